@@ -1,0 +1,115 @@
+//! Client addresses: read from a log line, checked, and made canonical.
+//!
+//! Promise  one host, one spelling: `::ffff:192.0.2.7` is `192.0.2.7`, and what is printed is
+//!          RFC 5952 form, so that set, map and lookup agree.
+//! Refuses  everything that is not one whole unicast address: prefixes, zone ids, leading zeros,
+//!          short forms, and the addresses that no client can have.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Why a text is not the address of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAClient {
+    /// Not one whole IPv4 or IPv6 address.
+    Malformed,
+    /// `0.0.0.0` or `::`: some daemons print it when they do not know.
+    Unspecified,
+    /// Multicast or broadcast: never the source of a connection.
+    NotUnicast,
+    /// The obsolete `::192.0.2.7`, which programs spell differently.
+    Ipv4Compatible,
+}
+
+impl fmt::Display for NotAClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "the address field does not hold one whole IP address",
+            Self::Unspecified => "the address is unspecified (the daemon did not know it)",
+            Self::NotUnicast => "the address is a multicast or broadcast address",
+            Self::Ipv4Compatible => "the address is in the obsolete IPv4-compatible form",
+        })
+    }
+}
+
+/// Reads a client address and makes it canonical.
+///
+/// # Errors
+/// Says why the text is not the address of a client.
+pub fn read(text: &str) -> Result<IpAddr, NotAClient> {
+    let address: IpAddr = text.parse().map_err(|_| NotAClient::Malformed)?;
+    check(address.to_canonical())
+}
+
+fn check(address: IpAddr) -> Result<IpAddr, NotAClient> {
+    if address.is_unspecified() {
+        return Err(NotAClient::Unspecified);
+    }
+    let broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    if address.is_multicast() || broadcast {
+        return Err(NotAClient::NotUnicast);
+    }
+    match address {
+        IpAddr::V6(v6) if !v6.is_loopback() && v6.segments()[..6] == [0; 6] => {
+            Err(NotAClient::Ipv4Compatible)
+        }
+        _ => Ok(address),
+    }
+}
+
+/// Whether this address, as a key of an indexed access map, would admit other hosts too.
+///
+/// smtpd also looks up an IPv6 client with its last groups cut off (access(5), "HOST
+/// NAME/ADDRESS PATTERNS"): the key `2001:db8::1` is asked for by `2001:db8::1:5`. A key without
+/// `::` has all eight groups and nothing to its right; a key that ends in `::` is never a cut form.
+pub fn admits_others(address: IpAddr) -> bool {
+    let IpAddr::V6(v6) = address else { return false };
+    let text = v6.to_string();
+    let Some((head, tail)) = text.split_once("::") else { return false };
+    let groups = |part: &str| if part.is_empty() { 0 } else { part.split(':').count() };
+    // One more group must leave at least two zero groups, or `::` would not be written.
+    !tail.is_empty() && groups(head) + groups(tail) <= 5
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn canonical_or_refused() {
+        let rows: &[(&str, Result<&str, NotAClient>)] = &[
+            ("192.0.2.7", Ok("192.0.2.7")),
+            ("::ffff:192.0.2.7", Ok("192.0.2.7")),
+            ("2001:DB8:0:0::AB", Ok("2001:db8::ab")),
+            ("::1", Ok("::1")),
+            ("192.0.2", Err(NotAClient::Malformed)),
+            ("192.000.002.010", Err(NotAClient::Malformed)),
+            ("192.0.2.7/32", Err(NotAClient::Malformed)),
+            ("fe80::1%eth0", Err(NotAClient::Malformed)),
+            ("[2001:db8::1]", Err(NotAClient::Malformed)),
+            ("", Err(NotAClient::Malformed)),
+            ("0.0.0.0", Err(NotAClient::Unspecified)),
+            ("::", Err(NotAClient::Unspecified)),
+            ("::ffff:0.0.0.0", Err(NotAClient::Unspecified)),
+            ("224.0.0.1", Err(NotAClient::NotUnicast)),
+            ("ff02::1", Err(NotAClient::NotUnicast)),
+            ("255.255.255.255", Err(NotAClient::NotUnicast)),
+            ("::192.0.2.7", Err(NotAClient::Ipv4Compatible)),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(read(text).map(|a| a.to_string()), expected.map(str::to_owned), "{text}");
+        }
+    }
+
+    #[test]
+    fn keys_that_admit_others() {
+        for key in ["2001:db8::1", "2001:db8:1:2::3", "::1", "2001::1:2:3:4"] {
+            assert!(admits_others(key.parse().expect("an address")), "{key}");
+        }
+        for key in
+            ["192.0.2.7", "2001:db8:1:2:3:4:5:6", "2001:db8:c:d::", "1:2:3::4:5:6", "1:2:3:4::5:6"]
+        {
+            assert!(!admits_others(key.parse().expect("an address")), "{key}");
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! What the map should say, what it is known to say, and when to say it again.
+//!
+//! Promise  the whole set is published from a level, not from edges: a change raises the number
+//!          that is wanted, a success raises the number that is published, and while they differ
+//!          an edition is due. A failed publication needs no undo; its number has not moved.
+//! Limits   one edition per `interval` at most; after a failure the pause doubles from
+//!          `FIRST_PAUSE` to `LONGEST_PAUSE`.
+//! Not here postmap, files, and the set itself.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::time::Time;
+
+/// The key of the entry by which a publication is verified. No client has such a name.
+pub const GENERATION_KEY: &str = "_pbs_generation_";
+
+/// After the first failure: long enough for a full disk's cleaner, short enough for a user.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// A neighbour that stays broken is tried this often.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The whole map at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edition {
+    /// Counts up with every change of membership.
+    pub number: u64,
+    /// Canonical addresses in ascending order.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl Edition {
+    /// What the generation entry of this edition says: `DUNNO` changes no decision of Postfix.
+    pub fn generation(&self) -> String {
+        format!("DUNNO {}", self.number)
+    }
+
+    /// The source of the access map (access(5)): one `ADDRESS VALUE` a line, then the generation.
+    pub fn text(&self, value: &str) -> String {
+        let mut text = String::with_capacity(self.addresses.len() * 20 + 64);
+        for address in &self.addresses {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{address} {value}");
+        }
+        let _ = writeln!(text, "{GENERATION_KEY} {}", self.generation());
+        text
+    }
+}
+
+/// The wanted and the published number, and the earliest moment of the next attempt.
+#[derive(Debug)]
+pub struct Level {
+    wanted: u64,
+    published: u64,
+    not_before: Time,
+    failures: u32,
+}
+
+impl Level {
+    /// A level at which an edition is due at once: what the map says now is unknown.
+    pub fn unknown() -> Self {
+        Self { wanted: 1, published: 0, not_before: Time::default(), failures: 0 }
+    }
+
+    /// The set has changed.
+    pub fn change(&mut self) {
+        self.wanted += 1;
+    }
+
+    /// The number of the edition that is due at some time, if one is.
+    pub fn due(&self) -> Option<(u64, Time)> {
+        (self.published < self.wanted).then_some((self.wanted, self.not_before))
+    }
+
+    /// Edition `number` is what Postfix reads from now on; the next one waits for `interval`.
+    pub fn published(&mut self, number: u64, now: Time, interval: Duration) {
+        self.published = self.published.max(number.min(self.wanted));
+        self.not_before = now + interval;
+        self.failures = 0;
+    }
+
+    /// An edition could not be published; the pause before the next attempt grows.
+    pub fn failed(&mut self, now: Time) -> Duration {
+        let pause = FIRST_PAUSE * 2u32.saturating_pow(self.failures);
+        let pause = pause.min(LONGEST_PAUSE);
+        self.failures = (self.failures + 1).min(16);
+        self.not_before = now + pause;
+        pause
+    }
+
+    /// Failed attempts since the last success.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// The number of the last edition that was published.
+    pub fn last(&self) -> u64 {
+        self.published
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(seconds: u64) -> Time {
+        Time::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn changes_during_a_publication_make_one_more() {
+        let mut level = Level::unknown();
+        assert_eq!(level.due(), Some((1, Time::default())));
+        level.change();
+        level.change();
+        level.published(1, at(10), SECOND);
+        assert_eq!(level.due(), Some((3, at(11))));
+        level.published(3, at(11), SECOND);
+        assert_eq!(level.due(), None);
+    }
+
+    #[test]
+    fn pauses_grow_and_end() {
+        let mut level = Level::unknown();
+        let pauses: Vec<u64> = (0..9).map(|_| level.failed(at(0)).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(level.due(), Some((1, at(60))));
+        level.published(1, at(60), SECOND);
+        assert_eq!(level.failures(), 0);
+    }
+
+    #[test]
+    fn the_text_is_an_access_map() {
+        let addresses = ["192.0.2.7", "2001:db8:1:2:3:4:5:6"].map(|a| a.parse().expect("address"));
+        let edition = Edition { number: 7, addresses: addresses.to_vec() };
+        assert_eq!(
+            edition.text("OK"),
+            "192.0.2.7 OK\n2001:db8:1:2:3:4:5:6 OK\n_pbs_generation_ DUNNO 7\n"
+        );
+    }
+}

@@ -1,0 +1,6 @@
+//! The sentence itself: who has logged in, until when, and what Postfix should know of it.
+
+pub mod address;
+pub mod map;
+pub mod syslog;
+pub mod time;

@@ -1,0 +1,430 @@
+//! From the bytes of a datagram to a message: facility, severity, host, program, PID, text.
+//!
+//! Promise  total: any bytes give a `Message` or a reason why not, never a panic. One frame is
+//!          one message; line feeds inside it never split it. The text is exactly what follows
+//!          the tag, so an anchored pattern sees the sender's words from their first byte.
+//! How      `syslog_loose` reads priority, time stamp and RFC 5424 headers. What it cannot know
+//!          (a BSD frame without a host name) or takes too far (a message that only looks like
+//!          structured data) is decided here, from the place where the header fields begin.
+//! Not here the time in the frame: it belongs to its sender and is never used.
+
+use std::borrow::Cow;
+use std::net::Ipv6Addr;
+
+use chrono::Utc;
+use syslog_loose::{Protocol, Variant};
+
+/// Longest program name believed; RFC 5424 section 6 allows an APP-NAME of 48 bytes.
+const MAX_PROGRAM: usize = 255;
+
+/// Highest priority: facility 23, severity 7 (RFC 5424 section 6.2.1).
+const MAX_PRIORITY: u8 = 191;
+
+/// One syslog message, borrowed from its frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Facility code 0 to 23 (RFC 5424 section 6.2.1), if the frame carried a priority.
+    pub facility: Option<u8>,
+    /// Severity code 0 to 7 (RFC 5424 section 6.2.1), if the frame carried a priority.
+    pub severity: Option<u8>,
+    /// The host that is said to have logged the message.
+    pub host: Option<&'a str>,
+    /// The program name: RFC 3164's tag or RFC 5424's APP-NAME, without the PID.
+    pub program: &'a str,
+    /// The process id, as written.
+    pub pid: Option<&'a str>,
+    /// What follows the tag and one blank, or RFC 5424's MSG, to the end of the frame.
+    pub body: &'a str,
+}
+
+impl<'a> Message<'a> {
+    /// The message itself: the body without leading blanks, of which some forwarders add one.
+    pub fn text(&self) -> &'a str {
+        self.body.trim_start_matches(' ')
+    }
+}
+
+/// Why a frame is no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// Nothing but white space.
+    Empty,
+    /// `<` and a number that is no priority (0 to 191).
+    Priority,
+    /// No program name could be told from the rest.
+    NoProgram,
+}
+
+/// A frame made readable: valid UTF-8, without the byte order mark and the one LF or NUL that
+/// some senders put around a message.
+#[derive(Debug)]
+pub struct Frame<'a> {
+    text: Cow<'a, str>,
+    raw_len: usize,
+}
+
+impl<'a> Frame<'a> {
+    /// Takes the bytes of one datagram. Bytes that are not UTF-8 become U+FFFD.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+        let bytes = match bytes {
+            [rest @ .., b'\n' | 0] => rest,
+            all => all,
+        };
+        Self { text: String::from_utf8_lossy(bytes), raw_len: bytes.len() }
+    }
+
+    /// Reads the frame as a syslog message.
+    ///
+    /// # Errors
+    /// Says why no program name and text could be found.
+    pub fn message(&self) -> Result<Message<'_>, Malformed> {
+        parse(&self.text)
+    }
+
+    /// The length of a message's body in bytes as they arrived, before any replacement.
+    pub fn raw_body_len(&self, message: &Message<'_>) -> usize {
+        // A header with replaced bytes names no known program, so its length does not matter.
+        let header = self.text.len() - message.body.len();
+        self.raw_len.saturating_sub(header)
+    }
+}
+
+/// Priority as two codes.
+#[derive(Clone, Copy, Default)]
+struct Priority {
+    facility: Option<u8>,
+    severity: Option<u8>,
+}
+
+fn parse(frame: &str) -> Result<Message<'_>, Malformed> {
+    if frame.trim().is_empty() {
+        return Err(Malformed::Empty);
+    }
+    let frame = without_octet_count(frame);
+    let stamped = syslog_loose::parse_message_with_year_exact_tz(
+        frame,
+        // Only the place of the time stamp matters, not its value: in a leap year and in UTC
+        // every date and hour exists, 29 February and the hour that summer time skips included.
+        |_| 2024,
+        Some(Utc),
+        Variant::Either,
+    );
+    let Ok(parsed) = stamped else { return without_time_stamp(frame) };
+    let priority = Priority {
+        facility: parsed.facility.map(|code| code as u8),
+        severity: parsed.severity.map(|code| code as u8),
+    };
+    if parsed.protocol != Protocol::RFC3164 {
+        return rfc5424(frame, priority, &parsed);
+    }
+    let fields = [parsed.hostname, parsed.appname, Some(parsed.msg)];
+    let start = fields.into_iter().flatten().map(|field| offset(frame, field)).min();
+    bsd(priority, &frame[start.unwrap_or(frame.len())..])
+}
+
+/// Where `part`, a slice of `whole`, begins in it.
+fn offset(whole: &str, part: &str) -> usize {
+    (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize).min(whole.len())
+}
+
+/// `logger --octet-count` puts the frame's length before it (RFC 6587 section 3.4.1).
+fn without_octet_count(frame: &str) -> &str {
+    match frame.split_once(' ') {
+        Some((count, rest)) if is_number(count) && rest.starts_with('<') => rest,
+        _ => frame,
+    }
+}
+
+fn is_number(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn rfc5424<'a>(
+    frame: &'a str,
+    priority: Priority,
+    parsed: &syslog_loose::Message<&'a str>,
+) -> Result<Message<'a>, Malformed> {
+    let program = parsed.appname.filter(|name| is_program(name)).ok_or(Malformed::NoProgram)?;
+    // The parser turns a numeric PROCID into a number; the frame has it as it was written.
+    let procid = frame[offset(frame, program) + program.len()..].trim_start().split(' ').next();
+    let body = &frame[offset(frame, parsed.msg)..];
+    Ok(Message {
+        facility: priority.facility,
+        severity: priority.severity,
+        host: parsed.hostname,
+        program,
+        pid: procid.filter(|pid| *pid != "-" && !pid.is_empty()),
+        body: body.strip_prefix('\u{feff}').unwrap_or(body),
+    })
+}
+
+/// A BSD frame from its first field after the time stamp: `[HOST ]TAG[PID]: text`.
+///
+/// The tag is the first word that ends in a colon, and only the first or the second word can be
+/// it; a third may be where a daemon wrote the host name again (nginx through a local syslog).
+fn bsd(priority: Priority, fields: &str) -> Result<Message<'_>, Malformed> {
+    let fields = without_fraction(fields.trim_start());
+    let (first, rest) = word(fields);
+    if let Some(tag) = Tag::read(first) {
+        return Ok(tag.message(priority, None, rest));
+    }
+    let (second, rest) = word(rest);
+    if let Some(tag) = Tag::read(second) {
+        return Ok(tag.message(priority, Some(first), rest));
+    }
+    let (third, rest) = word(rest);
+    match Tag::read(third) {
+        Some(tag) if second == first => Ok(tag.message(priority, Some(first), rest)),
+        _ => Err(Malformed::NoProgram),
+    }
+}
+
+/// Some senders add a fraction to the seconds of a BSD time stamp.
+fn without_fraction(fields: &str) -> &str {
+    match fields.strip_prefix('.').and_then(|rest| rest.split_once(' ')) {
+        Some((fraction, rest)) if is_number(fraction) => rest,
+        _ => fields,
+    }
+}
+
+/// A frame without a time stamp: `[<PRI>]TAG[PID]: text`. A host name cannot be told apart here.
+fn without_time_stamp(frame: &str) -> Result<Message<'_>, Malformed> {
+    let mut priority = Priority::default();
+    let mut rest = frame;
+    if let Some((number, after)) = frame.strip_prefix('<').and_then(|f| f.split_once('>')) {
+        let code = number.parse::<u8>().ok().filter(|code| *code <= MAX_PRIORITY);
+        let code = code.filter(|_| is_number(number)).ok_or(Malformed::Priority)?;
+        priority = Priority { facility: Some(code >> 3), severity: Some(code & 7) };
+        rest = after;
+    }
+    let (first, rest) = word(rest.trim_start_matches(' '));
+    let tag = Tag::read(first).ok_or(Malformed::NoProgram)?;
+    Ok(tag.message(priority, None, rest))
+}
+
+/// The first word, and what follows the blank after it.
+fn word(text: &str) -> (&str, &str) {
+    text.split_once(' ').unwrap_or((text, ""))
+}
+
+/// RFC 3164's TAG with its PID.
+struct Tag<'a> {
+    program: &'a str,
+    pid: Option<&'a str>,
+}
+
+impl<'a> Tag<'a> {
+    /// Reads `name:`, `name[pid]:`, or the `[name]` of old Courier versions, colon or not.
+    fn read(word: &'a str) -> Option<Self> {
+        let word = word.strip_prefix('\u{feff}').unwrap_or(word);
+        if word.parse::<Ipv6Addr>().is_ok() {
+            return None; // a host: `2001:db8::` ends in a colon too
+        }
+        let (name, colon) = word.strip_suffix(':').map_or((word, false), |name| (name, true));
+        let bracketed = name.strip_suffix(']').and_then(|name| name.split_once('['));
+        let (program, pid) = match bracketed {
+            Some(("", name)) => (name, None),
+            Some((name, pid)) if colon => (name, Some(pid)),
+            None if colon => (name, None),
+            _ => return None,
+        };
+        is_program(program).then_some(Self { program, pid })
+    }
+
+    fn message(self, priority: Priority, host: Option<&'a str>, body: &'a str) -> Message<'a> {
+        Message {
+            facility: priority.facility,
+            severity: priority.severity,
+            host: host.filter(|name| *name != "-"),
+            program: self.program,
+            pid: self.pid,
+            body,
+        }
+    }
+}
+
+fn is_program(name: &str) -> bool {
+    (1..=MAX_PROGRAM).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'[' && byte != b']')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(frame: &str) -> (Option<String>, String, Option<String>, String) {
+        let frame = Frame::new(frame.as_bytes());
+        let message = frame.message().expect("a message");
+        (
+            message.host.map(str::to_owned),
+            message.program.to_owned(),
+            message.pid.map(str::to_owned),
+            message.text().to_owned(),
+        )
+    }
+
+    /// Every row: the frame, and the host, program, PID and text it must give.
+    #[test]
+    fn frames_of_real_senders() {
+        let some = |name: &str| Some(name.to_owned());
+        let rows: &[(&str, Option<String>, &str, Option<String>, &str)] = &[
+            (
+                "<22>Nov 22 07:31:24 dovecot: pop3-login: Login",
+                None,
+                "dovecot",
+                None,
+                "pop3-login: Login",
+            ),
+            (
+                "<22>Nov 22 07:57:59 mx1 dovecot: pop3-login: Login",
+                some("mx1"),
+                "dovecot",
+                None,
+                "pop3-login: Login",
+            ),
+            (
+                "<22>Nov  2 07:57:59 mx1 cyrus/pop3[350]: login: x",
+                some("mx1"),
+                "cyrus/pop3",
+                some("350"),
+                "login: x",
+            ),
+            (
+                "<22>2026-11-22T07:57:59.863182+00:00 mx1 dovecot: x",
+                some("mx1"),
+                "dovecot",
+                None,
+                "x",
+            ),
+            (
+                "<22>1 2026-11-22T07:57:59.863182+00:00 mx1 dovecot - - -  x\n",
+                some("mx1"),
+                "dovecot",
+                None,
+                "x",
+            ),
+            (
+                "<22>1 2026-11-22T07:31:23+00:00 mx1 cyrus 0350 - [meta sequenceId=\"1\"] login: x",
+                some("mx1"),
+                "cyrus",
+                some("0350"),
+                "login: x",
+            ),
+            (
+                "<22>1 2026-11-22T07:31:23+00:00 mx1 pop3d - - - \u{feff}LOGIN",
+                some("mx1"),
+                "pop3d",
+                None,
+                "LOGIN",
+            ),
+            ("Nov 22 07:57:59 mx1 dovecot: x\n", some("mx1"), "dovecot", None, "x"),
+            ("\u{feff}<22>Nov 22 07:31:24 dovecot: x", None, "dovecot", None, "x"),
+            ("<22>Nov 22 07:31:24 mx1 \u{feff}dovecot: x", some("mx1"), "dovecot", None, "x"),
+            ("<22>Nov 22 07:31:24 dovecot: x\0", None, "dovecot", None, "x"),
+            (
+                "<22>Nov 22 07:31:24 mx1 mx1 nginx: 2026/11/22 x",
+                some("mx1"),
+                "nginx",
+                None,
+                "2026/11/22 x",
+            ),
+            ("<22>Nov 22 07:31:24.123 mx1 dovecot: x", some("mx1"), "dovecot", None, "x"),
+            ("<22>Feb 29 07:31:24 mx1 dovecot: x", some("mx1"), "dovecot", None, "x"),
+            ("<22>Mar 29 02:30:23 mx1 dovecot: x", some("mx1"), "dovecot", None, "x"),
+            ("<22>dovecot[7]: x", None, "dovecot", some("7"), "x"),
+            ("dovecot: x", None, "dovecot", None, "x"),
+            ("<22>Nov 22 07:31:24 ::1 dovecot: x", some("::1"), "dovecot", None, "x"),
+            ("<22>Nov 22 07:31:24 2001:db8:: dovecot: x", some("2001:db8::"), "dovecot", None, "x"),
+            ("<22>Nov 22 07:31:24 - dovecot: x", None, "dovecot", None, "x"),
+            ("Nov 22 07:31:24 [imapd] LOGIN, user=joe", None, "imapd", None, "LOGIN, user=joe"),
+            (
+                "<22>Nov 22 07:31:24 mx1 [imapd]: LOGIN, user=joe",
+                some("mx1"),
+                "imapd",
+                None,
+                "LOGIN, user=joe",
+            ),
+            (
+                "203 <13>1 2026-11-22T07:31:23Z mx1 dovecot 9 - - x",
+                some("mx1"),
+                "dovecot",
+                some("9"),
+                "x",
+            ),
+            // The text is the sender's from its first byte: no structured data is taken off it,
+            // and no second tag is looked for in it.
+            (
+                "<22>Nov 22 07:31:24 pop3d: [a b=\"c\"] LOGIN, user=joe",
+                None,
+                "pop3d",
+                None,
+                "[a b=\"c\"] LOGIN, user=joe",
+            ),
+            (
+                "<22>Nov 22 07:31:24 pop3d: dovecot: imap-login: Login",
+                None,
+                "pop3d",
+                None,
+                "dovecot: imap-login: Login",
+            ),
+            (
+                "<22>Nov 22 07:31:24 mx1 pop3d: dovecot: imap-login: Login",
+                some("mx1"),
+                "pop3d",
+                None,
+                "dovecot: imap-login: Login",
+            ),
+            (
+                "<22>Nov 22 07:31:24 pop3d: a\n<22>Nov 22 07:31:24 pop3d: b\n\n",
+                None,
+                "pop3d",
+                None,
+                "a\n<22>Nov 22 07:31:24 pop3d: b\n",
+            ),
+        ];
+        for (frame, host, program, pid, text) in rows {
+            let expected = (host.clone(), (*program).to_owned(), pid.clone(), (*text).to_owned());
+            assert_eq!(read(frame), expected, "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn priority_is_facility_and_severity() {
+        for frame in
+            ["<133>Nov 22 07:31:24 a: x", "<133>a: x", "<133>1 2026-11-22T07:31:23Z h a - - - x"]
+        {
+            let frame = Frame::new(frame.as_bytes());
+            let message = frame.message().expect("a message");
+            assert_eq!((message.facility, message.severity), (Some(16), Some(5)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_message() {
+        let rows: &[(&str, Malformed)] = &[
+            ("", Malformed::Empty),
+            (" \n", Malformed::Empty),
+            ("<192>dovecot: x", Malformed::Priority),
+            ("<+1>dovecot: x", Malformed::Priority),
+            ("<>dovecot: x", Malformed::Priority),
+            ("<22>Nov 22 07:31:24 mx1 otherhost dovecot: x", Malformed::NoProgram),
+            ("<22>Nov 22 07:31:24 mx1 no tag here", Malformed::NoProgram),
+            ("<22>1 2026-11-22T07:31:23Z mx1 - - - - x", Malformed::NoProgram),
+            ("no colon at all", Malformed::NoProgram),
+        ];
+        for (frame, why) in rows {
+            assert_eq!(Frame::new(frame.as_bytes()).message(), Err(*why), "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn body_length_counts_the_bytes_that_arrived() {
+        let mut bytes = b"<22>Nov 22 07:31:24 pop3d:  ".to_vec();
+        bytes.extend([0xff; 100]);
+        let frame = Frame::new(&bytes);
+        let message = frame.message().expect("a message");
+        assert_eq!(frame.raw_body_len(&message), 101);
+        assert_eq!(message.text().chars().count(), 100);
+    }
+}

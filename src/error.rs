@@ -1,0 +1,82 @@
+//! What may end a command: a sentence, a hint, an exit status.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Which of the documented exit statuses a failure gives (sysexits(3) numbers).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// 69: the daemon cannot be reached.
+    Unavailable,
+    /// 70: a bug of this program.
+    Bug,
+    /// 74: input, output or a socket.
+    Io,
+    /// 78: configuration.
+    Config,
+}
+
+impl Status {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Unavailable => 69,
+            Self::Bug => 70,
+            Self::Io => 74,
+            Self::Config => 78,
+        }
+    }
+}
+
+/// A failure that a person must hear of: what failed, on what, why; and what to do.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    status: Status,
+    what: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// A wrong configuration, environment variable or option value.
+    pub fn config(what: impl Into<String>) -> Self {
+        Self { status: Status::Config, what: what.into(), hint: None }
+    }
+
+    /// A file, socket or process that did not do what it should.
+    pub fn io(what: impl Into<String>) -> Self {
+        Self { status: Status::Io, what: what.into(), hint: None }
+    }
+
+    /// The running daemon could not be reached.
+    pub fn unavailable(what: impl Into<String>) -> Self {
+        Self { status: Status::Unavailable, what: what.into(), hint: None }
+    }
+
+    /// Something that cannot happen has happened.
+    pub fn bug(what: impl Into<String>) -> Self {
+        Self { status: Status::Bug, what: what.into(), hint: None }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The exit status that this failure gives.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.status.code())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n  hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}

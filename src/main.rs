@@ -1,0 +1,3 @@
+//! Words in, command run, exit status out.
+
+fn main() {}
