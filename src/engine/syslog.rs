@@ -264,11 +264,13 @@ mod tests {
         )
     }
 
-    /// Every row: the frame, and the host, program, PID and text it must give.
+    /// A frame, and the host, program, PID and text it must give.
+    type Row = (&'static str, Option<String>, &'static str, Option<String>, &'static str);
+
     #[test]
     fn frames_of_real_senders() {
         let some = |name: &str| Some(name.to_owned());
-        let rows: &[(&str, Option<String>, &str, Option<String>, &str)] = &[
+        let rows: &[Row] = &[
             (
                 "<22>Nov 22 07:31:24 dovecot: pop3-login: Login",
                 None,

@@ -1,0 +1,399 @@
+//! A mail daemon's description as it is written: TOML, and everything that can be wrong with it.
+//!
+//! Promise  unknown keys are refused; every fault is found in one reading, with file and line.
+//! Format   README, "Your own mail daemon"; `daemons NAME` prints a built-in file to start from.
+
+use std::fmt;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::pattern::{Pattern, Priorities, Refusal, Taken};
+use super::{Event, Name};
+use crate::engine::syslog::Message;
+
+/// Facility names of syslog.conf(5), at the index of their code (RFC 5424 section 6.2.1).
+const FACILITIES: [&str; 24] = [
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",
+    "ftp", "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4",
+    "local5", "local6", "local7",
+];
+/// Severity names of syslog.conf(5), at the index of their code (RFC 5424 section 6.2.1).
+const SEVERITIES: [&str; 8] =
+    ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
+
+/// A description file: where it came from and what it says.
+#[derive(Clone, Debug)]
+pub struct DaemonFile {
+    /// Its path, or nothing for a built-in one.
+    pub origin: Option<String>,
+    /// Its text.
+    pub text: String,
+}
+
+impl From<&(&str, &str)> for DaemonFile {
+    fn from((_, text): &(&str, &str)) -> Self {
+        Self { origin: None, text: (*text).to_owned() }
+    }
+}
+
+/// What is wrong with a description, where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The file, or the built-in daemon's name.
+    pub origin: String,
+    /// The line, counted from 1, if the fault has one.
+    pub line: Option<usize>,
+    /// One sentence.
+    pub what: String,
+}
+
+impl Fault {
+    pub(super) fn unknown_daemon(name: &str) -> Self {
+        let what =
+            format!("there is no mail daemon `{name}`; `pop-before-smtp daemons` lists them");
+        Self { origin: "daemon".into(), line: None, what }
+    }
+
+    pub(super) fn twice(daemon: &Daemon, other: &str) -> Self {
+        let what =
+            format!("a mail daemon named `{}` is described in `{other}` already", daemon.name);
+        Self { origin: daemon.origin.clone().unwrap_or_default(), line: None, what }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}: {}", self.origin, self.what),
+            None => write!(f, "{}: {}", self.origin, self.what),
+        }
+    }
+}
+
+/// A mail daemon, ready to read messages.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// Short name, as in `--daemon`.
+    pub name: Name,
+    /// Name for people.
+    pub title: String,
+    /// Versions whose format is known.
+    pub versions: String,
+    /// Whether the format was seen in a running daemon or in its source.
+    pub verified: bool,
+    /// What an administrator must know.
+    pub note: Option<String>,
+    /// Exact syslog program names.
+    pub programs: Vec<String>,
+    /// The user's file, or nothing for a built-in one.
+    pub origin: Option<String>,
+    /// A message of this many bytes or more is a piece of a line that was cut.
+    pub cut_length: Option<usize>,
+    /// Lines that must give what is said of them.
+    pub examples: Vec<Example>,
+    /// The text of the description.
+    pub text: String,
+    login: Vec<Pattern>,
+    connect: Vec<Pattern>,
+    end: Vec<Pattern>,
+    logout: Vec<Pattern>,
+    distrust: Vec<Pattern>,
+}
+
+impl Daemon {
+    /// Whether its logins are told over several lines, to be joined by PID.
+    pub fn joins(&self) -> bool {
+        self.login.iter().any(|pattern| !pattern.has_group("address"))
+    }
+
+    /// Whether a PID of it can lose its credit.
+    pub fn distrusts(&self) -> bool {
+        !self.distrust.is_empty()
+    }
+
+    /// The patterns of a login.
+    pub fn logins(&self) -> &[Pattern] {
+        &self.login
+    }
+
+    pub(super) fn read<'m>(
+        &self,
+        message: &Message<'m>,
+        length: usize,
+    ) -> Option<Result<Event<'m>, Refusal>> {
+        let first = |patterns: &[Pattern]| patterns.iter().find_map(|p| p.take(message, length));
+        let login = |Taken { address, user, session }| Event::Login { address, user, session };
+        let logout = |Taken { address, user, session }| Event::Logout { address, user, session };
+        let connect = |Taken { address, .. }| Event::Connect { address };
+        if self.distrust.iter().any(|pattern| pattern.fits(message)) {
+            Some(Ok(Event::Distrust))
+        } else if let Some(taken) = first(&self.login) {
+            Some(taken.map(login))
+        } else if let Some(taken) = first(&self.connect) {
+            Some(taken.map(connect))
+        } else if let Some(taken) = first(&self.logout) {
+            // Nobody is authorised by a log-out: an odd name or address is no reason to keep
+            // the session.
+            Some(Ok(taken.map_or(Event::End, logout)))
+        } else {
+            self.end.iter().any(|pattern| pattern.fits(message)).then_some(Ok(Event::End))
+        }
+    }
+}
+
+/// What an example must give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExpectedVerdict {
+    /// A login.
+    Login,
+    /// A log-out.
+    Logout,
+    /// Half of a login.
+    Partial,
+    /// Nothing.
+    None,
+}
+
+/// Lines, and what the last of them must give.
+#[derive(Clone, Debug)]
+pub struct Example {
+    /// Where it stands in the file, counted from 1.
+    pub file_line: usize,
+    /// Log lines or frames, in order of arrival.
+    pub lines: Vec<String>,
+    /// The verdict on the last line.
+    pub verdict: ExpectedVerdict,
+    /// The address of the last line, canonical.
+    pub address: Option<String>,
+    /// The user of the last line.
+    pub user: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Written {
+    name: String,
+    title: String,
+    versions: Option<String>,
+    #[serde(default)]
+    verified: bool,
+    note: Option<String>,
+    programs: Vec<String>,
+    #[serde(default)]
+    facilities: Vec<String>,
+    #[serde(default)]
+    severities: Vec<String>,
+    max_length: Option<usize>,
+    cut_length: Option<usize>,
+    #[serde(default)]
+    login: Vec<WrittenPattern>,
+    #[serde(default)]
+    connect: Vec<WrittenPattern>,
+    #[serde(default)]
+    end: Vec<WrittenPattern>,
+    #[serde(default)]
+    logout: Vec<WrittenPattern>,
+    #[serde(default)]
+    distrust: Vec<WrittenPattern>,
+    #[serde(default)]
+    example: Vec<WrittenExample>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct WrittenPattern {
+    pattern: Spanned<String>,
+    #[serde(default)]
+    once: Vec<String>,
+    same: Option<[String; 2]>,
+    #[serde(default)]
+    programs: Vec<String>,
+    facilities: Option<Vec<String>>,
+    severities: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct WrittenExample {
+    line: Option<String>,
+    lines: Option<Vec<String>>,
+    verdict: Spanned<ExpectedVerdict>,
+    address: Option<String>,
+    user: Option<String>,
+}
+
+/// What a kind of pattern must name, and which conditions of the file hold for it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Login,
+    Connect,
+    Other,
+}
+
+impl DaemonFile {
+    /// Reads and compiles the description.
+    ///
+    /// # Errors
+    /// Every fault that can be told without running its examples.
+    pub fn compile(&self) -> Result<Daemon, Vec<Fault>> {
+        let written: Written = toml::from_str(&self.text).map_err(|error| {
+            let line = error.span().map(|span| line_of(&self.text, span.start));
+            let origin = self.origin.clone().unwrap_or_else(|| "built-in".into());
+            vec![Fault { origin, line, what: error.message().to_owned() }]
+        })?;
+        let mut reader = Reader {
+            text: &self.text,
+            origin: self.origin.clone().unwrap_or_else(|| written.name.clone()),
+            faults: Vec::new(),
+        };
+        let daemon = reader.daemon(written, self);
+        if reader.faults.is_empty() { Ok(daemon) } else { Err(reader.faults) }
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    origin: String,
+    faults: Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn fault(&mut self, line: Option<usize>, what: impl Into<String>) {
+        self.faults.push(Fault { origin: self.origin.clone(), line, what: what.into() });
+    }
+
+    fn daemon(&mut self, written: Written, file: &DaemonFile) -> Daemon {
+        let name_fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if written.name.is_empty() || !written.name.chars().all(name_fits) {
+            self.fault(None, "`name` must be made of a-z, 0-9 and -");
+        }
+        if written.programs.is_empty() {
+            self.fault(None, "`programs` must name at least one syslog program");
+        }
+        if written.login.is_empty() {
+            self.fault(None, "there is no [[login]] pattern");
+        }
+        if !written.example.iter().any(|e| *e.verdict.get_ref() == ExpectedVerdict::Login) {
+            self.fault(None, "there is no [[example]] of a login");
+        }
+        let base = Priorities {
+            facilities: self.codes(&written.facilities, &FACILITIES, "facility"),
+            severities: self.codes(&written.severities, &SEVERITIES, "severity"),
+        };
+        let mut patterns = |list: Vec<WrittenPattern>, kind| -> Vec<Pattern> {
+            let own = &written.programs;
+            let max = written.max_length;
+            list.into_iter().filter_map(|p| self.pattern(p, kind, &base, own, max)).collect()
+        };
+        let login = patterns(written.login, Kind::Login);
+        let connect = patterns(written.connect, Kind::Connect);
+        let end = patterns(written.end, Kind::Other);
+        let logout = patterns(written.logout, Kind::Other);
+        let distrust = patterns(written.distrust, Kind::Other);
+        let names_address = |list: &[Pattern]| list.iter().any(|p| p.has_group("address"));
+        if login.iter().any(|p| !p.has_group("address")) && !names_address(&connect) {
+            let what = "a [[login]] pattern without the group `address` needs a [[connect]] \
+                        pattern that has it";
+            self.fault(None, what);
+        }
+        Daemon {
+            name: written.name.into(),
+            title: written.title,
+            versions: written.versions.unwrap_or_default(),
+            verified: written.verified || file.origin.is_some(),
+            note: written.note,
+            programs: written.programs,
+            origin: file.origin.clone(),
+            cut_length: written.cut_length,
+            examples: written.example.into_iter().filter_map(|e| self.example(e)).collect(),
+            text: file.text.clone(),
+            login,
+            connect,
+            end,
+            logout,
+            distrust,
+        }
+    }
+
+    fn codes(&mut self, names: &[String], known: &[&str], what: &str) -> Vec<u8> {
+        let mut codes = Vec::new();
+        for name in names {
+            match known.iter().position(|k| k == name).map(u8::try_from) {
+                Some(Ok(code)) => codes.push(code),
+                _ => {
+                    let all = known.join(", ");
+                    self.fault(None, format!("`{name}` is no syslog {what} (they are {all})"));
+                }
+            }
+        }
+        codes
+    }
+
+    fn pattern(
+        &mut self,
+        written: WrittenPattern,
+        kind: Kind,
+        base: &Priorities,
+        programs: &[String],
+        max_length: Option<usize>,
+    ) -> Option<Pattern> {
+        let line = Some(line_of(self.text, written.pattern.span().start));
+        let mut pattern = match Pattern::compile(written.pattern.get_ref()) {
+            Ok(pattern) => pattern,
+            Err(what) => {
+                self.fault(line, what);
+                return None;
+            }
+        };
+        for group in written.same.iter().flatten().filter(|group| !pattern.has_group(group)) {
+            self.fault(line, format!("`same` names a group `{group}` that the pattern lacks"));
+        }
+        for program in written.programs.iter().filter(|name| !programs.contains(name)) {
+            self.fault(line, format!("`{program}` is not one of the daemon's `programs`"));
+        }
+        let facilities = written.facilities.map(|l| self.codes(&l, &FACILITIES, "facility"));
+        let severities = written.severities.map(|l| self.codes(&l, &SEVERITIES, "severity"));
+        pattern.priorities = match kind {
+            Kind::Other => Priorities::default(),
+            // A connection is often logged at another severity than the login.
+            Kind::Connect => Priorities {
+                facilities: facilities.unwrap_or_else(|| base.facilities.clone()),
+                severities: severities.unwrap_or_default(),
+            },
+            Kind::Login => Priorities {
+                facilities: facilities.unwrap_or_else(|| base.facilities.clone()),
+                severities: severities.unwrap_or_else(|| base.severities.clone()),
+            },
+        };
+        pattern.max_length = max_length.filter(|_| kind == Kind::Login);
+        pattern.programs = written.programs;
+        pattern.once = written.once;
+        pattern.same = written.same;
+        Some(pattern)
+    }
+
+    fn example(&mut self, written: WrittenExample) -> Option<Example> {
+        let file_line = line_of(self.text, written.verdict.span().start);
+        let lines = match (written.line, written.lines) {
+            (Some(line), None) => vec![line],
+            (None, Some(lines)) if !lines.is_empty() => lines,
+            _ => {
+                self.fault(Some(file_line), "an example has either `line` or `lines`");
+                return None;
+            }
+        };
+        Some(Example {
+            file_line,
+            lines,
+            verdict: written.verdict.into_inner(),
+            address: written.address,
+            user: written.user,
+        })
+    }
+}

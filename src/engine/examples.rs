@@ -1,0 +1,141 @@
+//! A mail daemon's examples, run through the engine itself.
+//!
+//! Promise  an example is heard exactly as the running daemon would hear it, by an engine that
+//!          knows this one mail daemon and excludes nobody.
+
+use std::time::Duration;
+
+use super::daemons::{Daemon, Example, ExpectedVerdict, Fault, Table};
+use super::exclude::Exclude;
+use super::heard::{Heard, Verdict};
+use super::streams::Source;
+use super::time::Time;
+use super::{Engine, Rules};
+
+/// Hears every example of a daemon and tells which do not give what they must.
+pub fn prove(daemon: &Daemon) -> Vec<Fault> {
+    daemon.examples.iter().filter_map(|example| wrong(daemon, example)).collect()
+}
+
+fn wrong(daemon: &Daemon, example: &Example) -> Option<Fault> {
+    let mut engine = Engine::new(Rules {
+        table: Table::of(vec![daemon.clone()]),
+        grace: Duration::from_secs(1800),
+        max_clients: 16,
+        exclude: Exclude::default(),
+        publish_interval: Duration::ZERO,
+        publish_inexact: false,
+    });
+    let heard = example
+        .lines
+        .iter()
+        .map(|line| engine.hear(Time::default(), Source::default(), line.as_bytes()))
+        .last()?;
+    let what = difference(example, &heard)?;
+    Some(Fault {
+        origin: daemon.origin.clone().unwrap_or_else(|| daemon.name.to_string()),
+        line: Some(example.file_line),
+        what: format!("the example does not prove true: {what}"),
+    })
+}
+
+fn difference(example: &Example, heard: &Heard) -> Option<String> {
+    let expected = match example.verdict {
+        ExpectedVerdict::Login => Verdict::Login,
+        ExpectedVerdict::Logout => Verdict::Logout,
+        ExpectedVerdict::Partial => Verdict::Partial,
+        ExpectedVerdict::None => Verdict::None,
+    };
+    if heard.verdict != expected {
+        let (wanted, got) = (expected.as_str(), heard.verdict.as_str());
+        return Some(format!("its verdict must be `{wanted}` and is `{got}` ({})", heard.reason));
+    }
+    let address = heard.address.map(|address| address.to_string());
+    let fields = [("address", &example.address, &address), ("user", &example.user, &heard.user)];
+    fields.into_iter().find_map(|(name, wanted, got)| match wanted {
+        Some(wanted) if got.as_ref() != Some(wanted) => {
+            let got = got.as_deref().unwrap_or("missing");
+            Some(format!("its {name} must be `{wanted}` and is `{got}`"))
+        }
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::daemons::{self, DaemonFile};
+
+    #[test]
+    fn every_built_in_daemon_proves_its_examples() {
+        let (daemons, mut faults) = daemons::all(&[]);
+        faults.extend(daemons.iter().flat_map(prove));
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+
+    const FILE: &str = r#"
+name = "sample"
+title = "Sample"
+programs = ["sampled"]
+facilities = ["mail"]
+
+[[connect]]
+pattern = '^from (?<address>[0-9.]+)$'
+
+[[login]]
+pattern = '^in (?<user>\S*)$'
+
+[[end]]
+pattern = '^out$'
+
+[[example]]
+lines = ["sampled[1]: from 192.0.2.7", "sampled[1]: in joe"]
+verdict = "login"
+address = "192.0.2.7"
+user = "joe"
+
+[[example]]
+lines = ["sampled[1]: from 192.0.2.7", "sampled[1]: out", "sampled[1]: in joe"]
+verdict = "partial"
+
+[[example]]
+lines = ["<14>sampled[1]: from 192.0.2.7", "sampled[1]: in joe"]
+verdict = "partial"
+"#;
+
+    fn faults(text: &str) -> Vec<String> {
+        let file = DaemonFile { origin: Some("own.toml".into()), text: text.to_owned() };
+        let found = match file.compile() {
+            Ok(daemon) => prove(&daemon),
+            Err(faults) => faults,
+        };
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn faults_name_file_line_and_cause() {
+        assert_eq!(faults(FILE), [""; 0]);
+        let rows = [
+            (
+                "user = \"joe\"",
+                "user = \"jim\"",
+                "own.toml:18: the example does not prove true: its user must be `jim` and is `joe`",
+            ),
+            (
+                "'^in ",
+                "'in ",
+                "own.toml:11: the pattern is not anchored at the start: begin it with ^",
+            ),
+            ("\"mail\"", "\"male\"", "own.toml: `male` is no syslog facility"),
+            ("title", "titel", "own.toml:3: unknown field `titel`"),
+            ("<address>", "<client>", "own.toml: a [[login]] pattern without the group `address`"),
+            ("name = \"sample\"", "name = \"Sample\"", "own.toml: `name` must be made of"),
+            ("(?<user>", "(?=<user>", "own.toml:11: regex parse error"),
+        ];
+        for (old, new, expected) in rows {
+            let found = faults(&FILE.replace(old, new));
+            assert!(found.iter().any(|fault| fault.starts_with(expected)), "{new}: {found:?}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What became of a frame: the verdict, and the reason in words that lead to the cause.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::daemons::{Name, Refusal};
+use super::grants::Granted;
+use super::syslog::Malformed;
+
+/// The verdict on one frame, as `test` prints it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A complete login from an address that may be authorised.
+    Login,
+    /// A session has ended.
+    Logout,
+    /// The line takes part in a login told over several lines.
+    Partial,
+    /// A login from an address that is never authorised.
+    Excluded,
+    /// Nothing that matters here.
+    None,
+}
+
+impl Verdict {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Login => "login",
+            Self::Logout => "logout",
+            Self::Partial => "partial",
+            Self::Excluded => "excluded",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Why the verdict is what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A login pattern fits.
+    LoggedIn(Granted),
+    /// A login pattern fits, and the connect line of the same process gave the address.
+    Joined(Granted),
+    /// A log-out pattern fits.
+    LoggedOut,
+    /// A client has connected; its login may follow.
+    Connected,
+    /// A client has connected; this daemon's login line will name it again.
+    ConnectedOnly,
+    /// A login without an address, and no connection of this process is known.
+    NoConnection,
+    /// A login without an address in a message without a PID.
+    NoPid,
+    /// A failed login, or the end of a connection.
+    Ended,
+    /// The address is on a list of those that are never authorised.
+    Excluded(String),
+    /// The operator has blocked the address.
+    Blocked,
+    /// The frame is no syslog message.
+    Malformed(Malformed),
+    /// No mail daemon that is believed has this program name.
+    UnknownProgram(String),
+    /// The program is known, and no pattern fits.
+    NoPattern,
+    /// A login pattern fits, and the message must not be believed.
+    Refused(Refusal),
+    /// The tail of a line that the daemon's logger has cut.
+    Tail,
+    /// The process may have been made to log a stranger's text.
+    Distrusted,
+    /// From here on the process may log a stranger's text.
+    Distrust,
+    /// A repeated message: its first copy has counted.
+    Repeated,
+    /// A table that must be consulted is full.
+    Overloaded,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::LoggedIn(_) => "a login pattern fits the whole message",
+            Self::Joined(_) => "the login completes the connect line of the same process",
+            Self::LoggedOut => "a session has ended",
+            Self::Connected => "a client has connected; a login of the same process may follow",
+            Self::ConnectedOnly => "a client has connected; nobody has logged in yet",
+            Self::NoConnection => {
+                "a login without an address, and no connect line of the same sender, host, \
+                 program and PID came before it"
+            }
+            Self::NoPid => "a login without an address, and no PID to join it to a connect line",
+            Self::Ended => "a failed login or the end of a connection",
+            Self::Excluded(list) => {
+                return write!(f, "the address is never authorised: it belongs to `{list}`");
+            }
+            Self::Blocked => "the operator has blocked this address for a while",
+            Self::Malformed(why) => return why.fmt(f),
+            Self::UnknownProgram(name) => {
+                return write!(f, "no mail daemon that is believed has the program name `{name}`");
+            }
+            Self::NoPattern => "the program is known, but no pattern fits the message",
+            Self::Refused(why) => return write!(f, "refused: {why}"),
+            Self::Tail => "continuation of an overlong line that the daemon's logger has cut",
+            Self::Distrusted => {
+                "refused: this process has been talking to another server, whose words it logs \
+                 as its own; it is believed again when it starts anew"
+            }
+            Self::Distrust => {
+                "the process talks to another server from here on and is not believed until it \
+                 starts anew"
+            }
+            Self::Repeated => "a repeated message; its first copy has counted",
+            Self::Overloaded => "refused: too many streams or processes are under suspicion",
+        };
+        f.write_str(text)
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "the frame is empty",
+            Self::Priority => "the frame begins with a number that is no syslog priority",
+            Self::NoProgram => "no program name can be told (no `program:` or `program[pid]:`)",
+        })
+    }
+}
+
+/// What became of one frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// The mail daemon, if one is concerned.
+    pub daemon: Option<Name>,
+    /// The client, if the message or its connect line names it.
+    pub address: Option<IpAddr>,
+    /// The user, if the message names one.
+    pub user: Option<String>,
+}
+
+impl Heard {
+    pub(super) fn nothing(reason: Reason) -> Self {
+        Self { verdict: Verdict::None, reason, daemon: None, address: None, user: None }
+    }
+
+    /// Whether a login was heard, and whether it brought a new address.
+    pub fn granted(&self) -> Option<Granted> {
+        match self.reason {
+            Reason::LoggedIn(granted) | Reason::Joined(granted) => Some(granted),
+            _ => None,
+        }
+    }
+}
