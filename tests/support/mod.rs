@@ -1,0 +1,69 @@
+//! The rig: a private Postfix, a private rsyslogd and our daemon, all real, all in directories of
+//! their own, so that any number of tests run side by side.
+//!
+//! Promise  what a test starts ends with it, by its own process id. A program or a right that is
+//!          missing fails the test with a sentence that says what to install.
+//! Limits   every wait is bounded; network traffic stays on loopback.
+//! Not here port 25, /etc/postfix, the system's log socket.
+
+#![allow(dead_code, reason = "each test file uses its own part of the rig")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a rig that cannot be built ends the test")]
+
+pub mod daemon;
+pub mod postfix;
+pub mod process;
+pub mod rsyslog;
+pub mod wire;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Long enough for any program to start or end on a busy machine of one core.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two looks of a polling wait: unnoticed by people and cheap for the machine.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Waits until `happened` is true.
+///
+/// # Panics
+/// After `limit`, naming `what` did not happen.
+pub fn eventually(what: &str, limit: Duration, happened: impl FnMut() -> bool) {
+    assert!(within(limit, happened), "{what}: not within {limit:?}");
+}
+
+/// Whether `happened` becomes true before `limit` is over.
+pub fn within(limit: Duration, mut happened: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        if happened() {
+            return true;
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// A directory that other users, such as `postfix`, may pass; it is removed when dropped.
+pub fn directory() -> TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("pbs-").permissions(std::fs::Permissions::from_mode(0o755));
+    builder.tempdir().expect("a directory under $TMPDIR")
+}
+
+/// Fails with what to install unless this is root and `program` can be started.
+fn need(program: &str, package: &str) {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test runs a private {package} and must be root: run tests/all as root"
+    );
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    assert!(
+        std::env::split_paths(&path).any(|dir| dir.join(program).is_file()),
+        "{program} is not in PATH: apt-get install {package} (tests/all does it)"
+    );
+}

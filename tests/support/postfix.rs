@@ -1,0 +1,247 @@
+//! A private Postfix: own configuration, queue and data, one smtpd plain and one in a chroot.
+//!
+//! Promise  any client address can be played, by XCLIENT; what is accepted goes to `discard:`.
+//!          The instance ends with the test, by the process id of its own master.
+//! Not here delivery, port 25, changes to /etc/postfix (read for the list of loadable tables).
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{IpAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::wire::Port;
+use super::{PATIENCE, directory, need, within};
+
+/// The instance's own domain: mail to it needs no authorisation.
+pub const OWN_DOMAIN: &str = "rig.test";
+
+/// What smtpd said to a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// The three digits.
+    pub code: u16,
+    /// All that follows them; the lines of a longer reply joined by a blank.
+    pub text: String,
+}
+
+/// A Postfix instance, configured and perhaps running.
+pub struct Postfix {
+    dir: TempDir,
+    plain: Port,
+    chrooted: Port,
+}
+
+impl Postfix {
+    /// Configures an instance with these `smtpd_relay_restrictions`; `postmap` and `postconf`
+    /// can already be used with [`Postfix::config`].
+    pub fn configure(relay_restrictions: &str) -> Self {
+        need("postfix", "postfix");
+        let postfix = Self { dir: directory(), plain: Port::claim(), chrooted: Port::claim() };
+        let at = |name: &str| postfix.dir.path().join(name);
+        for name in ["etc", "queue", "data"] {
+            fs::create_dir(at(name)).unwrap();
+        }
+        let owner = nix::unistd::User::from_name("postfix").ok().flatten();
+        let owner = owner.expect("the package postfix makes a user postfix");
+        std::os::unix::fs::chown(at("data"), Some(owner.uid.as_raw()), None).unwrap();
+        let mut main = fs::File::create(at("etc/main.cf")).unwrap();
+        main.write_all(main_cf(postfix.dir.path(), relay_restrictions).as_bytes()).unwrap();
+        // Every Postfix program reads a file younger than a second again and again until it is not.
+        main.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+        let [plain, chrooted] = [postfix.plain.number(), postfix.chrooted.number()];
+        fs::write(at("etc/master.cf"), master_cf(plain, chrooted)).unwrap();
+        postfix
+    }
+
+    /// Starts it. Every table that the restrictions name has to exist: an smtpd that finds one
+    /// missing answers 451 as long as it lives.
+    pub fn start(&self) {
+        let run = Command::new("postfix").arg("-c").arg(self.config()).arg("start").output();
+        let run = run.expect("postfix can be started");
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "postfix start: {said}\n{}", self.log());
+        let up = within(PATIENCE, || {
+            [&self.plain, &self.chrooted]
+                .iter()
+                .all(|port| TcpStream::connect(("127.0.0.1", port.number())).is_ok())
+        });
+        assert!(up && self.master().is_some(), "postfix does not listen\n{}", self.log());
+    }
+
+    /// The configuration directory, as for `postmap -c`.
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("etc")
+    }
+
+    /// The queue directory: where relative names of sockets begin, and the chroot.
+    pub fn queue(&self) -> PathBuf {
+        self.dir.path().join("queue")
+    }
+
+    /// What the instance has logged so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("maillog")).unwrap_or_default()
+    }
+
+    /// One RCPT in a session of its own, as if from `client`.
+    pub fn rcpt(&self, client: &str, recipient: &str) -> Reply {
+        self.session(client).rcpt(recipient)
+    }
+
+    /// The code of one RCPT to a foreign domain: 250 if `client` may relay, 554 if not.
+    pub fn relay(&self, client: &str) -> u16 {
+        self.rcpt(client, "someone@elsewhere.example").code
+    }
+
+    /// Opens a session with the plain smtpd, as if from `client`.
+    pub fn session(&self, client: &str) -> Session {
+        Session::open(&self.plain, client)
+    }
+
+    /// Opens a session with the smtpd in the chroot, as if from `client`.
+    pub fn chrooted_session(&self, client: &str) -> Session {
+        Session::open(&self.chrooted, client)
+    }
+
+    /// The master's process id, if it is this instance's and runs.
+    fn master(&self) -> Option<Pid> {
+        let id =
+            fs::read_to_string(self.queue().join("pid/master.pid")).ok()?.trim().parse().ok()?;
+        let home = fs::read_link(format!("/proc/{id}/cwd")).ok()?;
+        (home == self.queue().canonicalize().ok()?).then_some(Pid::from_raw(id))
+    }
+}
+
+impl Drop for Postfix {
+    fn drop(&mut self) {
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            let Some(master) = self.master() else { return };
+            let _ = kill(master, signal);
+            within(PATIENCE, || self.master().is_none());
+        }
+    }
+}
+
+/// An open SMTP session.
+pub struct Session {
+    stream: BufReader<TcpStream>,
+}
+
+impl Session {
+    fn open(port: &Port, client: &str) -> Self {
+        let client: IpAddr = client.parse().expect("an address");
+        let family = if client.is_ipv6() { "IPV6:" } else { "" };
+        let stream = TcpStream::connect(("127.0.0.1", port.number())).expect("postfix listens");
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut session = Self { stream: BufReader::new(stream) };
+        assert_eq!(session.reply().code, 220, "the greeting");
+        session.must("EHLO client.test", 250);
+        session.must(&format!("XCLIENT NAME=[UNAVAILABLE] ADDR={family}{client}"), 220);
+        session.must("EHLO client.test", 250);
+        session
+    }
+
+    /// One RCPT in a transaction of its own; the session stays open.
+    pub fn rcpt(&mut self, recipient: &str) -> Reply {
+        self.rcpt_from(&format!("user@{OWN_DOMAIN}"), recipient)
+    }
+
+    /// The same with an envelope sender.
+    pub fn rcpt_from(&mut self, sender: &str, recipient: &str) -> Reply {
+        self.must("RSET", 250);
+        self.must(&format!("MAIL FROM:<{sender}>"), 250);
+        self.command(&format!("RCPT TO:<{recipient}>"))
+    }
+
+    fn must(&mut self, command: &str, code: u16) {
+        let reply = self.command(command);
+        assert_eq!(reply.code, code, "{command}: {}", reply.text);
+    }
+
+    fn command(&mut self, command: &str) -> Reply {
+        write!(self.stream.get_mut(), "{command}\r\n").expect("smtpd listens");
+        self.reply()
+    }
+
+    fn reply(&mut self) -> Reply {
+        let mut text = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).expect("smtpd answers");
+            let (code, rest) = line.split_at_checked(4).expect("smtpd answers in lines");
+            text.push(rest.trim_end().to_owned());
+            if !code.ends_with('-') {
+                let code = code.trim_end().parse().expect("a reply begins with its code");
+                return Reply { code, text: text.join(" ") };
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.stream.get_mut().write_all(b"QUIT\r\n");
+    }
+}
+
+fn main_cf(dir: &Path, relay_restrictions: &str) -> String {
+    let dir = dir.display();
+    format!(
+        "compatibility_level = 3.6
+queue_directory = {dir}/queue
+data_directory = {dir}/data
+maillog_file_prefixes = {dir}
+maillog_file = {dir}/maillog
+myhostname = mail.{OWN_DOMAIN}
+mydestination = {OWN_DOMAIN}
+# Nobody's: every client of a test is a stranger.
+mynetworks = 192.0.2.255/32
+inet_interfaces = 127.0.0.1
+inet_protocols = all
+alias_maps =
+alias_database =
+local_recipient_maps =
+default_transport = discard:
+local_transport = discard:
+smtpd_peername_lookup = no
+smtpd_authorized_xclient_hosts = 127.0.0.1
+smtpd_client_connection_count_limit = 0
+# A session with many refusals stays open and quick.
+smtpd_error_sleep_time = 0
+smtpd_soft_error_limit = 1000
+smtpd_hard_error_limit = 1000
+smtpd_relay_restrictions = {relay_restrictions}
+smtpd_recipient_restrictions =
+"
+    )
+}
+
+fn master_cf(plain: u16, chrooted: u16) -> String {
+    format!(
+        "127.0.0.1:{plain} inet n - n - - smtpd
+127.0.0.1:{chrooted} inet n - y - - smtpd
+pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+flush unix n - n 1000? 0 flush
+proxymap unix - - n - - proxymap
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+anvil unix - - n - 1 anvil
+showq unix n - n - - showq
+postlog unix-dgram n - n - 1 postlogd
+"
+    )
+}

@@ -1,0 +1,72 @@
+//! A child process that never outlives its test.
+
+use std::process::{Child, Command, ExitStatus};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{PATIENCE, within};
+
+/// A running program; dropped, it is ended.
+pub struct Process {
+    name: String,
+    child: Child,
+}
+
+impl Process {
+    /// Starts it.
+    pub fn spawn(command: &mut Command) -> Self {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let child = command.spawn().unwrap_or_else(|why| panic!("cannot start {name}: {why}"));
+        Self { name, child }
+    }
+
+    /// The child, for its pipes.
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child of ours can be waited for")
+    }
+
+    /// Sends it a signal; one that has ended already hears nothing.
+    pub fn signal(&mut self, signal: Signal) {
+        if self.ended().is_none() {
+            // Not yet waited for, so the number is still this process.
+            let _ = kill(Pid::from_raw(self.id().cast_signed()), signal);
+        }
+    }
+
+    /// Asks it to end (SIGTERM) and waits.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end in time.
+    pub fn wait(&mut self) -> ExitStatus {
+        let in_time = within(PATIENCE, || self.ended().is_some());
+        assert!(in_time, "{} (process {}) has not ended within {PATIENCE:?}", self.name, self.id());
+        self.child.wait().expect("it has ended")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
