@@ -40,7 +40,8 @@ impl Process {
     pub fn signal(&mut self, signal: Signal) {
         if self.ended().is_none() {
             // Not yet waited for, so the number is still this process.
-            let _ = kill(Pid::from_raw(self.id().cast_signed()), signal);
+            let id = i32::try_from(self.id()).expect("Linux keeps process ids below 2^22");
+            let _ = kill(Pid::from_raw(id), signal);
         }
     }
 
