@@ -1,5 +1,5 @@
-//! The whole road, with the real programs at both ends: a mail daemon's syslog(3) frame, rsyslogd,
-//! pop-before-smtp, the access map, and Postfix's answer to RCPT.
+//! The whole road, with the real programs at both ends: a mail daemon's syslog(3) frame, a
+//! forwarder, pop-before-smtp, the access map, and Postfix's answer to RCPT.
 
 mod support;
 
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use support::daemon::Daemon;
+use support::forwarder::{Form, Forwarder, Program};
 use support::postfix::Postfix;
-use support::rsyslog::{Form, Rsyslog};
 use support::wire::Wire;
 use support::{PATIENCE, directory, eventually, within};
 use tempfile::TempDir;
@@ -120,14 +120,23 @@ const LOGINS: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// Who forwards them, and how: each over UDP and over a Unix socket.
+const PROGRAMS_AND_FORMS: &[(Program, Form)] = &[
+    (Program::Rsyslog, Form::Traditional),
+    (Program::Rsyslog, Form::IsoStamp),
+    (Program::Rsyslog, Form::Rfc5424),
+    (Program::SyslogNg, Form::Traditional),
+];
+
 /// Two addresses that differ in the last place alone: a client and its neighbour. Where the daemon
 /// can write IPv6, every other client has such an address.
-fn client_and_neighbour(path: usize, login: usize) -> [String; 2] {
-    let place = path * LOGINS.len() + login;
+fn client_and_neighbour(road: usize, login: usize) -> [String; 2] {
+    let place = road * LOGINS.len() + login;
     let only_ipv4 = LOGINS[login].1[0].contains("::ffff:") || LOGINS[login].0 == "tpop3d";
     [2 * place + 1, 2 * place + 2].map(|last| match place % 2 {
         0 if !only_ipv4 => format!("2001:db8:1:2:3:4:5:{last:x}"),
-        _ => format!("198.51.100.{last}"),
+        _ if last < 256 => format!("198.51.100.{last}"),
+        _ => format!("203.0.113.{}", last - 255),
     })
 }
 
@@ -180,35 +189,33 @@ impl Site {
 /// and not for longer than the grace period.
 fn every_login_counts_and_ends(map_type: &'static str) {
     let sockets = directory();
-    let wires: Vec<(Wire, Form)> = Form::ALL
-        .into_iter()
-        .flat_map(|form| {
-            let path = sockets.path().join(form.template());
-            [(Wire::udp(), form), (Wire::unix(path), form)]
-        })
-        .collect();
-    let site =
-        Site::start(map_type, GRACE, &wires.iter().map(|(wire, _)| wire).collect::<Vec<_>>());
+    let mut roads = Vec::new();
+    for (program, form) in PROGRAMS_AND_FORMS {
+        let socket = sockets.path().join(format!("{program:?}-{form:?}"));
+        roads.extend([Wire::udp(), Wire::unix(socket)].map(|wire| (*program, *form, wire)));
+    }
+    let wires: Vec<_> = roads.iter().map(|(_, _, wire)| wire).collect();
+    let site = Site::start(map_type, GRACE, &wires);
 
-    for (path, (wire, form)) in wires.iter().enumerate() {
-        let rsyslog = Rsyslog::start(&[(wire, *form)]);
-        let whose = |login: usize| format!("{}, {wire}, {form:?}", LOGINS[login].0);
+    for (road, (program, form, wire)) in roads.iter().enumerate() {
+        let forwarder = Forwarder::start(*program, wire, *form);
+        let whose = |login: usize| format!("{}, {program:?}, {form:?}, {wire}", LOGINS[login].0);
         for (login, (_, frames)) in LOGINS.iter().enumerate() {
-            let [client, _] = client_and_neighbour(path, login);
+            let [client, _] = client_and_neighbour(road, login);
             assert_eq!(site.postfix.relay(&client), 554, "{} before", whose(login));
             for frame in *frames {
-                rsyslog.log(frame.replace("CLIENT", &client));
+                forwarder.log(frame.replace("CLIENT", &client));
             }
         }
         for login in 0..LOGINS.len() {
-            let [client, neighbour] = client_and_neighbour(path, login);
+            let [client, neighbour] = client_and_neighbour(road, login);
             site.eventually_says(250, &client, &whose(login), GRACE);
             assert_eq!(site.postfix.relay(&neighbour), 554, "neighbour of {}", whose(login));
         }
     }
-    for (path, _) in wires.iter().enumerate() {
+    for road in 0..roads.len() {
         for (login, (name, _)) in LOGINS.iter().enumerate() {
-            let [client, _] = client_and_neighbour(path, login);
+            let [client, _] = client_and_neighbour(road, login);
             site.eventually_says(554, &client, name, GRACE + PATIENCE);
         }
     }

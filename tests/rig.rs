@@ -6,8 +6,8 @@ mod support;
 use std::fs;
 use std::process::Command;
 
+use support::forwarder::{Form, Forwarder, Program};
 use support::postfix::{OWN_DOMAIN, Postfix};
-use support::rsyslog::{Form, Rsyslog};
 use support::wire::Wire;
 
 /// Addresses as a map of three lines shows them to Postfix: only the whole address counts.
@@ -41,42 +41,61 @@ fn postfix_admits_the_listed_client_alone() {
     }
 }
 
-/// What rsyslog makes of syslog(3) frames, in each form and over both ways.
+/// What forwarders make of syslog(3) frames, in each form and over both ways.
 #[test]
-fn rsyslog_forwards_what_a_mail_daemon_logs() {
+fn forwarders_send_what_a_mail_daemon_logs() {
     const DOVECOT: &str = "pop3-login: Login: user=<joe>, method=PLAIN, rip=198.51.100.7, lip=192.0.2.1, mpid=7, session=<a>";
     const CYRUS: &str = "login: [198.51.100.7] joe plaintext User logged in";
-    for form in Form::ALL {
+    for (program, form) in Program::ALL.into_iter().flat_map(|it| Form::ALL.map(|form| (it, form)))
+    {
         let dir = support::directory();
         for wire in [Wire::udp(), Wire::unix(dir.path().join("far"))] {
             let ear = wire.bind();
-            let rsyslog = Rsyslog::start(&[(&wire, form)]);
-            rsyslog.log(format!("<22>Nov 22 07:31:23 dovecot: {DOVECOT}"));
-            rsyslog.log(format!("<21>Nov  5 07:31:23 cyrus/pop3[350]: {CYRUS}"));
-            let [dovecot, cyrus] =
-                ["rip=198.51.100.7", "[198.51.100.7]"].map(|mark| ear.frame_with(mark));
+            let forwarder = Forwarder::start(program, &wire, form);
+            forwarder.log(format!("<22>Nov 22 07:31:23 dovecot: {DOVECOT}"));
+            forwarder.log(format!("<21>Nov  5 07:31:23 cyrus/pop3[350]: {CYRUS}"));
+            let dovecot = ear.frame_with("rip=198.51.100.7");
+            let cyrus = ear.frame_with("[198.51.100.7]");
 
-            let (priority, tags, end) = match form {
-                Form::Traditional | Form::IsoStamp => {
-                    ("", [" dovecot: ", " cyrus/pop3[350]: "], "")
+            let version = if form == Form::Rfc5424 { "1 " } else { "" };
+            // syslog-ng ends every frame with a line feed, rsyslog those of RFC 5424; of the blank
+            // before MSG in syslog(3), rsyslog makes a second one there.
+            let (tags, end) = match (program, form) {
+                (Program::Rsyslog, Form::Rfc5424) => {
+                    ([" dovecot - - -  ", " cyrus/pop3 350 - -  "], "\n")
                 }
-                Form::Rfc5424 => ("1 ", [" dovecot - - -  ", " cyrus/pop3 350 - -  "], "\n"),
+                (Program::Rsyslog, _) => ([" dovecot: ", " cyrus/pop3[350]: "], ""),
+                (Program::SyslogNg, Form::Rfc5424) => (
+                    [
+                        " dovecot - - [meta sequenceId=\"1\"] ",
+                        " cyrus/pop3 350 - [meta sequenceId=\"2\"] ",
+                    ],
+                    "\n",
+                ),
+                (Program::SyslogNg, _) => ([" dovecot: ", " cyrus/pop3[350]: "], "\n"),
             };
-            assert!(dovecot.starts_with(&format!("<22>{priority}")), "{wire} {dovecot:?}");
-            assert!(dovecot.ends_with(&format!("{}{DOVECOT}{end}", tags[0])), "{wire} {dovecot:?}");
-            assert!(cyrus.ends_with(&format!("{}{CYRUS}{end}", tags[1])), "{wire} {cyrus:?}");
+            let which = format!("{program:?} {form:?} {wire}");
+            assert!(dovecot.starts_with(&format!("<22>{version}")), "{which} {dovecot:?}");
+            assert!(
+                dovecot.ends_with(&format!("{}{DOVECOT}{end}", tags[0])),
+                "{which} {dovecot:?}"
+            );
+            assert!(cyrus.ends_with(&format!("{}{CYRUS}{end}", tags[1])), "{which} {cyrus:?}");
         }
     }
 }
 
-/// A raw line feed never makes two messages of one.
+/// A raw line feed never makes two frames of one: rsyslog escapes it, syslog-ng passes it on.
 #[test]
-fn rsyslog_escapes_a_line_feed() {
-    let wire = Wire::udp();
-    let ear = wire.bind();
-    let rsyslog = Rsyslog::start(&[(&wire, Form::Traditional)]);
-    rsyslog.log(
-        "<22>Nov 22 07:31:23 imapd[9]: Login failed user=x\n<22>Nov 22 07:31:23 imapd[9]: Login",
-    );
-    assert!(ear.frame_with("failed").contains("user=x#012<22>"));
+fn a_line_feed_stays_inside_its_frame() {
+    for (program, seen) in [(Program::Rsyslog, "x#012<22>"), (Program::SyslogNg, "x\n<22>")] {
+        let wire = Wire::udp();
+        let ear = wire.bind();
+        let forwarder = Forwarder::start(program, &wire, Form::Traditional);
+        forwarder.log(
+            "<22>Nov 22 07:31:23 imapd[9]: failed user=x\n<22>Nov 22 07:31:23 imapd[9]: Login",
+        );
+        let frame = ear.frame_with("failed");
+        assert!(frame.contains(seen), "{program:?} {frame:?}");
+    }
 }

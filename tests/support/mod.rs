@@ -10,9 +10,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a rig that cannot be built ends the test")]
 
 pub mod daemon;
+pub mod forwarder;
 pub mod postfix;
 pub mod process;
-pub mod rsyslog;
+
 pub mod wire;
 
 use std::os::unix::fs::PermissionsExt as _;
