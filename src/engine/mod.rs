@@ -80,6 +80,18 @@ pub enum WhyGone {
     Excluded,
 }
 
+impl WhyGone {
+    /// In words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "no longer authorised: its time is up",
+            Self::Evicted => "no longer authorised: max-clients is reached, and it would end first",
+            Self::Revoked => "no longer authorised: revoked by hand",
+            Self::Excluded => "no longer authorised: excluded by the new configuration",
+        }
+    }
+}
+
 /// The engine. See the head of this file.
 #[derive(Debug)]
 pub struct Engine {
@@ -298,7 +310,8 @@ impl Engine {
         }
     }
 
-    fn is_published(&self, address: IpAddr) -> bool {
+    /// Whether the map lists an address while it is authorised.
+    pub fn is_published(&self, address: IpAddr) -> bool {
         self.rules.publish_inexact || !address::admits_others(address)
     }
 
@@ -381,6 +394,12 @@ impl Engine {
         Some(Edition { number, addresses })
     }
 
+    /// The last edition: a map without any entry.
+    pub fn farewell(&mut self) -> Edition {
+        self.level.change();
+        Edition { number: self.level.wanted(), addresses: Vec::new() }
+    }
+
     /// Edition `number` is what Postfix reads from now on.
     pub fn published(&mut self, number: u64, now: Time) {
         self.level.published(number, now, self.rules.publish_interval);
@@ -400,16 +419,26 @@ impl Engine {
     pub fn reload(&mut self, rules: Rules) {
         let inexact_changed = self.rules.publish_inexact != rules.publish_inexact;
         self.rules = rules;
+        self.drop_excluded();
+        self.shrink();
+        if inexact_changed {
+            self.level.change();
+        }
+    }
+
+    /// Replaces the lists of those that are never authorised.
+    pub fn exclude(&mut self, exclude: Exclude) {
+        self.rules.exclude = exclude;
+        self.drop_excluded();
+    }
+
+    fn drop_excluded(&mut self) {
         let excluded = |grant: &&Grant| self.rules.exclude.reason(grant.address).is_some();
         let addresses: Vec<_> = self.grants.iter().filter(excluded).map(|g| g.address).collect();
         for address in addresses {
             if let Some(grant) = self.grants.remove(address) {
                 self.left(grant, WhyGone::Excluded);
             }
-        }
-        self.shrink();
-        if inexact_changed {
-            self.level.change();
         }
     }
 
