@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use crate::child::{self, Trouble};
-use crate::disk;
+use crate::disk::{self, directory};
 use crate::engine::map::{Edition, GENERATION_KEY};
 use crate::error::Failure;
 use crate::mapspec::{MapSpec, MapValue};
@@ -178,7 +178,12 @@ impl MapTarget {
         .map_err(at(Step::Install))?;
 
         let (new, path) = (self.new_path(), self.path.clone());
-        self.with_disk(move || disk::rename(&new, &path)).await.map_err(at(Step::InstallSource))
+        self.with_disk(move || {
+            disk::rename(&new, &path)?;
+            disk::sync(directory(&path))
+        })
+        .await
+        .map_err(at(Step::InstallSource))
     }
 
     /// Waits for the disk on a thread that may wait.
@@ -205,10 +210,6 @@ fn at<E: fmt::Display>(step: Step) -> impl FnOnce(E) -> (Step, String) {
 
 fn table(kind: &str, path: &Path) -> String {
     format!("{kind}:{}", path.display())
-}
-
-fn directory(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("/"))
 }
 
 fn build_limit(entries: usize) -> Duration {
