@@ -2,5 +2,6 @@
 
 pub mod address;
 pub mod map;
+pub mod proof;
 pub mod syslog;
 pub mod time;
