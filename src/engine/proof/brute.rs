@@ -11,7 +11,7 @@ use super::search::{Outcome, Search};
 /// Bytes of the longest text that is tried.
 const LONGEST: usize = 6;
 /// Pairs of expressions.
-const ROUNDS: usize = 1500;
+const ROUNDS: usize = 600;
 
 /// Numbers that look random and are the same in every run (xorshift).
 struct Dice(u64);
@@ -26,7 +26,8 @@ impl Dice {
 
     fn expression(&mut self, depth: u32) -> String {
         if depth == 0 {
-            return ["a", "b", "é", "[ab]", "[^a]", "(?s:.)", ""][self.roll(7) as usize].to_owned();
+            let atoms = ["a", "b", "é", "[ab]", "[^a]", "(?s:.)", "", "^", "$"];
+            return atoms[self.roll(9) as usize].to_owned();
         }
         match self.roll(4) {
             0 => {
@@ -116,5 +117,5 @@ fn finds_a_common_text_exactly_when_there_is_one() {
         assert!(differs.is_none() || search(true).is_some(), "{context}: {differs:?}");
         found += usize::from(first.is_some());
     }
-    assert!((ROUNDS / 5..ROUNDS * 4 / 5).contains(&found), "{found} is no fair test");
+    assert!((ROUNDS / 8..ROUNDS * 4 / 5).contains(&found), "{found} is no fair test");
 }

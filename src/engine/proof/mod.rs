@@ -48,7 +48,8 @@ pub struct Conditions {
 
 /// A login pattern, ready to be tried against shapes.
 ///
-/// Its group `address` gives the address, its group `user` (if there is one) the user.
+/// Its group `address` gives the address, its group `user` (if there is one) the user: 1 to 255
+/// bytes without control characters. It is read as `Regex::new` reads it.
 pub struct Pattern {
     regex: Regex,
     automaton: Automaton,
@@ -129,7 +130,8 @@ impl Pattern {
 }
 
 impl Shape {
-    /// Prepares a shape: an expression for the whole message, anchored or not.
+    /// Prepares a shape: an expression for the whole message, anchored or not. Its group `client`
+    /// is the address which the daemon writes for the client; without it every match is wrong.
     ///
     /// # Errors
     /// Says why the shape cannot be examined.

@@ -165,7 +165,8 @@ impl Pair {
     }
 }
 
-/// Spreads a key over all bits (the finalizer of MurmurHash3); the default hash is slower by far.
+/// Spreads a key over all bits (the finalizer of MurmurHash3). Keys come from the patterns of the
+/// administrator, so nobody can aim at collisions.
 #[derive(Default)]
 struct Mix(u64);
 
