@@ -19,6 +19,7 @@ pub mod state;
 
 pub mod stats;
 pub mod streams;
+pub mod proof;
 pub mod syslog;
 pub mod time;
 
@@ -56,6 +57,20 @@ pub struct Rules {
     pub publish_interval: Duration,
     /// Whether the map gets IPv6 addresses whose key would admit other hosts too.
     pub publish_inexact: bool,
+}
+
+impl Default for Rules {
+    /// The documented defaults, with no daemon and nobody excluded.
+    fn default() -> Self {
+        Self {
+            table: Table::default(),
+            grace: Duration::from_secs(30 * 60),
+            max_clients: 65_536,
+            exclude: Exclude::default(),
+            publish_interval: Duration::from_secs(1),
+            publish_inexact: false,
+        }
+    }
 }
 
 /// An address that has left the set.
@@ -454,8 +469,9 @@ impl Engine {
         list
     }
 
-    /// How many addresses are held.
-    pub fn clients(&self) -> usize {
+    /// How many addresses are authorised at this moment.
+    pub fn clients_at(&mut self, now: Time) -> usize {
+        self.sweep(now);
         self.grants.len()
     }
 
