@@ -13,13 +13,14 @@ use std::path::{Path, PathBuf};
 /// Makes the file hold exactly these bytes, with these permission bits whatever the umask.
 ///
 /// # Errors
-/// As the operating system says; the old file then stays as it was.
+/// As the operating system says; the old file then stays as it was, unless only the directory is unsure.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let beside = with_suffix(path, ".tmp");
     remove(&beside)?;
     write_new(&beside, bytes, mode)
         .and_then(|()| rename(&beside, path))
-        .inspect_err(|_| drop(fs::remove_file(&beside)))
+        .inspect_err(|_| drop(fs::remove_file(&beside)))?;
+    sync(directory(path))
 }
 
 /// Writes a file that must not be there yet, down to the disk.
@@ -36,14 +37,12 @@ pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     write().map_err(|e| about(path, &e))
 }
 
-/// Puts a file in the place of another one in the same directory, down to the disk.
+/// Puts a file in the place of another one. It lasts once their directory is on the disk.
 ///
 /// # Errors
 /// As the operating system says.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    fs::rename(from, to).map_err(|e| about(to, &e))?;
-    // A rename is only as lasting as the directory that tells of it.
-    sync(to.parent().unwrap_or(Path::new("/")))
+    fs::rename(from, to).map_err(|e| about(to, &e))
 }
 
 /// Waits until a file or directory that others have written is on the disk.
@@ -84,6 +83,11 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         Ok(bytes)
     };
     read().map_err(|e| about(path, &e))
+}
+
+/// The directory that a file is in.
+pub fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
 }
 
 /// The path with something added to its last name.

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::values::{ExcludeWhat, Listen, Mode, Network, Span};
 use crate::error::Failure;
-use crate::postmap::MapSpec;
+use crate::mapspec::MapSpec;
 
 /// What environment variables begin with.
 const PREFIX: &str = "POP_BEFORE_SMTP_";

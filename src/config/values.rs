@@ -12,6 +12,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
+use crate::mapspec::MapSpec;
+
 /// Reads a value from a string wherever serde finds one.
 macro_rules! deserialize_from_text {
     ($($name:ty),+ $(,)?) => {$(
@@ -23,7 +25,7 @@ macro_rules! deserialize_from_text {
     )+};
 }
 
-deserialize_from_text!(Span, Listen, Network, ExcludeWhat, Mode);
+deserialize_from_text!(Span, Listen, Network, ExcludeWhat, Mode, MapSpec);
 
 /// A length of time: `30m`, `1800s`, `1h 30m`. At least one second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
