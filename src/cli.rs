@@ -377,7 +377,8 @@ fn revoke(args: &RevokeArgs) -> Outcome {
     match args.control.ask(&Request::Revoke { address: args.address, block })? {
         Answer::Revoked(was_authorised) => {
             let address = args.address.to_canonical();
-            let state = if was_authorised { "is no longer authorised" } else { "was not authorised" };
+            let state =
+                if was_authorised { "is no longer authorised" } else { "was not authorised" };
             match args.block {
                 Some(span) => {
                     let span = humantime::format_duration(span.0);

@@ -163,7 +163,10 @@ impl Config {
         }
         let matching = Matching::of(layer);
         if matching.exclude.contains(&ExcludeWhat::None) && matching.exclude.len() > 1 {
-            fault("exclude: `none` stands beside others".into(), "name `none` alone, or the others");
+            fault(
+                "exclude: `none` stands beside others".into(),
+                "name `none` alone, or the others",
+            );
         }
         if let Selection::Named(names) = &matching.daemons
             && names.is_empty()
@@ -193,8 +196,7 @@ impl Config {
             grace,
             max_clients,
             matching,
-            state: (!dry_run)
-                .then(|| layer.state.clone().unwrap_or_else(|| DEFAULT_STATE.into())),
+            state: (!dry_run).then(|| layer.state.clone().unwrap_or_else(|| DEFAULT_STATE.into())),
             control: layer.control.clone().unwrap_or_else(|| DEFAULT_CONTROL.into()),
             control_group: layer.control_group.clone(),
             dry_run,

@@ -174,9 +174,10 @@ fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Ans
             let (list, now) = shared.with(|engine, now| (engine.list(now), now));
             Answer::List(list.iter().map(|grant| Entry::of(grant, now)).collect())
         }
-        Request::Query { address } => Answer::Query(shared.with(|engine, now| {
-            engine.admits(now, address).map(|grant| Entry::of(grant, now))
-        })),
+        Request::Query { address } => Answer::Query(
+            shared
+                .with(|engine, now| engine.admits(now, address).map(|grant| Entry::of(grant, now))),
+        ),
         Request::Allow { address, seconds, note } => {
             let span = seconds.map(Duration::from_secs);
             allow(shared, address, span, note)
@@ -191,12 +192,7 @@ fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Ans
     }
 }
 
-fn allow(
-    shared: &Shared,
-    address: IpAddr,
-    span: Option<Duration>,
-    note: Option<String>,
-) -> Answer {
+fn allow(shared: &Shared, address: IpAddr, span: Option<Duration>, note: Option<String>) -> Answer {
     let address = match crate::engine::address::read(&address.to_string()) {
         Ok(address) => address,
         Err(why) => return Answer::Refused(format!("{address} cannot be authorised: {why}")),
@@ -212,7 +208,11 @@ fn allow(
             Answer::Allowed(entry)
         }
         // max-clients is reached, and this one would have ended first.
-        Ok((_, None)) => Answer::Refused(format!("{address}: there is no room for a shorter right")),
-        Err(list) => Answer::Refused(format!("{address} is never authorised: it belongs to `{list}`")),
+        Ok((_, None)) => {
+            Answer::Refused(format!("{address}: there is no room for a shorter right"))
+        }
+        Err(list) => {
+            Answer::Refused(format!("{address} is never authorised: it belongs to `{list}`"))
+        }
     }
 }

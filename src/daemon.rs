@@ -74,6 +74,24 @@ fn one(failure: Failure) -> Vec<Failure> {
     vec![failure]
 }
 
+/// Examines what `run` would refuse at the start, without starting anything. What should be known
+/// but keeps nothing from running is returned.
+///
+/// # Errors
+/// Every fault.
+pub async fn examine(config: &Config) -> Result<Vec<String>, Vec<Failure>> {
+    let rules = rules::build(config).await;
+    let outlet = outlet(config).await;
+    match (rules, outlet) {
+        (Ok((_, exclusions)), Ok(_)) => Ok(exclusions.remarks),
+        (rules, outlet) => {
+            let mut faults = rules.err().unwrap_or_default();
+            faults.extend(outlet.err());
+            Err(faults)
+        }
+    }
+}
+
 async fn outlet(config: &Config) -> Result<Outlet, Failure> {
     let Some(map) = &config.map else { return Ok(Outlet::Said(None)) };
     if config.dry_run {
@@ -164,14 +182,13 @@ impl Daemon {
         mut signals: Signals,
         layers: impl Fn() -> Result<Layer, Failure>,
     ) -> Result<(), Vec<Failure>> {
-        let mut tasks: JoinSet<std::io::Error> = JoinSet::new();
+        let mut tasks: JoinSet<String> = JoinSet::new();
         for index in 0..self.receivers.len() {
             let (receivers, shared) = (Arc::clone(&self.receivers), Arc::clone(&self.shared));
             tasks.spawn(async move {
-                match receivers[index].run(&shared).await {
-                    Err(error) => std::io::Error::other(format!("{}: {error}", receivers[index].name)),
-                    Ok(never) => match never {},
-                }
+                let receiver = &receivers[index];
+                let Err(error) = receiver.run(&shared).await;
+                format!("{}: {error}", receiver.name)
             });
         }
         let mut helpers = JoinSet::new();
@@ -196,7 +213,7 @@ impl Daemon {
             tokio::select! {
                 () = &mut publishing => {}
                 Some(ended) = tasks.join_next() => {
-                    let cause = ended.map_or_else(|lost| lost.to_string(), |error| error.to_string());
+                    let cause = ended.unwrap_or_else(|lost| lost.to_string());
                     return Err(one(Failure::io(format!("a receiver has failed: {cause}"))));
                 }
                 event = signals.next() => match event {

@@ -29,6 +29,16 @@ pub struct MapSpec {
     pub path: PathBuf,
 }
 
+impl fmt::Display for MapSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.kind {
+            MapType::Auto => "auto",
+            MapType::Named(name) => name,
+        };
+        write!(f, "{kind}:{}", self.path.display())
+    }
+}
+
 impl FromStr for MapSpec {
     type Err = String;
 

@@ -73,7 +73,8 @@ impl Publisher {
     }
 
     async fn turn(&self) -> Option<Edition> {
-        let (gone, edition) = self.decided(|engine, now| (engine.tick(now), engine.edition(now))).await;
+        let (gone, edition) =
+            self.decided(|engine, now| (engine.tick(now), engine.edition(now))).await;
         say(&gone);
         edition
     }
@@ -94,7 +95,8 @@ impl Publisher {
             Outlet::Map(map) => map.publish(edition).await,
             Outlet::Said(None) => Ok(()),
             Outlet::Said(Some(command)) => {
-                let addresses: Vec<String> = edition.addresses.iter().map(|a| a.to_string()).collect();
+                let addresses: Vec<String> =
+                    edition.addresses.iter().map(|a| a.to_string()).collect();
                 info!(command, map = ?addresses, "dry run: would publish");
                 Ok(())
             }

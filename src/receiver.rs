@@ -7,16 +7,16 @@
 
 pub mod bind;
 
+use std::convert::Infallible;
 use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ipnet::IpNet;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
-use socket2::Socket;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::{UdpSocket, UnixDatagram};
 use tracing::{debug, info};
 
 use crate::engine::grants::Granted;
@@ -29,6 +29,41 @@ use crate::shared::Shared;
 const MAX_FRAME: usize = 65_536;
 /// After this many frames in a row the other tasks get their turn.
 const BURST: usize = 256;
+
+/// A bound socket of either kind.
+#[derive(Debug)]
+pub enum DatagramSocket {
+    /// A Unix datagram socket.
+    Unix(UnixDatagram),
+    /// A UDP socket.
+    Udp(UdpSocket),
+}
+
+impl DatagramSocket {
+    async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Unix(socket) => socket.readable().await,
+            Self::Udp(socket) => socket.readable().await,
+        }
+    }
+
+    /// Does without waiting what may find that it would have to wait.
+    fn try_io<R>(&self, work: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        match self {
+            Self::Unix(socket) => socket.try_io(Interest::READABLE, work),
+            Self::Udp(socket) => socket.try_io(Interest::READABLE, work),
+        }
+    }
+}
+
+impl AsRawFd for DatagramSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Unix(socket) => socket.as_raw_fd(),
+            Self::Udp(socket) => socket.as_raw_fd(),
+        }
+    }
+}
 
 /// What one receiver has counted.
 #[derive(Debug, Default)]
@@ -51,7 +86,7 @@ pub struct Receiver {
     /// What it has counted.
     pub counters: Counters,
     number: u16,
-    socket: Socket,
+    socket: DatagramSocket,
     heard_from: Option<Vec<IpNet>>,
 }
 
@@ -61,7 +96,7 @@ impl Receiver {
     pub fn new(
         number: u16,
         name: String,
-        socket: Socket,
+        socket: DatagramSocket,
         heard_from: Option<Vec<IpNet>>,
     ) -> Self {
         Self { name, counters: Counters::default(), number, socket, heard_from }
@@ -71,19 +106,18 @@ impl Receiver {
     ///
     /// # Errors
     /// The socket cannot be watched or read.
-    pub async fn run(&self, shared: &Shared) -> io::Result<()> {
-        let socket = AsyncFd::with_interest(&self.socket, Interest::READABLE)?;
+    pub async fn run(&self, shared: &Shared) -> io::Result<Infallible> {
         let mut room = Room::new();
         loop {
-            let mut ready = socket.readable().await?;
+            self.socket.readable().await?;
             loop {
-                match self.take(&mut room, BURST, shared) {
+                let taken = self.socket.try_io(|| self.take(&mut room, BURST, shared));
+                match taken {
                     Ok(()) => tokio::task::yield_now().await,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => return Err(error),
                 }
             }
-            ready.clear_ready();
         }
     }
 
@@ -134,7 +168,11 @@ impl Receiver {
         let heard = sender.is_some_and(|sender| networks.iter().any(|net| net.contains(&sender)));
         if !heard {
             self.counters.strangers.fetch_add(1, Ordering::Relaxed);
-            debug!(receiver = self.name, ?sender, "frame dropped: allow-from does not name the sender");
+            debug!(
+                receiver = self.name,
+                ?sender,
+                "frame dropped: allow-from does not name the sender"
+            );
         }
         heard
     }

@@ -46,9 +46,8 @@ impl SocketFile {
                     .hint("run as root, or as a user who is in that group")
             })?;
         }
-        fs::set_permissions(&self.path, fs::Permissions::from_mode(mode.0)).map_err(|error| {
-            Failure::io(format!("cannot set the mode of `{path}`: {error}"))
-        })
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(mode.0))
+            .map_err(|error| Failure::io(format!("cannot set the mode of `{path}`: {error}")))
     }
 
     /// Removes the file, if it still is the one that was made here.
@@ -118,12 +117,13 @@ fn make_room(path: &Path, answers: impl Fn(&Path) -> io::Result<()>) -> Result<(
         return Err(Failure::io(what).hint("remove it, or name another path for the socket"));
     }
     match answers(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(|error| {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .map_err(|error| {
                 Failure::io(format!("cannot remove the old socket `{shown}`: {error}"))
-            })
+            }),
+        Err(error) => {
+            Err(Failure::io(format!("cannot tell who uses the socket `{shown}`: {error}")))
         }
-        Err(error) => Err(Failure::io(format!("cannot tell who uses the socket `{shown}`: {error}"))),
         Ok(()) => Err(Failure::io(format!("another process answers on the socket `{shown}`"))
             .hint("stop it first; `ss -xlp` shows which it is")),
     }

@@ -98,7 +98,11 @@ pub fn daemons(daemons: &[Daemon], as_json: bool, mut output: impl Write) -> io:
 
 /// `daemons NAME`.
 pub fn daemon(daemon: &Daemon, as_json: bool, mut output: impl Write) -> io::Result<()> {
-    if as_json { json_line(&daemon_json(daemon), output) } else { write!(output, "{}", daemon.text) }
+    if as_json {
+        json_line(&daemon_json(daemon), output)
+    } else {
+        write!(output, "{}", daemon.text)
+    }
 }
 
 fn daemon_json(daemon: &Daemon) -> serde_json::Value {
@@ -150,7 +154,10 @@ pub fn status(status: &Status, as_json: bool, mut output: impl Write) -> io::Res
     for (name, daemon) in &status.daemons {
         let last = daemon.last_login.clone().unwrap_or_else(never);
         let (logins, unmatched) = (daemon.logins, daemon.unmatched);
-        writeln!(output, "daemon      {name}: {logins} logins, last {last}; {unmatched} messages unmatched")?;
+        writeln!(
+            output,
+            "daemon      {name}: {logins} logins, last {last}; {unmatched} messages unmatched"
+        )?;
     }
     let map = &status.map;
     if let Some(name) = &map.table {

@@ -173,7 +173,9 @@ impl Layer {
             let Some(option) = argument.get_long() else { continue };
             let Some(value) = variable(&option.to_uppercase().replace('-', "_")) else { continue };
             let items = match (argument.get_action(), value.to_str()) {
-                (ArgAction::Append, Some(list)) => list.split_whitespace().map(Into::into).collect(),
+                (ArgAction::Append, Some(list)) => {
+                    list.split_whitespace().map(Into::into).collect()
+                }
                 _ => vec![value],
             };
             for item in items {

@@ -35,8 +35,9 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let span = humantime::parse_duration(text)
-            .map_err(|why| format!("`{text}` is no duration ({why}); write 30m, 1800s or 1h 30m"))?;
+        let span = humantime::parse_duration(text).map_err(|why| {
+            format!("`{text}` is no duration ({why}); write 30m, 1800s or 1h 30m")
+        })?;
         if span < Duration::from_secs(1) {
             return Err(format!("`{text}` is shorter than a second"));
         }

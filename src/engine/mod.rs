@@ -17,9 +17,9 @@ pub mod heard;
 pub mod map;
 pub mod state;
 
+pub mod proof;
 pub mod stats;
 pub mod streams;
-pub mod proof;
 pub mod syslog;
 pub mod time;
 

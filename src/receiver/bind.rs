@@ -3,6 +3,8 @@
 //! Promise  an old socket file is replaced only if it is a socket and nobody answers on it. The
 //!          receive buffer asked for is read back, and a small one is said with its cure.
 
+use std::io;
+use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 
 use listenfd::ListenFd;
@@ -10,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tracing::warn;
 
-use super::Receiver;
+use super::{DatagramSocket, Receiver};
 use crate::config::Config;
 use crate::config::values::Listen;
 use crate::error::Failure;
@@ -37,8 +39,8 @@ pub struct Bound {
 pub fn all(config: &Config, passed: &mut ListenFd) -> Result<Bound, Failure> {
     let mut bound = Bound::default();
     for index in 0..passed.len() {
-        if let Some((name, socket, is_udp)) = take_passed(passed, index)? {
-            bound.add(config, name, socket, is_udp)?;
+        if let Some(socket) = take_passed(passed, index)? {
+            bound.add(config, format!("systemd:{index}"), socket)?;
         }
     }
     for listen in &config.listen {
@@ -47,14 +49,14 @@ pub fn all(config: &Config, passed: &mut ListenFd) -> Result<Bound, Failure> {
                 let (socket, file) = unix_socket::bind_datagram(path)?;
                 file.give_to(config.listen_mode, config.listen_group.as_deref())?;
                 bound.files.push(file);
-                bound.add(config, listen.to_string(), socket.into(), false)?;
+                bound.add(config, listen.to_string(), Raw::Unix(socket))?;
             }
             Listen::Udp(address) => {
                 let socket = udp(*address).map_err(|error| {
                     let what = format!("cannot receive on `{listen}`: {error}");
                     Failure::io(what).hint(hint_for_udp(&error))
                 })?;
-                bound.add(config, listen.to_string(), socket, true)?;
+                bound.add(config, listen.to_string(), Raw::Udp(socket))?;
             }
         }
     }
@@ -62,22 +64,11 @@ pub fn all(config: &Config, passed: &mut ListenFd) -> Result<Bound, Failure> {
 }
 
 impl Bound {
-    fn add(
-        &mut self,
-        config: &Config,
-        name: String,
-        socket: Socket,
-        is_udp: bool,
-    ) -> Result<(), Failure> {
-        let prepare = || -> std::io::Result<()> {
-            socket.set_nonblocking(true)?;
-            if is_udp {
-                setsockopt(&socket, sockopt::RxqOvfl, &1)?;
-                enlarge(&name, &socket)?;
-            }
-            Ok(())
-        };
-        prepare().map_err(|error| Failure::io(format!("cannot set up `{name}`: {error}")))?;
+    fn add(&mut self, config: &Config, name: String, socket: Raw) -> Result<(), Failure> {
+        let is_udp = matches!(socket, Raw::Udp(_));
+        let socket = socket
+            .prepare(&name)
+            .map_err(|error| Failure::io(format!("cannot set up the socket `{name}`: {error}")))?;
         let number = u16::try_from(self.receivers.len()).unwrap_or(u16::MAX);
         let heard_from = is_udp.then(|| config.allow_from.iter().map(|net| net.0).collect());
         self.receivers.push(Receiver::new(number, name, socket, heard_from));
@@ -85,17 +76,36 @@ impl Bound {
     }
 }
 
-/// A socket that systemd has passed, if it is one for frames: its name and whether it is UDP.
-fn take_passed(
-    passed: &mut ListenFd,
-    index: usize,
-) -> Result<Option<(String, Socket, bool)>, Failure> {
-    let name = format!("systemd:{index}");
+/// A socket before it is watched.
+enum Raw {
+    Unix(UnixDatagram),
+    Udp(Socket),
+}
+
+impl Raw {
+    fn prepare(self, name: &str) -> io::Result<DatagramSocket> {
+        match self {
+            Self::Unix(socket) => {
+                socket.set_nonblocking(true)?;
+                tokio::net::UnixDatagram::from_std(socket).map(DatagramSocket::Unix)
+            }
+            Self::Udp(socket) => {
+                socket.set_nonblocking(true)?;
+                setsockopt(&socket, sockopt::RxqOvfl, &1)?;
+                enlarge(name, &socket)?;
+                tokio::net::UdpSocket::from_std(socket.into()).map(DatagramSocket::Udp)
+            }
+        }
+    }
+}
+
+/// A socket that systemd has passed.
+fn take_passed(passed: &mut ListenFd, index: usize) -> Result<Option<Raw>, Failure> {
     if let Ok(socket) = passed.take_unix_datagram(index) {
-        return Ok(socket.map(|socket: UnixDatagram| (name, socket.into(), false)));
+        return Ok(socket.map(Raw::Unix));
     }
     match passed.take_udp_socket(index) {
-        Ok(socket) => Ok(socket.map(|socket| (name, socket.into(), true))),
+        Ok(socket) => Ok(socket.map(|socket| Raw::Udp(socket.into()))),
         Err(error) => Err(Failure::config(format!(
             "socket {index} that systemd has passed is no datagram socket: {error}"
         ))
@@ -103,7 +113,7 @@ fn take_passed(
     }
 }
 
-fn udp(address: std::net::SocketAddr) -> std::io::Result<Socket> {
+fn udp(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
@@ -112,22 +122,22 @@ fn udp(address: std::net::SocketAddr) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-fn hint_for_udp(error: &std::io::Error) -> &'static str {
+fn hint_for_udp(error: &io::Error) -> &'static str {
     match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
+        io::ErrorKind::AddrInUse => {
             "another program has this port; `ss -lunp` shows which, or choose another port"
         }
-        std::io::ErrorKind::PermissionDenied => {
+        io::ErrorKind::PermissionDenied => {
             "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one or let systemd pass \
              the socket"
         }
-        std::io::ErrorKind::AddrNotAvailable => "this host does not have that address",
+        io::ErrorKind::AddrNotAvailable => "this host does not have that address",
         _ => "name another address with --listen",
     }
 }
 
 /// Asks for a large receive buffer and warns if the kernel grants a small one.
-fn enlarge(name: &str, socket: &Socket) -> std::io::Result<()> {
+fn enlarge(name: &str, socket: &Socket) -> io::Result<()> {
     if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     }
