@@ -63,6 +63,16 @@ impl Failure {
         self
     }
 
+    /// What failed, without the hint.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What to do about it.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// The exit status that this failure gives.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.status.code())

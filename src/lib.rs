@@ -1,4 +1,35 @@
 //! pop-before-smtp: whoever has just logged in by POP3 or IMAP may relay mail for a while.
+//!
+//! The house in one walk. [`engine`] is the sentence: it hears frames, remembers addresses until a
+//! moment, and knows what the map should say; it has neither clock nor socket nor disk. Everything
+//! else is the weather around it. [`receiver`] takes frames from sockets; [`publisher`] writes
+//! down and publishes what was decided, through [`state_file`] and [`postmap`]; [`control`]
+//! answers operators, with [`status`]. They never meet: each speaks to the engine through
+//! [`shared`], the one door, which is also the only reader of the clock. [`daemon`] is the order
+//! of life. [`config`] holds what the administrator has decided, and [`rules`] makes the engine's
+//! rules of it, of what [`host`] and [`postfix`] say, and of the mail daemons' files. [`cli`]
+//! turns words into a command, [`client`] and [`trial`] are commands of their own.
 
+pub mod child;
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod disk;
 pub mod engine;
 pub mod error;
+pub mod host;
+pub mod mapspec;
+pub mod mynetworks;
+pub mod postfix;
+pub mod postmap;
+pub mod publisher;
+pub mod receiver;
+pub mod rules;
+pub mod shared;
+pub mod state_file;
+pub mod status;
+pub mod systemd;
+pub mod trial;
+pub mod unix_socket;

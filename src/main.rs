@@ -1,3 +1,10 @@
 //! Words in, command run, exit status out.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use pop_before_smtp::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

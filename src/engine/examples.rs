@@ -3,10 +3,7 @@
 //! Promise  an example is heard exactly as the running daemon would hear it, by an engine that
 //!          knows this one mail daemon and excludes nobody.
 
-use std::time::Duration;
-
 use super::daemons::{Daemon, Example, ExpectedVerdict, Fault, Table};
-use super::exclude::Exclude;
 use super::heard::{Heard, Verdict};
 use super::streams::Source;
 use super::time::Time;
@@ -18,14 +15,8 @@ pub fn prove(daemon: &Daemon) -> Vec<Fault> {
 }
 
 fn wrong(daemon: &Daemon, example: &Example) -> Option<Fault> {
-    let mut engine = Engine::new(Rules {
-        table: Table::of(vec![daemon.clone()]),
-        grace: Duration::from_secs(1800),
-        max_clients: 16,
-        exclude: Exclude::default(),
-        publish_interval: Duration::ZERO,
-        publish_inexact: false,
-    });
+    let table = Table::of(vec![daemon.clone()]);
+    let mut engine = Engine::new(Rules { table, ..Rules::default() });
     let heard = example
         .lines
         .iter()

@@ -68,6 +68,11 @@ impl Level {
         self.wanted += 1;
     }
 
+    /// The number of the edition that says what the set is now.
+    pub fn wanted(&self) -> u64 {
+        self.wanted
+    }
+
     /// The number of the edition that is due at some time, if one is.
     pub fn due(&self) -> Option<(u64, Time)> {
         (self.published < self.wanted).then_some((self.wanted, self.not_before))

@@ -19,6 +19,7 @@ pub mod state;
 
 pub mod stats;
 pub mod streams;
+pub mod proof;
 pub mod syslog;
 pub mod time;
 
@@ -58,6 +59,20 @@ pub struct Rules {
     pub publish_inexact: bool,
 }
 
+impl Default for Rules {
+    /// The documented defaults, with no daemon and nobody excluded.
+    fn default() -> Self {
+        Self {
+            table: Table::default(),
+            grace: Duration::from_secs(30 * 60),
+            max_clients: 65_536,
+            exclude: Exclude::default(),
+            publish_interval: Duration::from_secs(1),
+            publish_inexact: false,
+        }
+    }
+}
+
 /// An address that has left the set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
@@ -78,6 +93,18 @@ pub enum WhyGone {
     Revoked,
     /// A reload has excluded it.
     Excluded,
+}
+
+impl WhyGone {
+    /// In words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "no longer authorised: its time is up",
+            Self::Evicted => "no longer authorised: max-clients is reached, and it would end first",
+            Self::Revoked => "no longer authorised: revoked by hand",
+            Self::Excluded => "no longer authorised: excluded by the new configuration",
+        }
+    }
 }
 
 /// The engine. See the head of this file.
@@ -298,7 +325,8 @@ impl Engine {
         }
     }
 
-    fn is_published(&self, address: IpAddr) -> bool {
+    /// Whether the map lists an address while it is authorised.
+    pub fn is_published(&self, address: IpAddr) -> bool {
         self.rules.publish_inexact || !address::admits_others(address)
     }
 
@@ -381,6 +409,12 @@ impl Engine {
         Some(Edition { number, addresses })
     }
 
+    /// The last edition: a map without any entry.
+    pub fn farewell(&mut self) -> Edition {
+        self.level.change();
+        Edition { number: self.level.wanted(), addresses: Vec::new() }
+    }
+
     /// Edition `number` is what Postfix reads from now on.
     pub fn published(&mut self, number: u64, now: Time) {
         self.level.published(number, now, self.rules.publish_interval);
@@ -400,16 +434,26 @@ impl Engine {
     pub fn reload(&mut self, rules: Rules) {
         let inexact_changed = self.rules.publish_inexact != rules.publish_inexact;
         self.rules = rules;
+        self.drop_excluded();
+        self.shrink();
+        if inexact_changed {
+            self.level.change();
+        }
+    }
+
+    /// Replaces the lists of those that are never authorised.
+    pub fn exclude(&mut self, exclude: Exclude) {
+        self.rules.exclude = exclude;
+        self.drop_excluded();
+    }
+
+    fn drop_excluded(&mut self) {
         let excluded = |grant: &&Grant| self.rules.exclude.reason(grant.address).is_some();
         let addresses: Vec<_> = self.grants.iter().filter(excluded).map(|g| g.address).collect();
         for address in addresses {
             if let Some(grant) = self.grants.remove(address) {
                 self.left(grant, WhyGone::Excluded);
             }
-        }
-        self.shrink();
-        if inexact_changed {
-            self.level.change();
         }
     }
 
@@ -425,8 +469,9 @@ impl Engine {
         list
     }
 
-    /// How many addresses are held.
-    pub fn clients(&self) -> usize {
+    /// How many addresses are authorised at this moment.
+    pub fn clients_at(&mut self, now: Time) -> usize {
+        self.sweep(now);
         self.grants.len()
     }
 

@@ -171,6 +171,13 @@ pub struct Example {
     pub user: Option<String>,
 }
 
+impl Example {
+    /// Whether it shows a login.
+    pub fn is_login(&self) -> bool {
+        self.verdict == ExpectedVerdict::Login
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Written {

@@ -1,0 +1,399 @@
+//! Words -> command -> exit status.
+//!
+//! Promise  data goes to stdout, talk to stderr. Exit status as documented in the README: 0 yes
+//!          or done, 1 no, 2 usage, 69 daemon not reached, 70 our bug, 74 input or output,
+//!          78 configuration.
+
+mod print;
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal as _, stdin, stdout};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use listenfd::ListenFd;
+use tracing::level_filters::LevelFilter;
+
+use crate::config::layer::{Layer, LogLevel};
+use crate::config::values::{ExcludeWhat, Span};
+use crate::config::{Config, DEFAULT_CONTROL, Matching};
+use crate::control::{Answer, Request};
+use crate::engine::{Engine, Rules};
+use crate::error::Failure;
+use crate::{client, daemon, rules, trial};
+
+/// Lets the address of a recent POP3 or IMAP login relay mail through Postfix for a while.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon, in the foreground; log to stderr
+    Run(RunArgs),
+    /// Say what the daemon would make of log lines or syslog frames
+    Test(TestArgs),
+    /// Validate configuration and mail daemon tables; say every fault at once
+    Check(CheckArgs),
+    /// The mail daemons that are known; with NAME, its description to start your own from
+    Daemons(DaemonsArgs),
+    /// Who is authorised now
+    List(ListArgs),
+    /// Is this address authorised? Exit status 0: yes, 1: no
+    Query(QueryArgs),
+    /// Authorise an address by hand
+    Allow(AllowArgs),
+    /// End an authorisation now
+    Revoke(RevokeArgs),
+    /// How the daemon is
+    Status(ListArgs),
+}
+
+#[derive(Args, Debug)]
+struct RunArgs {
+    /// Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    layer: Layer,
+}
+
+#[derive(Args, Debug)]
+struct CheckArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct TestArgs {
+    /// File with log lines or frames [default: standard input]
+    file: Option<PathBuf>,
+    /// Inputs end with NUL instead of newline, so that a frame may hold newlines
+    #[arg(short = '0', long)]
+    null: bool,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    matching: MatchingArgs,
+}
+
+/// The options of `run` that decide what is matched.
+#[derive(Args, Debug)]
+struct MatchingArgs {
+    /// Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Mail daemons that are believed [default: all that are verified]
+    #[arg(long, value_name = "NAME")]
+    daemon: Option<Vec<String>>,
+    /// Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]
+    #[arg(long, value_name = "DIR")]
+    daemons_dir: Option<PathBuf>,
+    /// Never authorised, as for `run`
+    #[arg(long, value_name = "WHAT")]
+    exclude: Option<Vec<ExcludeWhat>>,
+    /// Postfix's configuration directory
+    #[arg(long, value_name = "DIR")]
+    postfix_config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct DaemonsArgs {
+    /// Print the description of this one
+    name: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]
+    #[arg(long, value_name = "DIR")]
+    daemons_dir: Option<PathBuf>,
+}
+
+/// How the running daemon is reached.
+#[derive(Args, Debug)]
+struct ControlArgs {
+    /// Control socket [default: that of the configuration, else
+    /// /run/pop-before-smtp/control.sock]
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// Configuration file that names the control socket
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+struct ListArgs {
+    #[command(flatten)]
+    control: ControlArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args, Debug)]
+struct QueryArgs {
+    address: IpAddr,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+#[derive(Args, Debug)]
+struct AllowArgs {
+    address: IpAddr,
+    /// For how long, at most 7 days [default: the grace period]
+    #[arg(long = "for", value_name = "DURATION")]
+    span: Option<Span>,
+    /// Why; shown by `list`
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+#[derive(Args, Debug)]
+struct RevokeArgs {
+    address: IpAddr,
+    /// Refuse new authorisations for so long, at most 7 days
+    #[arg(long, value_name = "DURATION")]
+    block: Option<Span>,
+    #[command(flatten)]
+    control: ControlArgs,
+}
+
+/// Yes or no, for the exit status.
+type Outcome = Result<bool, Vec<Failure>>;
+
+impl Cli {
+    /// Carries out the command and says what went wrong.
+    pub fn run(self) -> ExitCode {
+        match self.command.run() {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(1),
+            Err(failures) => {
+                for failure in &failures {
+                    eprintln!("pop-before-smtp: {failure}");
+                }
+                failures.first().map_or(ExitCode::FAILURE, Failure::exit_code)
+            }
+        }
+    }
+}
+
+impl Command {
+    fn run(self) -> Outcome {
+        match self {
+            Self::Run(args) => run(args),
+            Self::Test(args) => test(args),
+            Self::Check(args) => check(args),
+            Self::Daemons(args) => daemons(&args),
+            Self::List(args) => list(&args),
+            Self::Query(args) => query(&args),
+            Self::Allow(args) => allow(args),
+            Self::Revoke(args) => revoke(&args),
+            Self::Status(args) => status(&args),
+        }
+    }
+}
+
+fn one(failure: Failure) -> Vec<Failure> {
+    vec![failure]
+}
+
+/// A reader that has gone away, such as `head`, is no failure of ours.
+fn written(outcome: io::Result<()>) -> Outcome {
+    match outcome {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(one(Failure::io(format!("cannot write the answer: {error}"))))
+        }
+        _ => Ok(true),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Vec<Failure>> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| one(Failure::io(format!("cannot start threads: {error}"))))
+}
+
+impl RunArgs {
+    fn layer(&self) -> Result<Layer, Failure> {
+        Ok(self.layer.clone().over(Layer::below_command_line(self.config.as_deref())?))
+    }
+}
+
+fn run(args: RunArgs) -> Outcome {
+    let passed = ListenFd::from_env();
+    let config = Config::of(&args.layer().map_err(one)?, passed.len())?;
+    log_to_stderr(config.log_level);
+    runtime()?.block_on(daemon::run(config, passed, || args.layer()))?;
+    Ok(true)
+}
+
+fn log_to_stderr(level: LogLevel) {
+    let level = match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(io::stderr)
+        .init();
+}
+
+fn check(args: CheckArgs) -> Outcome {
+    let found = runtime()?.block_on(async {
+        let layer = args.run.layer().map_err(one)?;
+        // Whether systemd will pass sockets is not known here.
+        let config = Config::of(&layer, 1)?;
+        daemon::examine(&config).await
+    });
+    let faults = match found {
+        Ok(remarks) => {
+            for remark in remarks {
+                eprintln!("pop-before-smtp: {remark}");
+            }
+            Vec::new()
+        }
+        Err(faults) => faults,
+    };
+    if args.json {
+        written(print::faults(&faults, stdout().lock()))?;
+    } else if faults.is_empty() {
+        println!("no fault found");
+    }
+    if faults.is_empty() {
+        Ok(true)
+    } else if args.json {
+        Err(faults)
+    } else {
+        Err(faults)
+    }
+}
+
+fn test(args: TestArgs) -> Outcome {
+    let file = args.matching.config.clone();
+    let upper = Layer {
+        daemon: args.matching.daemon,
+        daemons_dir: args.matching.daemons_dir,
+        exclude: args.matching.exclude,
+        postfix_config: args.matching.postfix_config,
+        ..Layer::default()
+    };
+    let layer = upper.over(Layer::below_command_line(file.as_deref()).map_err(one)?);
+    let matching = Matching::of(&layer);
+    let table = rules::table(&matching)?;
+    let exclude = runtime()?.block_on(rules::Exclusions::learn(&matching)).map_err(one)?.now();
+    let exclude = exclude.map_err(|error| {
+        one(Failure::io(format!("cannot learn this host's addresses: {error}")))
+    })?;
+    let config = Rules { table, exclude, ..Rules::default() };
+    let input: Box<dyn BufRead> = match args.file.as_deref().filter(|p| *p != Path::new("-")) {
+        Some(path) => Box::new(BufReader::new(File::open(path).map_err(|error| {
+            one(Failure::io(format!("cannot read `{}`: {error}", path.display())))
+        })?)),
+        None => Box::new(stdin().lock()),
+    };
+    let format = trial::Format { end: if args.null { 0 } else { b'\n' }, json: args.json };
+    let output = BufWriter::new(stdout().lock());
+    trial::run(&mut Engine::new(config), input, output, format)
+        .map_err(|error| one(Failure::io(format!("input or output: {error}"))))
+}
+
+fn daemons(args: &DaemonsArgs) -> Outcome {
+    let upper = Layer { daemons_dir: args.daemons_dir.clone(), ..Layer::default() };
+    let layer = upper.over(Layer::below_command_line(None).map_err(one)?);
+    let daemons = rules::all_daemons(&Matching::of(&layer).daemons_dir)?;
+    match &args.name {
+        None => written(print::daemons(&daemons, args.json, stdout().lock())),
+        Some(name) => match daemons.iter().find(|daemon| *daemon.name == **name) {
+            Some(daemon) => written(print::daemon(daemon, args.json, stdout().lock())),
+            None => Err(one(Failure::config(format!("there is no mail daemon `{name}`"))
+                .hint("`pop-before-smtp daemons` lists them"))),
+        },
+    }
+}
+
+impl ControlArgs {
+    fn ask(&self, request: &Request) -> Result<Answer, Vec<Failure>> {
+        let named = self.control.clone().map(Ok);
+        let path = named.unwrap_or_else(|| {
+            let layer = Layer::below_command_line(self.config.as_deref())?;
+            Ok(layer.control.unwrap_or_else(|| DEFAULT_CONTROL.into()))
+        });
+        client::ask(&path.map_err(one)?, request).map_err(one)
+    }
+}
+
+/// The daemon answered another question.
+fn beside_the_point(answer: &Answer) -> Vec<Failure> {
+    one(Failure::bug(format!("the daemon's answer does not fit the question: {answer:?}")))
+}
+
+fn list(args: &ListArgs) -> Outcome {
+    match args.control.ask(&Request::List)? {
+        Answer::List(entries) => {
+            written(print::entries(&entries, args.json, BufWriter::new(stdout().lock())))
+        }
+        other => Err(beside_the_point(&other)),
+    }
+}
+
+fn query(args: &QueryArgs) -> Outcome {
+    match args.control.ask(&Request::Query { address: args.address })? {
+        Answer::Query(Some(entry)) => written(print::entry(&entry, stdout().lock())),
+        Answer::Query(None) => {
+            println!("{} is not authorised", args.address.to_canonical());
+            Ok(false)
+        }
+        other => Err(beside_the_point(&other)),
+    }
+}
+
+fn allow(args: AllowArgs) -> Outcome {
+    let seconds = args.span.map(|span| span.0.as_secs());
+    match args.control.ask(&Request::Allow { address: args.address, seconds, note: args.note })? {
+        Answer::Allowed(entry) => written(print::entry(&entry, stdout().lock())),
+        other => Err(beside_the_point(&other)),
+    }
+}
+
+fn revoke(args: &RevokeArgs) -> Outcome {
+    let block = args.block.map(|span| span.0.as_secs());
+    match args.control.ask(&Request::Revoke { address: args.address, block })? {
+        Answer::Revoked(was_authorised) => {
+            let address = args.address.to_canonical();
+            let state = if was_authorised { "is no longer authorised" } else { "was not authorised" };
+            match args.block {
+                Some(span) => {
+                    let span = humantime::format_duration(span.0);
+                    println!("{address} {state}; new logins do not count for {span}");
+                }
+                None => println!("{address} {state}"),
+            }
+            Ok(true)
+        }
+        other => Err(beside_the_point(&other)),
+    }
+}
+
+fn status(args: &ListArgs) -> Outcome {
+    match args.control.ask(&Request::Status)? {
+        Answer::Status(status) => written(print::status(&status, args.json, stdout().lock())),
+        other => Err(beside_the_point(&other)),
+    }
+}

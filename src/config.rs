@@ -1,0 +1,211 @@
+//! What the administrator has decided, as types that cannot be wrong.
+//!
+//! Layers   `values` one option's value; `layer` what one of command line, environment and file
+//!          says; here all three with the defaults, checked against each other.
+//! Not here what the host, Postfix and the mail daemons' tables say to it (`rules`).
+
+pub mod layer;
+pub mod values;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::engine::daemons::Selection;
+use crate::error::Failure;
+use crate::mapspec::{MapSpec, MapValue};
+use layer::{Layer, LogLevel};
+use values::{ExcludeWhat, Listen, Mode, Network};
+
+/// Where the control socket is unless the administrator says otherwise.
+pub const DEFAULT_CONTROL: &str = "/run/pop-before-smtp/control.sock";
+/// Where the state file is unless the administrator says otherwise.
+pub const DEFAULT_STATE: &str = "/var/lib/pop-before-smtp/state";
+/// Where the users' own mail daemons are unless the administrator says otherwise.
+pub const DEFAULT_DAEMONS_DIR: &str = "/etc/pop-before-smtp/daemons";
+
+/// Longest grace: a login of last week proves nothing about who has the address today.
+const MAX_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Most addresses that can be held: as many as a map was measured with.
+const MAX_CLIENTS: usize = 10_000_000;
+
+/// The map that is published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Map {
+    /// Its type and path.
+    pub spec: MapSpec,
+    /// The value of each entry.
+    pub value: MapValue,
+}
+
+/// Which messages are believed, from whom, and who is never authorised.
+#[derive(Clone, Debug)]
+pub struct Matching {
+    /// The mail daemons that are believed.
+    pub daemons: Selection,
+    /// The directory with the users' own mail daemons.
+    pub daemons_dir: DaemonsDir,
+    /// What is never authorised.
+    pub exclude: Vec<ExcludeWhat>,
+    /// Postfix's configuration directory, if not its own.
+    pub postfix_config: Option<PathBuf>,
+}
+
+/// The directory with the users' own mail daemons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DaemonsDir {
+    /// The default one, if it is there.
+    Default,
+    /// The administrator names it, so it must be there.
+    Named(PathBuf),
+}
+
+/// A whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where frames are received, beside sockets that systemd passes.
+    pub listen: Vec<Listen>,
+    /// File mode of the receiving Unix sockets.
+    pub listen_mode: Mode,
+    /// Group of the receiving Unix sockets.
+    pub listen_group: Option<String>,
+    /// UDP senders that are heard.
+    pub allow_from: Vec<Network>,
+    /// The map to publish.
+    pub map: Option<Map>,
+    /// Least time between two publications.
+    pub map_interval: Duration,
+    /// Whether IPv6 addresses are published whose key would admit other hosts.
+    pub map_inexact_ipv6: bool,
+    /// How long a login authorises.
+    pub grace: Duration,
+    /// Most addresses held.
+    pub max_clients: usize,
+    /// What is matched and what excluded.
+    pub matching: Matching,
+    /// The state file.
+    pub state: Option<PathBuf>,
+    /// The control socket.
+    pub control: PathBuf,
+    /// Group that may use the control socket.
+    pub control_group: Option<String>,
+    /// Say what would be done, write no map and no state.
+    pub dry_run: bool,
+    /// How much is logged.
+    pub log_level: LogLevel,
+}
+
+impl Matching {
+    /// The part of a layer that `test` and `daemons` need.
+    pub fn of(layer: &Layer) -> Self {
+        Self {
+            daemons: layer.daemon.clone().map_or(Selection::Verified, Selection::Named),
+            daemons_dir: layer.daemons_dir.clone().map_or(DaemonsDir::Default, DaemonsDir::Named),
+            exclude: layer.exclude.clone().unwrap_or_else(|| ExcludeWhat::DEFAULT.to_vec()),
+            postfix_config: layer.postfix_config.clone(),
+        }
+    }
+}
+
+impl DaemonsDir {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Default => Path::new(DEFAULT_DAEMONS_DIR),
+            Self::Named(path) => path,
+        }
+    }
+}
+
+impl Config {
+    /// Puts the defaults under a layer and checks what the options say to each other. `passed`
+    /// is the number of sockets that systemd has passed.
+    ///
+    /// # Errors
+    /// Every contradiction there is.
+    pub fn of(layer: &Layer, passed: usize) -> Result<Self, Vec<Failure>> {
+        let mut faults = Vec::new();
+        let mut fault = |what: String, hint: &str| {
+            faults.push(Failure::config(what).hint(hint));
+        };
+        let dry_run = layer.dry_run.unwrap_or(false);
+        let listen = layer.listen.clone().unwrap_or_default();
+        if listen.is_empty() && passed == 0 {
+            fault(
+                "there is no socket to receive syslog frames on".into(),
+                "add --listen unix:/run/pop-before-smtp/log.sock or --listen udp:127.0.0.1:5514",
+            );
+        }
+        if let Some(twice) = listen.iter().enumerate().find(|(i, l)| listen[..*i].contains(l)) {
+            fault(format!("`{}` is listened on twice", twice.1), "name each socket once");
+        }
+        if layer.map.is_none() && !dry_run {
+            fault(
+                "there is nothing to tell Postfix by".into(),
+                "add --map auto:/var/lib/pop-before-smtp/clients, or --dry-run to only look on",
+            );
+        }
+        let value = layer.map_value.as_deref().unwrap_or("OK").parse::<MapValue>();
+        let value = value.unwrap_or_else(|why| {
+            let text = layer.map_value.as_deref().unwrap_or_default();
+            fault(format!("map-value `{text}`: {why}"), "leave it out, and it is OK");
+            MapValue::default()
+        });
+        let grace = layer.grace.map_or(Duration::from_secs(30 * 60), |span| span.0);
+        if grace > MAX_GRACE {
+            fault("grace: longer than 7 days".into(), "30m is usual");
+        }
+        let max_clients = layer.max_clients.unwrap_or(65_536);
+        if !(1..=MAX_CLIENTS).contains(&max_clients) {
+            fault(
+                format!("max-clients: {max_clients} is not between 1 and {MAX_CLIENTS}"),
+                "65536 is the default",
+            );
+        }
+        let matching = Matching::of(layer);
+        if matching.exclude.contains(&ExcludeWhat::None) && matching.exclude.len() > 1 {
+            fault("exclude: `none` stands beside others".into(), "name `none` alone, or the others");
+        }
+        if let Selection::Named(names) = &matching.daemons
+            && names.is_empty()
+        {
+            fault("daemon: the list is empty".into(), "leave it out to believe all verified ones");
+        }
+        let paths = [("state", &layer.state), ("control", &layer.control)];
+        for (option, path) in paths.iter().filter_map(|(o, p)| Some((o, p.as_ref()?))) {
+            if !path.is_absolute() {
+                fault(
+                    format!("{option}: `{}` is not an absolute path", path.display()),
+                    "begin it with /",
+                );
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Self {
+            listen,
+            listen_mode: layer.listen_mode.unwrap_or(Mode(0o660)),
+            listen_group: layer.listen_group.clone(),
+            allow_from: layer.allow_from.clone().unwrap_or_else(loopback),
+            map: layer.map.clone().filter(|_| !dry_run).map(|spec| Map { spec, value }),
+            map_interval: layer.map_interval.map_or(Duration::from_secs(1), |span| span.0),
+            map_inexact_ipv6: layer.map_inexact_ipv6.unwrap_or(false),
+            grace,
+            max_clients,
+            matching,
+            state: (!dry_run)
+                .then(|| layer.state.clone().unwrap_or_else(|| DEFAULT_STATE.into())),
+            control: layer.control.clone().unwrap_or_else(|| DEFAULT_CONTROL.into()),
+            control_group: layer.control_group.clone(),
+            dry_run,
+            log_level: layer.log_level.unwrap_or(LogLevel::Info),
+        })
+    }
+}
+
+/// 127.0.0.0/8 and ::1.
+pub fn loopback() -> Vec<Network> {
+    let v4 = ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8);
+    let v6 = ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::LOCALHOST, 128);
+    vec![Network(v4.into()), Network(v6.into())]
+}

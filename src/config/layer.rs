@@ -1,0 +1,242 @@
+//! One layer of configuration: what the command line, the environment or the file says.
+//!
+//! Promise  the three layers have the same options with the same texts; the first layer that says
+//!          something about an option wins (README, "Configuration"). Unknown keys of the file
+//!          are refused. Unknown variables are not: Kubernetes sets some of the same prefix.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
+use serde::Deserialize;
+
+use super::values::{ExcludeWhat, Listen, Mode, Network, Span};
+use crate::error::Failure;
+use crate::mapspec::MapSpec;
+
+/// What environment variables begin with.
+const PREFIX: &str = "POP_BEFORE_SMTP_";
+/// The file that is read if it is there and no other is named.
+pub const DEFAULT_FILE: &str = "/etc/pop-before-smtp/config.toml";
+
+/// One layer; every option may be missing.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Layer {
+    /// Receive syslog frames here: unix:/PATH (datagram) or udp:HOST:PORT
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<Vec<Listen>>,
+    /// File mode of the Unix sockets that receive frames [default: 0660]
+    #[arg(long, value_name = "OCTAL")]
+    pub listen_mode: Option<Mode>,
+    /// Group of the Unix sockets that receive frames
+    #[arg(long, value_name = "NAME")]
+    pub listen_group: Option<String>,
+    /// UDP senders that are heard [default: loopback]
+    #[arg(long, value_name = "NET")]
+    pub allow_from: Option<Vec<Network>>,
+    /// Access map to publish; TYPE may be `auto`
+    #[arg(long, value_name = "TYPE:PATH")]
+    pub map: Option<MapSpec>,
+    /// The value of each entry [default: OK]
+    #[arg(long, value_name = "TEXT")]
+    pub map_value: Option<String>,
+    /// Least time between two publications of the map [default: 1s]
+    #[arg(long, value_name = "DURATION")]
+    pub map_interval: Option<Span>,
+    /// Publish IPv6 addresses even where their key would admit other hosts too
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub map_inexact_ipv6: Option<bool>,
+    /// Postfix's configuration directory [default: Postfix's own]
+    #[arg(long, value_name = "DIR")]
+    pub postfix_config: Option<PathBuf>,
+    /// How long a login authorises [default: 30m]
+    #[arg(long, value_name = "DURATION")]
+    pub grace: Option<Span>,
+    /// Most addresses held; the one that would end first makes room [default: 65536]
+    #[arg(long, value_name = "N")]
+    pub max_clients: Option<usize>,
+    /// Mail daemons that are believed [default: all that are verified]
+    #[arg(long, value_name = "NAME")]
+    pub daemon: Option<Vec<String>>,
+    /// Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]
+    #[arg(long, value_name = "DIR")]
+    pub daemons_dir: Option<PathBuf>,
+    /// Never authorised: loopback, link-local, own, gateway, mynetworks, a network, or none
+    /// [default: the first five]
+    #[arg(long, value_name = "WHAT")]
+    pub exclude: Option<Vec<ExcludeWhat>>,
+    /// Authorisations that survive a restart [default: /var/lib/pop-before-smtp/state]
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Control socket [default: /run/pop-before-smtp/control.sock]
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+    /// Group that may use the control socket, beside root and the daemon's own user
+    #[arg(long, value_name = "NAME")]
+    pub control_group: Option<String>,
+    /// Say what would be authorised and published; write no map and no state
+    #[arg(short = 'n', long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
+    pub dry_run: Option<bool>,
+    /// How much is logged to stderr: error, warn, info, debug [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl Layer {
+    /// What this layer says, and where it says nothing, what the other one does.
+    #[must_use]
+    pub fn over(self, under: Self) -> Self {
+        Self {
+            listen: self.listen.or(under.listen),
+            listen_mode: self.listen_mode.or(under.listen_mode),
+            listen_group: self.listen_group.or(under.listen_group),
+            allow_from: self.allow_from.or(under.allow_from),
+            map: self.map.or(under.map),
+            map_value: self.map_value.or(under.map_value),
+            map_interval: self.map_interval.or(under.map_interval),
+            map_inexact_ipv6: self.map_inexact_ipv6.or(under.map_inexact_ipv6),
+            postfix_config: self.postfix_config.or(under.postfix_config),
+            grace: self.grace.or(under.grace),
+            max_clients: self.max_clients.or(under.max_clients),
+            daemon: self.daemon.or(under.daemon),
+            daemons_dir: self.daemons_dir.or(under.daemons_dir),
+            exclude: self.exclude.or(under.exclude),
+            state: self.state.or(under.state),
+            control: self.control.or(under.control),
+            control_group: self.control_group.or(under.control_group),
+            dry_run: self.dry_run.or(under.dry_run),
+            log_level: self.log_level.or(under.log_level),
+        }
+    }
+
+    /// The layers below the command line: environment over file.
+    ///
+    /// # Errors
+    /// A variable or a key that makes no sense, or a named file that cannot be read.
+    pub fn below_command_line(file: Option<&Path>) -> Result<Self, Failure> {
+        let named = file.map(Path::to_owned).or_else(|| Some(variable("CONFIG")?.into()));
+        Ok(Self::from_environment(|name| variable(name))?.over(Self::from_file(named.as_deref())?))
+    }
+
+    fn from_file(named: Option<&Path>) -> Result<Self, Failure> {
+        let path = named.unwrap_or(Path::new(DEFAULT_FILE));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::from_toml(&text).map_err(|what| {
+                Failure::config(format!("configuration file `{}`: {what}", path.display()))
+            }),
+            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
+                Ok(Self::default())
+            }
+            Err(error) => Err(Failure::config(format!(
+                "cannot read the configuration file `{}`: {error}",
+                path.display()
+            ))),
+        }
+    }
+
+    /// Reads the text of a configuration file.
+    ///
+    /// # Errors
+    /// A sentence with the line of the first key that is unknown or makes no sense.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| {
+            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+            let line = line.map_or_else(String::new, |line| format!("line {line}: "));
+            format!("{line}{}", error.message())
+        })
+    }
+
+    /// Reads the environment through the command line's own parser, so that both say the same.
+    /// The items of a list are separated by blanks.
+    fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
+        /// The options alone, without a command.
+        #[derive(Parser)]
+        #[command(no_binary_name = true, disable_help_flag = true)]
+        struct Options {
+            #[command(flatten)]
+            layer: Layer,
+        }
+        let mut words = Vec::new();
+        for argument in Options::command().get_arguments() {
+            let Some(option) = argument.get_long() else { continue };
+            let Some(value) = variable(&option.to_uppercase().replace('-', "_")) else { continue };
+            let items = match (argument.get_action(), value.to_str()) {
+                (ArgAction::Append, Some(list)) => list.split_whitespace().map(Into::into).collect(),
+                _ => vec![value],
+            };
+            for item in items {
+                let mut word = OsString::from(format!("--{option}="));
+                word.push(item);
+                words.push(word);
+            }
+        }
+        Options::command()
+            .try_get_matches_from(words)
+            .and_then(|matches| Options::from_arg_matches(&matches))
+            .map(|options| options.layer)
+            .map_err(|error| {
+                let text = error.to_string();
+                let first = text.lines().next().unwrap_or_default();
+                let first = first.strip_prefix("error: ").unwrap_or(first);
+                Failure::config(format!("environment variables {PREFIX}...: {first}"))
+            })
+    }
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(format!("{PREFIX}{name}")).filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_say_the_same_in_the_same_words() {
+        let variables = |name: &str| match name {
+            "LISTEN" => Some("unix:/run/a.sock udp:127.0.0.1:514".into()),
+            "MAP_VALUE" => Some("OK a b".into()),
+            "GRACE" => Some("1h 30m".into()),
+            "DRY_RUN" => Some("true".into()),
+            _ => None,
+        };
+        let from_environment = Layer::from_environment(variables).expect("a layer");
+        let from_file = Layer::from_toml(
+            "listen = ['unix:/run/a.sock', 'udp:127.0.0.1:514']\nmap-value = 'OK a b'\n\
+             grace = '1h 30m'\ndry-run = true\n",
+        );
+        let from_file = from_file.expect("a layer");
+        assert_eq!(format!("{from_environment:?}"), format!("{from_file:?}"));
+        assert_eq!(from_file.listen.map(|list| list.len()), Some(2));
+    }
+
+    #[test]
+    fn the_upper_layer_wins() {
+        let upper = Layer { max_clients: Some(1), ..Layer::default() };
+        let lower = Layer { max_clients: Some(2), dry_run: Some(true), ..Layer::default() };
+        let both = upper.over(lower);
+        assert_eq!((both.max_clients, both.dry_run), (Some(1), Some(true)));
+    }
+
+    #[test]
+    fn faults_name_their_place() {
+        let wrong = |text: &str| Layer::from_toml(text).expect_err("a fault");
+        assert!(wrong("grace = '1m'\ngrase = '1m'").starts_with("line 2: unknown field `grase`"));
+        assert!(wrong("grace = 'soon'").starts_with("line 1: `soon` is no duration"));
+        let wrong = Layer::from_environment(|name| (name == "GRACE").then(|| "soon".into()));
+        let wrong = wrong.expect_err("a fault").to_string();
+        assert!(wrong.contains("POP_BEFORE_SMTP_") && wrong.contains("`soon`"), "{wrong}");
+    }
+}

@@ -1,0 +1,203 @@
+//! The values of options as types that cannot be wrong.
+//!
+//! Promise  each reads itself from the text that a user writes, on the command line, in the
+//!          environment and in the configuration file alike, and says what is wrong with it.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Deserializer, de};
+
+use crate::mapspec::MapSpec;
+
+/// Reads a value from a string wherever serde finds one.
+macro_rules! deserialize_from_text {
+    ($($name:ty),+ $(,)?) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                String::deserialize(from)?.parse().map_err(de::Error::custom)
+            }
+        }
+    )+};
+}
+
+deserialize_from_text!(Span, Listen, Network, ExcludeWhat, Mode, MapSpec);
+
+/// A length of time: `30m`, `1800s`, `1h 30m`. At least one second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let span = humantime::parse_duration(text)
+            .map_err(|why| format!("`{text}` is no duration ({why}); write 30m, 1800s or 1h 30m"))?;
+        if span < Duration::from_secs(1) {
+            return Err(format!("`{text}` is shorter than a second"));
+        }
+        Ok(Self(span))
+    }
+}
+
+/// Where syslog frames are received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// A Unix datagram socket at this absolute path.
+    Unix(PathBuf),
+    /// A UDP socket at this address and port.
+    Udp(SocketAddr),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("unix", path)) if path.starts_with('/') => Ok(Self::Unix(path.into())),
+            Some(("unix", _)) => Err(format!("`{text}`: the path of a socket must be absolute")),
+            Some(("udp", address)) => udp_address(address)
+                .map(Self::Udp)
+                .ok_or_else(|| format!("`{text}`: write udp:HOST:PORT with a numeric address")),
+            _ => Err(format!("`{text}` is neither unix:/PATH nor udp:HOST:PORT")),
+        }
+    }
+}
+
+fn udp_address(text: &str) -> Option<SocketAddr> {
+    match text.strip_prefix("localhost:") {
+        Some(port) => Some((Ipv4Addr::LOCALHOST, port.parse().ok()?).into()),
+        None => text.parse().ok(),
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Udp(address) => write!(f, "udp:{address}"),
+        }
+    }
+}
+
+/// A network or a single address, canonical.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(pub IpNet);
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bare = text.replace(['[', ']'], "");
+        let address = bare.parse().map(|address: std::net::IpAddr| address.to_canonical().into());
+        let net: IpNet = address
+            .or_else(|_| bare.parse())
+            .map_err(|_| format!("`{text}` is no network; write 192.0.2.0/24 or 2001:db8::/32"))?;
+        Ok(Self(net.trunc()))
+    }
+}
+
+/// What is never authorised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExcludeWhat {
+    /// 127.0.0.0/8 and ::1.
+    Loopback,
+    /// 169.254.0.0/16 and fe80::/10.
+    LinkLocal,
+    /// The addresses of this host.
+    Own,
+    /// The default gateways of this host.
+    Gateway,
+    /// Postfix's `mynetworks`.
+    Mynetworks,
+    /// A network.
+    Network(Network),
+    /// Nothing.
+    None,
+}
+
+impl ExcludeWhat {
+    /// What is excluded unless the administrator says otherwise.
+    pub const DEFAULT: [Self; 5] =
+        [Self::Loopback, Self::LinkLocal, Self::Own, Self::Gateway, Self::Mynetworks];
+}
+
+impl FromStr for ExcludeWhat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "loopback" => Self::Loopback,
+            "link-local" => Self::LinkLocal,
+            "own" => Self::Own,
+            "gateway" => Self::Gateway,
+            "mynetworks" => Self::Mynetworks,
+            "none" => Self::None,
+            network => Self::Network(network.parse().map_err(|_| {
+                format!(
+                    "`{text}` is neither loopback, link-local, own, gateway, mynetworks, none nor \
+                     a network"
+                )
+            })?),
+        })
+    }
+}
+
+/// The permission bits of a socket, in octal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode(pub u32);
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match u32::from_str_radix(text, 8) {
+            Ok(mode) if mode <= 0o777 => Ok(Self(mode)),
+            _ => Err(format!("`{text}` is no file mode; write it in octal, such as 0660")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        let seconds = |text: &str| text.parse::<Span>().map(|span| span.0.as_secs());
+        assert_eq!(seconds("30m"), Ok(1800));
+        assert_eq!(seconds("1h 30m"), Ok(5400));
+        assert_eq!(seconds("1800s"), Ok(1800));
+        for wrong in ["", "30", "0s", "10ms", "-1m", "m30", "1 fortnight"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn listeners() {
+        let shown = |text: &str| text.parse::<Listen>().map(|listen| listen.to_string());
+        for good in ["unix:/run/x.sock", "udp:127.0.0.1:514", "udp:[::1]:514"] {
+            assert_eq!(shown(good), Ok(good.to_owned()));
+        }
+        assert_eq!(shown("udp:localhost:514"), Ok("udp:127.0.0.1:514".to_owned()));
+        for wrong in ["unix:x.sock", "udp:514", "udp:host.example:514", "tcp:127.0.0.1:514", ""] {
+            assert!(shown(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn exclusions() {
+        let read = |text: &str| text.parse::<ExcludeWhat>();
+        let network = |text: &str| ExcludeWhat::Network(Network(text.parse().expect("a network")));
+        assert_eq!(read("own"), Ok(ExcludeWhat::Own));
+        assert_eq!(read("192.0.2.7"), Ok(network("192.0.2.7/32")));
+        assert_eq!(read("192.0.2.7/24"), Ok(network("192.0.2.0/24")));
+        assert_eq!(read("[2001:db8::]/32"), Ok(network("2001:db8::/32")));
+        assert!(read("owns").is_err());
+        assert!(read("192.0.2").is_err());
+    }
+}

@@ -1,0 +1,249 @@
+//! A regular expression as a flat automaton: every move reads one byte, empty moves are folded in.
+//!
+//! Promise  accepts the texts of the expression, and keeps all its readings: priorities between
+//!          alternatives are dropped, so whatever the matcher may do is one of the paths.
+//! Marks    an arrival says whether the watched group begins or ends at this position.
+//! Refuses  assertions other than the start and the end of the message.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use regex_automata::PatternID;
+use regex_automata::nfa::thompson::{self, NFA, State, Transition};
+use regex_automata::util::look::Look;
+use regex_automata::util::primitives::StateID;
+
+use super::Fault;
+
+/// Bytes of one compiled expression: what the regex crate also allows, some 400 000 states.
+const MAX_NFA: usize = 10 << 20;
+/// Arrivals of one automaton: nested optional repetitions grow with the square of their bounds.
+const MAX_ARRIVALS: usize = 2_000_000;
+/// States of one automaton: what the search packs into a key.
+pub(super) const MAX_STATES: usize = 1 << 21;
+
+/// The watched group begins here.
+pub(super) const BEGINS: u8 = 1;
+/// The watched group ends here.
+pub(super) const ENDS: u8 = 2;
+
+/// Accepts, and nothing may follow.
+const LAST: u32 = 0;
+/// Accepts, and anything may follow: a pattern that is not anchored to the end.
+const OPEN: u32 = 1;
+
+/// How an expression is held against a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// Somewhere in it, as `Regex::is_match` does.
+    Search,
+    /// From its first byte to its last.
+    Whole,
+}
+
+/// A state entered, and what happened at that position on the way.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Arrival {
+    pub(super) state: u32,
+    pub(super) marks: u8,
+}
+
+/// A byte of this range leads to any of the arrivals with this number.
+pub(super) struct Move {
+    pub(super) low: u8,
+    pub(super) high: u8,
+    pub(super) to: u32,
+}
+
+/// A state.
+pub(super) struct Node {
+    /// From high bytes to low ones, so that letters are tried before control characters.
+    pub(super) moves: Vec<Move>,
+    pub(super) accepts: bool,
+}
+
+/// The automaton. It begins with the arrivals of number 0.
+pub(super) struct Automaton {
+    pub(super) nodes: Vec<Node>,
+    pub(super) arrivals: Vec<Vec<Arrival>>,
+}
+
+impl Automaton {
+    /// Builds the automaton of an expression that watches one of its groups.
+    pub(super) fn new(expression: &str, group: &str, reading: Reading) -> Result<Self, Fault> {
+        let nfa = NFA::compiler()
+            .configure(thompson::Config::new().nfa_size_limit(Some(MAX_NFA)))
+            .build(expression)
+            .map_err(|error| match error.size_limit() {
+                Some(_) => Fault::TooLarge,
+                None => Fault::Syntax(error.to_string()),
+            })?;
+        Builder::new(&nfa, group, reading).build()
+    }
+
+    /// The automaton of this one text, with this span as its watched group.
+    pub(super) fn word(text: &[u8], span: Option<Range<usize>>) -> Self {
+        let arrive = |at: usize| {
+            let begins = span.as_ref().is_some_and(|span| span.start == at);
+            let ends = span.as_ref().is_some_and(|span| span.end == at);
+            let marks = if begins { BEGINS } else { 0 } | if ends { ENDS } else { 0 };
+            vec![Arrival { state: number(at), marks }]
+        };
+        let read = |(at, &byte): (usize, &u8)| Node {
+            moves: vec![Move { low: byte, high: byte, to: number(at + 1) }],
+            accepts: false,
+        };
+        let mut nodes: Vec<Node> = text.iter().enumerate().map(read).collect();
+        nodes.push(Node { moves: Vec::new(), accepts: true });
+        Self { nodes, arrivals: (0..=text.len()).map(arrive).collect() }
+    }
+}
+
+struct Builder<'a> {
+    nfa: &'a NFA,
+    slots: Option<(usize, usize)>,
+    reading: Reading,
+    numbers: HashMap<StateID, u32>,
+    /// The states of the expression in the order of their numbers, after `LAST` and `OPEN`.
+    states: Vec<StateID>,
+    folded: HashMap<StateID, u32>,
+    arrivals: Vec<Vec<Arrival>>,
+    budget: usize,
+}
+
+impl<'a> Builder<'a> {
+    fn new(nfa: &'a NFA, group: &str, reading: Reading) -> Self {
+        let groups = nfa.group_info();
+        let slots = groups
+            .to_index(PatternID::ZERO, group)
+            .and_then(|index| groups.slots(PatternID::ZERO, index));
+        Self {
+            nfa,
+            slots,
+            reading,
+            numbers: HashMap::new(),
+            states: Vec::new(),
+            folded: HashMap::new(),
+            arrivals: Vec::new(),
+            budget: MAX_ARRIVALS,
+        }
+    }
+
+    fn build(mut self) -> Result<Automaton, Fault> {
+        let start = match self.reading {
+            Reading::Search => self.nfa.start_unanchored(),
+            Reading::Whole => self.nfa.start_anchored(),
+        };
+        self.fold(start, true)?;
+        let mut nodes = vec![
+            Node { moves: Vec::new(), accepts: true },
+            Node { moves: Vec::new(), accepts: true },
+        ];
+        while let Some(&state) = self.states.get(nodes.len() - 2) {
+            let moves = self.moves(state)?;
+            nodes.push(Node { moves, accepts: false });
+            if nodes.len() > MAX_STATES {
+                return Err(Fault::TooLarge);
+            }
+        }
+        let to = number(self.arrivals.len());
+        self.arrivals.push(vec![Arrival { state: OPEN, marks: 0 }]);
+        nodes[OPEN as usize].moves.push(Move { low: 0, high: 255, to });
+        Ok(Automaton { nodes, arrivals: self.arrivals })
+    }
+
+    fn moves(&mut self, state: StateID) -> Result<Vec<Move>, Fault> {
+        let nfa = self.nfa;
+        let each = |next| Transition { start: 0, end: 255, next };
+        let transitions: Vec<Transition> = match nfa.state(state) {
+            State::ByteRange { trans } => vec![*trans],
+            State::Sparse(sparse) => sparse.transitions.to_vec(),
+            State::Dense(dense) => (0..=255)
+                .filter_map(|byte| dense.matches_byte(byte).map(|next| (byte, next)))
+                .map(|(byte, next)| Transition { start: byte, end: byte, ..each(next) })
+                .collect(),
+            _ => Vec::new(),
+        };
+        let mut moves = Vec::with_capacity(transitions.len());
+        for Transition { start: low, end: high, next } in transitions.into_iter().rev() {
+            let to = match self.folded.get(&next) {
+                Some(&to) => to,
+                None => {
+                    let to = self.fold(next, false)?;
+                    self.folded.insert(next, to);
+                    to
+                }
+            };
+            moves.push(Move { low, high, to });
+        }
+        Ok(moves)
+    }
+
+    /// Follows all empty moves from a state, and keeps where they lead as a new list of arrivals.
+    fn fold(&mut self, from: StateID, at_start: bool) -> Result<u32, Fault> {
+        let nfa = self.nfa;
+        let mut arrivals = Vec::new();
+        let mut seen = HashSet::new();
+        let mut open = vec![(from, 0, false)];
+        while let Some((id, marks, at_end)) = open.pop() {
+            if !seen.insert((id, marks, at_end)) {
+                continue;
+            }
+            match nfa.state(id) {
+                State::ByteRange { .. } | State::Sparse(_) | State::Dense(_) => {
+                    if !at_end {
+                        arrivals.push(Arrival { state: self.number_of(id), marks });
+                    }
+                }
+                State::Look { look: Look::Start, next } => {
+                    if at_start {
+                        open.push((*next, marks, at_end));
+                    }
+                }
+                State::Look { look: Look::End, next } => open.push((*next, marks, true)),
+                State::Look { .. } => return Err(Fault::Assertion),
+                State::Union { alternates } => {
+                    open.extend(alternates.iter().map(|next| (*next, marks, at_end)));
+                }
+                State::BinaryUnion { alt1, alt2 } => {
+                    open.extend([(*alt1, marks, at_end), (*alt2, marks, at_end)]);
+                }
+                State::Capture { next, slot, .. } => {
+                    open.push((*next, marks | self.mark(slot.as_usize()), at_end));
+                }
+                State::Fail => {}
+                State::Match { .. } => {
+                    let last = at_end || self.reading == Reading::Whole;
+                    arrivals.push(Arrival { state: if last { LAST } else { OPEN }, marks });
+                }
+            }
+            if seen.len() > self.budget {
+                return Err(Fault::TooLarge);
+            }
+        }
+        self.budget -= seen.len();
+        arrivals.sort_unstable();
+        arrivals.dedup();
+        self.arrivals.push(arrivals);
+        Ok(number(self.arrivals.len() - 1))
+    }
+
+    fn mark(&self, slot: usize) -> u8 {
+        match self.slots {
+            Some((begin, _)) if begin == slot => BEGINS,
+            Some((_, end)) if end == slot => ENDS,
+            _ => 0,
+        }
+    }
+
+    fn number_of(&mut self, id: StateID) -> u32 {
+        *self.numbers.entry(id).or_insert_with(|| {
+            self.states.push(id);
+            number(self.states.len() - 1) + OPEN + 1
+        })
+    }
+}
+
+fn number(index: usize) -> u32 {
+    u32::try_from(index).expect("an automaton is bounded far below 2^32")
+}

@@ -1,0 +1,121 @@
+//! The search against brute force: small expressions, and every text over a small alphabet.
+
+use std::ops::ControlFlow;
+
+use regex::Regex;
+
+use super::automaton::{Automaton, Reading};
+use super::once::Once;
+use super::search::{Outcome, Search};
+
+/// Bytes of the longest text that is tried.
+const LONGEST: usize = 6;
+/// Pairs of expressions.
+const ROUNDS: usize = 600;
+
+/// Numbers that look random and are the same in every run (xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+
+    fn expression(&mut self, depth: u32) -> String {
+        if depth == 0 {
+            let atoms = ["a", "b", "é", "[ab]", "[^a]", "(?s:.)", "", "^", "$"];
+            return atoms[self.roll(9) as usize].to_owned();
+        }
+        match self.roll(4) {
+            0 => {
+                let of = self.expression(depth - 1);
+                let many = ["?", "*", "+", "*?", "{2}", "{1,2}", "{0,3}?"][self.roll(7) as usize];
+                format!("(?:{of}){many}")
+            }
+            1 => format!("(?:{}|{})", self.expression(depth - 1), self.expression(depth - 1)),
+            _ => format!("{}{}", self.expression(depth - 1), self.expression(depth - 1)),
+        }
+    }
+
+    /// An expression with the group `g`, sometimes in a loop, sometimes optional.
+    fn grouped(&mut self) -> String {
+        let many = ["", "", "", "?", "*", "{1,2}"][self.roll(6) as usize];
+        let (before, group, after) = (self.expression(1), self.expression(2), self.expression(1));
+        format!("{before}(?:(?<g>{group}){})?{after}", ["", "b"][self.roll(2) as usize]).replacen(
+            ")?",
+            &format!("){many}"),
+            usize::from(!many.is_empty()),
+        )
+    }
+}
+
+fn texts() -> Vec<String> {
+    let mut all = vec![String::new()];
+    let mut from = 0;
+    while from < all.len() {
+        for letter in ["a", "b", "é"] {
+            let longer = format!("{}{letter}", all[from]);
+            if longer.len() <= LONGEST {
+                all.push(longer);
+            }
+        }
+        from += 1;
+    }
+    all.sort_by_key(String::len);
+    all
+}
+
+#[test]
+fn finds_a_common_text_exactly_when_there_is_one() {
+    let (texts, mut dice, mut found) = (texts(), Dice(0x2545_f491_4f6c_dd1d), 0);
+    for _ in 0..ROUNDS {
+        let anchors = [("^", "$"), ("^", ""), ("", "$"), ("", "")][dice.roll(4) as usize];
+        let ours = format!("{}(?:{}){}", anchors.0, dice.grouped(), anchors.1);
+        // The alphabet of the texts, whatever else the expressions allow.
+        let theirs = dice.grouped().replace("[^a]", "[bé]").replace("(?s:.)", "[abé]");
+        let counted: Vec<String> = match dice.roll(3) {
+            0 => vec!["ab".into(), "b".into()],
+            1 => vec!["aa".into()],
+            _ => Vec::new(),
+        };
+        let pattern = Regex::new(&ours).unwrap();
+        let shape = Regex::new(&format!("^(?:{theirs})$")).unwrap();
+        let common = |text: &&String| {
+            pattern.is_match(text)
+                && shape.is_match(text)
+                && counted.iter().all(|part| text.matches(part.as_str()).count() == 1)
+        };
+        let span = |regex: &Regex, text: &str| {
+            regex.captures(text).and_then(|groups| Some(groups.name("g")?.range()))
+        };
+        let shortest = texts.iter().find(common);
+        let differs =
+            texts.iter().filter(common).find(|text| span(&pattern, text) != span(&shape, text));
+
+        let ours = (Automaton::new(&ours, "g", Reading::Search).unwrap(), ours);
+        let theirs = (Automaton::new(&theirs, "g", Reading::Whole).unwrap(), theirs);
+        let once = Once::new(&counted).unwrap();
+        let search = |spans| {
+            let (pattern, shape, once) = (&ours.0, &theirs.0, &once);
+            let mut first = None;
+            let longest = Some(LONGEST);
+            let outcome = Search { pattern, shape, once, spans, longest }.run(|bytes| {
+                first = Some(String::from_utf8(bytes).unwrap());
+                ControlFlow::Break(())
+            });
+            assert_eq!(outcome == Outcome::Stopped, first.is_some());
+            first
+        };
+        let context = format!("{} and {} with {counted:?} once", ours.1, theirs.1);
+        let first = search(false);
+        assert_eq!(first.as_ref().map(String::len), shortest.map(String::len), "{context}");
+        assert!(first.iter().all(|text| common(&text)), "{context}: {first:?}");
+        // The search sees all readings, the matcher one: it may find more, never less.
+        assert!(differs.is_none() || search(true).is_some(), "{context}: {differs:?}");
+        found += usize::from(first.is_some());
+    }
+    assert!((ROUNDS / 8..ROUNDS * 4 / 5).contains(&found), "{found} is no fair test");
+}

@@ -1,0 +1,106 @@
+//! Counts fixed texts while a message is being written byte by byte: none yet, once, too often.
+//!
+//! Promise  tells exactly those messages in which each text occurs once, as `str::matches` counts.
+
+use super::Fault;
+
+/// Bytes of one counted text: daemons' words are far shorter, and the tables stay small.
+const MAX_LITERAL: usize = 64;
+/// States of all counters together: what the search packs into a key.
+const MAX_STATES: u32 = 1 << 20;
+
+/// Which bytes a person likes to read in a message made up for him, best first.
+const LIKED: &[(u8, u8)] = &[(b'a', b'z'), (b'1', b'9'), (b'A', b'Z'), (b'!', b'~'), (0, 255)];
+
+/// The counters of all texts that must occur exactly once.
+pub(super) struct Once {
+    literals: Vec<Literal>,
+    /// All bytes of the texts, each once.
+    counted: Vec<u8>,
+}
+
+/// For each number of bytes already seen of the text: how many there are after the next byte.
+struct Literal {
+    after: Vec<[u8; 256]>,
+}
+
+impl Once {
+    pub(super) fn new(texts: &[String]) -> Result<Self, Fault> {
+        let mut states = 1_u32;
+        for text in texts {
+            if text.is_empty() || text.len() > MAX_LITERAL {
+                return Err(Fault::Once(text.clone()));
+            }
+            states = states.saturating_mul(2 * text.len() as u32);
+        }
+        if states > MAX_STATES {
+            return Err(Fault::TooLarge);
+        }
+        let literals = texts.iter().map(|text| Literal::new(text.as_bytes())).collect();
+        let mut counted: Vec<u8> = texts.iter().flat_map(|text| text.bytes()).collect();
+        counted.sort_unstable();
+        counted.dedup();
+        Ok(Self { literals, counted })
+    }
+
+    /// Counts nothing.
+    pub(super) const fn nothing() -> Self {
+        Self { literals: Vec::new(), counted: Vec::new() }
+    }
+
+    /// The state after one more byte (the first state is 0); `None` when a text is there twice.
+    pub(super) fn step(&self, state: u32, byte: u8) -> Option<u32> {
+        let (mut rest, mut unit, mut sum) = (state, 1, 0);
+        for literal in &self.literals {
+            let length = literal.after.len() as u32;
+            let mine = rest % (2 * length);
+            rest /= 2 * length;
+            let (times, seen) = (mine / length, mine % length);
+            let seen = u32::from(literal.after[seen as usize][usize::from(byte)]);
+            if seen == length && times == 1 {
+                return None;
+            }
+            // A whole text makes `seen` the length: the digit of "once, and nothing since".
+            sum += (times * length + seen) * unit;
+            unit *= 2 * length;
+        }
+        Some(sum)
+    }
+
+    /// Whether each text has occurred.
+    pub(super) fn complete(&self, state: u32) -> bool {
+        let mut rest = state;
+        self.literals.iter().all(|literal| {
+            let length = literal.after.len() as u32;
+            let mine = rest % (2 * length);
+            rest /= 2 * length;
+            mine >= length
+        })
+    }
+
+    /// Bytes that stand for all of a range: those that are counted, and one of the others.
+    pub(super) fn samples(&self, low: u8, high: u8) -> impl Iterator<Item = u8> + '_ {
+        let plain = |byte: &u8| !self.counted.contains(byte);
+        let one = LIKED.iter().find_map(|&(from, to)| (low.max(from)..=high.min(to)).find(plain));
+        let counted = self.counted.iter().copied().filter(move |byte| (low..=high).contains(byte));
+        one.into_iter().chain(counted)
+    }
+}
+
+impl Literal {
+    fn new(text: &[u8]) -> Self {
+        let longest = |seen: usize, byte: u8| {
+            let read = [&text[..seen], &[byte]].concat();
+            (0..=read.len()).rev().find(|&length| read.ends_with(&text[..length])).unwrap_or(0)
+        };
+        let row = |seen: usize| {
+            let mut row = [0; 256];
+            for &byte in text {
+                // At most MAX_LITERAL.
+                row[usize::from(byte)] = longest(seen, byte) as u8;
+            }
+            row
+        };
+        Self { after: (0..text.len()).map(row).collect() }
+    }
+}

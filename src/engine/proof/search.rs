@@ -1,0 +1,189 @@
+//! The search for a message that two automata accept, shortest first.
+//!
+//! Promise  when it is `Exhausted` without having asked, there is no such message.
+//! Spans    the watched groups of both are compared: where only one of them begins, the
+//!          beginnings differ from here on; where both do, they agree again. Ends likewise.
+//! Limits   pairs of states and steps; a message is shown for each way into an accepting pair,
+//!          not for each text.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::ControlFlow;
+
+use super::automaton::Automaton;
+use super::once::Once;
+
+/// Pairs of states that one search keeps: about 50 bytes each. Real patterns need thousands.
+const MAX_PAIRS: usize = 2_000_000;
+/// Arrivals that one search looks at: a second or two.
+const MAX_STEPS: usize = 100_000_000;
+
+/// What is searched.
+pub(super) struct Search<'a> {
+    pub(super) pattern: &'a Automaton,
+    pub(super) shape: &'a Automaton,
+    pub(super) once: &'a Once,
+    /// Only messages in which the watched groups differ.
+    pub(super) spans: bool,
+    /// Bytes of the longest message.
+    pub(super) longest: Option<usize>,
+}
+
+/// How a search ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// All was seen: so many pairs of states.
+    Exhausted(usize),
+    /// The caller has seen enough.
+    Stopped,
+    /// A limit was reached.
+    TooLarge,
+}
+
+/// A pair of states with its counters, and the byte that led there from an earlier one.
+#[derive(Clone, Copy)]
+struct Pair {
+    pattern: u32,
+    shape: u32,
+    counts: u32,
+    differs: u8,
+    from: Option<(u32, u8)>,
+}
+
+struct Run<'a, F> {
+    search: &'a Search<'a>,
+    show: F,
+    pairs: Vec<Pair>,
+    seen: HashSet<u64, BuildHasherDefault<Mix>>,
+    steps: usize,
+}
+
+impl Search<'_> {
+    /// Shows messages until the caller breaks off.
+    pub(super) fn run(&self, show: impl FnMut(Vec<u8>) -> ControlFlow<()>) -> Outcome {
+        let (pairs, seen) = (Vec::new(), HashSet::default());
+        let mut run = Run { search: self, show, pairs, seen, steps: 0 };
+        match run.all() {
+            ControlFlow::Break(outcome) => outcome,
+            ControlFlow::Continue(()) => Outcome::Exhausted(run.pairs.len()),
+        }
+    }
+}
+
+impl<F: FnMut(Vec<u8>) -> ControlFlow<()>> Run<'_, F> {
+    fn all(&mut self) -> ControlFlow<Outcome> {
+        self.arrive(0, 0, Pair { pattern: 0, shape: 0, counts: 0, differs: 0, from: None })?;
+        let mut level = 0..self.pairs.len();
+        let mut length = 0;
+        while !level.is_empty() && self.search.longest.is_none_or(|longest| length < longest) {
+            for index in level.clone() {
+                self.expand(index)?;
+            }
+            level = level.end..self.pairs.len();
+            length += 1;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Reads one more byte in both automata.
+    fn expand(&mut self, index: usize) -> ControlFlow<Outcome> {
+        let Search { pattern, shape, once, .. } = *self.search;
+        let pair = self.pairs[index];
+        let (mut ours, mut theirs) = (
+            pattern.nodes[pair.pattern as usize].moves.as_slice(),
+            shape.nodes[pair.shape as usize].moves.as_slice(),
+        );
+        // Both lists go from high bytes to low ones, without overlap.
+        while let ([a, ours_left @ ..], [b, theirs_left @ ..]) = (ours, theirs) {
+            let (low, high) = (a.low.max(b.low), a.high.min(b.high));
+            if low <= high {
+                for byte in once.samples(low, high) {
+                    if let Some(counts) = once.step(pair.counts, byte) {
+                        // MAX_PAIRS is far below 2^32.
+                        let from = Some((index as u32, byte));
+                        self.arrive(a.to, b.to, Pair { counts, from, ..pair })?;
+                    }
+                }
+            }
+            if a.low > b.low {
+                ours = ours_left;
+            } else {
+                theirs = theirs_left;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Enters every pair of these arrivals; all else is taken from `via`.
+    fn arrive(&mut self, ours: u32, theirs: u32, via: Pair) -> ControlFlow<Outcome> {
+        let Search { pattern, shape, once, spans, .. } = *self.search;
+        for a in &pattern.arrivals[ours as usize] {
+            for b in &shape.arrivals[theirs as usize] {
+                self.steps += 1;
+                let differs = (via.differs & !(a.marks & b.marks)) | (a.marks ^ b.marks);
+                let differs = if spans { differs } else { 0 };
+                let (ours, theirs) =
+                    (&pattern.nodes[a.state as usize], &shape.nodes[b.state as usize]);
+                let both = ours.accepts && theirs.accepts && once.complete(via.counts);
+                if both && (!spans || differs != 0) {
+                    let message = self.message(via);
+                    if (self.show)(message).is_break() {
+                        return ControlFlow::Break(Outcome::Stopped);
+                    }
+                }
+                let pair = Pair { pattern: a.state, shape: b.state, differs, ..via };
+                let dead = ours.moves.is_empty() || theirs.moves.is_empty();
+                if !dead && self.seen.insert(pair.key()) {
+                    self.pairs.push(pair);
+                }
+            }
+        }
+        if self.pairs.len() > MAX_PAIRS || self.steps > MAX_STEPS {
+            return ControlFlow::Break(Outcome::TooLarge);
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// The bytes that led to a pair.
+    fn message(&self, last: Pair) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut from = last.from;
+        while let Some((index, byte)) = from {
+            bytes.push(byte);
+            from = self.pairs[index as usize].from;
+        }
+        bytes.reverse();
+        bytes
+    }
+}
+
+impl Pair {
+    /// 21 bits for each state, 20 for the counters, 2 for the spans: the limits of those files.
+    fn key(&self) -> u64 {
+        let states = u64::from(self.pattern) << 21 | u64::from(self.shape);
+        states << 22 | u64::from(self.counts) << 2 | u64::from(self.differs)
+    }
+}
+
+/// Spreads a key over all bits (the finalizer of MurmurHash3). Keys come from the patterns of the
+/// administrator, so nobody can aim at collisions.
+#[derive(Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(self.0 << 8 ^ u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        let key = (key ^ key >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        let key = (key ^ key >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+        self.0 = key ^ key >> 33;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}

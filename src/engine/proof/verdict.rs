@@ -1,0 +1,126 @@
+//! What is said of a pattern and a shape, and in which words.
+
+use std::fmt;
+
+use crate::engine::address::NotAClient;
+
+/// Why an expression cannot be examined.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Not a regular expression.
+    Syntax(String),
+    /// An assertion other than the start and the end of the message.
+    Assertion,
+    /// Too large when its repetitions are written out.
+    TooLarge,
+    /// A text that is to occur once is empty or too long.
+    Once(String),
+    /// A group that is named, but not in the pattern.
+    NoGroup(String),
+}
+
+/// Why the real pattern does not believe a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The pattern does not match.
+    Unmatched,
+    /// Longer than the longest message.
+    TooLong,
+    /// This text does not occur exactly once.
+    Once(String),
+    /// Two groups that must hold the same text do not.
+    Same([String; 2]),
+    /// The user's name is empty, too long or has control characters.
+    User,
+    /// The pattern matches without its address.
+    NoAddress,
+    /// What stands at the place of the address is none.
+    Address(NotAClient),
+    /// It is the client's own after all.
+    OwnAddress,
+}
+
+/// What was found out about a pattern and a shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// No message of the shape is wrongly believed.
+    Proved {
+        /// How many pairs of states there were to see.
+        states: usize,
+    },
+    /// This message of the shape is wrongly believed.
+    Forged {
+        /// The whole message, one of the shortest.
+        message: String,
+        /// The address that it gives; `None` when the pattern has none.
+        address: Option<String>,
+    },
+    /// Neither was found.
+    Undecided(Doubt),
+}
+
+/// Why nothing is proved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// Pattern and shape together are too large to be searched.
+    TooLarge,
+    /// Messages fit both, but those that were tried are refused for another reason.
+    Refused {
+        /// The first of them.
+        message: String,
+        /// Why it is refused.
+        refusal: Refusal,
+    },
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syntax(why) => write!(f, "this is not a regular expression: {why}"),
+            Self::Assertion => f.write_str(
+                "only the assertions ^ and $ can be examined, no \\b, no (?m); write the \
+                 neighbouring characters instead",
+            ),
+            Self::TooLarge => f.write_str(
+                "the expression is too large when its repetitions are written out; use smaller \
+                 bounds, or [0-9] instead of \\d and [A-Za-z0-9_] instead of \\w",
+            ),
+            Self::Once(text) => {
+                write!(f, "a text that is to occur once must have 1 to 64 bytes: {text:?}")
+            }
+            Self::NoGroup(name) => write!(f, "the pattern has no group named {name:?}"),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unmatched => f.write_str("the pattern does not match it"),
+            Self::TooLong => f.write_str("it is too long"),
+            Self::Once(text) => write!(f, "{text:?} does not occur exactly once in it"),
+            Self::Same([one, other]) => write!(f, "the groups {one} and {other} differ in it"),
+            Self::User => f.write_str(
+                "its user name is empty, longer than 255 bytes or has control characters",
+            ),
+            Self::NoAddress => f.write_str("the group address takes no part in it"),
+            Self::Address(why) => write!(f, "{why}"),
+            Self::OwnAddress => f.write_str("the address in it is the client's own"),
+        }
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLarge => f.write_str(
+                "pattern and shape together are too large to be searched; use smaller bounds",
+            ),
+            Self::Refused { message, refusal } => write!(
+                f,
+                "the pattern matches the message {message:?}; it is refused, because {refusal}, \
+                 but others like it may not be; make the pattern narrower",
+            ),
+        }
+    }
+}

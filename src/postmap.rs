@@ -1,0 +1,331 @@
+//! One access map: built beside by postmap, read back, and only then renamed into place.
+//!
+//! Promise  the map that Postfix reads is always a whole edition: the source and the compiled file
+//!          are replaced by rename only, never rewritten in place, and never absent once they are
+//!          there. After a failed publication the old map serves.
+//! Limits   one publication at a time; another process that publishes to the same path is not
+//!          noticed.
+//! Not here when an edition is due, and what to do after a failure.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+
+use crate::child::{self, Trouble};
+use crate::disk::{self, directory};
+use crate::engine::map::{Edition, GENERATION_KEY};
+use crate::error::Failure;
+use crate::mapspec::{MapSpec, MapValue};
+use crate::postfix::Postfix;
+
+/// postmap needs a few hundredths of a second; after a minute the disk is stuck.
+const BUILD_LIMIT: Duration = Duration::from_secs(60);
+/// More time for each 10 000 entries, which take a twentieth of that on a busy machine.
+const BUILD_LIMIT_MORE: Duration = Duration::from_secs(1);
+/// One lookup in the finished map.
+const CHECK_LIMIT: Duration = Duration::from_secs(10);
+/// smtpd opens maps as root, but `proxy:` and `postmap -q` of other users need to read them too.
+const MODE: u32 = 0o644;
+
+/// A map that can be published.
+#[derive(Debug)]
+pub struct MapTarget {
+    postfix: Postfix,
+    kind: String,
+    path: PathBuf,
+    value: MapValue,
+    remark: Option<String>,
+    /// Held by each piece of work on the disk: one that was abandoned ends before the next begins.
+    turn: Arc<Mutex<()>>,
+}
+
+/// What was being done when a publication failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Writing the new source.
+    Write,
+    /// `postmap -r`.
+    Build,
+    /// Looking for the entry that proves the edition.
+    Check,
+    /// Putting the compiled file into place.
+    Install,
+    /// Putting the source into place; the compiled file is the new one already.
+    InstallSource,
+}
+
+/// Why an edition is not what Postfix reads now.
+#[derive(Clone, Debug)]
+pub struct NotPublished {
+    /// The map as main.cf names it.
+    pub map: String,
+    /// The step that failed.
+    pub step: Step,
+    /// What went wrong.
+    pub why: String,
+}
+
+impl fmt::Display for NotPublished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { map, step, why } = self;
+        let doing = match step {
+            Step::Write => "its source could not be written",
+            Step::Build => "postmap did not build it",
+            Step::Check => "what postmap built is not this map",
+            Step::Install => "it could not be put into place",
+            Step::InstallSource => {
+                return write!(f, "the map {map} is new, but its source could not follow: {why}");
+            }
+        };
+        write!(f, "the map {map} was not published, {doing}: {why}; the old map stays and serves")
+    }
+}
+
+impl std::error::Error for NotPublished {}
+
+impl MapTarget {
+    /// Makes sure that a map can be published to where the operator wants it.
+    ///
+    /// # Errors
+    /// A map type that Postfix has not or postmap cannot build, and a directory that is missing
+    /// or that we may not write in.
+    pub async fn prepare(
+        postfix: Postfix,
+        spec: &MapSpec,
+        value: MapValue,
+    ) -> Result<Self, Failure> {
+        let kind = postfix.map_type(&spec.kind).await?;
+        let path = spec.path.clone();
+        let mut target = Self { postfix, kind, path, value, remark: None, turn: Arc::default() };
+        let path = spec.path.clone();
+        let place = target.with_disk(move || Ok(check_place(&path))).await;
+        target.remark = place.map_err(|lost| Failure::bug(lost.to_string()))??;
+        Ok(target)
+    }
+
+    /// The map as main.cf names it: `check_client_access` takes this word.
+    pub fn table(&self) -> String {
+        table(&self.kind, &self.path)
+    }
+
+    /// What the operator should hear of once.
+    pub fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
+    }
+
+    /// Makes this edition what Postfix reads.
+    ///
+    /// When the future is dropped the child is killed and the old map serves.
+    ///
+    /// # Errors
+    /// Says which step failed and why. Nothing is left behind, and the next attempt starts afresh.
+    pub async fn publish(&mut self, edition: &Edition) -> Result<(), NotPublished> {
+        let outcome = self.attempt(edition).await;
+        if outcome.is_err() {
+            let new = self.new_path();
+            // What cannot be removed now is met again, and told, at the next attempt.
+            let _ = self.with_disk(move || clear(&new)).await;
+        }
+        outcome.map_err(|(step, why)| NotPublished { map: self.table(), step, why })
+    }
+
+    async fn attempt(&self, edition: &Edition) -> Result<(), (Step, String)> {
+        let text = edition.text(self.value.as_str());
+        let new = self.new_path();
+        self.with_disk(move || {
+            clear(&new)?;
+            disk::write_new(&new, text.as_bytes(), MODE)
+        })
+        .await
+        .map_err(at(Step::Write))?;
+
+        let built = table(&self.kind, &self.new_path());
+        let mut postmap = self.postfix.postmap_command();
+        child::run(postmap.args(["-r", &built]), build_limit(edition.addresses.len()))
+            .await
+            .map_err(at(Step::Build))?;
+
+        let mut postmap = self.postfix.postmap_command();
+        // Not the exit status above but this answer tells success: on a full disk postmap builds
+        // an empty lmdb map and ends with status 0.
+        let found = child::run(postmap.args(["-q", GENERATION_KEY, &built]), CHECK_LIMIT)
+            .await
+            .map_err(|trouble| match trouble {
+                Trouble::Failed(_, said) if said.is_empty() => {
+                    (Step::Check, format!("the entry {GENERATION_KEY} is not in it; a full disk?"))
+                }
+                trouble => (Step::Check, format!("looking up {GENERATION_KEY}: {trouble}")),
+            })?;
+        if found.trim_end() != edition.generation() {
+            let found: String = found.trim_end().chars().take(40).collect();
+            return Err((Step::Check, format!("it says {found:?} and not this edition's number")));
+        }
+
+        let (new, path) = (self.new_path(), self.path.clone());
+        self.with_disk(move || {
+            let extension = compiled_extension(&new)?;
+            let compiled = disk::with_suffix(&new, &extension);
+            disk::sync(&compiled)?;
+            disk::rename(&compiled, &disk::with_suffix(&path, &extension))
+        })
+        .await
+        .map_err(at(Step::Install))?;
+
+        let (new, path) = (self.new_path(), self.path.clone());
+        self.with_disk(move || {
+            disk::rename(&new, &path)?;
+            disk::sync(directory(&path))
+        })
+        .await
+        .map_err(at(Step::InstallSource))
+    }
+
+    /// Waits for the disk on a thread that may wait.
+    async fn with_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let turn = Arc::clone(&self.turn);
+        let work = move || {
+            let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+            work()
+        };
+        spawn_blocking(work).await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
+    }
+
+    fn new_path(&self) -> PathBuf {
+        disk::with_suffix(&self.path, ".new")
+    }
+}
+
+fn at<E: fmt::Display>(step: Step) -> impl FnOnce(E) -> (Step, String) {
+    move |error| (step, error.to_string())
+}
+
+fn table(kind: &str, path: &Path) -> String {
+    format!("{kind}:{}", path.display())
+}
+
+fn build_limit(entries: usize) -> Duration {
+    let tens_of_thousands = u32::try_from(entries / 10_000).unwrap_or(u32::MAX);
+    BUILD_LIMIT.saturating_add(BUILD_LIMIT_MORE.saturating_mul(tens_of_thousands))
+}
+
+/// Makes sure that files can be made and replaced where the map shall be; returns a remark.
+fn check_place(path: &Path) -> Result<Option<String>, Failure> {
+    let directory = directory(path);
+    if !directory.is_dir() {
+        return Err(Failure::config(format!("{} is no directory", directory.display()))
+            .hint("create it, owned by the user that runs this daemon, or change --map"));
+    }
+    if path.is_dir() {
+        return Err(Failure::config(format!("{} is a directory", path.display()))
+            .hint("name the file of the map itself in --map"));
+    }
+    let new = disk::with_suffix(path, ".new");
+    let probe = clear(&new).and_then(|()| disk::write_new(&new, b"", MODE));
+    probe.and_then(|()| clear(&new)).map_err(|error| {
+        Failure::io(format!("no map can be written in {}: {error}", directory.display())).hint(
+            "the directory must belong to the user that runs this daemon; \
+             in a systemd unit StateDirectory= or ReadWritePaths= opens it",
+        )
+    })?;
+    let open = fs::metadata(directory).is_ok_and(|meta| meta.permissions().mode() & 0o002 != 0);
+    Ok(open.then(|| {
+        let directory = directory.display();
+        format!("any user of this host may write in {directory}, and could let any address relay")
+    }))
+}
+
+/// Removes the new source and all that was built from it.
+fn clear(new: &Path) -> io::Result<()> {
+    disk::remove(new)?;
+    for extension in extensions(new)? {
+        disk::remove(&disk::with_suffix(new, &extension))?;
+    }
+    Ok(())
+}
+
+/// The extension of the one file that postmap built. It is looked for and not taken from a table,
+/// because Postfix 3.11 may build `hash:` as lmdb or cdb (postfix-non-bdb(1)).
+fn compiled_extension(new: &Path) -> io::Result<String> {
+    let mut found = extensions(new)?;
+    match (found.pop(), found.is_empty()) {
+        (Some(extension), true) => Ok(extension),
+        (None, _) => Err(io::Error::other("postmap built no file")),
+        (Some(_), false) => Err(io::Error::other("postmap built more than one file")),
+    }
+}
+
+/// What follows the name of the new source in the names of the files beside it: `.db`, `.lmdb`.
+fn extensions(new: &Path) -> io::Result<Vec<String>> {
+    let name = new.file_name().unwrap_or_default().to_string_lossy();
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory(new))? {
+        let beside = entry?.file_name();
+        let extension = beside.to_str().and_then(|beside| beside.strip_prefix(name.as_ref()));
+        found.extend(extension.filter(|e| e.starts_with('.')).map(str::to_owned));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_our_own_files_are_cleared() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ours = ["clients.new", "clients.new.db", "clients.new.cdb.tmp"];
+        let others = ["clients", "clients.db", "clients.newer", "clients.news.db", "x.clients.new"];
+        for name in ours.iter().chain(&others) {
+            fs::write(dir.path().join(name), "").expect("a file");
+        }
+        let new = dir.path().join("clients.new");
+        assert!(compiled_extension(&new).is_err(), "two files were built");
+        clear(&new).expect("cleared");
+        let left = |name: &&str| dir.path().join(name).exists();
+        assert!(!ours.iter().any(left));
+        assert!(others.iter().all(left));
+        assert!(compiled_extension(&new).is_err(), "no file was built");
+        fs::write(dir.path().join("clients.new.lmdb"), "").expect("a file");
+        assert_eq!(compiled_extension(&new).expect("one file"), ".lmdb");
+    }
+
+    #[test]
+    fn large_maps_get_more_time() {
+        for (entries, seconds) in [(0, 60), (9_999, 60), (10_000, 61), (1_000_000, 160)] {
+            assert_eq!(build_limit(entries).as_secs(), seconds, "{entries}");
+        }
+        assert!(build_limit(usize::MAX) > BUILD_LIMIT);
+    }
+
+    #[test]
+    fn places() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("taken")).expect("a directory");
+        fs::write(dir.path().join("clients.new"), "left by a crash").expect("a file");
+        let rows = [
+            ("clients", None),
+            ("missing/clients", Some("missing is no directory")),
+            ("clients.new/clients", Some("clients.new is no directory")),
+            ("taken", Some("taken is a directory")),
+        ];
+        // The good place comes last: it removes what a crash has left.
+        for (name, expected) in rows.into_iter().rev() {
+            let outcome = check_place(&dir.path().join(name)).map_err(|e| e.to_string());
+            match (outcome, expected) {
+                (Ok(remark), None) => assert_eq!(remark, None),
+                (Err(error), Some(part)) => assert!(error.contains(part), "{error}"),
+                (outcome, _) => panic!("{name}: {outcome:?}"),
+            }
+        }
+        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1, "nothing new is left");
+    }
+}

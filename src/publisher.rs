@@ -1,0 +1,141 @@
+//! The slow loop: take out what has ended, write down what was decided, publish the map, sleep
+//! until the next moment that matters.
+//!
+//! Promise  one publication at a time, in full; what a map announces has been written down before.
+//!          A failure leaves the old map and is retried after a growing pause.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use crate::engine::Gone;
+use crate::engine::map::Edition;
+use crate::engine::time::Time;
+use crate::postmap::MapTarget;
+use crate::shared::Shared;
+use crate::state_file::StateFile;
+
+/// The loop looks around at least this often.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+/// Decisions of this time are written to disk together.
+const BATCH: Duration = Duration::from_millis(50);
+
+/// Where editions go.
+#[derive(Debug)]
+pub enum Outlet {
+    /// A map that Postfix reads.
+    Map(MapTarget),
+    /// Only said: the command that would be run.
+    Said(Option<String>),
+}
+
+/// The publisher's tools.
+#[derive(Debug)]
+pub struct Publisher {
+    /// The door to the engine.
+    pub shared: Arc<Shared>,
+    /// The state file, if there is one.
+    pub state: Option<Arc<StateFile>>,
+    /// Where editions go.
+    pub outlet: Outlet,
+}
+
+impl Publisher {
+    /// Publishes for the first time. Whether it went well; if not, the cause has been said.
+    pub async fn first(&mut self) -> bool {
+        let edition = self.turn().await;
+        match edition {
+            Some(edition) => self.publish(&edition).await,
+            None => true,
+        }
+    }
+
+    /// Goes on until the task is dropped.
+    pub async fn run(&mut self) {
+        loop {
+            if let Some(edition) = self.turn().await {
+                self.publish(&edition).await;
+            }
+            let nap = self.shared.with(|engine, now| engine.wake_at().map(|at| at.since(now)));
+            tokio::select! {
+                () = tokio::time::sleep(nap.unwrap_or(HEARTBEAT).min(HEARTBEAT)) => {}
+                () = self.shared.plans_changed() => {}
+            }
+        }
+    }
+
+    /// Publishes a map without any entry and writes everything down: nobody will take an address
+    /// out while the daemon is away.
+    pub async fn farewell(&mut self) {
+        let edition = self.decided(|engine, _| engine.farewell()).await;
+        self.publish(&edition).await;
+    }
+
+    async fn turn(&self) -> Option<Edition> {
+        let (gone, edition) = self.decided(|engine, now| (engine.tick(now), engine.edition(now))).await;
+        say(&gone);
+        edition
+    }
+
+    /// Asks the engine, and returns when what it had decided is on disk.
+    async fn decided<R>(&self, ask: impl FnOnce(&mut crate::engine::Engine, Time) -> R) -> R {
+        match &self.state {
+            Some(state) => state.with(&self.shared, ask).await,
+            None => self.shared.with(|engine, now| {
+                engine.journal();
+                ask(engine, now)
+            }),
+        }
+    }
+
+    async fn publish(&mut self, edition: &Edition) -> bool {
+        let outcome = match &mut self.outlet {
+            Outlet::Map(map) => map.publish(edition).await,
+            Outlet::Said(None) => Ok(()),
+            Outlet::Said(Some(command)) => {
+                let addresses: Vec<String> = edition.addresses.iter().map(|a| a.to_string()).collect();
+                info!(command, map = ?addresses, "dry run: would publish");
+                Ok(())
+            }
+        };
+        match outcome {
+            Ok(()) => {
+                self.shared.with(|engine, now| engine.published(edition.number, now));
+                true
+            }
+            Err(failure) => {
+                let pause = self.shared.with(|engine, now| engine.failed(now));
+                error!(next_attempt_in = ?pause, "{failure}");
+                false
+            }
+        }
+    }
+}
+
+fn say(gone: &[Gone]) {
+    for Gone { grant, why } in gone {
+        info!(address = %grant.address, logins = grant.logins, "{}", why.as_str());
+    }
+}
+
+/// Writes down what the engine decides, soon after it was decided, until the task is dropped.
+pub async fn keep(shared: Arc<Shared>, state: Option<Arc<StateFile>>) {
+    loop {
+        shared.journal_filled().await;
+        tokio::time::sleep(BATCH).await;
+        match &state {
+            Some(state) => state.with(&shared, |_, _| ()).await,
+            None => drop(shared.with(|engine, _| engine.journal())),
+        }
+    }
+}
+
+/// Says what an operator must know when editions are held back from the map.
+pub fn warn_of_unpublished(address: std::net::IpAddr) {
+    warn!(
+        %address,
+        "authorised, but kept out of the map: as a key it would admit other hosts of its network; \
+         --map-inexact-ipv6 publishes it all the same"
+    );
+}

@@ -1,0 +1,199 @@
+//! From the configuration, the users' own daemon files, the host and Postfix to the engine's rules.
+//!
+//! Promise  everything that is wrong is found in one go. What cannot be learned of Postfix's
+//!          `mynetworks` is said; only if it was asked for by name is it a fault.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use crate::config::values::{ExcludeWhat, Network};
+use crate::config::{Config, DaemonsDir, Matching, loopback};
+use crate::disk;
+use crate::engine::daemons::{self, Daemon, DaemonFile, Fault, Table};
+use crate::engine::exclude::{Exclude, NetworkList};
+use crate::engine::{Rules, examples};
+use crate::error::Failure;
+use crate::host;
+use crate::mynetworks::Mynetworks;
+use crate::postfix::Postfix;
+
+/// No daemon's description is longer; the built-in ones have a tenth of it.
+const MAX_FILE: u64 = 1 << 20;
+
+/// What is never authorised: lists that stay, and what the host must be asked again.
+#[derive(Clone, Debug, Default)]
+pub struct Exclusions {
+    fixed: Vec<NetworkList>,
+    own: bool,
+    gateway: bool,
+    /// What could not be learned or understood, in sentences.
+    pub remarks: Vec<String>,
+}
+
+impl Exclusions {
+    /// Asks Postfix what must be asked once.
+    ///
+    /// # Errors
+    /// `mynetworks` was asked for by name and cannot be learned.
+    pub async fn learn(matching: &Matching) -> Result<Self, Failure> {
+        let mut learned = Self::default();
+        let mut networks = Vec::new();
+        for what in &matching.exclude {
+            match what {
+                ExcludeWhat::Loopback => learned.add("loopback", loopback()),
+                ExcludeWhat::LinkLocal => learned.add("link-local", link_local()),
+                ExcludeWhat::Own => learned.own = true,
+                ExcludeWhat::Gateway => learned.gateway = true,
+                ExcludeWhat::Mynetworks => match mynetworks(matching).await {
+                    Ok(found) => {
+                        learned.remarks.extend(found.not_understood());
+                        let rules = found.networks().to_vec();
+                        learned.fixed.push(NetworkList { name: "mynetworks".into(), rules });
+                    }
+                    Err(failure) if matching.exclude == ExcludeWhat::DEFAULT => {
+                        learned.remarks.push(format!("mynetworks is not excluded: {failure}"));
+                    }
+                    Err(failure) => return Err(failure),
+                },
+                ExcludeWhat::Network(network) => networks.push(*network),
+                ExcludeWhat::None => {}
+            }
+        }
+        learned.add("exclude", networks);
+        Ok(learned)
+    }
+
+    fn add(&mut self, name: &str, networks: Vec<Network>) {
+        self.fixed.push(NetworkList::new(name, networks.into_iter().map(|network| network.0)));
+    }
+
+    /// The lists as they are now; the host may have got other addresses.
+    ///
+    /// # Errors
+    /// The host does not tell its addresses or routes.
+    pub fn now(&self) -> io::Result<Exclude> {
+        let mut lists = self.fixed.clone();
+        let mut add = |name: &str, addresses: Vec<std::net::IpAddr>| {
+            lists.push(NetworkList::new(name, addresses.into_iter().map(IpNet::from)));
+        };
+        if self.own {
+            add("own", host::own_addresses()?);
+        }
+        if self.gateway {
+            add("gateway", host::gateways()?);
+        }
+        Ok(Exclude(lists))
+    }
+}
+
+fn link_local() -> Vec<Network> {
+    let v4 = ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(169, 254, 0, 0), 16);
+    let v6 = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
+    vec![Network(v4.into()), Network(ipnet::Ipv6Net::new_assert(v6, 10).into())]
+}
+
+async fn mynetworks(matching: &Matching) -> Result<Mynetworks, Failure> {
+    let postfix = Postfix::locate(matching.postfix_config.clone())?;
+    Ok(Mynetworks::read(&postfix.parameter("mynetworks").await?))
+}
+
+/// Reads the users' own daemon files.
+///
+/// # Errors
+/// A directory that was named and cannot be read, or a file that cannot.
+pub fn own_daemons(dir: &DaemonsDir) -> Result<Vec<DaemonFile>, Failure> {
+    let path = dir.path();
+    let failure = |error: io::Error| {
+        let what = format!("cannot read the mail daemons in `{}`: {error}", path.display());
+        Failure::config(what).hint("name a directory of TOML files with --daemons-dir")
+    };
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if *dir == DaemonsDir::Default && error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(failure(error)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        paths.push(entry.map_err(failure)?.path());
+    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    paths.sort();
+    paths.iter().map(|path| read_daemon(path)).collect()
+}
+
+fn read_daemon(path: &Path) -> Result<DaemonFile, Failure> {
+    let origin = path.display().to_string();
+    let bytes = disk::read(path, MAX_FILE);
+    let bytes = bytes.map_err(|e| Failure::config(format!("cannot read `{origin}`: {e}")))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failure::config(format!("`{origin}` is not UTF-8 text")))?;
+    Ok(DaemonFile { origin: Some(origin), text })
+}
+
+/// The table of the daemons that are believed, each of which has proved its examples.
+///
+/// # Errors
+/// Every fault of every file.
+pub fn table(matching: &Matching) -> Result<Table, Vec<Failure>> {
+    let failure = |fault: &Fault| Failure::config(fault.to_string());
+    let own = own_daemons(&matching.daemons_dir).map_err(|failure| vec![failure])?;
+    let table = Table::load(&own, &matching.daemons)
+        .map_err(|faults| faults.iter().map(failure).collect::<Vec<_>>())?;
+    // The built-in examples are proved when the program is tested.
+    let users = table.daemons().iter().filter(|daemon| daemon.origin.is_some());
+    let faults: Vec<Failure> = users.flat_map(examples::prove).map(|f| failure(&f)).collect();
+    if faults.is_empty() { Ok(table) } else { Err(faults) }
+}
+
+/// Every daemon that can be named, with the users' own.
+///
+/// # Errors
+/// Every fault of every file.
+pub fn all_daemons(dir: &DaemonsDir) -> Result<Vec<Daemon>, Vec<Failure>> {
+    let own = own_daemons(dir).map_err(|failure| vec![failure])?;
+    let (daemons, mut faults) = daemons::all(&own);
+    faults.extend(daemons.iter().filter(|d| d.origin.is_some()).flat_map(examples::prove));
+    if faults.is_empty() {
+        Ok(daemons)
+    } else {
+        Err(faults.iter().map(|fault| Failure::config(fault.to_string())).collect())
+    }
+}
+
+/// The engine's rules, and the exclusions they were made with.
+///
+/// # Errors
+/// Everything that is wrong.
+pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>> {
+    let table = table(&config.matching);
+    let exclusions = match Exclusions::learn(&config.matching).await {
+        Ok(learned) => match learned.now() {
+            Ok(exclude) => Ok((learned, exclude)),
+            Err(error) => Err(Failure::io(format!("cannot learn this host's addresses: {error}"))),
+        },
+        Err(failure) => Err(failure),
+    };
+    match (table, exclusions) {
+        (Ok(table), Ok((exclusions, exclude))) => {
+            let rules = Rules {
+                table,
+                grace: config.grace,
+                max_clients: config.max_clients,
+                exclude,
+                publish_interval: config.map_interval,
+                publish_inexact: config.map_inexact_ipv6,
+            };
+            Ok((rules, exclusions))
+        }
+        (table, exclusions) => {
+            let mut faults = table.err().unwrap_or_default();
+            faults.extend(exclusions.err());
+            Err(faults)
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The one door to the engine: the lock, the clock, and the bell that plans have changed.
+//!
+//! Promise  what is asked of the engine is a synchronous closure, so the lock is never held
+//!          across a wait. This file is the only reader of the clock.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::Notify;
+
+use crate::engine::Engine;
+use crate::engine::time::Time;
+
+/// The wall clock at the start plus the time since on `CLOCK_BOOTTIME`: it never jumps, it counts
+/// the time for which the host was suspended, and its moments outlive the process.
+#[derive(Debug)]
+struct Clock {
+    start: Time,
+    boot_at_start: Duration,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { start: Time::default() + wall, boot_at_start: since_boot() }
+    }
+
+    fn now(&self) -> Time {
+        self.start + since_boot().saturating_sub(self.boot_at_start)
+    }
+}
+
+fn since_boot() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME exists since Linux 2.6.39").into()
+}
+
+/// The engine, shared by all tasks.
+#[derive(Debug)]
+pub struct Shared {
+    engine: Mutex<Engine>,
+    clock: Clock,
+    plans_changed: Notify,
+    journal_filled: Notify,
+}
+
+impl Shared {
+    /// Puts an engine behind the door.
+    pub fn new(engine: Engine) -> Self {
+        Self {
+            engine: Mutex::new(engine),
+            clock: Clock::new(),
+            plans_changed: Notify::new(),
+            journal_filled: Notify::new(),
+        }
+    }
+
+    /// Asks the engine something, at this moment.
+    pub fn with<R>(&self, ask: impl FnOnce(&mut Engine, Time) -> R) -> R {
+        // The engine does not panic; if it did, its counters and sets would still be sound.
+        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = engine.wake_at();
+        let answer = ask(&mut engine, self.clock.now());
+        if engine.wake_at() != before {
+            self.plans_changed.notify_one();
+        }
+        if engine.has_journal() {
+            self.journal_filled.notify_one();
+        }
+        answer
+    }
+
+    /// Waits until the engine's next moment may have changed.
+    pub async fn plans_changed(&self) {
+        self.plans_changed.notified().await;
+    }
+
+    /// Waits until the engine has something to write down.
+    pub async fn journal_filled(&self) {
+        self.journal_filled.notified().await;
+    }
+}

@@ -1,0 +1,150 @@
+//! How the daemon is: what `status` prints.
+//!
+//! Promise  numbers only: what a stranger wrote never stands in it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::rfc3339;
+use crate::engine::time::Time;
+use crate::receiver::Receiver;
+use crate::shared::Shared;
+
+/// What does not change while the daemon runs, and the receivers, which count for themselves.
+#[derive(Clone, Debug)]
+pub struct Describe {
+    /// The receivers.
+    pub receivers: Arc<Vec<Receiver>>,
+    /// The map as main.cf names it.
+    pub map: Option<String>,
+    /// When the daemon was started.
+    pub started: Time,
+}
+
+/// How the daemon is.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// The program's version.
+    pub version: String,
+    /// When the daemon was started, RFC 3339.
+    pub started: String,
+    /// Addresses that are authorised.
+    pub clients: usize,
+    /// The receiving sockets.
+    pub listeners: Vec<Listener>,
+    /// Frames that were heard.
+    pub frames: u64,
+    /// What became of them, by kind.
+    pub counts: BTreeMap<String, u64>,
+    /// Complete logins.
+    pub logins: u64,
+    /// When the last login was heard, RFC 3339.
+    pub last_login: Option<String>,
+    /// What each mail daemon has contributed.
+    pub daemons: BTreeMap<String, DaemonStatus>,
+    /// The map.
+    pub map: MapStatus,
+}
+
+/// One receiving socket.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Listener {
+    /// What it listens on.
+    pub name: String,
+    /// Frames handed to the engine.
+    pub frames: u64,
+    /// Frames of senders that `allow-from` does not name.
+    pub strangers: u64,
+    /// Frames larger than any frame should be.
+    pub oversized: u64,
+    /// Frames that the kernel dropped because the receive buffer was full.
+    pub kernel_drops: u64,
+}
+
+/// What one mail daemon has contributed.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct DaemonStatus {
+    /// Complete logins.
+    pub logins: u64,
+    /// Messages of its programs that no pattern fits.
+    pub unmatched: u64,
+    /// When its last login was heard, RFC 3339.
+    pub last_login: Option<String>,
+}
+
+/// The map.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct MapStatus {
+    /// As main.cf names it.
+    pub table: Option<String>,
+    /// The number of the last edition that was published.
+    pub published: u64,
+    /// Whether another edition is due.
+    pub pending: bool,
+    /// Attempts that have failed since the last success.
+    pub failures: u32,
+    /// Authorised addresses that are kept out of it, because their keys would admit others.
+    pub kept_out: usize,
+}
+
+impl Describe {
+    /// How the daemon is now.
+    pub fn status(&self, shared: &Shared) -> Status {
+        let listeners = self.receivers.iter().map(listener).collect();
+        shared.with(|engine, now| {
+            // Takes out what has ended, so that the number is that of this moment.
+            let clients = engine.clients_at(now);
+            let stats = engine.stats();
+            let counts = [
+                ("malformed", stats.malformed),
+                ("other_programs", stats.other_programs),
+                ("excluded", stats.excluded),
+                ("blocked", stats.blocked),
+                ("refused", stats.refused),
+                ("granted", stats.granted),
+                ("expired", stats.expired),
+                ("evicted", stats.evicted),
+                ("overloaded", stats.overloaded),
+            ];
+            let daemons = stats.daemons.iter().map(|(name, daemon)| {
+                let last_login = daemon.last_login.map(rfc3339);
+                let (logins, unmatched) = (daemon.logins, daemon.unmatched);
+                (name.to_string(), DaemonStatus { logins, unmatched, last_login })
+            });
+            let level = engine.level();
+            Status {
+                version: env!("CARGO_PKG_VERSION").into(),
+                started: rfc3339(self.started),
+                clients,
+                listeners,
+                frames: stats.frames,
+                counts: counts.map(|(name, count)| (name.to_owned(), count)).into(),
+                logins: stats.logins,
+                last_login: stats.last_login.map(rfc3339),
+                daemons: daemons.collect(),
+                map: MapStatus {
+                    table: self.map.clone(),
+                    published: level.last(),
+                    pending: level.due().is_some(),
+                    failures: level.failures(),
+                    kept_out: engine.unpublished(),
+                },
+            }
+        })
+    }
+}
+
+fn listener(receiver: &Receiver) -> Listener {
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let counters = &receiver.counters;
+    Listener {
+        name: receiver.name.clone(),
+        frames: count(&counters.frames),
+        strangers: count(&counters.strangers),
+        oversized: count(&counters.oversized),
+        kernel_drops: count(&counters.kernel_drops),
+    }
+}

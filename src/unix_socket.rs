@@ -1,0 +1,130 @@
+//! Unix sockets as files: made safely, given to the right people, removed at the end.
+//!
+//! Promise  an old file is replaced only if it is a socket and nobody answers on it; until it is
+//!          given to its users nobody else may write to it; only our own file is removed.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::sys::stat::{Mode as FileMode, umask};
+use nix::unistd::Group;
+use tracing::warn;
+
+use crate::config::values::Mode;
+use crate::error::Failure;
+
+/// Longest path of a socket: `sun_path` of unix(7) with its final NUL.
+const MAX_PATH: usize = 107;
+
+/// The file of a socket that was made here.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Sets mode and group.
+    ///
+    /// # Errors
+    /// There is no such group, or it cannot be given the file.
+    pub fn give_to(&self, mode: Mode, group: Option<&str>) -> Result<(), Failure> {
+        let path = self.path.display();
+        if let Some(name) = group {
+            let found = Group::from_name(name).map_err(|error| {
+                Failure::config(format!("cannot look up the group `{name}`: {error}"))
+            })?;
+            let group = found.ok_or_else(|| {
+                Failure::config(format!("there is no group `{name}`"))
+                    .hint(format!("`groupadd --system {name}` makes one"))
+            })?;
+            chown(&self.path, None, Some(group.gid.as_raw())).map_err(|error| {
+                Failure::io(format!("cannot give `{path}` to the group `{name}`: {error}"))
+                    .hint("run as root, or as a user who is in that group")
+            })?;
+        }
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(mode.0)).map_err(|error| {
+            Failure::io(format!("cannot set the mode of `{path}`: {error}"))
+        })
+    }
+
+    /// Removes the file, if it still is the one that was made here.
+    pub fn remove(&self) {
+        let ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            warn!(path = %self.path.display(), %error, "cannot remove the socket file");
+        }
+    }
+}
+
+/// Makes a datagram socket at a path.
+///
+/// # Errors
+/// The path is taken, or the socket cannot be made there.
+pub fn bind_datagram(path: &Path) -> Result<(UnixDatagram, SocketFile), Failure> {
+    bind(path, |path| UnixDatagram::unbound()?.connect(path), |path| UnixDatagram::bind(path))
+}
+
+/// Makes a listening stream socket at a path.
+///
+/// # Errors
+/// The path is taken, or the socket cannot be made there.
+pub fn bind_stream(path: &Path) -> Result<(UnixListener, SocketFile), Failure> {
+    bind(path, |path| UnixStream::connect(path).map(drop), |path| UnixListener::bind(path))
+}
+
+fn bind<S>(
+    path: &Path,
+    answers: impl Fn(&Path) -> io::Result<()>,
+    make: impl Fn(&Path) -> io::Result<S>,
+) -> Result<(S, SocketFile), Failure> {
+    let shown = path.display();
+    if path.as_os_str().len() > MAX_PATH {
+        let what = format!("the socket path `{shown}` is longer than {MAX_PATH} bytes");
+        return Err(Failure::config(what).hint("choose a shorter one"));
+    }
+    make_room(path, answers)?;
+    // Nobody may write before mode and group are set.
+    let before = umask(FileMode::from_bits_truncate(0o177));
+    let made = make(path);
+    umask(before);
+    let identity = |path: &Path| fs::symlink_metadata(path).map(|m| (m.dev(), m.ino()));
+    made.and_then(|socket| Ok((socket, identity(path)?)))
+        .map(|(socket, identity)| (socket, SocketFile { path: path.to_owned(), identity }))
+        .map_err(|error| {
+            let failure = Failure::io(format!("cannot make the socket `{shown}`: {error}"));
+            match path.parent().filter(|parent| !parent.is_dir()) {
+                Some(parent) => failure.hint(format!(
+                    "the directory `{}` does not exist; make it, owned by the daemon's user",
+                    parent.display()
+                )),
+                None => failure.hint("the daemon's user must own its directory"),
+            }
+        })
+}
+
+fn make_room(path: &Path, answers: impl Fn(&Path) -> io::Result<()>) -> Result<(), Failure> {
+    let shown = path.display();
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(_) => return Ok(()), // absent, or unreachable: then making it fails with the reason
+    };
+    if !found.file_type().is_socket() {
+        let what = format!("`{shown}` is there and is no socket");
+        return Err(Failure::io(what).hint("remove it, or name another path for the socket"));
+    }
+    match answers(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(|error| {
+                Failure::io(format!("cannot remove the old socket `{shown}`: {error}"))
+            })
+        }
+        Err(error) => Err(Failure::io(format!("cannot tell who uses the socket `{shown}`: {error}"))),
+        Ok(()) => Err(Failure::io(format!("another process answers on the socket `{shown}`"))
+            .hint("stop it first; `ss -xlp` shows which it is")),
+    }
+}
