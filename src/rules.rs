@@ -186,7 +186,8 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
                 max_clients: config.max_clients,
                 exclude,
                 publish_interval: config.map_interval,
-                publish_inexact: config.map_inexact_ipv6,
+                // Without a map there is nothing to keep an address out of.
+                publish_inexact: config.map_inexact_ipv6 || config.map.is_none(),
             };
             Ok((rules, exclusions))
         }

@@ -7,6 +7,7 @@ use serde_json::json;
 use crate::control::Entry;
 use crate::engine::daemons::Daemon;
 use crate::error::Failure;
+use crate::publisher::STOPPED;
 use crate::status::Status;
 
 fn json_line(value: &impl serde::Serialize, mut output: impl Write) -> io::Result<()> {
@@ -158,6 +159,9 @@ pub fn status(status: &Status, as_json: bool, mut output: impl Write) -> io::Res
             output,
             "daemon      {name}: {logins} logins, last {last}; {unmatched} messages unmatched"
         )?;
+        if daemon.stopped {
+            writeln!(output, "            NO LOGIN FOR LONG although it logs: {STOPPED}")?;
+        }
     }
     let map = &status.map;
     if let Some(name) = &map.table {

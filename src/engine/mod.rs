@@ -331,6 +331,14 @@ impl Engine {
         self.grants.iter().filter(|grant| !self.is_published(grant.address)).count()
     }
 
+    /// The mail daemons whose logins have stopped although they go on to log; each is told once.
+    pub fn stopped_daemons(&mut self, now: Time) -> Vec<daemons::Name> {
+        let stats = self.stats.daemons.iter_mut();
+        stats
+            .filter_map(|(name, daemon)| daemon.has_just_stopped(now).then(|| name.clone()))
+            .collect()
+    }
+
     /// The counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
