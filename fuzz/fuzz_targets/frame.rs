@@ -11,6 +11,9 @@ use pop_before_smtp::engine::streams::Source;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp_fuzz::engine;
 
+/// No address is written longer.
+const LONGEST: usize = 45;
+
 fuzz_target!(|frame: &[u8]| {
     thread_local! {
         static ENGINE: RefCell<Engine> = RefCell::new(engine());
@@ -30,13 +33,19 @@ fuzz_target!(|frame: &[u8]| {
     });
 });
 
-/// Every whole address between bytes that no address has, with or without a port behind it.
+/// Every whole address between bytes that no address has, or between colons.
 fn addresses_in(frame: &[u8]) -> impl Iterator<Item = IpAddr> {
     let words = frame.split(|byte| !byte.is_ascii_hexdigit() && !b".:".contains(byte));
-    words.flat_map(|word| {
-        let word = std::str::from_utf8(word).unwrap_or_default();
-        let host = word.rsplit_once(':').map(|(host, _)| host);
-        let readings = [Some(word), host].into_iter().flatten();
-        readings.filter_map(|text| text.parse::<IpAddr>().ok()).map(|a| a.to_canonical())
-    })
+    words
+        .flat_map(|word| {
+            let word = std::str::from_utf8(word).unwrap_or_default();
+            let starts = std::iter::once(0).chain(word.match_indices(':').map(|(at, _)| at + 1));
+            starts.flat_map(move |start| {
+                let rest = &word[start..];
+                let colons = rest.match_indices(':').map(|(at, _)| at);
+                let ends = colons.chain([rest.len()]).take_while(|end| *end <= LONGEST);
+                ends.filter_map(move |end| rest[..end].parse::<IpAddr>().ok())
+            })
+        })
+        .map(|address| address.to_canonical())
 }
