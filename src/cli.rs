@@ -276,13 +276,7 @@ fn check(args: CheckArgs) -> Outcome {
     } else if faults.is_empty() {
         println!("no fault found");
     }
-    if faults.is_empty() {
-        Ok(true)
-    } else if args.json {
-        Err(faults)
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(true) } else { Err(faults) }
 }
 
 fn test(args: TestArgs) -> Outcome {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::engine::daemons::Selection;
 use crate::error::Failure;
-use crate::mapspec::{MapSpec, MapValue};
+use crate::postfix::map_spec::{MapSpec, MapValue};
 use layer::{Layer, LogLevel};
 use values::{ExcludeWhat, Listen, Mode, Network};
 

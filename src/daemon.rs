@@ -19,7 +19,7 @@ use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE};
 use crate::engine::Engine;
 use crate::error::Failure;
 use crate::postfix::Postfix;
-use crate::postmap::MapTarget;
+use crate::postfix::postmap::MapTarget;
 use crate::publisher::{self, Outlet, Publisher};
 use crate::receiver::{Receiver, bind};
 use crate::rules::{self, Exclusions};

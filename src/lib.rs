@@ -3,7 +3,7 @@
 //! The house in one walk. [`engine`] is the sentence: it hears frames, remembers addresses until a
 //! moment, and knows what the map should say; it has neither clock nor socket nor disk. Everything
 //! else is the weather around it. [`receiver`] takes frames from sockets; [`publisher`] writes
-//! down and publishes what was decided, through [`state_file`] and [`postmap`]; [`control`]
+//! down and publishes what was decided, through [`state_file`] and [`postfix::postmap`]; [`control`]
 //! answers operators, with [`status`]. They never meet: each speaks to the engine through
 //! [`shared`], the one door, which is also the only reader of the clock. [`daemon`] is the order
 //! of life. [`config`] holds what the administrator has decided, and [`rules`] makes the engine's
@@ -20,10 +20,7 @@ pub mod disk;
 pub mod engine;
 pub mod error;
 pub mod host;
-pub mod mapspec;
-pub mod mynetworks;
 pub mod postfix;
-pub mod postmap;
 pub mod publisher;
 pub mod receiver;
 pub mod rules;

@@ -4,6 +4,10 @@
 //!          that the operator named; a failure says what to do.
 //! Not here building maps, and what the value of a parameter means.
 
+pub mod map_spec;
+pub mod mynetworks;
+pub mod postmap;
+
 use std::env;
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +18,7 @@ use tokio::process::Command;
 
 use crate::child::{self, Trouble};
 use crate::error::Failure;
-use crate::mapspec::MapType;
+use map_spec::MapType;
 
 /// postconf answers in a few milliseconds; ten seconds means that the host is in trouble.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use crate::engine::Gone;
 use crate::engine::map::Edition;
 use crate::engine::time::Time;
-use crate::postmap::MapTarget;
+use crate::postfix::postmap::MapTarget;
 use crate::shared::Shared;
 use crate::state_file::StateFile;
 

@@ -17,8 +17,8 @@ use crate::engine::exclude::{Exclude, NetworkList};
 use crate::engine::{Rules, examples};
 use crate::error::Failure;
 use crate::host;
-use crate::mynetworks::Mynetworks;
 use crate::postfix::Postfix;
+use crate::postfix::mynetworks::Mynetworks;
 
 /// No daemon's description is longer; the built-in ones have a tenth of it.
 const MAX_FILE: u64 = 1 << 20;

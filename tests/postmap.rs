@@ -14,9 +14,9 @@ use std::time::{Duration, SystemTime};
 
 use pop_before_smtp::engine::map::Edition;
 use pop_before_smtp::error::Failure;
-use pop_before_smtp::mapspec::{MapSpec, MapValue};
 use pop_before_smtp::postfix::Postfix;
-use pop_before_smtp::postmap::{MapTarget, NotPublished, Step};
+use pop_before_smtp::postfix::map_spec::{MapSpec, MapValue};
+use pop_before_smtp::postfix::postmap::{MapTarget, NotPublished, Step};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::values::{ExcludeWhat, Listen, Mode, Network, Span};
 use crate::error::Failure;
-use crate::mapspec::MapSpec;
+use crate::postfix::map_spec::MapSpec;
 
 /// What environment variables begin with.
 const PREFIX: &str = "POP_BEFORE_SMTP_";
@@ -127,7 +127,7 @@ impl Layer {
     /// A variable or a key that makes no sense, or a named file that cannot be read.
     pub fn below_command_line(file: Option<&Path>) -> Result<Self, Failure> {
         let named = file.map(Path::to_owned).or_else(|| Some(variable("CONFIG")?.into()));
-        Ok(Self::from_environment(|name| variable(name))?.over(Self::from_file(named.as_deref())?))
+        Ok(Self::from_environment(variable)?.over(Self::from_file(named.as_deref())?))
     }
 
     fn from_file(named: Option<&Path>) -> Result<Self, Failure> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
-use crate::mapspec::MapSpec;
+use crate::postfix::map_spec::MapSpec;
 
 /// Reads a value from a string wherever serde finds one.
 macro_rules! deserialize_from_text {

@@ -13,6 +13,7 @@ pub mod daemons;
 pub mod examples;
 pub mod exclude;
 pub mod grants;
+mod hear;
 pub mod heard;
 pub mod map;
 pub mod state;
@@ -27,20 +28,16 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use daemons::{Event, Reading, Table};
+use daemons::Table;
 use exclude::Exclude;
 use grants::{By, Grant, Granted, Grants};
-use heard::{Heard, Reason, Verdict};
 use map::{Edition, Level};
 use stats::Stats;
-use streams::{Key, Source, Streams};
-use syslog::{Frame, Message};
+use streams::Streams;
 use time::Time;
 
 /// Longest time for which the operator may authorise or block an address by hand.
 pub const MAX_BY_HAND: Duration = Duration::from_secs(7 * 24 * 3600);
-/// What rsyslog's `$RepeatedMsgReduction` puts before the message that was repeated.
-const REPEATED: &str = "message repeated ";
 
 /// What the administrator has decided; replaced as a whole by a reload.
 #[derive(Debug)]
@@ -135,152 +132,6 @@ impl Engine {
             dirty_blocks: HashSet::new(),
             stats: Stats::default(),
         }
-    }
-
-    /// Hears one frame: the bytes of one datagram, which are one message.
-    pub fn hear(&mut self, now: Time, source: Source, frame: &[u8]) -> Heard {
-        self.stats.frames += 1;
-        let frame = Frame::new(frame);
-        match frame.message() {
-            Ok(message) => {
-                let length = frame.raw_body_len(&message);
-                self.hear_message(now, source, &message, length)
-            }
-            Err(why) => {
-                self.stats.malformed += 1;
-                Heard::nothing(Reason::Malformed(why))
-            }
-        }
-    }
-
-    fn hear_message(
-        &mut self,
-        now: Time,
-        source: Source,
-        message: &Message<'_>,
-        length: usize,
-    ) -> Heard {
-        let stream = self.streams.stream(source, message);
-        if let Some(cut) = self.rules.table.cut_length(message.program) {
-            match self.streams.is_tail(stream, length >= cut) {
-                Ok(false) => {}
-                Ok(true) => return Heard::nothing(Reason::Tail),
-                Err(streams::Full) => return self.overloaded(),
-            }
-        }
-        if message.text().starts_with(REPEATED) {
-            return Heard::nothing(Reason::Repeated);
-        }
-        let process = self.streams.process(source, message);
-        let (daemon, event) = match self.rules.table.read(message, length) {
-            Reading::UnknownProgram => {
-                self.stats.other_programs += 1;
-                return Heard::nothing(Reason::UnknownProgram(message.program.to_owned()));
-            }
-            Reading::NoPattern(daemon) => {
-                self.stats.daemons.entry(daemon.name.clone()).or_default().unmatched += 1;
-                return Heard { daemon: Some(daemon.name.clone()), ..nothing(Reason::NoPattern) };
-            }
-            Reading::Refused(daemon, why) => {
-                self.stats.refused += 1;
-                let daemon = Some(daemon.name.clone());
-                return Heard { daemon, ..nothing(Reason::Refused(why)) };
-            }
-            Reading::Event(daemon, event) => (daemon, event),
-        };
-        let name = daemon.name.clone();
-        // A daemon that can lose its credit loses it for the whole stream if it logs no PID.
-        let suspect = daemon.distrusts().then_some(process.unwrap_or(stream));
-        let joins = daemon.joins();
-        let heard = match event {
-            Event::Connect { address } => {
-                if let Some(process) = process.or(suspect) {
-                    self.streams.connect(process, address.filter(|_| joins), now);
-                }
-                let (verdict, reason) = match address {
-                    Some(_) if joins => (Verdict::Partial, Reason::Connected),
-                    _ => (Verdict::None, Reason::ConnectedOnly),
-                };
-                Heard { verdict, address, ..nothing(reason) }
-            }
-            Event::End => {
-                if let Some(process) = process {
-                    self.streams.end(process);
-                }
-                nothing(Reason::Ended)
-            }
-            Event::Distrust => match suspect.map(|key| self.streams.distrust(key, now)) {
-                Some(Err(streams::Full)) => self.overloaded(),
-                _ => nothing(Reason::Distrust),
-            },
-            Event::Logout { address, user, session: _ } => {
-                if let Some(process) = process {
-                    self.streams.end(process);
-                }
-                Heard { verdict: Verdict::Logout, address, user, ..nothing(Reason::LoggedOut) }
-            }
-            Event::Login { address, user, session: _ } => {
-                let by =
-                    By::Login { daemon: name.clone(), user, host: message.host.map(str::to_owned) };
-                self.hear_login(now, Login { process, suspect, address, by })
-            }
-        };
-        Heard { daemon: Some(name), ..heard }
-    }
-
-    fn hear_login(&mut self, now: Time, login: Login) -> Heard {
-        let By::Login { user, .. } = &login.by else { return nothing(Reason::NoPattern) };
-        let user = user.clone();
-        if let Some(suspect) = login.suspect
-            && self.streams.is_distrusted(suspect, now)
-        {
-            self.stats.refused += 1;
-            return Heard { user, ..nothing(Reason::Distrusted) };
-        }
-        let joined = login.address.is_none();
-        let found = match (login.address, login.process) {
-            (Some(address), _) => Ok(address),
-            (None, None) => Err(Reason::NoPid),
-            (None, Some(process)) => self.streams.login(process, now).ok_or(Reason::NoConnection),
-        };
-        let address = match found {
-            Ok(address) => address,
-            Err(reason) => return Heard { verdict: Verdict::Partial, user, ..nothing(reason) },
-        };
-        let heard = |verdict, reason| Heard {
-            verdict,
-            reason,
-            daemon: None,
-            address: Some(address),
-            user: user.clone(),
-        };
-        if let Some(list) = self.rules.exclude.reason(address) {
-            self.stats.excluded += 1;
-            return heard(Verdict::Excluded, Reason::Excluded(list.to_owned()));
-        }
-        if self.blocked.get(&address).is_some_and(|until| now < *until) {
-            self.stats.blocked += 1;
-            return heard(Verdict::Excluded, Reason::Blocked);
-        }
-        self.count_login(now, &login.by);
-        let granted = self.grant(now, address, login.by, self.rules.grace, None);
-        let reason = if joined { Reason::Joined(granted) } else { Reason::LoggedIn(granted) };
-        heard(Verdict::Login, reason)
-    }
-
-    fn count_login(&mut self, now: Time, by: &By) {
-        self.stats.logins += 1;
-        self.stats.last_login = Some(now);
-        if let By::Login { daemon, .. } = by {
-            let daemon = self.stats.daemons.entry(daemon.clone()).or_default();
-            daemon.logins += 1;
-            daemon.last_login = Some(now);
-        }
-    }
-
-    fn overloaded(&mut self) -> Heard {
-        self.stats.overloaded += 1;
-        nothing(Reason::Overloaded)
     }
 
     fn grant(
@@ -484,16 +335,4 @@ impl Engine {
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
-}
-
-/// A login on its way to a verdict.
-struct Login {
-    process: Option<Key>,
-    suspect: Option<Key>,
-    address: Option<IpAddr>,
-    by: By,
-}
-
-fn nothing(reason: Reason) -> Heard {
-    Heard::nothing(reason)
 }

@@ -21,8 +21,8 @@ use crate::child::{self, Trouble};
 use crate::disk::{self, directory};
 use crate::engine::map::{Edition, GENERATION_KEY};
 use crate::error::Failure;
-use crate::mapspec::{MapSpec, MapValue};
 use crate::postfix::Postfix;
+use crate::postfix::map_spec::{MapSpec, MapValue};
 
 /// postmap needs a few hundredths of a second; after a minute the disk is stuck.
 const BUILD_LIMIT: Duration = Duration::from_secs(60);
