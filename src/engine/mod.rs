@@ -16,6 +16,7 @@ pub mod grants;
 mod hear;
 pub mod heard;
 pub mod map;
+pub mod sessions;
 pub mod state;
 
 pub mod proof;
