@@ -21,7 +21,8 @@ use crate::error::Failure;
 use crate::postfix::Postfix;
 use crate::postfix::postmap::MapTarget;
 use crate::publisher::{self, Outlet, Publisher};
-use crate::receiver::{Receiver, bind};
+use crate::receiver::Receiver;
+use crate::receiver::bind::{self, Bound};
 use crate::rules::{self, Exclusions};
 use crate::shared::Shared;
 use crate::state_file::StateFile;
@@ -52,21 +53,13 @@ pub async fn run(
     }
     let outlet = outlet(&config).await.map_err(one)?;
     make_default_directories(&config);
-    let (listener, control_file) = open_control(&config).map_err(one)?;
+    // The files of the sockets go with these names, however this function ends.
+    let (listener, _control_file) = open_control(&config).map_err(one)?;
     let passed_count = passed.len();
-    let mut bound = bind::all(&config, &mut passed).map_err(one)?;
-    bound.files.push(control_file);
-    let alive = start(&config, rules, outlet, bound.receivers).map_err(one);
-    let mut daemon = match alive {
-        Ok(daemon) => daemon,
-        Err(failures) => {
-            bound.files.iter().for_each(SocketFile::remove);
-            return Err(failures);
-        }
-    };
+    let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
+    let mut daemon = start(&config, rules, outlet, receivers).map_err(one)?;
     let outcome = daemon.serve(listener, exclusions, passed_count, signals, layers).await;
     daemon.leave().await;
-    bound.files.iter().for_each(SocketFile::remove);
     outcome
 }
 
@@ -128,16 +121,8 @@ fn open_control(config: &Config) -> Result<(UnixListener, SocketFile), Failure> 
     let listener = listen().map_err(|error| {
         Failure::io(format!("cannot listen on `{}`: {error}", config.control.display()))
     });
-    let opened = listener.and_then(|listener| {
-        file.give_to(CONTROL_MODE, config.control_group.as_deref()).map(|()| listener)
-    });
-    match opened {
-        Ok(listener) => Ok((listener, file)),
-        Err(failure) => {
-            file.remove();
-            Err(failure)
-        }
-    }
+    file.give_to(CONTROL_MODE, config.control_group.as_deref())?;
+    Ok((listener?, file))
 }
 
 /// The parts that live together.
