@@ -178,7 +178,11 @@ impl Daemon {
         }
         let mut helpers = JoinSet::new();
         helpers.spawn(publisher::keep(Arc::clone(&self.shared), self.publisher.state.clone()));
-        if !self.publisher.first().await {
+        let published = tokio::select! {
+            published = self.publisher.first() => published,
+            () = stop(&mut signals.term, &mut signals.int) => return Ok(()),
+        };
+        if !published {
             return Err(one(Failure::io("the first map could not be published; the log says why")
                 .hint("`pop-before-smtp check` and `postmap` by hand show more")));
         }
@@ -301,21 +305,27 @@ impl Signals {
 
     async fn next(&mut self) -> Event {
         tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-            _ = self.hup.recv() => return Event::Reload,
+            () = stop(&mut self.term, &mut self.int) => Event::Stop,
+            _ = self.hup.recv() => Event::Reload,
         }
-        info!("stopping; a second signal ends at once");
-        tokio::spawn(end_at_next_signal());
-        Event::Stop
     }
 }
 
-async fn end_at_next_signal() {
-    let Ok(mut signals) = Signals::new() else { return };
+/// Waits for a signal that asks for the end, and lets the one after it end at once.
+async fn stop(term: &mut Signal, int: &mut Signal) {
+    either(term, int).await;
+    info!("stopping; a second signal ends at once");
+    tokio::spawn(async {
+        if let Ok(Signals { mut term, mut int, .. }) = Signals::new() {
+            either(&mut term, &mut int).await;
+            std::process::exit(1);
+        }
+    });
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
     tokio::select! {
-        _ = signals.term.recv() => {}
-        _ = signals.int.recv() => {}
+        _ = one.recv() => {}
+        _ = other.recv() => {}
     }
-    std::process::exit(1);
 }
