@@ -48,9 +48,14 @@ fn a_login_counts_until_its_exact_end() {
         .at(1860)
         .rejects(&[A])
         .publishes(&[]);
-    story("it comes back at the moment of its end").login(A).publishes(&[A]).at(1800).login(A).look(
-        |engine| assert_eq!((engine.stats().granted, engine.stats().expired), (2, 1), "two rights"),
-    );
+    story("it comes back at the moment of its end")
+        .login(A)
+        .publishes(&[A])
+        .at(1800)
+        .login(A)
+        .look(|engine| {
+            assert_eq!((engine.stats().granted, engine.stats().expired), (2, 1), "two rights")
+        });
 }
 
 #[test]

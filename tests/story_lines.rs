@@ -51,10 +51,8 @@ fn two_lines_are_joined_by_their_process() {
     let story = connected("the newest connection").hear_from("203.0.113.1", &newer, Partial);
     login_by(story, Login).admits(&[STRANGER]).rejects(&[A]);
 
-    let restarted = connected("a restart in between").restart(
-        support::story::rules(),
-        pop_before_smtp::engine::state::Restored::default(),
-    );
+    let restarted = connected("a restart in between")
+        .restart(support::story::rules(), pop_before_smtp::engine::state::Restored::default());
     login_by(restarted, Partial).rejects(&[A]);
 }
 
