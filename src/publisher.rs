@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::engine::Gone;
 use crate::engine::map::Edition;
@@ -131,13 +131,4 @@ pub async fn keep(shared: Arc<Shared>, state: Option<Arc<StateFile>>) {
             None => drop(shared.with(|engine, _| engine.journal())),
         }
     }
-}
-
-/// Says what an operator must know when editions are held back from the map.
-pub fn warn_of_unpublished(address: std::net::IpAddr) {
-    warn!(
-        %address,
-        "authorised, but kept out of the map: as a key it would admit other hosts of its network; \
-         --map-inexact-ipv6 publishes it all the same"
-    );
 }
