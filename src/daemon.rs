@@ -15,10 +15,11 @@ use tracing::{error, info, warn};
 
 use crate::config::layer::Layer;
 use crate::config::values::Mode;
-use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE};
+use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Map, Matching};
 use crate::engine::Engine;
 use crate::error::Failure;
 use crate::postfix::Postfix;
+use crate::postfix::map_spec::MapValue;
 use crate::postfix::postmap::MapTarget;
 use crate::publisher::{self, Outlet, Publisher};
 use crate::receiver::Receiver;
@@ -51,7 +52,8 @@ pub async fn run(
     for remark in &exclusions.remarks {
         warn!("{remark}");
     }
-    let outlet = outlet(&config).await.map_err(one)?;
+    let outlet =
+        outlet(config.map.as_ref(), config.dry_run, &config.matching).await.map_err(one)?;
     make_default_directories(&config);
     // The files of the sockets go with these names, however this function ends.
     let (listener, _control_file) = open_control(&config).map_err(one)?;
@@ -68,30 +70,35 @@ fn one(failure: Failure) -> Vec<Failure> {
 }
 
 /// Examines what `run` would refuse at the start, without starting anything. What should be known
-/// but keeps nothing from running is returned.
+/// but keeps nothing from running is returned. Sockets and the state file are not touched.
 ///
 /// # Errors
 /// Every fault.
-pub async fn examine(config: &Config) -> Result<Vec<String>, Vec<Failure>> {
-    let rules = rules::build(config).await;
-    let outlet = outlet(config).await;
-    match (rules, outlet) {
-        (Ok((_, exclusions)), Ok(_)) => Ok(exclusions.remarks),
-        (rules, outlet) => {
-            let mut faults = rules.err().unwrap_or_default();
+pub async fn examine(layer: &Layer) -> Result<Vec<String>, Vec<Failure>> {
+    // Whether systemd will pass sockets is not known here.
+    let config = Config::of(layer, 1);
+    let matching = Matching::of(layer);
+    let learned = rules::learn(&matching).await;
+    let map = layer.map.clone().map(|spec| Map { spec, value: MapValue::default() });
+    let outlet = outlet(map.as_ref(), layer.dry_run == Some(true), &matching).await;
+    match (config, learned, outlet) {
+        (Ok(_), Ok((_, _, exclusions)), Ok(_)) => Ok(exclusions.remarks),
+        (config, learned, outlet) => {
+            let mut faults = config.err().unwrap_or_default();
+            faults.extend(learned.err().unwrap_or_default());
             faults.extend(outlet.err());
             Err(faults)
         }
     }
 }
 
-async fn outlet(config: &Config) -> Result<Outlet, Failure> {
-    let Some(map) = &config.map else { return Ok(Outlet::Said(None)) };
-    if config.dry_run {
+async fn outlet(map: Option<&Map>, dry_run: bool, matching: &Matching) -> Result<Outlet, Failure> {
+    let Some(map) = map else { return Ok(Outlet::Said(None)) };
+    if dry_run {
         let command = format!("postmap -r {}.new", map.spec);
         return Ok(Outlet::Said(Some(command)));
     }
-    let postfix = Postfix::locate(config.matching.postfix_config.clone())?;
+    let postfix = Postfix::locate(matching.postfix_config.clone())?;
     let target = MapTarget::prepare(postfix, &map.spec, map.value.clone()).await?;
     if let Some(remark) = target.remark() {
         warn!("{remark}");
@@ -209,11 +216,8 @@ impl Daemon {
                     Event::Stop => return Ok(()),
                     Event::Reload => {
                         systemd::reloading();
-                        match reload(&shared, passed, &layers).await {
-                            Ok(learned) => {
-                                *exclusions.lock().unwrap_or_else(|p| p.into_inner()) = learned;
-                                info!("configuration reloaded");
-                            }
+                        match reload(&shared, &exclusions, passed, &layers).await {
+                            Ok(()) => info!("configuration reloaded"),
                             Err(failures) => {
                                 for failure in failures {
                                     error!("not reloaded, the old configuration stays: {failure}");
@@ -239,17 +243,20 @@ impl Daemon {
 
 async fn reload(
     shared: &Shared,
+    exclusions: &std::sync::Mutex<Exclusions>,
     passed: usize,
     layers: &impl Fn() -> Result<Layer, Failure>,
-) -> Result<Exclusions, Vec<Failure>> {
+) -> Result<(), Vec<Failure>> {
     let layer = layers().map_err(one)?;
     let config = Config::of(&layer, passed)?;
-    let (rules, exclusions) = rules::build(&config).await?;
-    for remark in &exclusions.remarks {
+    let (rules, learned) = rules::build(&config).await?;
+    for remark in &learned.remarks {
         warn!("{remark}");
     }
+    // First, or else the old ones might be looked up once more and come back after the reload.
+    *exclusions.lock().unwrap_or_else(|p| p.into_inner()) = learned;
     shared.with(|engine, _| engine.reload(rules));
-    Ok(exclusions)
+    Ok(())
 }
 
 async fn watchdog() {
