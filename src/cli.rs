@@ -258,9 +258,7 @@ fn log_to_stderr(level: LogLevel) {
 fn check(args: CheckArgs) -> Outcome {
     let found = runtime()?.block_on(async {
         let layer = args.run.layer().map_err(one)?;
-        // Whether systemd will pass sockets is not known here.
-        let config = Config::of(&layer, 1)?;
-        daemon::examine(&config).await
+        daemon::examine(&layer).await
     });
     let faults = match found {
         Ok(remarks) => {
@@ -290,11 +288,7 @@ fn test(args: TestArgs) -> Outcome {
     };
     let layer = upper.over(Layer::below_command_line(file.as_deref()).map_err(one)?);
     let matching = Matching::of(&layer);
-    let table = rules::table(&matching)?;
-    let exclude = runtime()?.block_on(rules::Exclusions::learn(&matching)).map_err(one)?.now();
-    let exclude = exclude.map_err(|error| {
-        one(Failure::io(format!("cannot learn this host's addresses: {error}")))
-    })?;
+    let (table, exclude, _) = runtime()?.block_on(rules::learn(&matching))?;
     let config = Rules { table, exclude, ..Rules::default() };
     let input: Box<dyn BufRead> = match args.file.as_deref().filter(|p| *p != Path::new("-")) {
         Some(path) => Box::new(BufReader::new(File::open(path).map_err(|error| {

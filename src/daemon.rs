@@ -15,13 +15,15 @@ use tracing::{error, info, warn};
 
 use crate::config::layer::Layer;
 use crate::config::values::Mode;
-use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE};
+use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Map, Matching};
 use crate::engine::Engine;
 use crate::error::Failure;
 use crate::postfix::Postfix;
+use crate::postfix::map_spec::MapValue;
 use crate::postfix::postmap::MapTarget;
 use crate::publisher::{self, Outlet, Publisher};
-use crate::receiver::{Receiver, bind};
+use crate::receiver::Receiver;
+use crate::receiver::bind::{self, Bound};
 use crate::rules::{self, Exclusions};
 use crate::shared::Shared;
 use crate::state_file::StateFile;
@@ -50,23 +52,16 @@ pub async fn run(
     for remark in &exclusions.remarks {
         warn!("{remark}");
     }
-    let outlet = outlet(&config).await.map_err(one)?;
+    let outlet =
+        outlet(config.map.as_ref(), config.dry_run, &config.matching).await.map_err(one)?;
     make_default_directories(&config);
-    let (listener, control_file) = open_control(&config).map_err(one)?;
+    // The files of the sockets go with these names, however this function ends.
+    let (listener, _control_file) = open_control(&config).map_err(one)?;
     let passed_count = passed.len();
-    let mut bound = bind::all(&config, &mut passed).map_err(one)?;
-    bound.files.push(control_file);
-    let alive = start(&config, rules, outlet, bound.receivers).map_err(one);
-    let mut daemon = match alive {
-        Ok(daemon) => daemon,
-        Err(failures) => {
-            bound.files.iter().for_each(SocketFile::remove);
-            return Err(failures);
-        }
-    };
+    let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
+    let mut daemon = start(&config, rules, outlet, receivers).map_err(one)?;
     let outcome = daemon.serve(listener, exclusions, passed_count, signals, layers).await;
     daemon.leave().await;
-    bound.files.iter().for_each(SocketFile::remove);
     outcome
 }
 
@@ -75,30 +70,35 @@ fn one(failure: Failure) -> Vec<Failure> {
 }
 
 /// Examines what `run` would refuse at the start, without starting anything. What should be known
-/// but keeps nothing from running is returned.
+/// but keeps nothing from running is returned. Sockets and the state file are not touched.
 ///
 /// # Errors
 /// Every fault.
-pub async fn examine(config: &Config) -> Result<Vec<String>, Vec<Failure>> {
-    let rules = rules::build(config).await;
-    let outlet = outlet(config).await;
-    match (rules, outlet) {
-        (Ok((_, exclusions)), Ok(_)) => Ok(exclusions.remarks),
-        (rules, outlet) => {
-            let mut faults = rules.err().unwrap_or_default();
+pub async fn examine(layer: &Layer) -> Result<Vec<String>, Vec<Failure>> {
+    // Whether systemd will pass sockets is not known here.
+    let config = Config::of(layer, 1);
+    let matching = Matching::of(layer);
+    let learned = rules::learn(&matching).await;
+    let map = layer.map.clone().map(|spec| Map { spec, value: MapValue::default() });
+    let outlet = outlet(map.as_ref(), layer.dry_run == Some(true), &matching).await;
+    match (config, learned, outlet) {
+        (Ok(_), Ok((_, _, exclusions)), Ok(_)) => Ok(exclusions.remarks),
+        (config, learned, outlet) => {
+            let mut faults = config.err().unwrap_or_default();
+            faults.extend(learned.err().unwrap_or_default());
             faults.extend(outlet.err());
             Err(faults)
         }
     }
 }
 
-async fn outlet(config: &Config) -> Result<Outlet, Failure> {
-    let Some(map) = &config.map else { return Ok(Outlet::Said(None)) };
-    if config.dry_run {
+async fn outlet(map: Option<&Map>, dry_run: bool, matching: &Matching) -> Result<Outlet, Failure> {
+    let Some(map) = map else { return Ok(Outlet::Said(None)) };
+    if dry_run {
         let command = format!("postmap -r {}.new", map.spec);
         return Ok(Outlet::Said(Some(command)));
     }
-    let postfix = Postfix::locate(config.matching.postfix_config.clone())?;
+    let postfix = Postfix::locate(matching.postfix_config.clone())?;
     let target = MapTarget::prepare(postfix, &map.spec, map.value.clone()).await?;
     if let Some(remark) = target.remark() {
         warn!("{remark}");
@@ -128,16 +128,8 @@ fn open_control(config: &Config) -> Result<(UnixListener, SocketFile), Failure> 
     let listener = listen().map_err(|error| {
         Failure::io(format!("cannot listen on `{}`: {error}", config.control.display()))
     });
-    let opened = listener.and_then(|listener| {
-        file.give_to(CONTROL_MODE, config.control_group.as_deref()).map(|()| listener)
-    });
-    match opened {
-        Ok(listener) => Ok((listener, file)),
-        Err(failure) => {
-            file.remove();
-            Err(failure)
-        }
-    }
+    file.give_to(CONTROL_MODE, config.control_group.as_deref())?;
+    Ok((listener?, file))
 }
 
 /// The parts that live together.
@@ -193,7 +185,11 @@ impl Daemon {
         }
         let mut helpers = JoinSet::new();
         helpers.spawn(publisher::keep(Arc::clone(&self.shared), self.publisher.state.clone()));
-        if !self.publisher.first().await {
+        let published = tokio::select! {
+            published = self.publisher.first() => published,
+            () = stop(&mut signals.term, &mut signals.int) => return Ok(()),
+        };
+        if !published {
             return Err(one(Failure::io("the first map could not be published; the log says why")
                 .hint("`pop-before-smtp check` and `postmap` by hand show more")));
         }
@@ -220,11 +216,8 @@ impl Daemon {
                     Event::Stop => return Ok(()),
                     Event::Reload => {
                         systemd::reloading();
-                        match reload(&shared, passed, &layers).await {
-                            Ok(learned) => {
-                                *exclusions.lock().unwrap_or_else(|p| p.into_inner()) = learned;
-                                info!("configuration reloaded");
-                            }
+                        match reload(&shared, &exclusions, passed, &layers).await {
+                            Ok(()) => info!("configuration reloaded"),
                             Err(failures) => {
                                 for failure in failures {
                                     error!("not reloaded, the old configuration stays: {failure}");
@@ -250,17 +243,20 @@ impl Daemon {
 
 async fn reload(
     shared: &Shared,
+    exclusions: &std::sync::Mutex<Exclusions>,
     passed: usize,
     layers: &impl Fn() -> Result<Layer, Failure>,
-) -> Result<Exclusions, Vec<Failure>> {
+) -> Result<(), Vec<Failure>> {
     let layer = layers().map_err(one)?;
     let config = Config::of(&layer, passed)?;
-    let (rules, exclusions) = rules::build(&config).await?;
-    for remark in &exclusions.remarks {
+    let (rules, learned) = rules::build(&config).await?;
+    for remark in &learned.remarks {
         warn!("{remark}");
     }
+    // First, or else the old ones might be looked up once more and come back after the reload.
+    *exclusions.lock().unwrap_or_else(|p| p.into_inner()) = learned;
     shared.with(|engine, _| engine.reload(rules));
-    Ok(exclusions)
+    Ok(())
 }
 
 async fn watchdog() {
@@ -316,21 +312,27 @@ impl Signals {
 
     async fn next(&mut self) -> Event {
         tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-            _ = self.hup.recv() => return Event::Reload,
+            () = stop(&mut self.term, &mut self.int) => Event::Stop,
+            _ = self.hup.recv() => Event::Reload,
         }
-        info!("stopping; a second signal ends at once");
-        tokio::spawn(end_at_next_signal());
-        Event::Stop
     }
 }
 
-async fn end_at_next_signal() {
-    let Ok(mut signals) = Signals::new() else { return };
+/// Waits for a signal that asks for the end, and lets the one after it end at once.
+async fn stop(term: &mut Signal, int: &mut Signal) {
+    either(term, int).await;
+    info!("stopping; a second signal ends at once");
+    tokio::spawn(async {
+        if let Ok(Signals { mut term, mut int, .. }) = Signals::new() {
+            either(&mut term, &mut int).await;
+            std::process::exit(1);
+        }
+    });
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
     tokio::select! {
-        _ = signals.term.recv() => {}
-        _ = signals.int.recv() => {}
+        _ = one.recv() => {}
+        _ = other.recv() => {}
     }
-    std::process::exit(1);
 }

@@ -170,27 +170,33 @@ pub fn all_daemons(dir: &DaemonsDir) -> Result<Vec<Daemon>, Vec<Failure>> {
 /// # Errors
 /// Everything that is wrong.
 pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>> {
-    let table = table(&config.matching);
-    let exclusions = match Exclusions::learn(&config.matching).await {
+    let (table, exclude, exclusions) = learn(&config.matching).await?;
+    let rules = Rules {
+        table,
+        grace: config.grace,
+        max_clients: config.max_clients,
+        exclude,
+        publish_interval: config.map_interval,
+        publish_inexact: config.map_inexact_ipv6,
+    };
+    Ok((rules, exclusions))
+}
+
+/// What is matched, and what excluded now.
+///
+/// # Errors
+/// Everything that is wrong.
+pub async fn learn(matching: &Matching) -> Result<(Table, Exclude, Exclusions), Vec<Failure>> {
+    let table = table(matching);
+    let exclusions = match Exclusions::learn(matching).await {
         Ok(learned) => match learned.now() {
-            Ok(exclude) => Ok((learned, exclude)),
+            Ok(exclude) => Ok((exclude, learned)),
             Err(error) => Err(Failure::io(format!("cannot learn this host's addresses: {error}"))),
         },
         Err(failure) => Err(failure),
     };
     match (table, exclusions) {
-        (Ok(table), Ok((exclusions, exclude))) => {
-            let rules = Rules {
-                table,
-                grace: config.grace,
-                max_clients: config.max_clients,
-                exclude,
-                publish_interval: config.map_interval,
-                // Without a map there is nothing to keep an address out of.
-                publish_inexact: config.map_inexact_ipv6 || config.map.is_none(),
-            };
-            Ok((rules, exclusions))
-        }
+        (Ok(table), Ok((exclude, exclusions))) => Ok((table, exclude, exclusions)),
         (table, exclusions) => {
             let mut faults = table.err().unwrap_or_default();
             faults.extend(exclusions.err());

@@ -33,7 +33,7 @@ pub enum By {
 pub struct Grant {
     /// The client, canonical.
     pub address: IpAddr,
-    /// Who authorised it last.
+    /// Who has set the deadline: a restart must not measure an operator's by a login's.
     pub by: By,
     /// The first login of this unbroken time.
     pub since: Time,
@@ -77,9 +77,11 @@ impl Grants {
             self.insert(Grant { address, by, since: now, until: now + span, logins, note });
             return Granted::New;
         };
+        let until = now + span;
+        let (by, until) = if until < old.until { (old.by, old.until) } else { (by, until) };
         self.insert(Grant {
             by,
-            until: old.until.max(now + span),
+            until,
             logins: old.logins + logins,
             note: note.or(old.note),
             ..old

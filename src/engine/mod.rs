@@ -209,9 +209,9 @@ impl Engine {
         if let Some(list) = self.rules.exclude.reason(address) {
             return Err(list.to_owned());
         }
-        if self.blocked.remove(&address).is_some() {
-            self.dirty_blocks.insert(address);
-        }
+        self.blocked.remove(&address);
+        // Also of one that has ended: its record would come to life if the clock were set back.
+        self.dirty_blocks.insert(address);
         let span = span.unwrap_or(self.rules.grace).min(MAX_BY_HAND);
         Ok(self.grant(now, address, By::Hand, span, note))
     }
