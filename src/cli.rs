@@ -13,15 +13,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use listenfd::ListenFd;
 use tracing::level_filters::LevelFilter;
 
 use crate::config::layer::{Layer, LogLevel};
+use crate::config::lookups::Role;
 use crate::config::values::{ExcludeWhat, Span};
 use crate::config::{Config, DEFAULT_CONTROL, Matching};
 use crate::control::{Answer, Request};
 use crate::engine::{Engine, Rules};
 use crate::error::Failure;
+use crate::systemd::Passed;
 use crate::{client, daemon, rules, trial};
 
 /// Lets the address of a recent POP3 or IMAP login relay mail through Postfix for a while.
@@ -233,8 +234,8 @@ impl RunArgs {
 }
 
 fn run(args: RunArgs) -> Outcome {
-    let passed = ListenFd::from_env();
-    let config = Config::of(&args.layer().map_err(one)?, passed.len())?;
+    let passed = Passed::from_env();
+    let config = Config::of(&args.layer().map_err(one)?, passed.roles())?;
     log_to_stderr(config.log_level);
     runtime()?.block_on(daemon::run(config, passed, || args.layer()))?;
     Ok(true)
@@ -258,8 +259,8 @@ fn log_to_stderr(level: LogLevel) {
 fn check(args: CheckArgs) -> Outcome {
     let found = runtime()?.block_on(async {
         let layer = args.run.layer().map_err(one)?;
-        // Whether systemd will pass sockets is not known here.
-        let config = Config::of(&layer, 1)?;
+        // Whether systemd will pass a receiving socket is not known here.
+        let config = Config::of(&layer, &[Role::Frames])?;
         daemon::examine(&config).await
     });
     let faults = match found {

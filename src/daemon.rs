@@ -1,23 +1,25 @@
 //! The order of life: bind, restore, publish, ready, serve, leave.
 //!
-//! Promise  frames are heard from the moment the state is restored; systemd hears "ready" when the
+//! Promise  frames are heard and lookups answered from the moment the state is restored (before,
+//!          the kernel keeps them waiting); systemd hears "ready" when the
 //!          first map is in place; on the way out the state is on disk, the map is empty and the
 //!          sockets are gone, within a bounded time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use listenfd::ListenFd;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::config::layer::Layer;
+use crate::config::lookups::Role;
 use crate::config::values::Mode;
 use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE};
 use crate::engine::Engine;
 use crate::error::Failure;
+use crate::lookup::Service;
 use crate::postfix::Postfix;
 use crate::postfix::postmap::MapTarget;
 use crate::publisher::{self, Outlet, Publisher};
@@ -26,8 +28,9 @@ use crate::rules::{self, Exclusions};
 use crate::shared::Shared;
 use crate::state_file::StateFile;
 use crate::status::Describe;
+use crate::systemd::{self, Passed};
 use crate::unix_socket::{self, SocketFile};
-use crate::{control, systemd};
+use crate::{control, lookup};
 
 /// The host is asked for its own addresses and gateways this often.
 const HOST_INTERVAL: Duration = Duration::from_secs(60);
@@ -42,7 +45,7 @@ const CONTROL_MODE: Mode = Mode(0o660);
 /// Everything that keeps it from starting; nothing has been started then.
 pub async fn run(
     config: Config,
-    mut passed: ListenFd,
+    mut passed: Passed,
     layers: impl Fn() -> Result<Layer, Failure>,
 ) -> Result<(), Vec<Failure>> {
     let signals = Signals::new().map_err(one)?;
@@ -53,10 +56,19 @@ pub async fn run(
     let outlet = outlet(&config).await.map_err(one)?;
     make_default_directories(&config);
     let (listener, control_file) = open_control(&config).map_err(one)?;
-    let passed_count = passed.len();
     let mut bound = bind::all(&config, &mut passed).map_err(one)?;
     bound.files.push(control_file);
-    let alive = start(&config, rules, outlet, bound.receivers).map_err(one);
+    let services = match asked(&config, &mut passed) {
+        Ok(lookups) => {
+            bound.files.extend(lookups.files);
+            lookups.services
+        }
+        Err(failure) => {
+            bound.files.iter().for_each(SocketFile::remove);
+            return Err(one(failure));
+        }
+    };
+    let alive = start(&config, rules, outlet, bound.receivers, services).map_err(one);
     let mut daemon = match alive {
         Ok(daemon) => daemon,
         Err(failures) => {
@@ -64,7 +76,7 @@ pub async fn run(
             return Err(failures);
         }
     };
-    let outcome = daemon.serve(listener, exclusions, passed_count, signals, layers).await;
+    let outcome = daemon.serve(listener, exclusions, passed.roles(), signals, layers).await;
     daemon.leave().await;
     bound.files.iter().for_each(SocketFile::remove);
     outcome
@@ -95,11 +107,11 @@ pub async fn examine(config: &Config) -> Result<Vec<String>, Vec<Failure>> {
 async fn outlet(config: &Config) -> Result<Outlet, Failure> {
     let Some(map) = &config.map else { return Ok(Outlet::Said(None)) };
     if config.dry_run {
-        let command = format!("postmap -r {}.new", map.spec);
+        let command = format!("postmap -r {map}.new");
         return Ok(Outlet::Said(Some(command)));
     }
     let postfix = Postfix::locate(config.matching.postfix_config.clone())?;
-    let target = MapTarget::prepare(postfix, &map.spec, map.value.clone()).await?;
+    let target = MapTarget::prepare(postfix, map, config.map_value.clone()).await?;
     if let Some(remark) = target.remark() {
         warn!("{remark}");
     }
@@ -117,6 +129,14 @@ fn make_default_directories(config: &Config) {
             let _ = std::fs::create_dir(parent);
         }
     }
+}
+
+/// Where Postfix asks; a dry run answers nobody, for it authorises nobody.
+fn asked(config: &Config, passed: &mut Passed) -> Result<lookup::Bound, Failure> {
+    if config.dry_run {
+        return Ok(lookup::Bound::default());
+    }
+    lookup::bind(config, passed)
 }
 
 fn open_control(config: &Config) -> Result<(UnixListener, SocketFile), Failure> {
@@ -144,6 +164,7 @@ fn open_control(config: &Config) -> Result<(UnixListener, SocketFile), Failure> 
 struct Daemon {
     shared: Arc<Shared>,
     receivers: Arc<Vec<Receiver>>,
+    services: Arc<Vec<Service>>,
     publisher: Publisher,
     describe: Describe,
 }
@@ -153,6 +174,7 @@ fn start(
     rules: crate::engine::Rules,
     outlet: Outlet,
     receivers: Vec<Receiver>,
+    services: Vec<Service>,
 ) -> Result<Daemon, Failure> {
     let shared = Arc::new(Shared::new(Engine::new(rules)));
     let restore = |path: &std::path::PathBuf| {
@@ -160,15 +182,22 @@ fn start(
     };
     let state = config.state.as_ref().map(restore).transpose()?;
     let receivers = Arc::new(receivers);
+    let services = Arc::new(services);
     let map = match &outlet {
         Outlet::Map(target) => Some(target.table()),
         Outlet::Said(_) => None,
     };
     let started = shared.with(|_, now| now);
     Ok(Daemon {
-        describe: Describe { receivers: Arc::clone(&receivers), map, started },
+        describe: Describe {
+            receivers: Arc::clone(&receivers),
+            services: Arc::clone(&services),
+            map,
+            started,
+        },
         publisher: Publisher { shared: Arc::clone(&shared), state, outlet },
         receivers,
+        services,
         shared,
     })
 }
@@ -178,7 +207,7 @@ impl Daemon {
         &mut self,
         listener: UnixListener,
         exclusions: Exclusions,
-        passed: usize,
+        passed: &[Role],
         mut signals: Signals,
         layers: impl Fn() -> Result<Layer, Failure>,
     ) -> Result<(), Vec<Failure>> {
@@ -192,6 +221,7 @@ impl Daemon {
             });
         }
         let mut helpers = JoinSet::new();
+        helpers.spawn(lookup::serve(Arc::clone(&self.services), Arc::clone(&self.shared)));
         helpers.spawn(publisher::keep(Arc::clone(&self.shared), self.publisher.state.clone()));
         if !self.publisher.first().await {
             return Err(one(Failure::io("the first map could not be published; the log says why")
@@ -203,6 +233,9 @@ impl Daemon {
         helpers.spawn(watch_host(Arc::clone(&self.shared), Arc::clone(&exclusions)));
         for receiver in self.receivers.iter() {
             info!(receiver = receiver.name, "listening");
+        }
+        for service in self.services.iter() {
+            info!(service = service.name, "answering Postfix");
         }
         systemd::ready("serving");
         info!(version = env!("CARGO_PKG_VERSION"), map = self.describe.map, "ready");
@@ -250,7 +283,7 @@ impl Daemon {
 
 async fn reload(
     shared: &Shared,
-    passed: usize,
+    passed: &[Role],
     layers: &impl Fn() -> Result<Layer, Failure>,
 ) -> Result<Exclusions, Vec<Failure>> {
     let layer = layers().map_err(one)?;

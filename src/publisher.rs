@@ -117,7 +117,8 @@ impl Publisher {
 
 fn say(gone: &[Gone]) {
     for Gone { grant, why } in gone {
-        info!(address = %grant.address, logins = grant.logins, "{}", why.as_str());
+        let (logins, users) = (grant.logins, grant.users.len());
+        info!(address = %grant.address, logins, users, "{}", why.as_str());
     }
 }
 
