@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::engine::Gone;
 use crate::engine::map::Edition;
@@ -124,7 +124,8 @@ impl Publisher {
 
 fn say(gone: &[Gone]) {
     for Gone { grant, why } in gone {
-        info!(address = %grant.address, logins = grant.logins, "{}", why.as_str());
+        let (logins, users) = (grant.logins, grant.users.len());
+        info!(address = %grant.address, logins, users, "{}", why.as_str());
     }
 }
 

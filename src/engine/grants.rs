@@ -1,7 +1,9 @@
 //! The set of client addresses that may relay, each until a moment.
 //!
-//! Promise  `at(address, now)` answers exactly while `now < until`; sweeping is housekeeping.
-//! Limits   at most `most` addresses; the one that would end first makes room.
+//! Promise  `at(address, now)` answers exactly while `now < until`; sweeping is housekeeping. Each
+//!          user's own right ends with his own login's grace: another's login does not prolong it.
+//! Limits   at most `most` addresses; the one that would end first makes room. At most `MAX_USERS`
+//!          of one address; the one who logged in longest ago makes room.
 //! Shape    two indexes, by address and by deadline; only `insert` and `remove` touch both.
 //! Not here clock, disk, sockets, log.
 
@@ -12,6 +14,10 @@ use std::time::Duration;
 use super::daemons::Name;
 use super::time::Time;
 
+/// Users that are held of one address: more than any household or office has, and a bound for an
+/// address that thousands share.
+pub const MAX_USERS: usize = 64;
+
 /// Who authorised an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum By {
@@ -19,13 +25,20 @@ pub enum By {
     Login {
         /// The daemon's name.
         daemon: Name,
-        /// Who logged in, if the daemon says so.
-        user: Option<String>,
         /// The host that logged it.
         host: Option<String>,
     },
     /// The operator.
     Hand,
+}
+
+/// A user who has logged in from an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The login name, as the mail daemon logged it.
+    pub name: String,
+    /// His own right ends at this moment.
+    pub until: Time,
 }
 
 /// One address and the right it has.
@@ -43,15 +56,58 @@ pub struct Grant {
     pub logins: u64,
     /// What the operator wrote about it.
     pub note: Option<String>,
+    /// The right that the operator gave ends at this moment; it is bound to no user.
+    pub by_hand: Option<Time>,
+    /// More users have logged in than one address may have: it is remembered, not authorised.
+    pub shared: bool,
+    /// Who has logged in, the latest last; some may have ended.
+    pub users: Vec<User>,
 }
 
-/// Whether a login brought a new address or renewed a known one.
+impl Grant {
+    /// The users whose right lasts at a moment, the latest last.
+    pub fn users(&self, now: Time) -> impl DoubleEndedIterator<Item = &str> {
+        self.users.iter().filter(move |user| now < user.until).map(|user| user.name.as_str())
+    }
+
+    /// Whether the operator's own right lasts at a moment.
+    pub fn is_by_hand(&self, now: Time) -> bool {
+        self.by_hand.is_some_and(|until| now < until)
+    }
+
+    fn log_in(&mut self, name: String, until: Time) {
+        let old = self.users.iter().position(|user| user.name == name);
+        let old = old.map(|place| self.users.remove(place));
+        if self.users.len() == MAX_USERS {
+            self.users.remove(0);
+        }
+        let until = old.map_or(until, |old| old.until.max(until));
+        self.users.push(User { name, until });
+    }
+}
+
+/// What gives an address a right.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// Who gives it.
+    pub by: By,
+    /// Who logged in, if that is known and remembered.
+    pub user: Option<String>,
+    /// For how long.
+    pub span: Duration,
+    /// What the operator writes about it.
+    pub note: Option<String>,
+}
+
+/// What a login did to the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Granted {
-    /// The address was not in the set.
+    /// The address was not authorised before.
     New,
-    /// The address was in the set; its deadline has moved.
+    /// The address was authorised; its deadline has moved.
     Renewed,
+    /// Too many users have logged in from the address; it is not authorised.
+    Shared,
 }
 
 /// The expiring set.
@@ -62,31 +118,60 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// Authorises an address, or renews its right; the later deadline wins. Expired entries must
-    /// have been swept before.
+    /// Authorises an address, or renews its right; the later deadline wins. An address with more
+    /// than `most_users` is shared and loses its right, but not what the operator gave. Expired
+    /// entries must have been swept before.
     pub fn grant(
         &mut self,
         address: IpAddr,
-        by: By,
+        given: Given,
         now: Time,
-        span: Duration,
-        note: Option<String>,
+        most_users: Option<usize>,
     ) -> Granted {
-        let logins = u64::from(matches!(by, By::Login { .. }));
-        let Some(old) = self.remove(address) else {
-            self.insert(Grant { address, by, since: now, until: now + span, logins, note });
-            return Granted::New;
+        let Given { by, user, span, note } = given;
+        let end = now + span;
+        let old = self.remove(address);
+        let renewed = old.as_ref().is_some_and(|old| !old.shared);
+        let by_hand = (by == By::Hand).then_some(end);
+        let logins = u64::from(by != By::Hand);
+        let mut grant = match old {
+            Some(old) => Grant {
+                by,
+                since: if renewed { old.since } else { now },
+                until: old.until.max(end),
+                logins: old.logins + logins,
+                note: note.or(old.note),
+                by_hand: old.by_hand.filter(|until| now < *until).max(by_hand),
+                ..old
+            },
+            None => Grant {
+                address,
+                by,
+                since: now,
+                until: end,
+                logins,
+                note,
+                by_hand,
+                shared: false,
+                users: Vec::new(),
+            },
         };
-        let until = now + span;
-        let (by, until) = if until < old.until { (old.by, old.until) } else { (by, until) };
-        self.insert(Grant {
-            by,
-            until,
-            logins: old.logins + logins,
-            note: note.or(old.note),
-            ..old
-        });
-        Granted::Renewed
+        grant.users.retain(|user| now < user.until);
+        if let Some(name) = user {
+            grant.log_in(name, end);
+        }
+        let crowded = most_users.is_some_and(|most| grant.users.len() > most);
+        grant.shared = crowded && grant.by_hand.is_none();
+        if let (true, Some(until)) = (crowded, grant.by_hand) {
+            grant.until = until;
+        }
+        let shared = grant.shared;
+        self.insert(grant);
+        match (shared, renewed) {
+            (true, _) => Granted::Shared,
+            (false, true) => Granted::Renewed,
+            (false, false) => Granted::New,
+        }
     }
 
     /// Puts a grant in as it is, in place of any other for its address.
@@ -97,7 +182,7 @@ impl Grants {
 
     /// The right of an address at a moment.
     pub fn at(&self, address: IpAddr, now: Time) -> Option<&Grant> {
-        self.by_address.get(&address).filter(|grant| now < grant.until)
+        self.get(address).filter(|grant| now < grant.until && !grant.shared)
     }
 
     /// The entry of an address, ended or not.
@@ -139,7 +224,7 @@ impl Grants {
         self.by_deadline.first().map(|(until, _)| *until)
     }
 
-    /// How many addresses are held.
+    /// How many addresses are held, those included that are shared.
     pub fn len(&self) -> usize {
         self.by_address.len()
     }
@@ -149,8 +234,13 @@ impl Grants {
         self.by_address.is_empty()
     }
 
-    /// All grants, in no order.
+    /// All grants, in no order, those of shared addresses included.
     pub fn iter(&self) -> impl Iterator<Item = &Grant> {
         self.by_address.values()
+    }
+
+    /// Forgets who has logged in.
+    pub fn forget_users(&mut self) {
+        self.by_address.values_mut().for_each(|grant| grant.users.clear());
     }
 }

@@ -3,11 +3,12 @@
 //! Format   the first line names format and version. Then one record a line, fields separated by
 //!          tabs, a full stop as the last field, so that a torn line is never taken for a whole
 //!          one; of several records for one address the last counts:
-//!              grant ADDRESS SINCE UNTIL LOGINS DAEMON USER HOST NOTE .
+//!              grant ADDRESS SINCE UNTIL LOGINS DAEMON HOST NOTE BY_HAND SHARED [UNTIL USER]... .
 //!              gone ADDRESS .
 //!              block ADDRESS UNTIL .
 //!              unblock ADDRESS .
-//!          Moments are milliseconds since 1970; an empty DAEMON is the operator's hand.
+//!          Moments are milliseconds since 1970; an empty DAEMON is the operator's hand. BY_HAND is
+//!          the end of what the operator gave, or empty; SHARED is `shared`, or empty.
 //! Promise  a line that is not understood is counted and costs nothing else. Whatever the file
 //!          says, a right never lasts longer than one given now would.
 
@@ -15,12 +16,15 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use super::grants::{By, Grant};
+use super::grants::{By, Grant, MAX_USERS, User};
 use super::time::Time;
 use super::{Engine, MAX_BY_HAND, address};
 
 /// The first line of a state file.
 pub const HEADER: &str = "pop-before-smtp state 1";
+
+/// The field that marks a shared address.
+const SHARED: &str = "shared";
 
 /// What a state file gave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,10 +110,6 @@ impl Engine {
 
     fn take_over(&mut self, now: Time, mut grant: Grant, restored: &mut Restored) {
         let address = grant.address;
-        let longest = match grant.by {
-            By::Login { .. } => self.rules.grace,
-            By::Hand => MAX_BY_HAND.min(grant.until.since(grant.since)),
-        };
         if grant.until <= now {
             restored.expired += 1;
             return;
@@ -118,34 +118,48 @@ impl Engine {
             restored.refused += 1;
             return;
         }
-        if grant.until > now + longest {
-            grant.until = now + longest;
+        // What was given for an hour never lasts for longer than that from now on.
+        let last = now + self.rules.grace;
+        let given = grant.by_hand.map(|until| now + MAX_BY_HAND.min(until.since(grant.since)));
+        grant.by_hand = grant.by_hand.min(given).filter(|until| now < *until);
+        let latest = grant.by_hand.map_or(last, |until| until.max(last));
+        if grant.until > latest {
+            grant.until = latest;
             restored.shortened += 1;
         }
+        grant.users.retain(|user| now < user.until && self.rules.remember_users);
+        grant.users.iter_mut().for_each(|user| user.until = user.until.min(last));
+        grant.shared &= self.rules.max_users.is_some();
         grant.since = grant.since.min(now);
-        restored.grants += 1;
+        restored.grants += usize::from(!grant.shared);
         self.grants.put(grant);
         self.membership_changed(address);
     }
 }
 
 fn write_grant(text: &mut String, grant: &Grant) {
-    let (daemon, user, host) = match &grant.by {
-        By::Login { daemon, user, host } => (&**daemon, user.as_deref(), host.as_deref()),
-        By::Hand => ("", None, None),
+    let (daemon, host) = match &grant.by {
+        By::Login { daemon, host } => (&**daemon, host.as_deref()),
+        By::Hand => ("", None),
     };
     let field = |text: Option<&str>| text.unwrap_or_default().replace(char::is_control, "?");
-    let _ = writeln!(
+    // Writing to a String cannot fail.
+    let _ = write!(
         text,
-        "grant\t{}\t{}\t{}\t{}\t{daemon}\t{}\t{}\t{}\t.",
+        "grant\t{}\t{}\t{}\t{}\t{daemon}\t{}\t{}\t{}\t{}",
         grant.address,
         grant.since.as_millis(),
         grant.until.as_millis(),
         grant.logins,
-        field(user),
         field(host),
         field(grant.note.as_deref()),
+        grant.by_hand.map_or_else(String::new, |until| until.as_millis().to_string()),
+        if grant.shared { SHARED } else { "" },
     );
+    for user in &grant.users {
+        let _ = write!(text, "\t{}\t{}", user.until.as_millis(), field(Some(&user.name)));
+    }
+    text.push_str("\t.\n");
 }
 
 fn write_block(text: &mut String, address: IpAddr, until: Time) {
@@ -164,11 +178,30 @@ fn read(line: &str) -> Option<Record> {
     let time = |text: &str| text.parse().ok().map(Time::from_millis);
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     match fields[..] {
-        ["grant", address, since, until, logins, daemon, user, host, note, "."] => {
+        [
+            "grant",
+            address,
+            since,
+            until,
+            logins,
+            daemon,
+            host,
+            note,
+            hand,
+            shared,
+            ref users @ ..,
+            ".",
+        ] => {
             let by = match daemon {
                 "" => By::Hand,
-                name => By::Login { daemon: name.into(), user: some(user), host: some(host) },
+                name => By::Login { daemon: name.into(), host: some(host) },
             };
+            let by_hand = if hand.is_empty() { None } else { Some(time(hand)?) };
+            let user = |pair: &[&str]| match *pair {
+                [until, name] => Some(User { name: name.to_owned(), until: time(until)? }),
+                _ => None,
+            };
+            let users: Option<Vec<User>> = users.chunks(2).map(user).collect();
             Some(Record::Grant(Grant {
                 address: address::read(address).ok()?,
                 by,
@@ -176,6 +209,9 @@ fn read(line: &str) -> Option<Record> {
                 until: time(until)?,
                 logins: logins.parse().ok()?,
                 note: some(note),
+                by_hand,
+                shared: shared == SHARED,
+                users: users.filter(|users| users.len() <= MAX_USERS)?,
             }))
         }
         ["gone", address, "."] => Some(Record::Gone(address::read(address).ok()?)),
