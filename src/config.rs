@@ -30,6 +30,8 @@ pub const DEFAULT_DAEMONS_DIR: &str = "/etc/pop-before-smtp/daemons";
 
 /// Longest grace: a login of last week proves nothing about who has the address today.
 const MAX_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A session whose log-out is never seen ends after a day.
+const DEFAULT_CEILING: Duration = Duration::from_secs(24 * 3600);
 /// Most addresses that can be held: as many as a map was measured with.
 const MAX_CLIENTS: usize = 10_000_000;
 
@@ -80,6 +82,8 @@ pub struct Config {
     pub sending: Sending,
     /// How long a login authorises.
     pub grace: Duration,
+    /// If a client who stays connected stays authorised: for how long at most.
+    pub session_ceiling: Option<Duration>,
     /// Most addresses held.
     pub max_clients: usize,
     /// What is matched and what excluded.
@@ -165,6 +169,17 @@ impl Config {
         if grace > MAX_GRACE {
             fault("grace: longer than 7 days".into(), "30m is usual");
         }
+        let extend = layer.extend_while_connected.unwrap_or(false);
+        if layer.session_ceiling.is_some() && !extend {
+            fault(
+                "session-ceiling: sessions do not matter".into(),
+                "add --extend-while-connected, or leave session-ceiling out",
+            );
+        }
+        let ceiling = layer.session_ceiling.map_or(DEFAULT_CEILING, |span| span.0);
+        if ceiling > MAX_GRACE {
+            fault("session-ceiling: longer than 7 days".into(), "24h is the default");
+        }
         let max_clients = layer.max_clients.unwrap_or(65_536);
         if !(1..=MAX_CLIENTS).contains(&max_clients) {
             fault(
@@ -208,6 +223,7 @@ impl Config {
             lookups,
             sending,
             grace,
+            session_ceiling: extend.then_some(ceiling),
             max_clients,
             matching,
             state: (!dry_run).then(|| layer.state.clone().unwrap_or_else(|| DEFAULT_STATE.into())),

@@ -294,7 +294,7 @@ async fn reload(
     }
     // First, or else the old ones might be looked up once more and come back after the reload.
     *exclusions.lock().unwrap_or_else(|p| p.into_inner()) = learned;
-    shared.with(|engine, _| engine.reload(rules));
+    shared.with(|engine, now| engine.reload(now, rules));
     Ok(())
 }
 

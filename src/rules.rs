@@ -228,6 +228,7 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
                 remember_users: config.sending.remember_users,
                 max_users: config.sending.max_users,
                 senders,
+                session_ceiling: config.session_ceiling,
                 publish_interval: config.map_interval,
                 // Without a map there is nothing to keep an address out of.
                 publish_inexact: config.map_inexact_ipv6 || config.map.is_none(),

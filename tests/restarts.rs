@@ -302,7 +302,7 @@ fn history(seed: u64, steps: usize) {
                 most = 1 + dice.roll(10) as usize;
                 excluded = if dice.roll(2) == 0 { client } else { nobody };
                 engine.tick(at);
-                engine.reload(rules(grace, most, excluded));
+                engine.reload(at, rules(grace, most, excluded));
                 if model.rights.get(&excluded).is_some_and(|right| now < right.until()) {
                     model.rights.remove(&excluded);
                 }

@@ -251,7 +251,7 @@ fn users_are_forgotten_if_they_are_not_to_be_remembered() {
     let private = || Rules { remember_users: false, senders: Senders::default(), ..rules() };
     let restarted = story.restarted(1, private());
     assert!(restarted.is_admitted(1) && restarted.users(1).is_empty());
-    story.0.reload(private());
+    story.0.reload(at(1), private());
     story.login(2, BOB);
     assert!(story.is_admitted(2) && story.users(2).is_empty());
     let written = story.0.journal() + &story.0.state(at(2));

@@ -46,7 +46,7 @@ pub struct Layer {
     #[arg(long, value_name = "DURATION")]
     pub map_interval: Option<Span>,
     /// Publish IPv6 addresses even where their key would admit other hosts too
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     pub map_inexact_ipv6: Option<bool>,
     /// Answer Postfix's socketmap lookups here: unix:/PATH or inet:HOST:PORT
     #[arg(long, value_name = "ADDR")]
@@ -80,10 +80,10 @@ pub struct Layer {
     #[arg(long, value_name = "TEXT")]
     pub sender_reject_text: Option<String>,
     /// Let users send as the null sender <> too
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     pub allow_null_sender: Option<bool>,
     /// Remember who has logged in [default: true]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     pub remember_users: Option<bool>,
     /// Do not authorise an address from which more different users than this have logged in
     #[arg(long, value_name = "N")]
@@ -94,6 +94,13 @@ pub struct Layer {
     /// How long a login authorises [default: 30m]
     #[arg(long, value_name = "DURATION")]
     pub grace: Option<Span>,
+    /// Whoever stays connected stays authorised; the grace counts from the log-out
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
+    pub extend_while_connected: Option<bool>,
+    /// With extend-while-connected: a log-out that is never seen counts after so long
+    /// [default: 24h]
+    #[arg(long, value_name = "DURATION")]
+    pub session_ceiling: Option<Span>,
     /// Most addresses held; the one that would end first makes room [default: 65536]
     #[arg(long, value_name = "N")]
     pub max_clients: Option<usize>,
@@ -163,6 +170,8 @@ impl Layer {
             max_users_per_address: self.max_users_per_address.or(under.max_users_per_address),
             postfix_config: self.postfix_config.or(under.postfix_config),
             grace: self.grace.or(under.grace),
+            extend_while_connected: self.extend_while_connected.or(under.extend_while_connected),
+            session_ceiling: self.session_ceiling.or(under.session_ceiling),
             max_clients: self.max_clients.or(under.max_clients),
             daemon: self.daemon.or(under.daemon),
             daemons_dir: self.daemons_dir.or(under.daemons_dir),

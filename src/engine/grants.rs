@@ -197,6 +197,51 @@ impl Grants {
         }
     }
 
+    /// A session of an address is over: what its logins have given ends at `until`, and the right
+    /// of the user at his own moment. Whether the address was in the set.
+    pub fn log_out(
+        &mut self,
+        address: IpAddr,
+        until: Option<Time>,
+        user: Option<(String, Time)>,
+        most_users: Option<usize>,
+    ) -> bool {
+        let Some(mut grant) = self.remove(address) else { return false };
+        grant.by_login = until;
+        if let Some((name, until)) = user {
+            let same = grant.users.iter_mut().filter(|user| user.name == name);
+            same.for_each(|user| user.until = until);
+        }
+        grant.settle(most_users);
+        self.insert(grant);
+        true
+    }
+
+    /// The sessions of an address no longer count: nothing that its logins have given ends after
+    /// `latest`.
+    pub fn end_sessions(&mut self, address: IpAddr, latest: Time) {
+        let Some(mut grant) = self.remove(address) else { return };
+        grant.by_login = grant.by_login.map(|until| until.min(latest));
+        grant.users.iter_mut().for_each(|user| user.until = user.until.min(latest));
+        grant.settle(None);
+        self.insert(grant);
+    }
+
+    /// Applies a new limit of users that may share an address. Those for which this changes
+    /// something, as they were.
+    pub fn settle_all(&mut self, most_users: Option<usize>) -> Vec<Grant> {
+        let settled = |grant: &Grant| {
+            let mut grant = grant.clone();
+            grant.settle(most_users);
+            grant
+        };
+        let changed = |old: &Grant| Some((old.clone(), settled(old))).filter(|(a, b)| a != b);
+        let changed: Vec<_> = self.iter().filter_map(changed).collect();
+        let (before, after): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
+        after.into_iter().for_each(|grant| self.put(grant));
+        before
+    }
+
     /// Puts a grant in as it is, in place of any other for its address.
     pub fn put(&mut self, grant: Grant) {
         self.remove(grant.address);

@@ -39,6 +39,7 @@ use exclude::Exclude;
 use grants::{By, Given, Grant, Granted, Grants};
 use map::{Edition, Level};
 use senders::Senders;
+use sessions::Sessions;
 use stats::Stats;
 use streams::Streams;
 use time::Time;
@@ -64,6 +65,8 @@ pub struct Rules {
     pub max_users: Option<usize>,
     /// Who may send as what.
     pub senders: Senders,
+    /// If a client who stays connected stays authorised: for how long at most.
+    pub session_ceiling: Option<Duration>,
     /// Least time between two publications of the map.
     pub publish_interval: Duration,
     /// Whether the map gets IPv6 addresses whose key would admit other hosts too.
@@ -81,6 +84,7 @@ impl Default for Rules {
             remember_users: true,
             max_users: None,
             senders: Senders::default(),
+            session_ceiling: None,
             publish_interval: Duration::from_secs(1),
             publish_inexact: false,
         }
@@ -132,6 +136,7 @@ impl WhyGone {
 pub struct Engine {
     rules: Rules,
     streams: Streams,
+    sessions: Sessions,
     grants: Grants,
     blocked: HashMap<IpAddr, Time>,
     level: Level,
@@ -147,6 +152,7 @@ impl Engine {
         Self {
             rules,
             streams: Streams::default(),
+            sessions: Sessions::default(),
             grants: Grants::default(),
             blocked: HashMap::new(),
             level: Level::unknown(),
@@ -188,6 +194,7 @@ impl Engine {
     }
 
     fn left(&mut self, grant: Grant, why: WhyGone) {
+        self.sessions.forget(grant.address);
         // That its time is up is in the record of the grant itself.
         if why != WhyGone::Expired {
             self.dirty.insert(grant.address);
@@ -323,12 +330,26 @@ impl Engine {
         &self.level
     }
 
-    /// Replaces the rules and keeps the set, but for addresses that are excluded now.
-    pub fn reload(&mut self, rules: Rules) {
+    /// Replaces the rules and keeps the set, but for addresses that are excluded now or that more
+    /// users share than may. If sessions no longer count, those that are open end now.
+    pub fn reload(&mut self, now: Time, rules: Rules) {
+        self.sweep(now);
         let inexact_changed = self.rules.publish_inexact != rules.publish_inexact;
         self.rules = rules;
         if !self.rules.remember_users {
             self.grants.forget_users();
+        }
+        if self.rules.session_ceiling.is_none() {
+            for address in std::mem::take(&mut self.sessions).addresses() {
+                self.grants.end_sessions(address, now + self.rules.grace);
+                self.dirty.insert(address);
+            }
+        }
+        for before in self.grants.settle_all(self.rules.max_users) {
+            self.dirty.insert(before.address);
+            if self.grants.get(before.address).is_some_and(|grant| grant.shared) {
+                self.left(before, WhyGone::Shared);
+            }
         }
         self.drop_excluded();
         self.shrink();

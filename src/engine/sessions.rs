@@ -112,6 +112,11 @@ impl Sessions {
         }
     }
 
+    /// The addresses that have open sessions.
+    pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        self.by_address.into_keys()
+    }
+
     fn take(&mut self, key: Key) -> Option<Session> {
         let session = self.open.remove(&key)?;
         if let Some(keys) = self.by_address.get_mut(&session.address) {

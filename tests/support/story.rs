@@ -201,7 +201,7 @@ impl Story {
 
     /// The configuration is read again.
     pub fn reload(mut self, rules: Rules) -> Self {
-        self.engine.reload(rules);
+        self.engine.reload(self.now, rules);
         self
     }
 

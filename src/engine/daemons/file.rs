@@ -90,6 +90,8 @@ pub struct Daemon {
     pub origin: Option<String>,
     /// A message of this many bytes or more is a piece of a line that was cut.
     pub cut_length: Option<usize>,
+    /// A process serves one client and ends with him, so that its PID pairs login and log-out.
+    pub pid_per_session: bool,
     /// Lines that must give what is said of them.
     pub examples: Vec<Example>,
     /// The text of the description.
@@ -194,6 +196,8 @@ struct Written {
     severities: Vec<String>,
     max_length: Option<usize>,
     cut_length: Option<usize>,
+    #[serde(default)]
+    pid_per_session: bool,
     #[serde(default)]
     login: Vec<WrittenPattern>,
     #[serde(default)]
@@ -318,6 +322,7 @@ impl Reader<'_> {
             programs: written.programs,
             origin: file.origin.clone(),
             cut_length: written.cut_length,
+            pid_per_session: written.pid_per_session,
             examples: written.example.into_iter().filter_map(|e| self.example(e)).collect(),
             text: file.text.clone(),
             login,
