@@ -16,7 +16,6 @@ use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::layer::{Layer, LogLevel};
-use crate::config::lookups::Role;
 use crate::config::values::{ExcludeWhat, Span};
 use crate::config::{Config, DEFAULT_CONTROL, Matching};
 use crate::control::{Answer, Request};
@@ -259,9 +258,7 @@ fn log_to_stderr(level: LogLevel) {
 fn check(args: CheckArgs) -> Outcome {
     let found = runtime()?.block_on(async {
         let layer = args.run.layer().map_err(one)?;
-        // Whether systemd will pass a receiving socket is not known here.
-        let config = Config::of(&layer, &[Role::Frames])?;
-        daemon::examine(&config).await
+        daemon::examine(&layer).await
     });
     let faults = match found {
         Ok(remarks) => {
@@ -291,11 +288,7 @@ fn test(args: TestArgs) -> Outcome {
     };
     let layer = upper.over(Layer::below_command_line(file.as_deref()).map_err(one)?);
     let matching = Matching::of(&layer);
-    let table = rules::table(&matching)?;
-    let exclude = runtime()?.block_on(rules::Exclusions::learn(&matching)).map_err(one)?.now();
-    let exclude = exclude.map_err(|error| {
-        one(Failure::io(format!("cannot learn this host's addresses: {error}")))
-    })?;
+    let (table, exclude, _) = runtime()?.block_on(rules::learn(&matching))?;
     let config = Rules { table, exclude, ..Rules::default() };
     let input: Box<dyn BufRead> = match args.file.as_deref().filter(|p| *p != Path::new("-")) {
         Some(path) => Box::new(BufReader::new(File::open(path).map_err(|error| {

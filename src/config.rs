@@ -201,7 +201,7 @@ impl Config {
             listen_mode: layer.listen_mode.unwrap_or(Mode(0o660)),
             listen_group: layer.listen_group.clone(),
             allow_from: layer.allow_from.clone().unwrap_or_else(loopback),
-            map: layer.map.clone().filter(|_| !dry_run),
+            map: layer.map.clone(),
             map_value: value,
             map_interval: layer.map_interval.map_or(Duration::from_secs(1), |span| span.0),
             map_inexact_ipv6: layer.map_inexact_ipv6.unwrap_or(false),

@@ -16,14 +16,16 @@ use tracing::{error, info, warn};
 use crate::config::layer::Layer;
 use crate::config::lookups::Role;
 use crate::config::values::Mode;
-use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE};
+use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Matching};
 use crate::engine::Engine;
 use crate::error::Failure;
 use crate::lookup::Service;
 use crate::postfix::Postfix;
+use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::postfix::postmap::MapTarget;
 use crate::publisher::{self, Outlet, Publisher};
-use crate::receiver::{Receiver, bind};
+use crate::receiver::Receiver;
+use crate::receiver::bind::{self, Bound};
 use crate::rules::{self, Exclusions};
 use crate::shared::Shared;
 use crate::state_file::StateFile;
@@ -55,30 +57,14 @@ pub async fn run(
     }
     let outlet = outlet(&config).await.map_err(one)?;
     make_default_directories(&config);
-    let (listener, control_file) = open_control(&config).map_err(one)?;
-    let mut bound = bind::all(&config, &mut passed).map_err(one)?;
-    bound.files.push(control_file);
-    let services = match asked(&config, &mut passed) {
-        Ok(lookups) => {
-            bound.files.extend(lookups.files);
-            lookups.services
-        }
-        Err(failure) => {
-            bound.files.iter().for_each(SocketFile::remove);
-            return Err(one(failure));
-        }
-    };
-    let alive = start(&config, rules, outlet, bound.receivers, services).map_err(one);
-    let mut daemon = match alive {
-        Ok(daemon) => daemon,
-        Err(failures) => {
-            bound.files.iter().for_each(SocketFile::remove);
-            return Err(failures);
-        }
-    };
+    // The files of the sockets go with these names, however this function ends.
+    let (listener, _control_file) = open_control(&config).map_err(one)?;
+    let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
+    let lookup::Bound { services, files: _lookup_files } =
+        asked(&config, &mut passed).map_err(one)?;
+    let mut daemon = start(&config, rules, outlet, receivers, services).map_err(one)?;
     let outcome = daemon.serve(listener, exclusions, passed.roles(), signals, layers).await;
     daemon.leave().await;
-    bound.files.iter().for_each(SocketFile::remove);
     outcome
 }
 
@@ -87,35 +73,55 @@ fn one(failure: Failure) -> Vec<Failure> {
 }
 
 /// Examines what `run` would refuse at the start, without starting anything. What should be known
-/// but keeps nothing from running is returned.
+/// but keeps nothing from running is returned. Sockets and the state file are not touched.
 ///
 /// # Errors
 /// Every fault.
-pub async fn examine(config: &Config) -> Result<Vec<String>, Vec<Failure>> {
-    let rules = rules::build(config).await;
-    let outlet = outlet(config).await;
-    match (rules, outlet) {
-        (Ok((_, exclusions)), Ok(_)) => Ok(exclusions.remarks),
-        (rules, outlet) => {
-            let mut faults = rules.err().unwrap_or_default();
-            faults.extend(outlet.err());
+pub async fn examine(layer: &Layer) -> Result<Vec<String>, Vec<Failure>> {
+    // Whether systemd will pass a receiving socket is not known here.
+    let config = Config::of(layer, &[Role::Frames]);
+    let matching = Matching::of(layer);
+    let learned = match &config {
+        Ok(config) => rules::build(config).await.map(|(_, exclusions)| exclusions),
+        Err(_) => rules::learn(&matching).await.map(|(_, _, exclusions)| exclusions),
+    };
+    // The value has been checked with the rest of the configuration.
+    let target = match layer.map.as_ref().filter(|_| layer.dry_run != Some(true)) {
+        Some(map) => map_target(map, MapValue::default(), &matching).await.map(drop),
+        None => Ok(()),
+    };
+    match (config, learned, target) {
+        (Ok(_), Ok(exclusions), Ok(())) => Ok(exclusions.remarks),
+        (config, learned, target) => {
+            let mut faults = config.err().unwrap_or_default();
+            faults.extend(learned.err().unwrap_or_default());
+            faults.extend(target.err());
             Err(faults)
         }
     }
 }
 
 async fn outlet(config: &Config) -> Result<Outlet, Failure> {
-    let Some(map) = &config.map else { return Ok(Outlet::Said(None)) };
-    if config.dry_run {
-        let command = format!("postmap -r {map}.new");
-        return Ok(Outlet::Said(Some(command)));
+    match &config.map {
+        None => Ok(Outlet::Said(None)),
+        Some(map) if config.dry_run => Ok(Outlet::Said(Some(format!("postmap -r {map}.new")))),
+        Some(map) => {
+            let target = map_target(map, config.map_value.clone(), &config.matching).await?;
+            if let Some(remark) = target.remark() {
+                warn!("{remark}");
+            }
+            Ok(Outlet::Map(target))
+        }
     }
-    let postfix = Postfix::locate(config.matching.postfix_config.clone())?;
-    let target = MapTarget::prepare(postfix, map, config.map_value.clone()).await?;
-    if let Some(remark) = target.remark() {
-        warn!("{remark}");
-    }
-    Ok(Outlet::Map(target))
+}
+
+async fn map_target(
+    map: &MapSpec,
+    value: MapValue,
+    matching: &Matching,
+) -> Result<MapTarget, Failure> {
+    let postfix = Postfix::locate(matching.postfix_config.clone())?;
+    MapTarget::prepare(postfix, map, value).await
 }
 
 /// The directories of the default paths are ours to make; others are the administrator's.
@@ -148,16 +154,8 @@ fn open_control(config: &Config) -> Result<(UnixListener, SocketFile), Failure> 
     let listener = listen().map_err(|error| {
         Failure::io(format!("cannot listen on `{}`: {error}", config.control.display()))
     });
-    let opened = listener.and_then(|listener| {
-        file.give_to(CONTROL_MODE, config.control_group.as_deref()).map(|()| listener)
-    });
-    match opened {
-        Ok(listener) => Ok((listener, file)),
-        Err(failure) => {
-            file.remove();
-            Err(failure)
-        }
-    }
+    file.give_to(CONTROL_MODE, config.control_group.as_deref())?;
+    Ok((listener?, file))
 }
 
 /// The parts that live together.
@@ -223,7 +221,11 @@ impl Daemon {
         let mut helpers = JoinSet::new();
         helpers.spawn(lookup::serve(Arc::clone(&self.services), Arc::clone(&self.shared)));
         helpers.spawn(publisher::keep(Arc::clone(&self.shared), self.publisher.state.clone()));
-        if !self.publisher.first().await {
+        let published = tokio::select! {
+            published = self.publisher.first() => published,
+            () = stop(&mut signals.term, &mut signals.int) => return Ok(()),
+        };
+        if !published {
             return Err(one(Failure::io("the first map could not be published; the log says why")
                 .hint("`pop-before-smtp check` and `postmap` by hand show more")));
         }
@@ -253,11 +255,8 @@ impl Daemon {
                     Event::Stop => return Ok(()),
                     Event::Reload => {
                         systemd::reloading();
-                        match reload(&shared, passed, &layers).await {
-                            Ok(learned) => {
-                                *exclusions.lock().unwrap_or_else(|p| p.into_inner()) = learned;
-                                info!("configuration reloaded");
-                            }
+                        match reload(&shared, &exclusions, passed, &layers).await {
+                            Ok(()) => info!("configuration reloaded"),
                             Err(failures) => {
                                 for failure in failures {
                                     error!("not reloaded, the old configuration stays: {failure}");
@@ -283,17 +282,20 @@ impl Daemon {
 
 async fn reload(
     shared: &Shared,
+    exclusions: &std::sync::Mutex<Exclusions>,
     passed: &[Role],
     layers: &impl Fn() -> Result<Layer, Failure>,
-) -> Result<Exclusions, Vec<Failure>> {
+) -> Result<(), Vec<Failure>> {
     let layer = layers().map_err(one)?;
     let config = Config::of(&layer, passed)?;
-    let (rules, exclusions) = rules::build(&config).await?;
-    for remark in &exclusions.remarks {
+    let (rules, learned) = rules::build(&config).await?;
+    for remark in &learned.remarks {
         warn!("{remark}");
     }
+    // First, or else the old ones might be looked up once more and come back after the reload.
+    *exclusions.lock().unwrap_or_else(|p| p.into_inner()) = learned;
     shared.with(|engine, _| engine.reload(rules));
-    Ok(exclusions)
+    Ok(())
 }
 
 async fn watchdog() {
@@ -349,21 +351,27 @@ impl Signals {
 
     async fn next(&mut self) -> Event {
         tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-            _ = self.hup.recv() => return Event::Reload,
+            () = stop(&mut self.term, &mut self.int) => Event::Stop,
+            _ = self.hup.recv() => Event::Reload,
         }
-        info!("stopping; a second signal ends at once");
-        tokio::spawn(end_at_next_signal());
-        Event::Stop
     }
 }
 
-async fn end_at_next_signal() {
-    let Ok(mut signals) = Signals::new() else { return };
+/// Waits for a signal that asks for the end, and lets the one after it end at once.
+async fn stop(term: &mut Signal, int: &mut Signal) {
+    either(term, int).await;
+    info!("stopping; a second signal ends at once");
+    tokio::spawn(async {
+        if let Ok(Signals { mut term, mut int, .. }) = Signals::new() {
+            either(&mut term, &mut int).await;
+            std::process::exit(1);
+        }
+    });
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
     tokio::select! {
-        _ = signals.term.recv() => {}
-        _ = signals.int.recv() => {}
+        _ = one.recv() => {}
+        _ = other.recv() => {}
     }
-    std::process::exit(1);
 }

@@ -172,13 +172,7 @@ pub fn bind(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
                 inet(*address).map(Listener::Inet).map_err(|e| cannot_listen(serve, &e))
             }
         };
-        match listener {
-            Ok(listener) => bound.add(format!("{name} {serve}"), protocol, listener),
-            Err(failure) => {
-                bound.files.iter().for_each(SocketFile::remove);
-                return Err(failure);
-            }
-        }
+        bound.add(format!("{name} {serve}"), protocol, listener?);
     }
     Ok(bound)
 }

@@ -216,16 +216,9 @@ fn sender_table(path: &Path) -> Result<senders::Table, Failure> {
 /// # Errors
 /// Everything that is wrong.
 pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>> {
-    let table = table(&config.matching);
-    let exclusions = match Exclusions::learn(&config.matching).await {
-        Ok(learned) => match learned.now() {
-            Ok(exclude) => Ok((learned, exclude)),
-            Err(error) => Err(Failure::io(format!("cannot learn this host's addresses: {error}"))),
-        },
-        Err(failure) => Err(failure),
-    };
-    match (table, exclusions, senders(config).await) {
-        (Ok(table), Ok((mut exclusions, exclude)), Ok(senders)) => {
+    let learned = learn(&config.matching).await;
+    match (learned, senders(config).await) {
+        (Ok((table, exclude, mut exclusions)), Ok(senders)) => {
             exclusions.remarks.extend(config.remarks());
             let rules = Rules {
                 table,
@@ -236,14 +229,37 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
                 max_users: config.sending.max_users,
                 senders,
                 publish_interval: config.map_interval,
-                publish_inexact: config.map_inexact_ipv6,
+                // Without a map there is nothing to keep an address out of.
+                publish_inexact: config.map_inexact_ipv6 || config.map.is_none(),
             };
             Ok((rules, exclusions))
         }
-        (table, exclusions, senders) => {
+        (learned, senders) => {
+            let mut faults = learned.err().unwrap_or_default();
+            faults.extend(senders.err());
+            Err(faults)
+        }
+    }
+}
+
+/// What is matched, and what excluded now.
+///
+/// # Errors
+/// Everything that is wrong.
+pub async fn learn(matching: &Matching) -> Result<(Table, Exclude, Exclusions), Vec<Failure>> {
+    let table = table(matching);
+    let exclusions = match Exclusions::learn(matching).await {
+        Ok(learned) => match learned.now() {
+            Ok(exclude) => Ok((exclude, learned)),
+            Err(error) => Err(Failure::io(format!("cannot learn this host's addresses: {error}"))),
+        },
+        Err(failure) => Err(failure),
+    };
+    match (table, exclusions) {
+        (Ok(table), Ok((exclude, exclusions))) => Ok((table, exclude, exclusions)),
+        (table, exclusions) => {
             let mut faults = table.err().unwrap_or_default();
             faults.extend(exclusions.err());
-            faults.extend(senders.err());
             Err(faults)
         }
     }

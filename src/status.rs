@@ -107,6 +107,8 @@ pub struct DaemonStatus {
     pub unmatched: u64,
     /// When its last login was heard, RFC 3339.
     pub last_login: Option<String>,
+    /// Its logins have stopped although it goes on to log: its wording may have changed.
+    pub stopped: bool,
 }
 
 /// The map.
@@ -150,7 +152,8 @@ impl Describe {
             let daemons = stats.daemons.iter().map(|(name, daemon)| {
                 let last_login = daemon.last_login.map(rfc3339);
                 let (logins, unmatched) = (daemon.logins, daemon.unmatched);
-                (name.to_string(), DaemonStatus { logins, unmatched, last_login })
+                let stopped = daemon.has_stopped(now);
+                (name.to_string(), DaemonStatus { logins, unmatched, last_login, stopped })
             });
             let level = engine.level();
             Status {

@@ -7,7 +7,13 @@ use serde_json::json;
 use crate::control::Entry;
 use crate::engine::daemons::Daemon;
 use crate::error::Failure;
+use crate::publisher::STOPPED;
 use crate::status::Status;
+
+/// Sample logins shown for each mail daemon; `daemons NAME` shows all.
+const SAMPLES: usize = 3;
+/// Samples are cut here: some show what happens to a line that is far too long.
+const SAMPLE_WIDTH: usize = 160;
 
 fn json_line(value: &impl serde::Serialize, mut output: impl Write) -> io::Result<()> {
     serde_json::to_writer(&mut output, value)?;
@@ -85,13 +91,17 @@ pub fn daemons(daemons: &[Daemon], as_json: bool, mut output: impl Write) -> io:
         if let Some(note) = &daemon.note {
             writeln!(output, "    {}", note.trim().replace('\n', "\n    "))?;
         }
-        for example in daemon.examples.iter().filter(|example| example.is_login()) {
-            for line in &example.lines {
-                writeln!(output, "    | {}", line.escape_debug())?;
-            }
+        for line in samples(daemon).take(SAMPLES).flatten() {
+            let cut: String = line.chars().filter(|c| !c.is_control()).take(SAMPLE_WIDTH).collect();
+            writeln!(output, "    | {cut}")?;
         }
     }
     Ok(())
+}
+
+/// The lines of each example that shows a login.
+fn samples(daemon: &Daemon) -> impl Iterator<Item = &Vec<String>> {
+    daemon.examples.iter().filter(|example| example.is_login()).map(|example| &example.lines)
 }
 
 /// `daemons NAME`.
@@ -104,7 +114,6 @@ pub fn daemon(daemon: &Daemon, as_json: bool, mut output: impl Write) -> io::Res
 }
 
 fn daemon_json(daemon: &Daemon) -> serde_json::Value {
-    let samples = daemon.examples.iter().filter(|example| example.is_login());
     json!({
         "name": &*daemon.name,
         "title": daemon.title,
@@ -113,7 +122,7 @@ fn daemon_json(daemon: &Daemon) -> serde_json::Value {
         "programs": daemon.programs,
         "note": daemon.note,
         "file": daemon.origin,
-        "samples": samples.map(|example| &example.lines).collect::<Vec<_>>(),
+        "samples": samples(daemon).collect::<Vec<_>>(),
     })
 }
 
@@ -171,6 +180,9 @@ pub fn status(status: &Status, as_json: bool, mut output: impl Write) -> io::Res
             output,
             "daemon      {name}: {logins} logins, last {last}; {unmatched} messages unmatched"
         )?;
+        if daemon.stopped {
+            writeln!(output, "            NO LOGIN FOR LONG although it logs: {STOPPED}")?;
+        }
     }
     let map = &status.map;
     if let Some(name) = &map.table {

@@ -41,23 +41,34 @@ pub struct User {
     pub until: Time,
 }
 
+/// A right that the operator has given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hand {
+    /// When it was given.
+    pub given: Time,
+    /// It ends at this moment.
+    pub until: Time,
+}
+
 /// One address and the right it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The client, canonical.
     pub address: IpAddr,
-    /// Who authorised it last.
+    /// Who has set the deadline: a restart must not measure an operator's by a login's.
     pub by: By,
     /// The first login of this unbroken time.
     pub since: Time,
-    /// The right ends at this moment.
+    /// The right ends at this moment: the later one of those that were given.
     pub until: Time,
     /// How many logins there were since then.
     pub logins: u64,
     /// What the operator wrote about it.
     pub note: Option<String>,
-    /// The right that the operator gave ends at this moment; it is bound to no user.
-    pub by_hand: Option<Time>,
+    /// What the logins have given ends at this moment.
+    pub by_login: Option<Time>,
+    /// What the operator has given; it is bound to no user.
+    pub by_hand: Option<Hand>,
     /// More users have logged in than one address may have: it is remembered, not authorised.
     pub shared: bool,
     /// Who has logged in, the latest last; some may have ended.
@@ -72,7 +83,32 @@ impl Grant {
 
     /// Whether the operator's own right lasts at a moment.
     pub fn is_by_hand(&self, now: Time) -> bool {
-        self.by_hand.is_some_and(|until| now < until)
+        self.by_hand.is_some_and(|hand| now < hand.until)
+    }
+
+    fn none(address: IpAddr, since: Time) -> Self {
+        Self {
+            address,
+            by: By::Hand,
+            since,
+            until: since,
+            logins: 0,
+            note: None,
+            by_login: None,
+            by_hand: None,
+            shared: false,
+            users: Vec::new(),
+        }
+    }
+
+    /// Finds out when the right ends, and whether too many users share the address. What the
+    /// operator has given stays then, what logins have given does not.
+    pub fn settle(&mut self, most_users: Option<usize>) {
+        let crowded = most_users.is_some_and(|most| self.users.len() > most);
+        let hand = self.by_hand.map(|hand| hand.until);
+        self.shared = crowded && hand.is_none();
+        let login = self.by_login.filter(|_| !crowded || self.shared);
+        self.until = login.max(hand).unwrap_or(self.since);
     }
 
     fn log_in(&mut self, name: String, until: Time) {
@@ -132,39 +168,26 @@ impl Grants {
         let end = now + span;
         let old = self.remove(address);
         let renewed = old.as_ref().is_some_and(|old| !old.shared);
-        let by_hand = (by == By::Hand).then_some(end);
-        let logins = u64::from(by != By::Hand);
-        let mut grant = match old {
-            Some(old) => Grant {
-                by,
-                since: if renewed { old.since } else { now },
-                until: old.until.max(end),
-                logins: old.logins + logins,
-                note: note.or(old.note),
-                by_hand: old.by_hand.filter(|until| now < *until).max(by_hand),
-                ..old
-            },
-            None => Grant {
-                address,
-                by,
-                since: now,
-                until: end,
-                logins,
-                note,
-                by_hand,
-                shared: false,
-                users: Vec::new(),
-            },
-        };
+        let mut grant = old.unwrap_or_else(|| Grant::none(address, now));
+        if !renewed {
+            grant.since = now;
+        }
+        grant.by_login = grant.by_login.filter(|until| now < *until);
+        grant.by_hand = grant.by_hand.filter(|hand| now < hand.until);
+        if by == By::Hand {
+            let hand = Hand { given: now, until: end };
+            grant.by_hand = grant.by_hand.filter(|old| end < old.until).or(Some(hand));
+        } else {
+            grant.by_login = grant.by_login.max(Some(end));
+            grant.logins += 1;
+        }
+        grant.by = by;
+        grant.note = note.or(grant.note);
         grant.users.retain(|user| now < user.until);
         if let Some(name) = user {
             grant.log_in(name, end);
         }
-        let crowded = most_users.is_some_and(|most| grant.users.len() > most);
-        grant.shared = crowded && grant.by_hand.is_none();
-        if let (true, Some(until)) = (crowded, grant.by_hand) {
-            grant.until = until;
-        }
+        grant.settle(most_users);
         let shared = grant.shared;
         self.insert(grant);
         match (shared, renewed) {

@@ -70,7 +70,7 @@ impl Engine {
                 return nothing(Reason::UnknownProgram(message.program.to_owned()));
             }
             Reading::NoPattern(daemon) => {
-                self.stats.daemons.entry(daemon.name.clone()).or_default().unmatched += 1;
+                self.stats.daemons.entry(daemon.name.clone()).or_default().unmatched();
                 return Heard { daemon: Some(daemon.name.clone()), ..nothing(Reason::NoPattern) };
             }
             Reading::Refused(daemon, why) => {
@@ -172,9 +172,7 @@ impl Engine {
     fn count_login(&mut self, now: Time, daemon: &Name) {
         self.stats.logins += 1;
         self.stats.last_login = Some(now);
-        let daemon = self.stats.daemons.entry(daemon.clone()).or_default();
-        daemon.logins += 1;
-        daemon.last_login = Some(now);
+        self.stats.daemons.entry(daemon.clone()).or_default().login(now);
     }
 
     fn overloaded(&mut self) -> Heard {

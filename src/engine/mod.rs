@@ -22,6 +22,7 @@ pub mod netstring;
 pub mod policy;
 pub mod proof;
 pub mod senders;
+pub mod sessions;
 pub mod socketmap;
 pub mod state;
 pub mod stats;
@@ -248,9 +249,9 @@ impl Engine {
         if let Some(list) = self.rules.exclude.reason(address) {
             return Err(list.to_owned());
         }
-        if self.blocked.remove(&address).is_some() {
-            self.dirty_blocks.insert(address);
-        }
+        self.blocked.remove(&address);
+        // Also of one that has ended: its record would come to life if the clock were set back.
+        self.dirty_blocks.insert(address);
         let span = span.unwrap_or(self.rules.grace).min(MAX_BY_HAND);
         Ok(self.grant(now, address, Given { by: By::Hand, user: None, span, note }))
     }
@@ -383,6 +384,14 @@ impl Engine {
     pub fn unpublished(&self) -> usize {
         let kept_out = |grant: &&Grant| !grant.shared && !self.is_published(grant.address);
         self.grants.iter().filter(kept_out).count()
+    }
+
+    /// The mail daemons whose logins have stopped although they go on to log; each is told once.
+    pub fn stopped_daemons(&mut self, now: Time) -> Vec<daemons::Name> {
+        let stats = self.stats.daemons.iter_mut();
+        stats
+            .filter_map(|(name, daemon)| daemon.has_just_stopped(now).then(|| name.clone()))
+            .collect()
     }
 
     /// The counters.

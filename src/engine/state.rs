@@ -3,12 +3,13 @@
 //! Format   the first line names format and version. Then one record a line, fields separated by
 //!          tabs, a full stop as the last field, so that a torn line is never taken for a whole
 //!          one; of several records for one address the last counts:
-//!              grant ADDRESS SINCE UNTIL LOGINS DAEMON HOST NOTE BY_HAND SHARED [UNTIL USER]... .
+//!              grant ADDRESS SINCE LOGIN GIVEN HAND LOGINS DAEMON HOST NOTE [UNTIL USER]... .
 //!              gone ADDRESS .
 //!              block ADDRESS UNTIL .
 //!              unblock ADDRESS .
-//!          Moments are milliseconds since 1970; an empty DAEMON is the operator's hand. BY_HAND is
-//!          the end of what the operator gave, or empty; SHARED is `shared`, or empty.
+//!          Moments are milliseconds since 1970. LOGIN is the end of what logins have given, HAND
+//!          of what the operator gave at GIVEN; one or the other may be empty. An empty DAEMON is
+//!          the operator.
 //! Promise  a line that is not understood is counted and costs nothing else. Whatever the file
 //!          says, a right never lasts longer than one given now would.
 
@@ -16,15 +17,12 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use super::grants::{By, Grant, MAX_USERS, User};
+use super::grants::{By, Grant, Hand, MAX_USERS, User};
 use super::time::Time;
 use super::{Engine, MAX_BY_HAND, address};
 
 /// The first line of a state file.
 pub const HEADER: &str = "pop-before-smtp state 1";
-
-/// The field that marks a shared address.
-const SHARED: &str = "shared";
 
 /// What a state file gave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,16 +118,16 @@ impl Engine {
         }
         // What was given for an hour never lasts for longer than that from now on.
         let last = now + self.rules.grace;
-        let given = grant.by_hand.map(|until| now + MAX_BY_HAND.min(until.since(grant.since)));
-        grant.by_hand = grant.by_hand.min(given).filter(|until| now < *until);
-        let latest = grant.by_hand.map_or(last, |until| until.max(last));
-        if grant.until > latest {
-            grant.until = latest;
-            restored.shortened += 1;
-        }
+        grant.by_login = grant.by_login.map(|until| until.min(last));
+        grant.by_hand = grant.by_hand.map(|Hand { given, until }| Hand {
+            given: given.min(now),
+            until: until.min(now + MAX_BY_HAND.min(until.since(given))),
+        });
         grant.users.retain(|user| now < user.until && self.rules.remember_users);
         grant.users.iter_mut().for_each(|user| user.until = user.until.min(last));
-        grant.shared &= self.rules.max_users.is_some();
+        let before = grant.until;
+        grant.settle(self.rules.max_users);
+        restored.shortened += usize::from(grant.until < before);
         grant.since = grant.since.min(now);
         restored.grants += usize::from(!grant.shared);
         self.grants.put(grant);
@@ -143,18 +141,19 @@ fn write_grant(text: &mut String, grant: &Grant) {
         By::Hand => ("", None),
     };
     let field = |text: Option<&str>| text.unwrap_or_default().replace(char::is_control, "?");
+    let millis = |at: Option<Time>| at.map_or_else(String::new, |at| at.as_millis().to_string());
     // Writing to a String cannot fail.
     let _ = write!(
         text,
-        "grant\t{}\t{}\t{}\t{}\t{daemon}\t{}\t{}\t{}\t{}",
+        "grant\t{}\t{}\t{}\t{}\t{}\t{}\t{daemon}\t{}\t{}",
         grant.address,
         grant.since.as_millis(),
-        grant.until.as_millis(),
+        millis(grant.by_login),
+        millis(grant.by_hand.map(|hand| hand.given)),
+        millis(grant.by_hand.map(|hand| hand.until)),
         grant.logins,
         field(host),
         field(grant.note.as_deref()),
-        grant.by_hand.map_or_else(String::new, |until| until.as_millis().to_string()),
-        if grant.shared { SHARED } else { "" },
     );
     for user in &grant.users {
         let _ = write!(text, "\t{}\t{}", user.until.as_millis(), field(Some(&user.name)));
@@ -182,13 +181,13 @@ fn read(line: &str) -> Option<Record> {
             "grant",
             address,
             since,
-            until,
+            login,
+            given,
+            hand,
             logins,
             daemon,
             host,
             note,
-            hand,
-            shared,
             ref users @ ..,
             ".",
         ] => {
@@ -196,7 +195,11 @@ fn read(line: &str) -> Option<Record> {
                 "" => By::Hand,
                 name => By::Login { daemon: name.into(), host: some(host) },
             };
-            let by_hand = if hand.is_empty() { None } else { Some(time(hand)?) };
+            let by_login = if login.is_empty() { None } else { Some(time(login)?) };
+            let by_hand = match (given, hand) {
+                ("", "") => None,
+                _ => Some(Hand { given: time(given)?, until: time(hand)? }),
+            };
             let user = |pair: &[&str]| match *pair {
                 [until, name] => Some(User { name: name.to_owned(), until: time(until)? }),
                 _ => None,
@@ -206,11 +209,12 @@ fn read(line: &str) -> Option<Record> {
                 address: address::read(address).ok()?,
                 by,
                 since: time(since)?,
-                until: time(until)?,
+                until: by_login.max(by_hand.map(|hand| hand.until))?,
                 logins: logins.parse().ok()?,
                 note: some(note),
+                by_login,
                 by_hand,
-                shared: shared == SHARED,
+                shared: false,
                 users: users.filter(|users| users.len() <= MAX_USERS)?,
             }))
         }
