@@ -5,12 +5,15 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::daemon::Daemon;
+use support::daemon::{Daemon, program};
+use support::process::Process;
 use support::wire::{Port, Wire};
 use support::{PATIENCE, directory, eventually};
 use tempfile::TempDir;
@@ -62,13 +65,13 @@ impl Site {
         match self.kind {
             Kind::Unix => {
                 let stream = UnixStream::connect(self.socket()).expect("it listens");
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
                 Peer(Box::new(stream))
             }
             Kind::Inet => {
                 let address = ("127.0.0.1", self.port.number());
                 let stream = TcpStream::connect(address).expect("it listens");
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
                 Peer(Box::new(stream))
             }
         }
@@ -249,7 +252,7 @@ fn policy() {
 fn bound_senders() {
     let table = directory();
     let path = table.path().join("senders");
-    std::fs::write(&path, "ann sales@example.org\n").unwrap();
+    std::fs::write(&path, "ann sales@example.org\n").expect("it can be done");
     let path = path.display().to_string();
     let site = Site::start(
         "policy",
@@ -316,7 +319,8 @@ fn a_shared_address_is_said_once() {
 
 /// Memory of the daemon, in KiB.
 fn memory(daemon: &Daemon) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id()));
+    let status = status.expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let figure = line.and_then(|line| line.split_whitespace().next());
     figure.and_then(|figure| figure.parse().ok()).expect("a figure in KiB")
@@ -352,6 +356,40 @@ fn hundreds_who_do_nothing_cost_nothing() {
         }
         assert!(site.daemon.stop().success());
     }
+}
+
+/// Sockets that systemd has made are told apart by their names.
+#[test]
+fn passed_sockets() {
+    let dir = directory();
+    let at = |name: &str| dir.path().join(name);
+    let bind = |name: &str| UnixListener::bind(at(name)).expect("a socket");
+    let (socketmap, policy) = (bind("socketmap"), bind("policy"));
+    std::fs::write(at("config.toml"), "").expect("a file");
+    let mut command = Command::new("/bin/sh");
+    let script = "exec 3<&0 4>&1 </dev/null >&2; LISTEN_PID=$$ exec \"$@\"";
+    command.args(["-c", script, "sh"]).arg(program().get_program()).arg("run");
+    let wire = Wire::unix(at("log"));
+    command.args(["--listen", &wire.to_string(), "--sender=user", "--sender-delimiter="]);
+    command.arg("--config").arg(at("config.toml")).arg("--control").arg(at("control"));
+    command.arg("--state").arg(at("state"));
+    command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", "policy:socketmap");
+    command.stdin(Stdio::from(OwnedFd::from(policy)));
+    command.stdout(Stdio::from(OwnedFd::from(socketmap)));
+    command.stderr(std::fs::File::create(at("said")).expect("a file"));
+    let mut process = Process::spawn(&mut command);
+    let peer = |name: &str| {
+        let stream = UnixStream::connect(at(name)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        Peer(Box::new(stream))
+    };
+    peer("socketmap").ask(&query(CLIENT), NO);
+    let ask = || peer("policy").ask(&request("RCPT", CLIENT, "joe@example.org"), DUNNO);
+    ask();
+    assert!(process.stop().success());
+    assert!(at("policy").exists(), "it is systemd's");
+    let said = std::fs::read_to_string(at("said")).expect("its log");
+    assert!(said.contains("does not bind senders"), "{said}");
 }
 
 #[test]
