@@ -135,7 +135,7 @@ impl Config {
             Role::Socketmap => layer.socketmap.is_some(),
             Role::Policy => layer.policy.is_some(),
         } || passed.contains(&role);
-        let lookups = Lookups::of(layer, &mut faults);
+        let lookups = Lookups::of(layer, is_asked(Role::Socketmap), &mut faults);
         let sending = Sending::of(layer, is_asked(Role::Policy), &mut faults);
         let mut fault = |what: String, hint: &str| {
             faults.push(Failure::config(what).hint(hint));
@@ -239,9 +239,11 @@ impl Config {
     /// What should be known though it keeps nothing from running.
     pub fn remarks(&self) -> Vec<String> {
         let map = self.map.is_some().then_some("map");
-        let socketmap = self.lookups.socketmap.is_some().then_some("socketmap");
+        let socketmap = self.lookups.by_socketmap.then_some("socketmap");
         let unbound: Vec<_> = map.into_iter().chain(socketmap).collect();
-        self.sending.remarks(&unbound)
+        let mut remarks = self.sending.remarks(&unbound);
+        remarks.extend(self.lookups.remarks());
+        remarks
     }
 }
 

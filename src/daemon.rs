@@ -60,7 +60,7 @@ pub async fn run(
     // The files of the sockets go with these names, however this function ends.
     let (listener, _control_file) = open_control(&config).map_err(one)?;
     let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
-    let lookup::Bound { services, files: _lookup_files } =
+    let lookup::bind::Bound { services, files: _lookup_files } =
         asked(&config, &mut passed).map_err(one)?;
     let mut daemon = start(&config, rules, outlet, receivers, services).map_err(one)?;
     let outcome = daemon.serve(listener, exclusions, passed.roles(), signals, layers).await;
@@ -138,11 +138,11 @@ fn make_default_directories(config: &Config) {
 }
 
 /// Where Postfix asks; a dry run answers nobody, for it authorises nobody.
-fn asked(config: &Config, passed: &mut Passed) -> Result<lookup::Bound, Failure> {
+fn asked(config: &Config, passed: &mut Passed) -> Result<lookup::bind::Bound, Failure> {
     if config.dry_run {
-        return Ok(lookup::Bound::default());
+        return Ok(lookup::bind::Bound::default());
     }
-    lookup::bind(config, passed)
+    lookup::bind::all(config, passed)
 }
 
 fn open_control(config: &Config) -> Result<(UnixListener, SocketFile), Failure> {

@@ -5,7 +5,9 @@
 //!          What is not understood ends its connection; nothing that a client sends is logged
 //!          above debug level.
 //! Layers   the protocols are in `engine::socketmap` and `engine::policy`, from bytes to bytes;
-//!          here sockets, seats and patience.
+//!          `bind` makes the sockets; here seats and patience.
+
+pub mod bind;
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +15,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
@@ -21,25 +22,17 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
-use crate::config::Config;
-use crate::config::lookups::Role;
-use crate::config::values::Serve;
 use crate::engine::frame::Frame;
 use crate::engine::policy::{self, Action};
 use crate::engine::{Engine, socketmap, time::Time};
-use crate::error::Failure;
 use crate::postfix::map_spec::MapValue;
 use crate::shared::Shared;
-use crate::systemd::Passed;
-use crate::unix_socket::{self, SocketFile};
 
 /// Connections at once: each smtpd process that has asked keeps one for each table and service,
 /// and Postfix runs a hundred of them for each service (postconf(5), default_process_limit).
 const SEATS: u64 = 2000;
 /// File descriptors for everything else.
 const OTHER_FILES: u64 = 256;
-/// Connections that the kernel keeps until they are accepted.
-const BACKLOG: i32 = 1024;
 /// Between two requests: longer than Postfix keeps an idle connection (smtpd_policy_service_max_idle
 /// is 300 s), so that it is Postfix who closes it.
 const IDLE: Duration = Duration::from_secs(600);
@@ -133,100 +126,6 @@ pub struct Service {
 enum Listener {
     Unix(UnixListener),
     Inet(TcpListener),
-}
-
-/// Services, and the socket files to remove at the end.
-#[derive(Debug, Default)]
-pub struct Bound {
-    /// The services.
-    pub services: Vec<Service>,
-    /// The files of Unix sockets that were made here.
-    pub files: Vec<SocketFile>,
-}
-
-/// Makes all sockets on which Postfix is to be answered, after those that systemd has passed.
-///
-/// # Errors
-/// A socket cannot be made, or a passed one is of the wrong kind.
-pub fn bind(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
-    let mut bound = Bound::default();
-    let lookups = &config.lookups;
-    let socketmap = || Protocol::Socketmap(config.map_value.clone());
-    for (role, serve) in [(Role::Socketmap, &lookups.socketmap), (Role::Policy, &lookups.policy)] {
-        let (name, protocol) = match role {
-            Role::Socketmap => ("socketmap", socketmap()),
-            _ => ("policy", Protocol::Policy),
-        };
-        while let Some(listener) = take_passed(passed, role)? {
-            bound.add(format!("{name} systemd"), protocol.clone(), listener);
-        }
-        let Some(serve) = serve else { continue };
-        let listener = match serve {
-            Serve::Unix(path) => {
-                let (listener, file) = unix_socket::bind_stream(path)?;
-                let given = file.give_to(lookups.mode, lookups.group.as_deref());
-                bound.files.push(file);
-                given.and_then(|()| watched_unix(listener).map_err(|e| cannot_listen(serve, &e)))
-            }
-            Serve::Inet(address) => {
-                inet(*address).map(Listener::Inet).map_err(|e| cannot_listen(serve, &e))
-            }
-        };
-        bound.add(format!("{name} {serve}"), protocol, listener?);
-    }
-    Ok(bound)
-}
-
-impl Bound {
-    fn add(&mut self, name: String, protocol: Protocol, listener: Listener) {
-        self.services.push(Service { name, counters: Counters::default(), protocol, listener });
-    }
-}
-
-fn cannot_listen(serve: &Serve, error: &io::Error) -> Failure {
-    Failure::io(format!("cannot answer Postfix on `{serve}`: {error}")).hint(match error.kind() {
-        io::ErrorKind::AddrInUse => {
-            "another program has this port; `ss -ltnp` shows which, or choose another port"
-        }
-        io::ErrorKind::AddrNotAvailable => "this host does not have that address",
-        _ => "name another address",
-    })
-}
-
-fn take_passed(passed: &mut Passed, role: Role) -> Result<Option<Listener>, Failure> {
-    let wrong = |error: io::Error| {
-        let what = format!("a {role:?} socket that systemd has passed cannot be used: {error}");
-        Failure::config(what).hint("use ListenStream= in the socket unit")
-    };
-    let Some(index) = passed.next_of(role) else { return Ok(None) };
-    let listener = match passed.sockets().take_unix_listener(index) {
-        Ok(listener) => listener.map(watched_unix),
-        Err(_) => passed.sockets().take_tcp_listener(index).map_err(wrong)?.map(watched_inet),
-    };
-    listener.transpose().map_err(wrong)
-}
-
-fn watched_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Listener> {
-    listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener).map(Listener::Unix)
-}
-
-fn watched_inet(listener: std::net::TcpListener) -> io::Result<Listener> {
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener).map(Listener::Inet)
-}
-
-fn inet(address: std::net::SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    // A restart does not wait for the connections of its predecessor.
-    socket.set_reuse_address(true)?;
-    socket.bind(&SockAddr::from(address))?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket.into())
 }
 
 /// Answers on all services until the task is dropped.
@@ -354,6 +253,66 @@ impl Service {
                 // It must be whole in time, however slowly it trickles in.
                 deadline = Instant::now() + PATIENCE;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Rules;
+
+    const QUERY: &[u8] = b"17:clients 192.0.2.7,";
+    const REPLY: &[u8] = b"9:NOTFOUND ,";
+
+    fn service() -> Service {
+        let listener = bind::inet(([127, 0, 0, 1], 0).into()).expect("a port");
+        Service {
+            name: "socketmap".into(),
+            counters: Counters::default(),
+            protocol: Protocol::Socketmap(MapValue::default()),
+            listener: Listener::Inet(listener),
+        }
+    }
+
+    /// Pauses in seconds, each followed by some bytes.
+    type Script<'a> = &'a [(u64, &'a [u8])];
+
+    /// Plays what a client sends, and expects so many replies.
+    async fn play(script: Script<'_>, replies: usize) -> io::Result<()> {
+        let (mut peer, stream) = tokio::io::duplex(CHUNK);
+        let (service, shared) = (service(), Shared::new(Engine::new(Rules::default())));
+        let served = service.answer_all(Box::new(stream), &shared);
+        let played = async {
+            for (pause, bytes) in script {
+                tokio::time::sleep(Duration::from_secs(*pause)).await;
+                // It may have hung up.
+                let _ = peer.write_all(bytes).await;
+            }
+            let _ = peer.shutdown().await;
+            let mut got = Vec::new();
+            let _ = peer.read_to_end(&mut got).await;
+            got
+        };
+        let (served, got) = tokio::join!(served, played);
+        assert_eq!(got, REPLY.repeat(replies), "{script:?}");
+        served
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience() {
+        let (head, tail) = QUERY.split_at(5);
+        let rows: &[(Script<'_>, usize, bool)] = &[
+            (&[(0, QUERY), (599, QUERY), (599, QUERY)], 3, true),
+            (&[(0, QUERY), (601, QUERY)], 1, false),
+            (&[(601, QUERY)], 0, false),
+            (&[(0, head), (29, tail), (29, QUERY)], 2, true),
+            (&[(0, head), (31, tail)], 0, false),
+            (&[(0, &QUERY[..1]), (20, &QUERY[1..2]), (20, &QUERY[2..])], 0, false),
+        ];
+        for (script, replies, is_sound) in rows {
+            let served = play(script, *replies).await;
+            assert_eq!(served.is_ok(), *is_sound, "{script:?}: {served:?}");
         }
     }
 }

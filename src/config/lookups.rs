@@ -30,6 +30,8 @@ impl Role {
 /// Where Postfix asks, beside sockets that systemd passes.
 #[derive(Clone, Debug)]
 pub struct Lookups {
+    /// Whether the socketmap protocol is spoken, on this socket or on a passed one.
+    pub by_socketmap: bool,
     /// By the socketmap protocol.
     pub socketmap: Option<Serve>,
     /// By the policy protocol.
@@ -42,17 +44,29 @@ pub struct Lookups {
 
 impl Lookups {
     /// Checks what a layer says.
-    pub fn of(layer: &Layer, faults: &mut Vec<Failure>) -> Self {
+    pub fn of(layer: &Layer, by_socketmap: bool, faults: &mut Vec<Failure>) -> Self {
         let both = layer.socketmap.as_ref().zip(layer.policy.as_ref());
         if let Some((address, _)) = both.filter(|(socketmap, policy)| socketmap == policy) {
             let what = format!("`{address}` cannot be both socketmap and policy");
             faults.push(Failure::config(what).hint("they are two protocols; give each its socket"));
         }
         Self {
+            by_socketmap,
             socketmap: layer.socketmap.clone(),
             policy: layer.policy.clone(),
             mode: layer.lookup_mode.unwrap_or(Mode(0o660)),
             group: layer.lookup_group.clone(),
         }
+    }
+
+    /// What should be known though it keeps nothing from running.
+    pub fn remarks(&self) -> Vec<String> {
+        let asked = [&self.socketmap, &self.policy].into_iter().flatten();
+        let open = asked.filter(|serve| match serve {
+            Serve::Unix(_) => false,
+            Serve::Inet(address) => !address.ip().is_loopback(),
+        });
+        open.map(|serve| format!("`{serve}`: whoever can reach it can ask who is authorised"))
+            .collect()
     }
 }
