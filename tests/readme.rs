@@ -2,6 +2,8 @@
 //!
 //! With UPDATE_README=1 the two tables of the README are written anew instead of compared.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a file that cannot be read ends the test")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
