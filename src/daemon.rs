@@ -61,8 +61,8 @@ pub async fn run(
     let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
     let mut daemon = start(&config, rules, outlet, receivers).map_err(one)?;
     let outcome = daemon.serve(listener, exclusions, passed_count, signals, layers).await;
-    daemon.leave().await;
-    outcome
+    let left = daemon.leave().await.map_err(one);
+    outcome.and(left)
 }
 
 fn one(failure: Failure) -> Vec<Failure> {
@@ -231,13 +231,20 @@ impl Daemon {
         }
     }
 
-    async fn leave(&mut self) {
+    async fn leave(&mut self) -> Result<(), Failure> {
         systemd::stopping();
         for receiver in self.receivers.iter() {
             receiver.drain(LAST_FRAMES, &self.shared);
         }
-        self.publisher.farewell().await;
+        if !self.publisher.farewell().await {
+            return Err(Failure::io(
+                "the empty map could not be published; the log says why. The clients of the old \
+                 one may relay for as long as it stays",
+            )
+            .hint("take the map out of main.cf, or empty its source and run postmap"));
+        }
         info!("stopped");
+        Ok(())
     }
 }
 
