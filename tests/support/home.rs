@@ -16,6 +16,7 @@ use super::{PATIENCE, directory, eventually};
 /// The daemon's home.
 pub struct Home {
     dir: TempDir,
+    map_type: &'static str,
     /// The Postfix that reads the map; not started.
     pub postfix: Postfix,
     /// Where the daemon listens.
@@ -25,11 +26,16 @@ pub struct Home {
 impl Home {
     /// A home in which nothing has happened yet.
     pub fn new() -> Self {
+        Self::with_map("lmdb")
+    }
+
+    /// The same with a map of another type.
+    pub fn with_map(map_type: &'static str) -> Self {
         let dir = directory();
-        let table = format!("lmdb:{}", dir.path().join("clients").display());
+        let table = format!("{map_type}:{}", dir.path().join("clients").display());
         let restrictions = format!("check_client_access {table}, reject_unauth_destination");
         let wire = Wire::unix(dir.path().join("log.sock"));
-        Self { postfix: Postfix::configure(&restrictions), dir, wire }
+        Self { postfix: Postfix::configure(&restrictions), dir, map_type, wire }
     }
 
     /// A file at home.
@@ -59,7 +65,7 @@ impl Home {
 
     /// The map as Postfix names it.
     pub fn table(&self) -> String {
-        format!("lmdb:{}", self.at("clients").display())
+        format!("{}:{}", self.map_type, self.at("clients").display())
     }
 
     /// What the map says of a key, if there is a map and it says something: the real postmap tells.
