@@ -203,6 +203,29 @@ impl Config {
             log_level: layer.log_level.unwrap_or(LogLevel::Info),
         })
     }
+
+    /// The options that differ in another configuration and that only a restart can change.
+    pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
+        let (a, b) = (self, other);
+        let differs = [
+            ("listen", a.listen != b.listen),
+            ("listen-mode", a.listen_mode != b.listen_mode),
+            ("listen-group", a.listen_group != b.listen_group),
+            ("allow-from", a.allow_from != b.allow_from),
+            ("map", a.map.as_ref().map(|map| &map.spec) != b.map.as_ref().map(|map| &map.spec)),
+            (
+                "map-value",
+                a.map.as_ref().map(|map| &map.value) != b.map.as_ref().map(|map| &map.value),
+            ),
+            ("postfix-config", a.matching.postfix_config != b.matching.postfix_config),
+            ("state", a.state != b.state),
+            ("control", a.control != b.control),
+            ("control-group", a.control_group != b.control_group),
+            ("dry-run", a.dry_run != b.dry_run),
+            ("log-level", a.log_level != b.log_level),
+        ];
+        differs.into_iter().filter_map(|(option, differs)| differs.then_some(option)).collect()
+    }
 }
 
 /// 127.0.0.0/8 and ::1.

@@ -60,7 +60,8 @@ pub async fn run(
     let passed_count = passed.len();
     let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
     let mut daemon = start(&config, rules, outlet, receivers).map_err(one)?;
-    let outcome = daemon.serve(listener, exclusions, passed_count, signals, layers).await;
+    let read = || Config::of(&layers().map_err(one)?, passed_count);
+    let outcome = daemon.serve(listener, exclusions, signals, &config, read).await;
     let left = daemon.leave().await.map_err(one);
     outcome.and(left)
 }
@@ -170,9 +171,9 @@ impl Daemon {
         &mut self,
         listener: UnixListener,
         exclusions: Exclusions,
-        passed: usize,
         mut signals: Signals,
-        layers: impl Fn() -> Result<Layer, Failure>,
+        config: &Config,
+        read: impl Fn() -> Result<Config, Vec<Failure>>,
     ) -> Result<(), Vec<Failure>> {
         let mut tasks: JoinSet<String> = JoinSet::new();
         for index in 0..self.receivers.len() {
@@ -216,7 +217,7 @@ impl Daemon {
                     Event::Stop => return Ok(()),
                     Event::Reload => {
                         systemd::reloading();
-                        match reload(&shared, &exclusions, passed, &layers).await {
+                        match reload(&shared, &exclusions, config, &read).await {
                             Ok(()) => info!("configuration reloaded"),
                             Err(failures) => {
                                 for failure in failures {
@@ -251,12 +252,15 @@ impl Daemon {
 async fn reload(
     shared: &Shared,
     exclusions: &std::sync::Mutex<Exclusions>,
-    passed: usize,
-    layers: &impl Fn() -> Result<Layer, Failure>,
+    started_with: &Config,
+    read: &impl Fn() -> Result<Config, Vec<Failure>>,
 ) -> Result<(), Vec<Failure>> {
-    let layer = layers().map_err(one)?;
-    let config = Config::of(&layer, passed)?;
+    let config = read()?;
     let (rules, learned) = rules::build(&config).await?;
+    let fixed = started_with.fixed_differences(&config);
+    if !fixed.is_empty() {
+        warn!("only a restart changes these options: {}", fixed.join(", "));
+    }
     for remark in &learned.remarks {
         warn!("{remark}");
     }

@@ -139,6 +139,12 @@ fn a_reload_takes_effect_or_changes_nothing() {
     assert!((3500..=3600).contains(&left(&daemon, 0)), "an old right is kept");
     assert!((550..=600).contains(&left(&daemon, 1)), "the new grace counts");
 
+    let text = fs::read_to_string(home.at("config.toml")).unwrap();
+    fs::write(home.at("config.toml"), text + "map-value = 'permit'\nlisten-mode = '0600'\n")
+        .unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_until_said("only a restart changes these options: listen-mode, map-value");
+
     for (wrong, grace) in [("`soon`", "soon"), ("7 days", "8days")] {
         configure(grace);
         daemon.signal(Signal::SIGHUP);
@@ -261,7 +267,11 @@ fn after_a_kill_it_starts_by_itself() {
 
     let state = fs::read_to_string(home.at("state")).unwrap();
     fs::write(home.at("state"), state + &format!("gone\t{A}\t.\ngrant\t{B}\ttorn")).unwrap();
+    for half_built in ["clients.new", "clients.new.lmdb"] {
+        fs::write(home.at(half_built), "half").unwrap();
+    }
     let daemon = home.start(&[]);
+    assert!(!home.at("clients.new").exists() && !home.at("clients.new.lmdb").exists());
     assert_eq!(home.map_says(A), None, "the map is that of the new set");
     assert_eq!(home.map_says(B).as_deref(), Some("OK"));
     assert_eq!(grants(&home), saved[1..], "the torn record changes nothing");
