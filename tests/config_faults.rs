@@ -1,6 +1,8 @@
 //! What is wrong is refused at the start: one clear sentence with a hint, the documented exit
 //! status, and nothing started, made or left behind.
 
+#![allow(clippy::unwrap_used, reason = "a home that cannot be built ends the test")]
+
 mod support;
 
 use std::collections::BTreeSet;

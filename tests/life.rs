@@ -171,7 +171,7 @@ fn expiry(daemon: &Daemon) -> Vec<(String, String)> {
 
 /// The grants of the state file, to the millisecond.
 fn grants(home: &Home) -> Vec<String> {
-    let text = fs::read_to_string(home.at("state")).unwrap();
+    let text = fs::read_to_string(home.at("state")).expect("the state file");
     let last = |address: &str| {
         let grant = format!("grant\t{address}\t");
         text.lines().rfind(|line| line.starts_with(&grant)).map(str::to_owned)
