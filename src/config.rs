@@ -233,6 +233,30 @@ impl Config {
             log_level: layer.log_level.unwrap_or(LogLevel::Info),
         })
     }
+
+    /// The options that differ in another configuration and that only a restart can change.
+    pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
+        let (a, b) = (self, other);
+        let differs = [
+            ("listen", a.listen != b.listen),
+            ("listen-mode", a.listen_mode != b.listen_mode),
+            ("listen-group", a.listen_group != b.listen_group),
+            ("allow-from", a.allow_from != b.allow_from),
+            ("map", a.map != b.map),
+            ("map-value", a.map_value != b.map_value),
+            ("socketmap", a.lookups.socketmap != b.lookups.socketmap),
+            ("policy", a.lookups.policy != b.lookups.policy),
+            ("lookup-mode", a.lookups.mode != b.lookups.mode),
+            ("lookup-group", a.lookups.group != b.lookups.group),
+            ("postfix-config", a.matching.postfix_config != b.matching.postfix_config),
+            ("state", a.state != b.state),
+            ("control", a.control != b.control),
+            ("control-group", a.control_group != b.control_group),
+            ("dry-run", a.dry_run != b.dry_run),
+            ("log-level", a.log_level != b.log_level),
+        ];
+        differs.into_iter().filter_map(|(option, differs)| differs.then_some(option)).collect()
+    }
 }
 
 impl Config {

@@ -63,9 +63,10 @@ pub async fn run(
     let lookup::bind::Bound { services, files: _lookup_files } =
         asked(&config, &mut passed).map_err(one)?;
     let mut daemon = start(&config, rules, outlet, receivers, services).map_err(one)?;
-    let outcome = daemon.serve(listener, exclusions, passed.roles(), signals, layers).await;
-    daemon.leave().await;
-    outcome
+    let read = || Config::of(&layers().map_err(one)?, passed.roles());
+    let outcome = daemon.serve(listener, exclusions, signals, &config, read).await;
+    let left = daemon.leave().await.map_err(one);
+    outcome.and(left)
 }
 
 fn one(failure: Failure) -> Vec<Failure> {
@@ -205,9 +206,9 @@ impl Daemon {
         &mut self,
         listener: UnixListener,
         exclusions: Exclusions,
-        passed: &[Role],
         mut signals: Signals,
-        layers: impl Fn() -> Result<Layer, Failure>,
+        config: &Config,
+        read: impl Fn() -> Result<Config, Vec<Failure>>,
     ) -> Result<(), Vec<Failure>> {
         let mut tasks: JoinSet<String> = JoinSet::new();
         for index in 0..self.receivers.len() {
@@ -255,7 +256,7 @@ impl Daemon {
                     Event::Stop => return Ok(()),
                     Event::Reload => {
                         systemd::reloading();
-                        match reload(&shared, &exclusions, passed, &layers).await {
+                        match reload(&shared, &exclusions, config, &read).await {
                             Ok(()) => info!("configuration reloaded"),
                             Err(failures) => {
                                 for failure in failures {
@@ -270,25 +271,35 @@ impl Daemon {
         }
     }
 
-    async fn leave(&mut self) {
+    async fn leave(&mut self) -> Result<(), Failure> {
         systemd::stopping();
         for receiver in self.receivers.iter() {
             receiver.drain(LAST_FRAMES, &self.shared);
         }
-        self.publisher.farewell().await;
+        if !self.publisher.farewell().await {
+            return Err(Failure::io(
+                "the empty map could not be published; the log says why. The clients of the old \
+                 one may relay for as long as it stays",
+            )
+            .hint("take the map out of main.cf, or empty its source and run postmap"));
+        }
         info!("stopped");
+        Ok(())
     }
 }
 
 async fn reload(
     shared: &Shared,
     exclusions: &std::sync::Mutex<Exclusions>,
-    passed: &[Role],
-    layers: &impl Fn() -> Result<Layer, Failure>,
+    started_with: &Config,
+    read: &impl Fn() -> Result<Config, Vec<Failure>>,
 ) -> Result<(), Vec<Failure>> {
-    let layer = layers().map_err(one)?;
-    let config = Config::of(&layer, passed)?;
+    let config = read()?;
     let (rules, learned) = rules::build(&config).await?;
+    let fixed = started_with.fixed_differences(&config);
+    if !fixed.is_empty() {
+        warn!("only a restart changes these options: {}", fixed.join(", "));
+    }
     for remark in &learned.remarks {
         warn!("{remark}");
     }

@@ -70,10 +70,10 @@ impl Publisher {
     }
 
     /// Publishes a map without any entry and writes everything down: nobody will take an address
-    /// out while the daemon is away.
-    pub async fn farewell(&mut self) {
+    /// out while the daemon is away. Whether it went well; if not, the cause has been said.
+    pub async fn farewell(&mut self) -> bool {
         let edition = self.decided(|engine, _| engine.farewell()).await;
-        self.publish(&edition).await;
+        self.publish(&edition).await
     }
 
     async fn turn(&self) -> Option<Edition> {

@@ -261,6 +261,17 @@ fn a_failed_publication_is_made_up_for() {
         .at(8)
         .login(A)
         .fails_to_publish(&[A, B], 1);
+    story("who comes and who goes during a slow publication is in the next")
+        .login(A)
+        .publishes_while(&[A], |story| story.at(5).login(B))
+        .at_ms(5_999)
+        .quiet()
+        .at(6)
+        .publishes_while(&[A, B], |story| story.at(7).revoke(A, None, true))
+        .at(8)
+        .publishes(&[B])
+        .at(9)
+        .quiet();
     story("rights end while postmap is broken")
         .login(A)
         .publishes(&[A])

@@ -189,7 +189,7 @@ impl Layer {
     /// # Errors
     /// A variable or a key that makes no sense, or a named file that cannot be read.
     pub fn below_command_line(file: Option<&Path>) -> Result<Self, Failure> {
-        let named = file.map(Path::to_owned).or_else(|| Some(variable("CONFIG")?.into()));
+        let named = file.map(Path::to_owned).or_else(|| Some(variable("config")?.into()));
         Ok(Self::from_environment(variable)?.over(Self::from_file(named.as_deref())?))
     }
 
@@ -202,10 +202,12 @@ impl Layer {
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
                 Ok(Self::default())
             }
-            Err(error) => Err(Failure::config(format!(
-                "cannot read the configuration file `{}`: {error}",
-                path.display()
-            ))),
+            Err(error) => {
+                let what =
+                    format!("cannot read the configuration file `{}`: {error}", path.display());
+                Err(Failure::config(what)
+                    .hint("the daemon's user must be able to read it; --config names another"))
+            }
         }
     }
 
@@ -231,37 +233,44 @@ impl Layer {
             #[command(flatten)]
             layer: Layer,
         }
-        let mut words = Vec::new();
+        let mut layer = Self::default();
         for argument in Options::command().get_arguments() {
             let Some(option) = argument.get_long() else { continue };
-            let Some(value) = variable(&option.to_uppercase().replace('-', "_")) else { continue };
+            let Some(value) = variable(option) else { continue };
             let items = match (argument.get_action(), value.to_str()) {
                 (ArgAction::Append, Some(list)) => {
                     list.split_whitespace().map(Into::into).collect()
                 }
                 _ => vec![value],
             };
-            for item in items {
+            let words = items.into_iter().map(|item| {
                 let mut word = OsString::from(format!("--{option}="));
                 word.push(item);
-                words.push(word);
-            }
-        }
-        Options::command()
-            .try_get_matches_from(words)
-            .and_then(|matches| Options::from_arg_matches(&matches))
-            .map(|options| options.layer)
-            .map_err(|error| {
+                word
+            });
+            // One variable at a time, so that a fault names it.
+            let read = Options::command()
+                .try_get_matches_from(words)
+                .and_then(|matches| Options::from_arg_matches(&matches));
+            let said = read.map_err(|error| {
                 let text = error.to_string();
                 let first = text.lines().next().unwrap_or_default();
                 let first = first.strip_prefix("error: ").unwrap_or(first);
-                Failure::config(format!("environment variables {PREFIX}...: {first}"))
-            })
+                Failure::config(format!("environment variable {}: {first}", variable_name(option)))
+            })?;
+            layer = said.layer.over(layer);
+        }
+        Ok(layer)
     }
 }
 
-fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(format!("{PREFIX}{name}")).filter(|value| !value.is_empty())
+/// The environment variable of an option.
+fn variable_name(option: &str) -> String {
+    format!("{PREFIX}{}", option.to_uppercase().replace('-', "_"))
+}
+
+fn variable(option: &str) -> Option<OsString> {
+    std::env::var_os(variable_name(option)).filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]
@@ -271,10 +280,10 @@ mod tests {
     #[test]
     fn layers_say_the_same_in_the_same_words() {
         let variables = |name: &str| match name {
-            "LISTEN" => Some("unix:/run/a.sock udp:127.0.0.1:514".into()),
-            "MAP_VALUE" => Some("OK a b".into()),
-            "GRACE" => Some("1h 30m".into()),
-            "DRY_RUN" => Some("true".into()),
+            "listen" => Some("unix:/run/a.sock udp:127.0.0.1:514".into()),
+            "map-value" => Some("OK a b".into()),
+            "grace" => Some("1h 30m".into()),
+            "dry-run" => Some("true".into()),
             _ => None,
         };
         let from_environment = Layer::from_environment(variables).expect("a layer");
@@ -300,8 +309,8 @@ mod tests {
         let wrong = |text: &str| Layer::from_toml(text).expect_err("a fault");
         assert!(wrong("grace = '1m'\ngrase = '1m'").starts_with("line 2: unknown field `grase`"));
         assert!(wrong("grace = 'soon'").starts_with("line 1: `soon` is no duration"));
-        let wrong = Layer::from_environment(|name| (name == "GRACE").then(|| "soon".into()));
+        let wrong = Layer::from_environment(|name| (name == "grace").then(|| "soon".into()));
         let wrong = wrong.expect_err("a fault").to_string();
-        assert!(wrong.contains("POP_BEFORE_SMTP_") && wrong.contains("`soon`"), "{wrong}");
+        assert!(wrong.contains("POP_BEFORE_SMTP_GRACE:") && wrong.contains("`soon`"), "{wrong}");
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod daemon;
 pub mod forwarder;
+pub mod home;
 pub mod postfix;
 pub mod process;
 pub mod story;

@@ -163,6 +163,14 @@ impl Story {
         story
     }
 
+    /// The same, but something happens while postmap is at work.
+    pub fn publishes_while(self, addresses: &[&str], meanwhile: impl FnOnce(Self) -> Self) -> Self {
+        let (story, number) = self.due(addresses);
+        let mut story = meanwhile(story);
+        story.engine.published(number, story.now);
+        story
+    }
+
     /// An edition with exactly these addresses is due, and postmap fails; after this many
     /// seconds, and not earlier, the next attempt is due.
     pub fn fails_to_publish(self, addresses: &[&str], pause: u64) -> Self {
