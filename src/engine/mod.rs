@@ -9,6 +9,7 @@
 //!          Postfix should read; `state` what survives a restart.
 
 pub mod address;
+pub mod claims;
 pub mod daemons;
 pub mod examples;
 pub mod exclude;
