@@ -290,7 +290,11 @@ fn test(args: TestArgs) -> Outcome {
     };
     let layer = upper.over(Layer::below_command_line(file.as_deref()).map_err(one)?);
     let matching = Matching::of(&layer);
-    let table = rules::table(&matching)?;
+    let table = rules::load(&matching)?;
+    // `run` would refuse them; here they are what a person is working on.
+    for failure in rules::false_examples(&table) {
+        eprintln!("pop-before-smtp: {failure}");
+    }
     let exclude = runtime()?.block_on(rules::Exclusions::learn(&matching)).map_err(one)?.now();
     let exclude = exclude.map_err(|error| {
         one(Failure::io(format!("cannot learn this host's addresses: {error}")))

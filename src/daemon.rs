@@ -82,10 +82,17 @@ fn one(failure: Failure) -> Vec<Failure> {
 pub async fn examine(config: &Config) -> Result<Vec<String>, Vec<Failure>> {
     let rules = rules::build(config).await;
     let outlet = outlet(config).await;
-    match (rules, outlet) {
-        (Ok((_, exclusions)), Ok(_)) => Ok(exclusions.remarks),
-        (rules, outlet) => {
+    // A table that cannot be had is among the faults of the rules.
+    let table = rules::load(&config.matching);
+    let proofs = table.map_or(Ok(Vec::new()), |table| rules::prove(&table));
+    match (rules, proofs, outlet) {
+        (Ok((_, exclusions)), Ok(mut remarks), Ok(_)) => {
+            remarks.extend(exclusions.remarks);
+            Ok(remarks)
+        }
+        (rules, proofs, outlet) => {
             let mut faults = rules.err().unwrap_or_default();
+            faults.extend(proofs.err().unwrap_or_default());
             faults.extend(outlet.err());
             Err(faults)
         }

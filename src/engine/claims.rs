@@ -116,43 +116,50 @@ impl<'d> Claim<'d> {
                 format!("the [[shape]] in {place} is not proved to be harmless: {doubt}")
             }
             Verdict::Forged { message, address } => {
-                let taken = match (address, self.role) {
-                    (Some(address), _) => format!("authorise {address}"),
-                    (None, _) => "log in".into(),
+                let who = match (self.role, shape.cause) {
+                    (Role::Login, Cause::Stranger) => "anybody",
+                    (Role::Login, Cause::Client) | (Role::Connect, _) => "a client",
                 };
-                let mut lines = vec![message];
-                if !self.pattern.has_group("address") {
-                    lines.splice(0..0, self.opening(program));
-                }
-                let lines: String = lines.iter().map(|line| shown(program, line)).collect();
-                let who = match shape.cause {
-                    Cause::Stranger => "anybody",
-                    Cause::Client => "a client",
+                let gained = match address {
+                    Some(address) => format!("authorise {address}"),
+                    None => "authorise his own address".into(),
                 };
+                let lines: String =
+                    self.told(program, message).iter().map(|line| shown(program, line)).collect();
                 format!(
-                    "forged: {who} can {taken} with a message of the [[shape]] in {place}:{lines}"
+                    "forged: {who} can {gained} with a message of the [[shape]] in {place}:{lines}"
                 )
             }
         };
         Some(fault(self.daemon, self.pattern.file_line, what))
     }
 
-    /// The line of a stranger's connection, to which a login without an address is joined.
-    fn opening(&self, program: &str) -> Option<String> {
-        let connects = self.daemon.connects().iter();
-        let mut connects = connects.filter(|p| p.is_for(program) && p.has_group("address"));
-        let shapes: Vec<proof::Shape> = self
-            .daemon
-            .shapes
-            .iter()
-            .filter_map(|shape| proof::Shape::new(&shape.pattern).ok())
-            .collect();
-        connects.find_map(|pattern| {
-            let believer = Believer::new(pattern.clone()).ok()?;
-            shapes.iter().find_map(|shape| match proof::prove(&believer, shape, Wrong::Any) {
+    /// The message with the line before or after it that makes it a login, if it is half of one.
+    fn told(&self, program: &str, message: String) -> Vec<String> {
+        let half = |patterns: &[Pattern], has_address| {
+            let mut patterns = patterns.iter().filter(|p| p.is_for(program));
+            patterns.find_map(|p| self.sample(p).filter(|_| p.has_group("address") == has_address))
+        };
+        let before = match self.role {
+            Role::Login if !self.pattern.has_group("address") => half(self.daemon.connects(), true),
+            _ => None,
+        };
+        let after = match self.role {
+            Role::Connect => half(self.daemon.logins(), false),
+            Role::Login => None,
+        };
+        before.into_iter().chain([message]).chain(after).collect()
+    }
+
+    /// A message of the daemon's own that a pattern believes.
+    fn sample(&self, pattern: &Pattern) -> Option<String> {
+        let believer = Believer::new(pattern.clone()).ok()?;
+        self.daemon.shapes.iter().find_map(|shape| {
+            let shape = proof::Shape::new(&shape.pattern).ok()?;
+            match proof::prove(&believer, &shape, Wrong::Any) {
                 Verdict::Forged { message, .. } => Some(message),
                 _ => None,
-            })
+            }
         })
     }
 }
