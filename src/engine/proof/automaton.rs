@@ -12,6 +12,7 @@ use regex_automata::PatternID;
 use regex_automata::nfa::thompson::{self, NFA, State, Transition};
 use regex_automata::util::look::Look;
 use regex_automata::util::primitives::StateID;
+use regex_syntax::hir::Hir;
 
 use super::Fault;
 
@@ -74,10 +75,10 @@ pub(super) struct Automaton {
 
 impl Automaton {
     /// Builds the automaton of an expression that watches one of its groups.
-    pub(super) fn new(expression: &str, group: &str, reading: Reading) -> Result<Self, Fault> {
+    pub(super) fn new(expression: &Hir, group: &str, reading: Reading) -> Result<Self, Fault> {
         let nfa = NFA::compiler()
             .configure(thompson::Config::new().nfa_size_limit(Some(MAX_NFA)))
-            .build(expression)
+            .build_from_hir(expression)
             .map_err(|error| match error.size_limit() {
                 Some(_) => Fault::TooLarge,
                 None => Fault::Syntax(error.to_string()),

@@ -6,6 +6,7 @@ use regex::Regex;
 
 use super::automaton::{Automaton, Reading};
 use super::counts::Counts;
+use super::parsed;
 use super::search::{Outcome, Search};
 
 /// Bytes of the longest text that is tried.
@@ -100,8 +101,9 @@ fn finds_a_common_text_exactly_when_there_is_one() {
         let differs =
             texts.iter().filter(common).find(|text| span(&pattern, text) != span(&shape, text));
 
-        let ours = (Automaton::new(&ours, "g", Reading::Search).unwrap(), ours);
-        let theirs = (Automaton::new(&theirs, "g", Reading::Whole).unwrap(), theirs);
+        let ours = (Automaton::new(&parsed(&ours).unwrap(), "g", Reading::Search).unwrap(), ours);
+        let theirs =
+            (Automaton::new(&parsed(&theirs).unwrap(), "g", Reading::Whole).unwrap(), theirs);
         let counts = Counts::new(&counted, &banned).unwrap();
         let search = |spans| {
             let (pattern, shape, counts) = (&ours.0, &theirs.0, &counts);

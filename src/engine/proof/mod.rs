@@ -9,6 +9,8 @@
 
 use std::ops::{ControlFlow, Range};
 
+use regex_syntax::hir::{Capture, Hir, HirKind, Repetition};
+
 use super::daemons;
 
 mod automaton;
@@ -29,13 +31,17 @@ pub use verdict::{Doubt, Fault, Refusal, Verdict};
 /// Messages that are tried before the search gives up: each costs one run of the pattern.
 const MAX_REFUSED: usize = 200;
 /// Addresses that a made-up message shows where it can (RFC 5737, RFC 3849).
-const SPECIMENS: &[&str] = &["198.51.100.7", "2001:db8::7"];
+const ADDRESSES: &[&str] = &["198.51.100.7", "2001:db8::7"];
+/// The user that it shows where it can.
+const USERS: &[&str] = &["joe"];
 
 /// A pattern, ready to be tried against shapes: the expression as an automaton, and the pattern
 /// itself, which has the last word on every message found.
 pub struct Believer {
     pattern: daemons::Pattern,
     automaton: Automaton,
+    /// The same for messages that look real: with a name and an address, then with any name.
+    specimens: [Automaton; 2],
     counts: Counts,
 }
 
@@ -59,9 +65,19 @@ impl Believer {
     /// # Errors
     /// Says why the pattern cannot be examined.
     pub fn new(pattern: daemons::Pattern) -> Result<Self, Fault> {
-        let automaton = Automaton::new(pattern.as_str(), "address", Reading::Search)?;
+        let expression = parsed(pattern.as_str())?;
+        let automaton = Automaton::new(&expression, "address", Reading::Search)?;
+        let is_name = |group: &str| {
+            group == "user" || pattern.same.iter().flatten().any(|same| same == group)
+        };
+        let addressed = filled(&expression, &|group| group == "address", ADDRESSES);
+        let named = filled(&addressed, &is_name, USERS);
+        let specimens = [
+            Automaton::new(&named, "address", Reading::Search)?,
+            Automaton::new(&addressed, "address", Reading::Search)?,
+        ];
         let counts = Counts::new(&pattern.once, &pattern.never)?;
-        Ok(Self { pattern, automaton, counts })
+        Ok(Self { pattern, automaton, specimens, counts })
     }
 
     /// Where the address stands in a message that is believed; `None` if it gives none.
@@ -95,7 +111,7 @@ impl Shape {
     /// # Errors
     /// Says why the shape cannot be examined.
     pub fn new(expression: &str) -> Result<Self, Fault> {
-        Ok(Self { automaton: Automaton::new(expression, "client", Reading::Whole)? })
+        Ok(Self { automaton: Automaton::new(&parsed(expression)?, "client", Reading::Whole)? })
     }
 
     /// Whether the daemon can write this message so that this span is wrongly an address.
@@ -116,23 +132,34 @@ pub fn prove(believer: &Believer, shape: &Shape, wrong: Wrong) -> Verdict {
     if spans && !believer.gives_address() {
         return Verdict::Proved { states: 0 };
     }
+    let verdict = search(believer, &believer.automaton, shape, wrong);
+    if matches!(verdict, Verdict::Proved { .. }) {
+        return verdict;
+    }
+    let mut real =
+        believer.specimens.iter().map(|automaton| search(believer, automaton, shape, wrong));
+    real.find(|real| matches!(real, Verdict::Forged { .. })).unwrap_or(verdict)
+}
+
+/// Searches among the messages that this automaton of the pattern accepts.
+fn search(believer: &Believer, pattern: &Automaton, shape: &Shape, wrong: Wrong) -> Verdict {
     let (mut forged, mut refused, mut tried) = (None, None, 0);
     let search = Search {
-        pattern: &believer.automaton,
+        pattern,
         shape: &shape.automaton,
         counts: &believer.counts,
-        spans,
+        spans: wrong == Wrong::OtherAddress,
         longest: believer.pattern.max_length,
     };
     let outcome = search.run(|bytes| {
-        let message = String::from_utf8_lossy(&bytes);
-        match forge(believer, shape, wrong, &message) {
-            Ok(forgery) => {
-                forged = Some(forgery);
+        let message = String::from_utf8_lossy(&bytes).into_owned();
+        match forged_address(believer, shape, wrong, &message) {
+            Ok(address) => {
+                forged = Some(Verdict::Forged { message, address });
                 return ControlFlow::Break(());
             }
             Err(refusal) => {
-                refused.get_or_insert(Doubt::Refused { message: message.into_owned(), refusal });
+                refused.get_or_insert(Doubt::Refused { message, refusal });
             }
         }
         tried += 1;
@@ -146,60 +173,45 @@ pub fn prove(believer: &Believer, shape: &Shape, wrong: Wrong) -> Verdict {
     }
 }
 
-/// Makes a forgery of a message that both automata accept, with a real address if it can have one.
-fn forge(
+/// The address, if any, that is wrongly believed in a message that both automata accept.
+fn forged_address(
     believer: &Believer,
     shape: &Shape,
     wrong: Wrong,
     message: &str,
-) -> Result<Verdict, Refusal> {
-    let attempt = |message: String| {
-        let span = believer.believe(&message)?;
-        if wrong == Wrong::OtherAddress && span.is_none() {
-            return Err(Refusal::NoAddress);
-        }
-        if !shape.can_be(&message, span.clone(), wrong) {
-            return Err(Refusal::OwnAddress);
-        }
-        let address = span.map(|span| message[span].to_owned());
-        Ok(Verdict::Forged { message, address })
-    };
-    if let Some(place) = believer.place(message) {
-        for specimen in SPECIMENS {
-            let mut longer = message.to_owned();
-            longer.replace_range(place.clone(), specimen);
-            let others = [Some(longer), fitted(message, place.clone(), specimen)];
-            if let Some(forgery) = others.into_iter().flatten().find_map(|m| attempt(m).ok()) {
-                return Ok(forgery);
-            }
-        }
+) -> Result<Option<String>, Refusal> {
+    let span = believer.believe(message)?;
+    if wrong == Wrong::OtherAddress && span.is_none() {
+        return Err(Refusal::NoAddress);
     }
-    attempt(message.to_owned())
+    if !shape.can_be(message, span.clone(), wrong) {
+        return Err(Refusal::OwnAddress);
+    }
+    Ok(span.map(|span| message[span].to_owned()))
 }
 
-/// Puts a longer text into a place and takes as much from the longest run of one byte: for
-/// messages whose length is fixed.
-fn fitted(message: &str, place: Range<usize>, text: &str) -> Option<String> {
-    let surplus = text.len().checked_sub(place.len())?;
-    let (mut at, mut run) = (0, 0..0);
-    for same in message.as_bytes().chunk_by(|a, b| a == b) {
-        if same.len() > run.len() {
-            run = at..at + same.len();
+fn parsed(expression: &str) -> Result<Hir, Fault> {
+    regex_syntax::parse(expression).map_err(|error| Fault::Syntax(error.to_string()))
+}
+
+/// The expression with these texts in some of its groups, whatever those allowed.
+fn filled(expression: &Hir, is_meant: &dyn Fn(&str) -> bool, texts: &[&str]) -> Hir {
+    let again = |inner: &Hir| filled(inner, is_meant, texts);
+    match expression.kind() {
+        HirKind::Capture(group) => {
+            let literals = texts.iter().map(|text| Hir::literal(text.as_bytes()));
+            let sub = Box::new(match &group.name {
+                Some(name) if is_meant(name) => Hir::alternation(literals.collect()),
+                _ => again(&group.sub),
+            });
+            Hir::capture(Capture { sub, ..group.clone() })
         }
-        at += same.len();
-    }
-    let cut = run.start..run.start + surplus;
-    let whole = message.get(cut.clone()).is_some() && cut.end <= run.end;
-    let mut message = message.to_owned();
-    if whole && cut.start >= place.end {
-        message.replace_range(cut, "");
-        message.replace_range(place, text);
-        Some(message)
-    } else if whole && cut.end <= place.start {
-        message.replace_range(place, text);
-        message.replace_range(cut, "");
-        Some(message)
-    } else {
-        None
+        HirKind::Repetition(repeated) => {
+            let sub = Box::new(again(&repeated.sub));
+            Hir::repetition(Repetition { sub, ..repeated.clone() })
+        }
+        HirKind::Concat(list) => Hir::concat(list.iter().map(again).collect()),
+        HirKind::Alternation(list) => Hir::alternation(list.iter().map(again).collect()),
+        _ => expression.clone(),
     }
 }
