@@ -6,7 +6,8 @@
 //!          change nothing. When in doubt an address is not listed.
 //! Layers   `syslog` a frame's message; `daemons` what a message says; `streams` what it means
 //!          after those before it; `exclude` and `grants` who may relay until when; `map` what
-//!          Postfix should read; `state` what survives a restart.
+//!          Postfix should read; `state` what survives a restart. Beside them, for tests and
+//!          `check`: `examples`, and `claims`, which `proof` proves.
 
 pub mod address;
 pub mod claims;
@@ -17,9 +18,8 @@ pub mod grants;
 mod hear;
 pub mod heard;
 pub mod map;
-pub mod state;
-
 pub mod proof;
+pub mod state;
 pub mod stats;
 pub mod streams;
 pub mod syslog;
