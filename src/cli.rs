@@ -288,7 +288,12 @@ fn test(args: TestArgs) -> Outcome {
     };
     let layer = upper.over(Layer::below_command_line(file.as_deref()).map_err(one)?);
     let matching = Matching::of(&layer);
-    let (table, exclude, _) = runtime()?.block_on(rules::learn(&matching))?;
+    let table = rules::load(&matching)?;
+    // `run` would refuse them; here they are what a person is working on.
+    for failure in rules::false_examples(&table) {
+        eprintln!("pop-before-smtp: {failure}");
+    }
+    let (exclude, _) = runtime()?.block_on(rules::exclude(&matching)).map_err(one)?;
     let config = Rules { table, exclude, ..Rules::default() };
     let input: Box<dyn BufRead> = match args.file.as_deref().filter(|p| *p != Path::new("-")) {
         Some(path) => Box::new(BufReader::new(File::open(path).map_err(|error| {
@@ -305,7 +310,11 @@ fn test(args: TestArgs) -> Outcome {
 fn daemons(args: &DaemonsArgs) -> Outcome {
     let upper = Layer { daemons_dir: args.daemons_dir.clone(), ..Layer::default() };
     let layer = upper.over(Layer::below_command_line(None).map_err(one)?);
-    let daemons = rules::all_daemons(&Matching::of(&layer).daemons_dir)?;
+    let (daemons, faults) = rules::all_daemons(&Matching::of(&layer).daemons_dir);
+    // A fault in one file is no reason to hide the others.
+    for fault in &faults {
+        eprintln!("pop-before-smtp: {fault}");
+    }
     match &args.name {
         None => written(print::daemons(&daemons, args.json, stdout().lock())),
         Some(name) => match daemons.iter().find(|daemon| *daemon.name == **name) {

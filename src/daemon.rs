@@ -91,11 +91,17 @@ pub async fn examine(layer: &Layer) -> Result<Vec<String>, Vec<Failure>> {
         Some(map) => map_target(map, MapValue::default(), &matching).await.map(drop),
         None => Ok(()),
     };
-    match (config, learned, target) {
-        (Ok(_), Ok(exclusions), Ok(())) => Ok(exclusions.remarks),
-        (config, learned, target) => {
+    // A table that cannot be had is among the faults of what was learned.
+    let proofs = rules::load(&matching).map_or(Ok(Vec::new()), |table| rules::prove(&table));
+    match (config, learned, proofs, target) {
+        (Ok(_), Ok(exclusions), Ok(mut remarks), Ok(())) => {
+            remarks.extend(exclusions.remarks);
+            Ok(remarks)
+        }
+        (config, learned, proofs, target) => {
             let mut faults = config.err().unwrap_or_default();
             faults.extend(learned.err().unwrap_or_default());
+            faults.extend(proofs.err().unwrap_or_default());
             faults.extend(target.err());
             Err(faults)
         }

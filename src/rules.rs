@@ -16,7 +16,7 @@ use crate::disk;
 use crate::engine::daemons::{self, Daemon, DaemonFile, Fault, Table};
 use crate::engine::exclude::{Exclude, NetworkList};
 use crate::engine::senders::{self, Binding, Senders};
-use crate::engine::{Rules, examples};
+use crate::engine::{Rules, claims, examples};
 use crate::error::Failure;
 use crate::host;
 use crate::postfix::Postfix;
@@ -139,34 +139,75 @@ fn read_daemon(path: &Path) -> Result<DaemonFile, Failure> {
     Ok(DaemonFile { origin: Some(origin), text })
 }
 
+/// The table of the daemons that are believed, whatever their examples say.
+///
+/// # Errors
+/// Every fault of every file but those of examples.
+pub fn load(matching: &Matching) -> Result<Table, Vec<Failure>> {
+    let own = own_daemons(&matching.daemons_dir).map_err(|failure| vec![failure])?;
+    Table::load(&own, &matching.daemons).map_err(|faults| failures(&faults))
+}
+
+/// The users' own examples that do not prove true. The built-in ones are proved when the program
+/// is tested.
+pub fn false_examples(table: &Table) -> Vec<Failure> {
+    let users = table.daemons().iter().filter(|daemon| daemon.origin.is_some());
+    failures(&users.flat_map(examples::prove).collect::<Vec<_>>())
+}
+
 /// The table of the daemons that are believed, each of which has proved its examples.
 ///
 /// # Errors
 /// Every fault of every file.
 pub fn table(matching: &Matching) -> Result<Table, Vec<Failure>> {
-    let failure = |fault: &Fault| Failure::config(fault.to_string());
-    let own = own_daemons(&matching.daemons_dir).map_err(|failure| vec![failure])?;
-    let table = Table::load(&own, &matching.daemons)
-        .map_err(|faults| faults.iter().map(failure).collect::<Vec<_>>())?;
-    // The built-in examples are proved when the program is tested.
-    let users = table.daemons().iter().filter(|daemon| daemon.origin.is_some());
-    let faults: Vec<Failure> = users.flat_map(examples::prove).map(|f| failure(&f)).collect();
+    let table = load(matching)?;
+    let faults = false_examples(&table);
     if faults.is_empty() { Ok(table) } else { Err(faults) }
 }
 
-/// Every daemon that can be named, with the users' own.
+fn failures(faults: &[Fault]) -> Vec<Failure> {
+    faults.iter().map(|fault| Failure::config(fault.to_string())).collect()
+}
+
+/// Proves that the users' own patterns cannot be deceived by the messages of any daemon of the
+/// table, nor the built-in ones by those of the users' own. (The built-in ones among themselves
+/// are proved when the program is tested.) With remarks on what deserves a second look.
 ///
 /// # Errors
-/// Every fault of every file.
-pub fn all_daemons(dir: &DaemonsDir) -> Result<Vec<Daemon>, Vec<Failure>> {
-    let own = own_daemons(dir).map_err(|failure| vec![failure])?;
+/// Every pattern of which this could not be proved, with a message to try.
+pub fn prove(table: &Table) -> Result<Vec<String>, Vec<Failure>> {
+    let users = |daemon: &Daemon| daemon.origin.is_some();
+    let faults = claims::prove(table.daemons(), |one, other| users(one) || users(other));
+    if !faults.is_empty() {
+        return Err(failures(&faults));
+    }
+    let mut remarks = Vec::new();
+    for daemon in table.daemons() {
+        let Some(origin) = &daemon.origin else { continue };
+        if daemons::BUILT_IN.iter().any(|(name, _)| **name == *daemon.name) {
+            remarks.push(format!("`{origin}` takes the place of the built-in `{}`", daemon.name));
+        }
+        if daemon.shapes.is_empty() {
+            remarks.push(format!(
+                "`{origin}` has no [[shape]]: nothing is proved of what a stranger can make \
+                 `{}` write",
+                daemon.name
+            ));
+        }
+    }
+    Ok(remarks)
+}
+
+/// Every daemon that can be named, with those of the users' own that are sound, and the faults of
+/// the others.
+pub fn all_daemons(dir: &DaemonsDir) -> (Vec<Daemon>, Vec<Failure>) {
+    let (own, unread) = match own_daemons(dir) {
+        Ok(own) => (own, None),
+        Err(failure) => (Vec::new(), Some(failure)),
+    };
     let (daemons, mut faults) = daemons::all(&own);
     faults.extend(daemons.iter().filter(|d| d.origin.is_some()).flat_map(examples::prove));
-    if faults.is_empty() {
-        Ok(daemons)
-    } else {
-        Err(faults.iter().map(|fault| Failure::config(fault.to_string())).collect())
-    }
+    (daemons, failures(&faults).into_iter().chain(unread).collect())
 }
 
 /// Who may send as what: reads the table, and asks Postfix how it splits addresses.
@@ -248,15 +289,7 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
 /// # Errors
 /// Everything that is wrong.
 pub async fn learn(matching: &Matching) -> Result<(Table, Exclude, Exclusions), Vec<Failure>> {
-    let table = table(matching);
-    let exclusions = match Exclusions::learn(matching).await {
-        Ok(learned) => match learned.now() {
-            Ok(exclude) => Ok((exclude, learned)),
-            Err(error) => Err(Failure::io(format!("cannot learn this host's addresses: {error}"))),
-        },
-        Err(failure) => Err(failure),
-    };
-    match (table, exclusions) {
+    match (table(matching), exclude(matching).await) {
         (Ok(table), Ok((exclude, exclusions))) => Ok((table, exclude, exclusions)),
         (table, exclusions) => {
             let mut faults = table.err().unwrap_or_default();
@@ -264,4 +297,16 @@ pub async fn learn(matching: &Matching) -> Result<(Table, Exclude, Exclusions), 
             Err(faults)
         }
     }
+}
+
+/// What is excluded now, and how to learn it again.
+///
+/// # Errors
+/// Postfix or the host does not tell.
+pub async fn exclude(matching: &Matching) -> Result<(Exclude, Exclusions), Failure> {
+    let exclusions = Exclusions::learn(matching).await?;
+    let exclude = exclusions.now();
+    let exclude = exclude
+        .map_err(|error| Failure::io(format!("cannot learn this host's addresses: {error}")))?;
+    Ok((exclude, exclusions))
 }

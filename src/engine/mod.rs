@@ -7,9 +7,11 @@
 //! Layers   `syslog` a frame's message; `daemons` what a message says; `streams` what it means
 //!          after those before it; `exclude` and `grants` who may relay until when; `map` what
 //!          Postfix should read; `state` what survives a restart. `socketmap` and `policy` what
-//!          Postfix asks and how it is answered; `senders` who may send as what.
+//!          Postfix asks and how it is answered; `senders` who may send as what. Beside them, for
+//!          tests and `check`: `examples`, and `claims`, which `proof` proves.
 
 pub mod address;
+pub mod claims;
 pub mod daemons;
 pub mod examples;
 pub mod exclude;
