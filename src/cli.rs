@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use listenfd::ListenFd;
 use tracing::level_filters::LevelFilter;
 
 use crate::config::layer::{Layer, LogLevel};
@@ -22,6 +21,7 @@ use crate::config::{Config, DEFAULT_CONTROL, Matching};
 use crate::control::{Answer, Request};
 use crate::engine::{Engine, Rules};
 use crate::error::Failure;
+use crate::systemd::Passed;
 use crate::{client, daemon, rules, trial};
 
 /// Lets the address of a recent POP3 or IMAP login relay mail through Postfix for a while.
@@ -233,8 +233,8 @@ impl RunArgs {
 }
 
 fn run(args: RunArgs) -> Outcome {
-    let passed = ListenFd::from_env();
-    let config = Config::of(&args.layer().map_err(one)?, passed.len())?;
+    let passed = Passed::from_env();
+    let config = Config::of(&args.layer().map_err(one)?, passed.roles())?;
     log_to_stderr(config.log_level);
     runtime()?.block_on(daemon::run(config, passed, || args.layer()))?;
     Ok(true)

@@ -1,25 +1,27 @@
 //! The order of life: bind, restore, publish, ready, serve, leave.
 //!
-//! Promise  frames are heard from the moment the state is restored; systemd hears "ready" when the
+//! Promise  frames are heard and lookups answered from the moment the state is restored (before,
+//!          the kernel keeps them waiting); systemd hears "ready" when the
 //!          first map is in place; on the way out the state is on disk, the map is empty and the
 //!          sockets are gone, within a bounded time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use listenfd::ListenFd;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::config::layer::Layer;
+use crate::config::lookups::Role;
 use crate::config::values::Mode;
-use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Map, Matching};
+use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Matching};
 use crate::engine::Engine;
 use crate::error::Failure;
+use crate::lookup::Service;
 use crate::postfix::Postfix;
-use crate::postfix::map_spec::MapValue;
+use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::postfix::postmap::MapTarget;
 use crate::publisher::{self, Outlet, Publisher};
 use crate::receiver::Receiver;
@@ -28,8 +30,9 @@ use crate::rules::{self, Exclusions};
 use crate::shared::Shared;
 use crate::state_file::StateFile;
 use crate::status::Describe;
+use crate::systemd::{self, Passed};
 use crate::unix_socket::{self, SocketFile};
-use crate::{control, systemd};
+use crate::{control, lookup};
 
 /// The host is asked for its own addresses and gateways this often.
 const HOST_INTERVAL: Duration = Duration::from_secs(60);
@@ -44,7 +47,7 @@ const CONTROL_MODE: Mode = Mode(0o660);
 /// Everything that keeps it from starting; nothing has been started then.
 pub async fn run(
     config: Config,
-    mut passed: ListenFd,
+    mut passed: Passed,
     layers: impl Fn() -> Result<Layer, Failure>,
 ) -> Result<(), Vec<Failure>> {
     let signals = Signals::new().map_err(one)?;
@@ -52,15 +55,15 @@ pub async fn run(
     for remark in &exclusions.remarks {
         warn!("{remark}");
     }
-    let outlet =
-        outlet(config.map.as_ref(), config.dry_run, &config.matching).await.map_err(one)?;
+    let outlet = outlet(&config).await.map_err(one)?;
     make_default_directories(&config);
     // The files of the sockets go with these names, however this function ends.
     let (listener, _control_file) = open_control(&config).map_err(one)?;
-    let passed_count = passed.len();
     let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
-    let mut daemon = start(&config, rules, outlet, receivers).map_err(one)?;
-    let read = || Config::of(&layers().map_err(one)?, passed_count);
+    let lookup::Bound { services, files: _lookup_files } =
+        asked(&config, &mut passed).map_err(one)?;
+    let mut daemon = start(&config, rules, outlet, receivers, services).map_err(one)?;
+    let read = || Config::of(&layers().map_err(one)?, passed.roles());
     let outcome = daemon.serve(listener, exclusions, signals, &config, read).await;
     let left = daemon.leave().await.map_err(one);
     outcome.and(left)
@@ -76,35 +79,50 @@ fn one(failure: Failure) -> Vec<Failure> {
 /// # Errors
 /// Every fault.
 pub async fn examine(layer: &Layer) -> Result<Vec<String>, Vec<Failure>> {
-    // Whether systemd will pass sockets is not known here.
-    let config = Config::of(layer, 1);
+    // Whether systemd will pass a receiving socket is not known here.
+    let config = Config::of(layer, &[Role::Frames]);
     let matching = Matching::of(layer);
-    let learned = rules::learn(&matching).await;
-    let map = layer.map.clone().map(|spec| Map { spec, value: MapValue::default() });
-    let outlet = outlet(map.as_ref(), layer.dry_run == Some(true), &matching).await;
-    match (config, learned, outlet) {
-        (Ok(_), Ok((_, _, exclusions)), Ok(_)) => Ok(exclusions.remarks),
-        (config, learned, outlet) => {
+    let learned = match &config {
+        Ok(config) => rules::build(config).await.map(|(_, exclusions)| exclusions),
+        Err(_) => rules::learn(&matching).await.map(|(_, _, exclusions)| exclusions),
+    };
+    // The value has been checked with the rest of the configuration.
+    let target = match layer.map.as_ref().filter(|_| layer.dry_run != Some(true)) {
+        Some(map) => map_target(map, MapValue::default(), &matching).await.map(drop),
+        None => Ok(()),
+    };
+    match (config, learned, target) {
+        (Ok(_), Ok(exclusions), Ok(())) => Ok(exclusions.remarks),
+        (config, learned, target) => {
             let mut faults = config.err().unwrap_or_default();
             faults.extend(learned.err().unwrap_or_default());
-            faults.extend(outlet.err());
+            faults.extend(target.err());
             Err(faults)
         }
     }
 }
 
-async fn outlet(map: Option<&Map>, dry_run: bool, matching: &Matching) -> Result<Outlet, Failure> {
-    let Some(map) = map else { return Ok(Outlet::Said(None)) };
-    if dry_run {
-        let command = format!("postmap -r {}.new", map.spec);
-        return Ok(Outlet::Said(Some(command)));
+async fn outlet(config: &Config) -> Result<Outlet, Failure> {
+    match &config.map {
+        None => Ok(Outlet::Said(None)),
+        Some(map) if config.dry_run => Ok(Outlet::Said(Some(format!("postmap -r {map}.new")))),
+        Some(map) => {
+            let target = map_target(map, config.map_value.clone(), &config.matching).await?;
+            if let Some(remark) = target.remark() {
+                warn!("{remark}");
+            }
+            Ok(Outlet::Map(target))
+        }
     }
+}
+
+async fn map_target(
+    map: &MapSpec,
+    value: MapValue,
+    matching: &Matching,
+) -> Result<MapTarget, Failure> {
     let postfix = Postfix::locate(matching.postfix_config.clone())?;
-    let target = MapTarget::prepare(postfix, &map.spec, map.value.clone()).await?;
-    if let Some(remark) = target.remark() {
-        warn!("{remark}");
-    }
-    Ok(Outlet::Map(target))
+    MapTarget::prepare(postfix, map, value).await
 }
 
 /// The directories of the default paths are ours to make; others are the administrator's.
@@ -118,6 +136,14 @@ fn make_default_directories(config: &Config) {
             let _ = std::fs::create_dir(parent);
         }
     }
+}
+
+/// Where Postfix asks; a dry run answers nobody, for it authorises nobody.
+fn asked(config: &Config, passed: &mut Passed) -> Result<lookup::Bound, Failure> {
+    if config.dry_run {
+        return Ok(lookup::Bound::default());
+    }
+    lookup::bind(config, passed)
 }
 
 fn open_control(config: &Config) -> Result<(UnixListener, SocketFile), Failure> {
@@ -137,6 +163,7 @@ fn open_control(config: &Config) -> Result<(UnixListener, SocketFile), Failure> 
 struct Daemon {
     shared: Arc<Shared>,
     receivers: Arc<Vec<Receiver>>,
+    services: Arc<Vec<Service>>,
     publisher: Publisher,
     describe: Describe,
 }
@@ -146,6 +173,7 @@ fn start(
     rules: crate::engine::Rules,
     outlet: Outlet,
     receivers: Vec<Receiver>,
+    services: Vec<Service>,
 ) -> Result<Daemon, Failure> {
     let shared = Arc::new(Shared::new(Engine::new(rules)));
     let restore = |path: &std::path::PathBuf| {
@@ -153,15 +181,22 @@ fn start(
     };
     let state = config.state.as_ref().map(restore).transpose()?;
     let receivers = Arc::new(receivers);
+    let services = Arc::new(services);
     let map = match &outlet {
         Outlet::Map(target) => Some(target.table()),
         Outlet::Said(_) => None,
     };
     let started = shared.with(|_, now| now);
     Ok(Daemon {
-        describe: Describe { receivers: Arc::clone(&receivers), map, started },
+        describe: Describe {
+            receivers: Arc::clone(&receivers),
+            services: Arc::clone(&services),
+            map,
+            started,
+        },
         publisher: Publisher { shared: Arc::clone(&shared), state, outlet },
         receivers,
+        services,
         shared,
     })
 }
@@ -185,6 +220,7 @@ impl Daemon {
             });
         }
         let mut helpers = JoinSet::new();
+        helpers.spawn(lookup::serve(Arc::clone(&self.services), Arc::clone(&self.shared)));
         helpers.spawn(publisher::keep(Arc::clone(&self.shared), self.publisher.state.clone()));
         let published = tokio::select! {
             published = self.publisher.first() => published,
@@ -200,6 +236,9 @@ impl Daemon {
         helpers.spawn(watch_host(Arc::clone(&self.shared), Arc::clone(&exclusions)));
         for receiver in self.receivers.iter() {
             info!(receiver = receiver.name, "listening");
+        }
+        for service in self.services.iter() {
+            info!(service = service.name, "answering Postfix");
         }
         systemd::ready("serving");
         info!(version = env!("CARGO_PKG_VERSION"), map = self.describe.map, "ready");

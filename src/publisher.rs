@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::engine::Gone;
 use crate::engine::map::Edition;
@@ -20,6 +20,10 @@ use crate::state_file::StateFile;
 const HEARTBEAT: Duration = Duration::from_secs(60);
 /// Decisions of this time are written to disk together.
 const BATCH: Duration = Duration::from_millis(50);
+
+/// What to do about a mail daemon whose logins have stopped.
+pub const STOPPED: &str = "has an upgrade changed the wording of its log? feed such a line to \
+                           `pop-before-smtp test`";
 
 /// Where editions go.
 #[derive(Debug)]
@@ -76,6 +80,9 @@ impl Publisher {
         let (gone, edition) =
             self.decided(|engine, now| (engine.tick(now), engine.edition(now))).await;
         say(&gone);
+        for daemon in self.shared.with(|engine, now| engine.stopped_daemons(now)) {
+            warn!(%daemon, "no login for long, although it goes on to log; {STOPPED}");
+        }
         edition
     }
 
@@ -117,7 +124,8 @@ impl Publisher {
 
 fn say(gone: &[Gone]) {
     for Gone { grant, why } in gone {
-        info!(address = %grant.address, logins = grant.logins, "{}", why.as_str());
+        let (logins, users) = (grant.logins, grant.users.len());
+        info!(address = %grant.address, logins, users, "{}", why.as_str());
     }
 }
 

@@ -75,8 +75,8 @@ fn nothing_lasts_longer_than_a_right_given_now() {
         .rejects(&[B])
         .at(1800)
         .rejects(&[A]);
-    let far = format!("grant\t{A}\t{DAWN}\t{}\t1\tdovecot\tjoe\tmx1\t\t.\n", u64::MAX);
-    let hand = format!("grant\t{B}\t0\t{}\t0\t\t\t\tforged\t.\n", u64::MAX);
+    let far = format!("grant\t{A}\t{DAWN}\t{}\t\t\t1\tdovecot\tmx1\t\t.\n", u64::MAX);
+    let hand = format!("grant\t{B}\t0\t\t0\t{}\t0\t\t\tforged\t.\n", u64::MAX);
     story("a bent file")
         .scribble(|file| file + &far + &hand)
         .restart(rules(), Restored { grants: 2, shortened: 2, ..NOTHING })
@@ -100,7 +100,7 @@ fn nothing_lasts_longer_than_a_right_given_now() {
 #[test]
 fn damage_is_counted_and_costs_nothing_else() {
     let grant =
-        |address: &str| format!("grant\t{address}\t{DAWN}\t{}\t1\tdovecot\t\t\t\t.\n", DAWN + 9);
+        |address: &str| format!("grant\t{address}\t{DAWN}\t{}\t\t\t1\tdovecot\t\t\t.\n", DAWN + 9);
     for line in [
         "",
         "nonsense",
@@ -109,11 +109,14 @@ fn damage_is_counted_and_costs_nothing_else() {
         "gone\t192.0.2.700\t.",
         "block\t192.0.2.7\tsoon\t.",
         "unblock\t192.0.2.0/24\t.",
-        "grant\t0.0.0.0\t0\t1795000009000\t1\tdovecot\t\t\t\t.",
-        "grant\t192.0.2.9\t0\t-1\t1\tdovecot\t\t\t\t.",
-        "grant\t192.0.2.9\t0\t99999999999999999999999\t1\tdovecot\t\t\t\t.",
-        "grant\t192.0.2.9\t0\t1795000009000\t1\tdovecot\t\t\t\t.\t.",
-        "grant\t192.0.2.9\t0\t1795000009000\t1\tdovecot\t\t\t.",
+        "grant\t0.0.0.0\t0\t1795000009000\t\t\t1\tdovecot\t\t\t.",
+        "grant\t192.0.2.9\t0\t-1\t\t\t1\tdovecot\t\t\t.",
+        "grant\t192.0.2.9\t0\t99999999999999999999999\t\t\t1\tdovecot\t\t\t.",
+        "grant\t192.0.2.9\t0\t1795000009000\t\t\t1\tdovecot\t\t\t.\t.",
+        "grant\t192.0.2.9\t0\t1795000009000\t\t\t1\tdovecot\t\t.",
+        "grant\t192.0.2.9\t0\t\t\t\t1\tdovecot\t\t\t.",
+        "grant\t192.0.2.9\t0\t\t\t1795000009000\t1\t\t\t\t.",
+        "grant\t192.0.2.9\t0\t1795000009000\t\t\t1\tdovecot\t\t\t1795000009000\t.",
     ] {
         story("a damaged line")
             .scribble(|file| file + &grant(A) + line + "\n" + &grant(B))
@@ -146,7 +149,7 @@ fn damage_is_counted_and_costs_nothing_else() {
 fn names_cannot_forge_records() {
     let mut engine = Engine::new(rules());
     let now = Time::from_millis(DAWN);
-    let note = "x\t.\ngrant\t192.0.2.66\t0\t1795000009000\t0\t\t\t\t\t.";
+    let note = "x\t.\ngrant\t192.0.2.66\t0\t1795000009000\t\t\t0\t\t\t\t.";
     engine.allow(now, ip(A), None, Some(note.to_owned())).expect("allowed");
     let text = engine.state(now);
     assert_eq!(text.lines().count(), 2, "{text}");
@@ -154,12 +157,18 @@ fn names_cannot_forge_records() {
     assert_eq!(restored, Restored { grants: 1, ..NOTHING }, "{text}");
 }
 
-/// A right as the model knows it.
-#[derive(Clone, Debug)]
+/// A right as the model knows it: what logins have given, and what the operator has, when.
+#[derive(Clone, Debug, Default)]
 struct Right {
-    since: u64,
-    until: u64,
-    by_hand: bool,
+    login: u64,
+    given: u64,
+    hand: u64,
+}
+
+impl Right {
+    fn until(&self) -> u64 {
+        self.login.max(self.hand)
+    }
 }
 
 /// The same promises without any cleverness. What has ended stays in it, as its record stays in the
@@ -174,26 +183,30 @@ const WEEK: u64 = MAX_BY_HAND.as_millis() as u64;
 
 impl Model {
     fn admitted(&self, now: u64) -> Vec<IpAddr> {
-        let live = self.rights.iter().filter(|(_, right)| now < right.until);
+        let live = self.rights.iter().filter(|(_, right)| now < right.until());
         live.map(|(address, _)| *address).collect()
     }
 
     fn give(&mut self, now: u64, address: IpAddr, span: u64, by_hand: bool, most: usize) {
-        let new = Right { since: now, until: now + span, by_hand };
-        let old = self.rights.get(&address).filter(|old| now < old.until).cloned();
-        let right = match old {
-            Some(old) if old.until > new.until => old,
-            Some(old) => Right { since: old.since, ..new },
-            None => new,
-        };
-        self.rights.insert(address, right);
+        let right = self.rights.entry(address).or_default();
+        if right.login <= now {
+            right.login = 0;
+        }
+        if right.hand <= now {
+            right.hand = 0;
+        }
+        if !by_hand {
+            right.login = right.login.max(now + span);
+        } else if right.hand <= now + span {
+            (right.given, right.hand) = (now, now + span);
+        }
         self.shrink(now, most);
     }
 
     fn shrink(&mut self, now: u64, most: usize) {
         while self.admitted(now).len() > most {
-            let live = self.rights.iter().filter(|(_, right)| now < right.until);
-            let first = live.min_by_key(|(address, right)| (right.until, **address));
+            let live = self.rights.iter().filter(|(_, right)| now < right.until());
+            let first = live.min_by_key(|(address, right)| (right.until(), **address));
             let first = *first.expect("there are more than most").0;
             self.rights.remove(&first);
         }
@@ -204,12 +217,12 @@ impl Model {
         self.blocks.values_mut().for_each(|until| *until = (*until).min(now + WEEK));
         let blocks = &self.blocks;
         self.rights.retain(|address, right| {
-            now < right.until && *address != excluded && !blocks.contains_key(address)
+            now < right.until() && *address != excluded && !blocks.contains_key(address)
         });
         for right in self.rights.values_mut() {
-            let longest = if right.by_hand { WEEK.min(right.until - right.since) } else { grace };
-            right.until = right.until.min(now + longest);
-            right.since = right.since.min(now);
+            right.login = right.login.min(now + grace);
+            right.hand = right.hand.min(now + WEEK.min(right.hand.saturating_sub(right.given)));
+            right.given = right.given.min(now);
         }
         self.shrink(now, most);
     }
@@ -275,7 +288,7 @@ fn history(seed: u64, steps: usize) {
             12 | 13 => {
                 let block = (dice.roll(2) == 0).then(|| 1000 * (1 + dice.roll(2_000)));
                 let had = engine.revoke(at, client, block.map(Duration::from_millis));
-                let right = model.rights.get(&client).is_some_and(|right| now < right.until);
+                let right = model.rights.get(&client).is_some_and(|right| now < right.until());
                 assert_eq!(had, right, "{context}");
                 if had {
                     model.rights.remove(&client);
@@ -290,7 +303,7 @@ fn history(seed: u64, steps: usize) {
                 excluded = if dice.roll(2) == 0 { client } else { nobody };
                 engine.tick(at);
                 engine.reload(rules(grace, most, excluded));
-                if model.rights.get(&excluded).is_some_and(|right| now < right.until) {
+                if model.rights.get(&excluded).is_some_and(|right| now < right.until()) {
                     model.rights.remove(&excluded);
                 }
                 model.shrink(now, most);
@@ -298,7 +311,7 @@ fn history(seed: u64, steps: usize) {
             15 => {
                 engine.journal();
                 file = engine.state(at);
-                model.rights.retain(|_, right| now < right.until);
+                model.rights.retain(|_, right| now < right.until());
                 model.blocks.retain(|_, until| now < *until);
             }
             16 => {
@@ -332,7 +345,7 @@ fn history(seed: u64, steps: usize) {
         assert_eq!(admitted, model.admitted(now), "{context}\n{file}\n{model:?}");
         for address in admitted {
             let until = engine.admits(at, address).expect("just admitted").until.as_millis();
-            assert_eq!(until, model.rights[&address].until, "{context}: {address}\n{file}");
+            assert_eq!(until, model.rights[&address].until(), "{context}: {address}\n{file}");
         }
         if let Some(edition) = engine.edition(at) {
             assert_eq!(edition.addresses, model.admitted(now), "{context}");

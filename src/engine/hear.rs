@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use super::Engine;
 use super::daemons::{Event, Name, Reading};
-use super::grants::By;
+use super::grants::{By, Given, Granted};
 use super::heard::{Heard, Reason, Verdict};
 use super::streams::{self, Key, Source};
 use super::syslog::{Frame, Message};
@@ -35,7 +35,8 @@ impl Engine {
         match frame.message() {
             Ok(message) => {
                 let length = frame.raw_body_len(&message);
-                self.hear_message(now, source, &message, length)
+                let heard = self.hear_message(now, source, &message, length);
+                Heard { user: heard.user.filter(|_| self.rules.remember_users), ..heard }
             }
             Err(why) => {
                 self.stats.malformed += 1;
@@ -69,7 +70,7 @@ impl Engine {
                 return nothing(Reason::UnknownProgram(message.program.to_owned()));
             }
             Reading::NoPattern(daemon) => {
-                self.stats.daemons.entry(daemon.name.clone()).or_default().unmatched += 1;
+                self.stats.daemons.entry(daemon.name.clone()).or_default().unmatched();
                 return Heard { daemon: Some(daemon.name.clone()), ..nothing(Reason::NoPattern) };
             }
             Reading::Refused(daemon, why) => {
@@ -155,18 +156,23 @@ impl Engine {
             return heard(Verdict::Excluded, Reason::Blocked);
         }
         self.count_login(now, &login.daemon);
-        let by = By::Login { daemon: login.daemon, user: user.clone(), host: login.host };
-        let granted = self.grant(now, address, by, self.rules.grace, None);
-        let reason = if joined { Reason::Joined(granted) } else { Reason::LoggedIn(granted) };
-        heard(Verdict::Login, reason)
+        let given = Given {
+            by: By::Login { daemon: login.daemon, host: login.host },
+            user: user.clone().filter(|_| self.rules.remember_users),
+            span: self.rules.grace,
+            note: None,
+        };
+        match self.grant(now, address, given) {
+            Granted::Shared => heard(Verdict::Excluded, Reason::Shared),
+            granted if joined => heard(Verdict::Login, Reason::Joined(granted)),
+            granted => heard(Verdict::Login, Reason::LoggedIn(granted)),
+        }
     }
 
     fn count_login(&mut self, now: Time, daemon: &Name) {
         self.stats.logins += 1;
         self.stats.last_login = Some(now);
-        let daemon = self.stats.daemons.entry(daemon.clone()).or_default();
-        daemon.logins += 1;
-        daemon.last_login = Some(now);
+        self.stats.daemons.entry(daemon.clone()).or_default().login(now);
     }
 
     fn overloaded(&mut self) -> Heard {
