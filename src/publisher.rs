@@ -21,6 +21,10 @@ const HEARTBEAT: Duration = Duration::from_secs(60);
 /// Decisions of this time are written to disk together.
 const BATCH: Duration = Duration::from_millis(50);
 
+/// What to do about a mail daemon whose logins have stopped.
+pub const STOPPED: &str = "has an upgrade changed the wording of its log? feed such a line to \
+                           `pop-before-smtp test`";
+
 /// Where editions go.
 #[derive(Debug)]
 pub enum Outlet {
@@ -76,6 +80,9 @@ impl Publisher {
         let (gone, edition) =
             self.decided(|engine, now| (engine.tick(now), engine.edition(now))).await;
         say(&gone);
+        for daemon in self.shared.with(|engine, now| engine.stopped_daemons(now)) {
+            warn!(%daemon, "no login for long, although it goes on to log; {STOPPED}");
+        }
         edition
     }
 
@@ -117,7 +124,8 @@ impl Publisher {
 
 fn say(gone: &[Gone]) {
     for Gone { grant, why } in gone {
-        info!(address = %grant.address, logins = grant.logins, "{}", why.as_str());
+        let (logins, users) = (grant.logins, grant.users.len());
+        info!(address = %grant.address, logins, users, "{}", why.as_str());
     }
 }
 
@@ -131,13 +139,4 @@ pub async fn keep(shared: Arc<Shared>, state: Option<Arc<StateFile>>) {
             None => drop(shared.with(|engine, _| engine.journal())),
         }
     }
-}
-
-/// Says what an operator must know when editions are held back from the map.
-pub fn warn_of_unpublished(address: std::net::IpAddr) {
-    warn!(
-        %address,
-        "authorised, but kept out of the map: as a key it would admit other hosts of its network; \
-         --map-inexact-ipv6 publishes it all the same"
-    );
 }

@@ -17,7 +17,7 @@ use ipnet::IpNet;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 use tokio::io::Interest;
 use tokio::net::{UdpSocket, UnixDatagram};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::engine::grants::Granted;
 use crate::engine::heard::{Heard, Verdict};
@@ -180,8 +180,19 @@ impl Receiver {
     fn hear(&self, frame: &[u8], sender: Option<IpAddr>, shared: &Shared) {
         self.counters.frames.fetch_add(1, Ordering::Relaxed);
         let source = Source { receiver: self.number, sender };
-        let heard = shared.with(|engine, now| engine.hear(now, source, frame));
+        let (heard, kept_out) = shared.with(|engine, now| {
+            let heard = engine.hear(now, source, frame);
+            let kept_out = heard.address.filter(|address| !engine.is_published(*address));
+            (heard, kept_out)
+        });
         report(&self.name, frame, &heard);
+        if let (Some(Granted::New), Some(address)) = (heard.granted(), kept_out) {
+            warn!(
+                %address,
+                "authorised, but kept out of the map: as a key it would admit other hosts of its \
+                 network; --map-inexact-ipv6 publishes it all the same"
+            );
+        }
     }
 }
 

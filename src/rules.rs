@@ -9,11 +9,13 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
+use crate::config::sending::Sending;
 use crate::config::values::{ExcludeWhat, Network};
 use crate::config::{Config, DaemonsDir, Matching, loopback};
 use crate::disk;
 use crate::engine::daemons::{self, Daemon, DaemonFile, Fault, Table};
 use crate::engine::exclude::{Exclude, NetworkList};
+use crate::engine::senders::{self, Binding, Senders};
 use crate::engine::{Rules, claims, examples};
 use crate::error::Failure;
 use crate::host;
@@ -22,6 +24,8 @@ use crate::postfix::mynetworks::Mynetworks;
 
 /// No daemon's description is longer; the built-in ones have a tenth of it.
 const MAX_FILE: u64 = 1 << 20;
+/// A million users with one address each.
+const MAX_TABLE: u64 = 64 << 20;
 
 /// What is never authorised: lists that stay, and what the host must be asked again.
 #[derive(Clone, Debug, Default)]
@@ -205,35 +209,115 @@ pub fn all_daemons(dir: &DaemonsDir) -> Result<Vec<Daemon>, Vec<Failure>> {
     if faults.is_empty() { Ok(daemons) } else { Err(failures(&faults)) }
 }
 
+/// Who may send as what: reads the table, and asks Postfix how it splits addresses.
+///
+/// # Errors
+/// The table cannot be read, or Postfix cannot be asked.
+async fn senders(config: &Config) -> Result<Senders, Failure> {
+    let Sending { binding, table, delimiters, .. } = &config.sending;
+    let delimiters = match delimiters {
+        Some(delimiters) => delimiters.clone(),
+        None if *binding == Binding::Any => String::new(),
+        None => {
+            let asked = async {
+                let postfix = Postfix::locate(config.matching.postfix_config.clone())?;
+                postfix.parameter("recipient_delimiter").await
+            };
+            asked.await.map_err(|failure: Failure| {
+                Failure::config(format!("cannot learn recipient_delimiter: {}", failure.what()))
+                    .hint("say it with --sender-delimiter, such as + or nothing at all")
+            })?
+        }
+    };
+    Ok(Senders {
+        binding: *binding,
+        domains: config.sending.domains.clone(),
+        table: table.as_deref().map(sender_table).transpose()?.unwrap_or_default(),
+        delimiters,
+        allow_null: config.sending.allow_null,
+        mismatch: config.sending.mismatch.clone(),
+    })
+}
+
+fn sender_table(path: &Path) -> Result<senders::Table, Failure> {
+    let shown = path.display();
+    let bytes = disk::read(path, MAX_TABLE)
+        .map_err(|error| Failure::config(format!("cannot read the sender-table: {error}")))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failure::config(format!("sender-table `{shown}` is not UTF-8 text")))?;
+    senders::Table::read(&text).map_err(|why| {
+        Failure::config(format!("sender-table `{shown}`: {why}"))
+            .hint("each line is `login address[, address...]`")
+    })
+}
+
 /// The engine's rules, and the exclusions they were made with.
 ///
 /// # Errors
 /// Everything that is wrong.
 pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>> {
-    let table = table(&config.matching);
-    let exclusions = match Exclusions::learn(&config.matching).await {
-        Ok(learned) => match learned.now() {
-            Ok(exclude) => Ok((learned, exclude)),
-            Err(error) => Err(Failure::io(format!("cannot learn this host's addresses: {error}"))),
-        },
-        Err(failure) => Err(failure),
-    };
-    match (table, exclusions) {
-        (Ok(table), Ok((exclusions, exclude))) => {
+    let learned = learn(&config.matching).await;
+    match (learned, senders(config).await) {
+        (Ok((table, exclude, mut exclusions)), Ok(senders)) => {
+            exclusions.remarks.extend(config.remarks());
             let rules = Rules {
                 table,
                 grace: config.grace,
                 max_clients: config.max_clients,
                 exclude,
+                remember_users: config.sending.remember_users,
+                max_users: config.sending.max_users,
+                senders,
+                session_ceiling: config.session_ceiling,
                 publish_interval: config.map_interval,
-                publish_inexact: config.map_inexact_ipv6,
+                // Without a map there is nothing to keep an address out of.
+                publish_inexact: config.map_inexact_ipv6 || config.map.is_none(),
             };
             Ok((rules, exclusions))
         }
+        (learned, senders) => {
+            let mut faults = learned.err().unwrap_or_default();
+            faults.extend(senders.err());
+            Err(faults)
+        }
+    }
+}
+
+/// What is matched, and what excluded now.
+///
+/// # Errors
+/// Everything that is wrong.
+pub async fn learn(matching: &Matching) -> Result<(Table, Exclude, Exclusions), Vec<Failure>> {
+    match (table(matching), exclude(matching).await) {
+        (Ok(table), Ok((exclude, exclusions))) => Ok((table, exclude, exclusions)),
         (table, exclusions) => {
             let mut faults = table.err().unwrap_or_default();
             faults.extend(exclusions.err());
             Err(faults)
         }
+    }
+}
+
+/// What is excluded now, and how to learn it again.
+///
+/// # Errors
+/// Postfix or the host does not tell.
+pub async fn exclude(matching: &Matching) -> Result<(Exclude, Exclusions), Failure> {
+    let exclusions = Exclusions::learn(matching).await?;
+    let exclude = exclusions.now();
+    let exclude = exclude
+        .map_err(|error| Failure::io(format!("cannot learn this host's addresses: {error}")))?;
+    Ok((exclude, exclusions))
+}
+
+/// What is excluded now.
+///
+/// # Errors
+/// Postfix or the host does not tell what it must.
+pub async fn excluded(matching: &Matching) -> Result<(Exclude, Exclusions), Failure> {
+    let learned = Exclusions::learn(matching).await?;
+    match learned.now() {
+        Ok(exclude) => Ok((exclude, learned)),
+        Err(error) => Err(Failure::io(format!("cannot learn this host's addresses: {error}"))),
     }
 }

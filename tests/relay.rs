@@ -174,13 +174,18 @@ impl Site {
     }
 
     fn eventually_says(&self, code: u16, client: &str, whose: &str, limit: Duration) {
-        let right = within(limit, || self.postfix.relay(client) == code);
+        let mut said = None;
+        let right = within(limit, || {
+            let reply = self.postfix.rcpt(client, "someone@elsewhere.example");
+            said.insert(reply).code == code
+        });
         assert!(
             right,
-            "{}: {client} ({whose}) does not get {code}; map: {:?}; the daemon: {}",
+            "{}: {client} ({whose}) does not get {code}, but {said:?}; map: {:?}\n{}\n{}",
             self.map_type,
             self.source(),
-            self.daemon.said()
+            self.daemon.said(),
+            self.postfix.log()
         );
     }
 }

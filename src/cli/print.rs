@@ -7,7 +7,13 @@ use serde_json::json;
 use crate::control::Entry;
 use crate::engine::daemons::Daemon;
 use crate::error::Failure;
+use crate::publisher::STOPPED;
 use crate::status::Status;
+
+/// Sample logins shown for each mail daemon; `daemons NAME` shows all.
+const SAMPLES: usize = 3;
+/// Samples are cut here: some show what happens to a line that is far too long.
+const SAMPLE_WIDTH: usize = 160;
 
 fn json_line(value: &impl serde::Serialize, mut output: impl Write) -> io::Result<()> {
     serde_json::to_writer(&mut output, value)?;
@@ -50,7 +56,7 @@ pub fn entries(entries: &[Entry], as_json: bool, mut output: impl Write) -> io::
         let by = entry.daemon.clone().unwrap_or_else(|| "by hand".into());
         vec![
             entry.address.to_string(),
-            or_dash(entry.user.as_ref()),
+            or_dash(Some(entry.users.join(", ")).filter(|users| !users.is_empty()).as_ref()),
             by,
             or_dash(entry.host.as_ref()),
             entry.since.clone(),
@@ -60,17 +66,15 @@ pub fn entries(entries: &[Entry], as_json: bool, mut output: impl Write) -> io::
         ]
     };
     let rows: Vec<_> = entries.iter().map(row).collect();
-    let head = ["ADDRESS", "USER", "DAEMON", "HOST", "SINCE", "LEFT", "LOGINS", "NOTE"];
+    let head = ["ADDRESS", "USERS", "DAEMON", "HOST", "SINCE", "LEFT", "LOGINS", "NOTE"];
     table(&head, &rows, output)
 }
 
 /// `query` and `allow`.
 pub fn entry(entry: &Entry, mut output: impl Write) -> io::Result<()> {
-    let who = match (&entry.user, &entry.daemon) {
-        (Some(user), Some(daemon)) => format!("{user}, {daemon}"),
-        (None, Some(daemon)) => daemon.clone(),
-        _ => "by hand".into(),
-    };
+    let by = entry.daemon.as_deref().unwrap_or("by hand");
+    let who: Vec<&str> = entry.users.iter().map(String::as_str).chain([by]).collect();
+    let who = who.join(", ");
     let (address, expires) = (entry.address, &entry.expires);
     writeln!(output, "{address} is authorised ({who}) until {expires}, {}", left(entry.expires_in))
 }
@@ -87,13 +91,17 @@ pub fn daemons(daemons: &[Daemon], as_json: bool, mut output: impl Write) -> io:
         if let Some(note) = &daemon.note {
             writeln!(output, "    {}", note.trim().replace('\n', "\n    "))?;
         }
-        for example in daemon.examples.iter().filter(|example| example.is_login()) {
-            for line in &example.lines {
-                writeln!(output, "    | {}", line.escape_debug())?;
-            }
+        for line in samples(daemon).take(SAMPLES).flatten() {
+            let cut: String = line.chars().filter(|c| !c.is_control()).take(SAMPLE_WIDTH).collect();
+            writeln!(output, "    | {cut}")?;
         }
     }
     Ok(())
+}
+
+/// The lines of each example that shows a login.
+fn samples(daemon: &Daemon) -> impl Iterator<Item = &Vec<String>> {
+    daemon.examples.iter().filter(|example| example.is_login()).map(|example| &example.lines)
 }
 
 /// `daemons NAME`.
@@ -106,7 +114,6 @@ pub fn daemon(daemon: &Daemon, as_json: bool, mut output: impl Write) -> io::Res
 }
 
 fn daemon_json(daemon: &Daemon) -> serde_json::Value {
-    let samples = daemon.examples.iter().filter(|example| example.is_login());
     json!({
         "name": &*daemon.name,
         "title": daemon.title,
@@ -115,7 +122,7 @@ fn daemon_json(daemon: &Daemon) -> serde_json::Value {
         "programs": daemon.programs,
         "note": daemon.note,
         "file": daemon.origin,
-        "samples": samples.map(|example| &example.lines).collect::<Vec<_>>(),
+        "samples": samples(daemon).collect::<Vec<_>>(),
     })
 }
 
@@ -151,6 +158,21 @@ pub fn status(status: &Status, as_json: bool, mut output: impl Write) -> io::Res
         let drops: String = drops.map(|(count, what)| format!(", {count} {what}")).collect();
         writeln!(output, "listener    {}: {} frames{drops}", listener.name, listener.frames)?;
     }
+    for lookup in &status.lookups {
+        let (admitted, connections) = (lookup.admitted, lookup.connections);
+        let troubles =
+            [(lookup.rejected, "senders rejected"), (lookup.broken, "connections broken")];
+        let troubles = troubles.iter().filter(|(count, _)| *count > 0);
+        let troubles: String = troubles.map(|(count, what)| format!(", {count} {what}")).collect();
+        writeln!(
+            output,
+            "lookups     {}: {} requests, {admitted} admitted{troubles}; {connections} connections",
+            lookup.name, lookup.requests
+        )?;
+    }
+    for shared in &status.shared {
+        writeln!(output, "shared      {}: {} users, not authorised", shared.address, shared.users)?;
+    }
     for (name, daemon) in &status.daemons {
         let last = daemon.last_login.clone().unwrap_or_else(never);
         let (logins, unmatched) = (daemon.logins, daemon.unmatched);
@@ -158,6 +180,9 @@ pub fn status(status: &Status, as_json: bool, mut output: impl Write) -> io::Res
             output,
             "daemon      {name}: {logins} logins, last {last}; {unmatched} messages unmatched"
         )?;
+        if daemon.stopped {
+            writeln!(output, "            NO LOGIN FOR LONG although it logs: {STOPPED}")?;
+        }
     }
     let map = &status.map;
     if let Some(name) = &map.table {

@@ -1,9 +1,17 @@
 //! Plain counters, counted where the decision is made.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::daemons::Name;
 use super::time::Time;
+
+/// Fewer messages without a login among them are a quiet night, or a few bots.
+const MESSAGES: u64 = 100;
+/// A daemon is not suspected sooner after its last login, however busy it was.
+const SHORTEST_SILENCE: Duration = Duration::from_secs(3600);
+/// A day without a login is worth a word, however long the pauses were before.
+const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// What has happened since the start. All counters only grow.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +36,8 @@ pub struct Stats {
     pub expired: u64,
     /// Addresses that made room for another because `max-clients` was reached.
     pub evicted: u64,
+    /// Addresses that lost their right because too many users share them.
+    pub shared: u64,
     /// Logins refused because the tables that keep streams apart were full.
     pub overloaded: u64,
     /// When the last login was heard.
@@ -36,7 +46,7 @@ pub struct Stats {
     pub daemons: BTreeMap<Name, DaemonStats>,
 }
 
-/// What one mail daemon has contributed.
+/// What one mail daemon has contributed, and whether it still does.
 #[derive(Clone, Debug, Default)]
 pub struct DaemonStats {
     /// Complete logins.
@@ -45,4 +55,63 @@ pub struct DaemonStats {
     pub unmatched: u64,
     /// When its last login was heard.
     pub last_login: Option<Time>,
+    unmatched_since: u64,
+    longest_gap: Duration,
+    told: bool,
+}
+
+impl DaemonStats {
+    /// A login was heard.
+    pub fn login(&mut self, now: Time) {
+        if let Some(last) = self.last_login.replace(now) {
+            self.longest_gap = self.longest_gap.max(now.since(last));
+        }
+        self.logins += 1;
+        self.unmatched_since = 0;
+        self.told = false;
+    }
+
+    /// A message of one of its programs fitted no pattern.
+    pub fn unmatched(&mut self) {
+        self.unmatched += 1;
+        self.unmatched_since += 1;
+    }
+
+    /// Whether its logins have stopped while it goes on to log: most likely an upgrade has
+    /// changed the wording of its log.
+    pub fn has_stopped(&self, now: Time) -> bool {
+        let patience = (self.longest_gap * 4).clamp(SHORTEST_SILENCE, LONGEST_SILENCE);
+        let silence = self.last_login.map(|last| now.since(last));
+        self.unmatched_since >= MESSAGES && silence.is_some_and(|silence| silence >= patience)
+    }
+
+    /// Whether its logins have stopped and this has not been asked since.
+    pub fn has_just_stopped(&mut self, now: Time) -> bool {
+        let news = self.has_stopped(now) && !self.told;
+        self.told |= news;
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_stops_is_told_of_once() {
+        let at = |minutes: u64| Time::from_millis(minutes * 60_000);
+        let mut daemon = DaemonStats::default();
+        (0..1000).for_each(|_| daemon.unmatched());
+        assert!(!daemon.has_stopped(at(10_000)), "it never had a login");
+        daemon.login(at(0));
+        daemon.login(at(30));
+        (0..MESSAGES - 1).for_each(|_| daemon.unmatched());
+        assert!(!daemon.has_stopped(at(300)), "too few messages");
+        daemon.unmatched();
+        assert!(!daemon.has_stopped(at(149)), "four times the longest gap is not over");
+        assert!(daemon.has_just_stopped(at(150)));
+        assert!(daemon.has_stopped(at(151)) && !daemon.has_just_stopped(at(151)));
+        daemon.login(at(200));
+        assert!(!daemon.has_stopped(at(10_000)));
+    }
 }

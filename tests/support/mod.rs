@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod forwarder;
 pub mod postfix;
 pub mod process;
+pub mod story;
 
 pub mod wire;
 

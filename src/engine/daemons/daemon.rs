@@ -28,6 +28,8 @@ pub struct Daemon {
     pub origin: Option<String>,
     /// A message of this many bytes or more is a piece of a line that was cut.
     pub cut_length: Option<usize>,
+    /// A process serves one client and ends with him, so that its PID pairs login and log-out.
+    pub pid_per_session: bool,
     /// Messages that others than the daemon have a hand in.
     pub shapes: Vec<Shape>,
     /// Lines that must give what is said of them.

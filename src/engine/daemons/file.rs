@@ -87,6 +87,8 @@ struct Written {
     max_length: Option<usize>,
     cut_length: Option<usize>,
     #[serde(default)]
+    pid_per_session: bool,
+    #[serde(default)]
     login: Vec<WrittenPattern>,
     #[serde(default)]
     connect: Vec<WrittenPattern>,
@@ -227,6 +229,7 @@ impl Reader<'_> {
             programs: written.programs,
             origin: file.origin.clone(),
             cut_length: written.cut_length,
+            pid_per_session: written.pid_per_session,
             shapes,
             examples: written.example.into_iter().filter_map(|e| self.example(e)).collect(),
             text: file.text.clone(),

@@ -1,0 +1,20 @@
+//! A mail daemon's description from anybody: faults, never a panic, and a table that reads frames.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pop_before_smtp::engine::daemons::{DaemonFile, Table};
+use pop_before_smtp::engine::examples;
+use pop_before_smtp::engine::streams::Source;
+use pop_before_smtp::engine::time::Time;
+use pop_before_smtp::engine::{Engine, Rules};
+
+fuzz_target!(|text: &str| {
+    let file = DaemonFile { origin: Some("fuzz.toml".into()), text: text.to_owned() };
+    let Ok(daemon) = file.compile() else { return };
+    let _ = examples::prove(&daemon);
+    let lines: Vec<String> = daemon.examples.iter().flat_map(|e| e.lines.clone()).collect();
+    let mut engine = Engine::new(Rules { table: Table::of(vec![daemon]), ..Rules::default() });
+    for line in lines {
+        engine.hear(Time::default(), Source::default(), line.as_bytes());
+    }
+});

@@ -1,0 +1,51 @@
+//! One frame from anybody. An address that comes out authorised stands in the frame.
+#![no_main]
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+
+use libfuzzer_sys::fuzz_target;
+use pop_before_smtp::engine::Engine;
+use pop_before_smtp::engine::heard::{Reason, Verdict};
+use pop_before_smtp::engine::streams::Source;
+use pop_before_smtp::engine::time::Time;
+use pop_before_smtp_fuzz::engine;
+
+/// No address is written longer.
+const LONGEST: usize = 45;
+
+fuzz_target!(|frame: &[u8]| {
+    thread_local! {
+        static ENGINE: RefCell<Engine> = RefCell::new(engine());
+    }
+    ENGINE.with_borrow_mut(|engine| {
+        let now = Time::from_millis(1);
+        let heard = engine.hear(now, Source::default(), frame);
+        if heard.verdict == Verdict::Login {
+            let address = heard.address.expect("a login has an address");
+            assert!(engine.admits(now, address).is_some());
+            let joined = matches!(heard.reason, Reason::Joined(_));
+            assert!(joined || addresses_in(frame).any(|a| a == address), "{heard:?}");
+            engine.revoke(now, address, None);
+        }
+        engine.tick(now);
+        engine.journal();
+    });
+});
+
+/// Every whole address between bytes that no address has, or between colons.
+fn addresses_in(frame: &[u8]) -> impl Iterator<Item = IpAddr> {
+    let words = frame.split(|byte| !byte.is_ascii_hexdigit() && !b".:".contains(byte));
+    words
+        .flat_map(|word| {
+            let word = std::str::from_utf8(word).unwrap_or_default();
+            let starts = std::iter::once(0).chain(word.match_indices(':').map(|(at, _)| at + 1));
+            starts.flat_map(move |start| {
+                let rest = &word[start..];
+                let colons = rest.match_indices(':').map(|(at, _)| at);
+                let ends = colons.chain([rest.len()]).take_while(|end| *end <= LONGEST);
+                ends.filter_map(move |end| rest[..end].parse::<IpAddr>().ok())
+            })
+        })
+        .map(|address| address.to_canonical())
+}
