@@ -19,6 +19,7 @@ use crate::config::values::Mode;
 use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Matching};
 use crate::engine::Engine;
 use crate::error::Failure;
+use crate::lock::Lock;
 use crate::lookup::Service;
 use crate::postfix::Postfix;
 use crate::postfix::map_spec::{MapSpec, MapValue};
@@ -62,6 +63,7 @@ pub async fn run(
     let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
     let lookup::bind::Bound { services, files: _lookup_files } =
         asked(&config, &mut passed).map_err(one)?;
+    let _locks = lock_files(&config).map_err(one)?;
     let mut daemon = start(&config, rules, outlet, receivers, services).map_err(one)?;
     let read = || Config::of(&layers().map_err(one)?, passed.roles());
     let outcome = daemon.serve(listener, exclusions, signals, &config, read).await;
@@ -129,6 +131,12 @@ async fn map_target(
 ) -> Result<MapTarget, Failure> {
     let postfix = Postfix::locate(matching.postfix_config.clone())?;
     MapTarget::prepare(postfix, map, value).await
+}
+
+/// Two daemons on one map or one state file would undo each other's work.
+fn lock_files(config: &Config) -> Result<Vec<Lock>, Failure> {
+    let map = config.map.as_ref().filter(|_| !config.dry_run).map(|map| map.path.as_path());
+    map.into_iter().chain(config.state.as_deref()).map(Lock::take).collect()
 }
 
 /// The directories of the default paths are ours to make; others are the administrator's.

@@ -20,6 +20,7 @@ pub mod disk;
 pub mod engine;
 pub mod error;
 pub mod host;
+pub mod lock;
 pub mod lookup;
 pub mod postfix;
 pub mod publisher;

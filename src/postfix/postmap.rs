@@ -3,13 +3,12 @@
 //! Promise  the map that Postfix reads is always a whole edition: the source and the compiled file
 //!          are replaced by rename only, never rewritten in place, and never absent once they are
 //!          there. After a failed publication the old map serves.
-//! Limits   one publication at a time; another process that publishes to the same path is not
-//!          noticed.
+//! Limits   one publication at a time, by one process: the daemon holds a lock on the map.
 //! Not here when an edition is due, and what to do after a failure.
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, BufRead as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -228,6 +227,11 @@ fn check_place(path: &Path) -> Result<Option<String>, Failure> {
         return Err(Failure::config(format!("{} is a directory", path.display()))
             .hint("name the file of the map itself in --map"));
     }
+    if !is_ours(path) {
+        let what = format!("{} is there and was not written by this program", path.display());
+        return Err(Failure::config(what)
+            .hint("name a file of its own in --map: what is in this one would be lost"));
+    }
     // A name of our own: another process may be publishing there, as while `check` is run.
     let probe = disk::with_suffix(path, &format!(".probe-{}", std::process::id()));
     let tried = disk::remove(&probe).and_then(|()| disk::write_new(&probe, b"", MODE));
@@ -242,6 +246,16 @@ fn check_place(path: &Path) -> Result<Option<String>, Failure> {
         let directory = directory.display();
         format!("any user of this host may write in {directory}, and could let any address relay")
     }))
+}
+
+/// Whether the source may be replaced: it is absent, says nothing, or holds our generation entry.
+fn is_ours(path: &Path) -> bool {
+    let Ok(file) = fs::File::open(path) else { return true };
+    let lines = io::BufReader::new(file).lines().map_while(Result::ok);
+    let mut said = lines.filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    said.by_ref().next().is_none_or(|first| {
+        first.starts_with(GENERATION_KEY) || said.any(|line| line.starts_with(GENERATION_KEY))
+    })
 }
 
 /// Removes the new source and all that was built from it.
