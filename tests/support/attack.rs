@@ -1,7 +1,7 @@
 //! What a stranger without a password tries with every mail daemon: to get the text of a login
 //! into its log, through each place that a client can write to.
 //!
-//! Limits  a session each, many at a time: some daemons make those wait who fail.
+//! Limits  a session each.
 
 use std::thread;
 
@@ -9,11 +9,10 @@ use super::client::{POP3, Session};
 
 /// An address that no client has: only a forged line can name it.
 pub const FORGED: &str = "203.0.113.66";
-/// The stranger's own addresses.
-pub const STRANGERS: [&str; 2] = ["198.51.100.66", "2001:db8::2f"];
-
-/// Sessions at a time.
-pub const CROWD: usize = 280;
+/// Addresses of strangers; many, since daemons count the sessions of each.
+pub fn strangers() -> impl Iterator<Item = String> {
+    (128..255).cycle().map(|last| format!("198.51.100.{last}"))
+}
 
 /// Texts of logins, whole or as they continue a line in which a name stands; FORGED is replaced.
 const TEXTS: &[&str] = &[
@@ -81,22 +80,23 @@ fn takes_line_feeds(session: &Session, text: &str) -> bool {
     session.port() != POP3 || !text.contains('\n')
 }
 
-/// Tries every text in every way on these ports.
+/// Tries every text in every way on these ports, in so many sessions at a time.
 ///
 /// # Panics
 /// If one of them is a login.
-pub fn try_all(ports: &[u16]) {
+pub fn try_all(ports: &[u16], at_a_time: usize) {
     let texts = texts();
     let tries: Vec<_> = WAYS
         .iter()
         .flat_map(|way| texts.iter().map(move |text| (way, text)))
         .flat_map(|(way, text)| ports.iter().map(move |port| (way, text, *port)))
         .collect();
-    for (crowd, stranger) in tries.chunks(CROWD).zip(STRANGERS.iter().cycle()) {
+    let mut strangers = strangers();
+    for crowd in tries.chunks(at_a_time) {
         thread::scope(|scope| {
-            for (way, text, port) in crowd {
+            for ((way, text, port), stranger) in crowd.iter().zip(&mut strangers) {
                 scope.spawn(move || {
-                    let mut session = Session::open(stranger, *port);
+                    let mut session = Session::open(&stranger, *port);
                     assert!(!way(&mut session, text), "{text:?} is a login");
                 });
             }

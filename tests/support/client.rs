@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 
 use super::network::connect;
+use super::{PATIENCE, within};
 
 /// POP3's port.
 pub const POP3: u16 = 110;
@@ -17,13 +18,19 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects from this address and hears the greeting.
+    /// Connects from this address and hears the greeting; tries again while the server has enough
+    /// sessions.
     pub fn open(client: &str, port: u16) -> Self {
-        let stream = connect(client, port).unwrap_or_else(|why| panic!("{client}, {port}: {why}"));
-        let mut session = Self { stream: BufReader::new(stream), port };
-        let greeting = session.line();
-        assert!(greeting.starts_with("+OK") || greeting.starts_with("* OK"), "{greeting:?}");
-        session
+        let mut session = None;
+        let greeted = within(PATIENCE, || {
+            let stream = connect(client, port);
+            let stream = stream.unwrap_or_else(|why| panic!("{client}, {port}: {why}"));
+            let open = session.insert(Self { stream: BufReader::new(stream), port });
+            let greeting = open.line();
+            greeting.starts_with("+OK") || greeting.starts_with("* OK")
+        });
+        assert!(greeted, "{client}, {port}: no greeting");
+        session.expect("it has been greeted")
     }
 
     /// The server's port.

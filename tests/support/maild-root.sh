@@ -17,6 +17,8 @@ for part in "$tools"/*; do
     [ "$part" = "$tools/usr" ] || cp -a "$part" .
 done
 cp -a "$files/." .
+mkdir -p var
+ln -sfn /run var/run
 for device in full null random urandom zero; do
     touch "dev/$device"
     mount --bind "/dev/$device" "dev/$device"

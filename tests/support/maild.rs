@@ -25,8 +25,10 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/maild-roo
 
 /// The password of joe, who has an account on the mail host.
 pub const PASSWORD: &str = "secret";
+/// The same, as crypt(3) makes it.
+pub const CRYPT: &str = "$6$pepper$2Z6D7B1GHphRwAkDE2YJPR/Tz3pYzJVGFj5UOun/UCaxbGzjpckaQI2gu8BE7DfAQVvJ1RMHN0aDV0DT6ow8L.";
 
-/// All users of the mail host: joe and those of the daemons.
+/// All users of the mail host and their groups: joe, and those that the daemons want.
 const PASSWD: &str = "\
 root:x:0:0::/root:/bin/bash
 mail:x:8:8::/var/mail:/bin/false
@@ -34,9 +36,11 @@ nobody:x:65534:65534::/nonexistent:/bin/false
 daemon:x:990:990::/nonexistent:/bin/false
 guard:x:991:990::/nonexistent:/bin/false
 courier:x:992:992::/nonexistent:/bin/false
-joe:$6$pepper$2Z6D7B1GHphRwAkDE2YJPR/Tz3pYzJVGFj5UOun/UCaxbGzjpckaQI2gu8BE7DfAQVvJ1RMHN0aDV0DT6ow8L.:1000:1000::/home/joe:/bin/bash
+popa3d:x:993:990::/nonexistent:/bin/false
+spop3d:x:995:990::/nonexistent:/bin/false
+cyrus:x:994:8::/nonexistent:/bin/false
+joe:CRYPT:1000:1000::/home/joe:/bin/bash
 ";
-/// Their groups.
 const GROUP: &str = "\
 root:x:0:
 tty:x:5:
@@ -44,9 +48,13 @@ mail:x:8:
 nogroup:x:65534:
 daemon:x:990:
 courier:x:992:
+popa3d:x:990:
 joe:x:1000:
 ";
-
+/// Names that the daemons look up. One client has a name.
+const SERVICES: &str = "pop3 110/tcp\nimap2 143/tcp imap\n";
+const HOSTS: &str =
+    "127.0.0.1 localhost\n198.51.100.1 mail.example\n198.51.100.20 dsl.isp.example\n";
 /// What a mail daemon is and how it is started.
 pub struct Setup {
     /// The directory below target/tools.
@@ -145,7 +153,14 @@ fn start_maild(dir: &Path, tools: &Path, setup: &Setup, log: &Path) -> Process {
         fs::create_dir(at(name)).unwrap();
     }
     let start = ("start", setup.start.to_owned());
-    let files = [("etc/passwd", PASSWD.to_owned()), ("etc/group", GROUP.to_owned())];
+    let files = [
+        ("etc/passwd", PASSWD.replace("CRYPT", CRYPT)),
+        ("etc/group", GROUP.to_owned()),
+        ("etc/services", SERVICES.to_owned()),
+        ("etc/hosts", HOSTS.to_owned()),
+        ("etc/pam.d/common-auth", "auth required pam_unix.so\n".to_owned()),
+        ("etc/pam.d/common-account", "account required pam_unix.so\n".to_owned()),
+    ];
     for (path, text) in files.iter().chain(&setup.files).chain([&start]) {
         let path = at("files").join(path);
         fs::create_dir_all(path.parent().expect("it is in a directory")).unwrap();
