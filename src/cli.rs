@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use listenfd::ListenFd;
 use tracing::level_filters::LevelFilter;
 
 use crate::config::layer::{Layer, LogLevel};
@@ -22,6 +21,7 @@ use crate::config::{Config, DEFAULT_CONTROL, Matching};
 use crate::control::{Answer, Request};
 use crate::engine::{Engine, Rules};
 use crate::error::Failure;
+use crate::systemd::Passed;
 use crate::{client, daemon, rules, trial};
 
 /// Lets the address of a recent POP3 or IMAP login relay mail through Postfix for a while.
@@ -233,8 +233,8 @@ impl RunArgs {
 }
 
 fn run(args: RunArgs) -> Outcome {
-    let passed = ListenFd::from_env();
-    let config = Config::of(&args.layer().map_err(one)?, passed.len())?;
+    let passed = Passed::from_env();
+    let config = Config::of(&args.layer().map_err(one)?, passed.roles())?;
     log_to_stderr(config.log_level);
     runtime()?.block_on(daemon::run(config, passed, || args.layer()))?;
     Ok(true)
@@ -258,9 +258,7 @@ fn log_to_stderr(level: LogLevel) {
 fn check(args: CheckArgs) -> Outcome {
     let found = runtime()?.block_on(async {
         let layer = args.run.layer().map_err(one)?;
-        // Whether systemd will pass sockets is not known here.
-        let config = Config::of(&layer, 1)?;
-        daemon::examine(&config).await
+        daemon::examine(&layer).await
     });
     let faults = match found {
         Ok(remarks) => {
@@ -290,11 +288,12 @@ fn test(args: TestArgs) -> Outcome {
     };
     let layer = upper.over(Layer::below_command_line(file.as_deref()).map_err(one)?);
     let matching = Matching::of(&layer);
-    let table = rules::table(&matching)?;
-    let exclude = runtime()?.block_on(rules::Exclusions::learn(&matching)).map_err(one)?.now();
-    let exclude = exclude.map_err(|error| {
-        one(Failure::io(format!("cannot learn this host's addresses: {error}")))
-    })?;
+    let table = rules::load(&matching)?;
+    // `run` would refuse them; here they are what a person is working on.
+    for failure in rules::false_examples(&table) {
+        eprintln!("pop-before-smtp: {failure}");
+    }
+    let (exclude, _) = runtime()?.block_on(rules::exclude(&matching)).map_err(one)?;
     let config = Rules { table, exclude, ..Rules::default() };
     let input: Box<dyn BufRead> = match args.file.as_deref().filter(|p| *p != Path::new("-")) {
         Some(path) => Box::new(BufReader::new(File::open(path).map_err(|error| {
@@ -311,7 +310,11 @@ fn test(args: TestArgs) -> Outcome {
 fn daemons(args: &DaemonsArgs) -> Outcome {
     let upper = Layer { daemons_dir: args.daemons_dir.clone(), ..Layer::default() };
     let layer = upper.over(Layer::below_command_line(None).map_err(one)?);
-    let daemons = rules::all_daemons(&Matching::of(&layer).daemons_dir)?;
+    let (daemons, faults) = rules::all_daemons(&Matching::of(&layer).daemons_dir);
+    // A fault in one file is no reason to hide the others.
+    for fault in &faults {
+        eprintln!("pop-before-smtp: {fault}");
+    }
     match &args.name {
         None => written(print::daemons(&daemons, args.json, stdout().lock())),
         Some(name) => match daemons.iter().find(|daemon| *daemon.name == **name) {

@@ -1,10 +1,13 @@
 //! What the administrator has decided, as types that cannot be wrong.
 //!
 //! Layers   `values` one option's value; `layer` what one of command line, environment and file
-//!          says; here all three with the defaults, checked against each other.
+//!          says; here all three with the defaults, checked against each other. `lookups` where
+//!          Postfix asks; `sending` who may send as what.
 //! Not here what the host, Postfix and the mail daemons' tables say to it (`rules`).
 
 pub mod layer;
+pub mod lookups;
+pub mod sending;
 pub mod values;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +17,8 @@ use crate::engine::daemons::Selection;
 use crate::error::Failure;
 use crate::postfix::map_spec::{MapSpec, MapValue};
 use layer::{Layer, LogLevel};
+use lookups::{Lookups, Role};
+use sending::Sending;
 use values::{ExcludeWhat, Listen, Mode, Network};
 
 /// Where the control socket is unless the administrator says otherwise.
@@ -25,17 +30,10 @@ pub const DEFAULT_DAEMONS_DIR: &str = "/etc/pop-before-smtp/daemons";
 
 /// Longest grace: a login of last week proves nothing about who has the address today.
 const MAX_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A session whose log-out is never seen ends after a day.
+const DEFAULT_CEILING: Duration = Duration::from_secs(24 * 3600);
 /// Most addresses that can be held: as many as a map was measured with.
 const MAX_CLIENTS: usize = 10_000_000;
-
-/// The map that is published.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Map {
-    /// Its type and path.
-    pub spec: MapSpec,
-    /// The value of each entry.
-    pub value: MapValue,
-}
 
 /// Which messages are believed, from whom, and who is never authorised.
 #[derive(Clone, Debug)]
@@ -71,13 +69,21 @@ pub struct Config {
     /// UDP senders that are heard.
     pub allow_from: Vec<Network>,
     /// The map to publish.
-    pub map: Option<Map>,
+    pub map: Option<MapSpec>,
+    /// The value of each entry, in the map as in answers.
+    pub map_value: MapValue,
     /// Least time between two publications.
     pub map_interval: Duration,
     /// Whether IPv6 addresses are published whose key would admit other hosts.
     pub map_inexact_ipv6: bool,
+    /// Where Postfix asks.
+    pub lookups: Lookups,
+    /// Who may send as what, and what is known of users.
+    pub sending: Sending,
     /// How long a login authorises.
     pub grace: Duration,
+    /// If a client who stays connected stays authorised: for how long at most.
+    pub session_ceiling: Option<Duration>,
     /// Most addresses held.
     pub max_clients: usize,
     /// What is matched and what excluded.
@@ -118,18 +124,25 @@ impl DaemonsDir {
 
 impl Config {
     /// Puts the defaults under a layer and checks what the options say to each other. `passed`
-    /// is the number of sockets that systemd has passed.
+    /// is what the sockets are for that systemd has passed.
     ///
     /// # Errors
     /// Every contradiction there is.
-    pub fn of(layer: &Layer, passed: usize) -> Result<Self, Vec<Failure>> {
+    pub fn of(layer: &Layer, passed: &[Role]) -> Result<Self, Vec<Failure>> {
         let mut faults = Vec::new();
+        let is_asked = |role| match role {
+            Role::Frames => layer.listen.as_ref().is_some_and(|list| !list.is_empty()),
+            Role::Socketmap => layer.socketmap.is_some(),
+            Role::Policy => layer.policy.is_some(),
+        } || passed.contains(&role);
+        let lookups = Lookups::of(layer, is_asked(Role::Socketmap), &mut faults);
+        let sending = Sending::of(layer, is_asked(Role::Policy), &mut faults);
         let mut fault = |what: String, hint: &str| {
             faults.push(Failure::config(what).hint(hint));
         };
         let dry_run = layer.dry_run.unwrap_or(false);
         let listen = layer.listen.clone().unwrap_or_default();
-        if listen.is_empty() && passed == 0 {
+        if !is_asked(Role::Frames) {
             fault(
                 "there is no socket to receive syslog frames on".into(),
                 "add --listen unix:/run/pop-before-smtp/log.sock or --listen udp:127.0.0.1:5514",
@@ -138,10 +151,12 @@ impl Config {
         if let Some(twice) = listen.iter().enumerate().find(|(i, l)| listen[..*i].contains(l)) {
             fault(format!("`{}` is listened on twice", twice.1), "name each socket once");
         }
-        if layer.map.is_none() && !dry_run {
+        let tells = layer.map.is_some() || is_asked(Role::Socketmap) || is_asked(Role::Policy);
+        if !tells && !dry_run {
             fault(
                 "there is nothing to tell Postfix by".into(),
-                "add --map auto:/var/lib/pop-before-smtp/clients, or --dry-run to only look on",
+                "add --map auto:/var/lib/pop-before-smtp/clients, --socketmap or --policy, or \
+                 --dry-run to only look on",
             );
         }
         let value = layer.map_value.as_deref().unwrap_or("OK").parse::<MapValue>();
@@ -153,6 +168,17 @@ impl Config {
         let grace = layer.grace.map_or(Duration::from_secs(30 * 60), |span| span.0);
         if grace > MAX_GRACE {
             fault("grace: longer than 7 days".into(), "30m is usual");
+        }
+        let extend = layer.extend_while_connected.unwrap_or(false);
+        if layer.session_ceiling.is_some() && !extend {
+            fault(
+                "session-ceiling: sessions do not matter".into(),
+                "add --extend-while-connected, or leave session-ceiling out",
+            );
+        }
+        let ceiling = layer.session_ceiling.map_or(DEFAULT_CEILING, |span| span.0);
+        if ceiling > MAX_GRACE {
+            fault("session-ceiling: longer than 7 days".into(), "24h is the default");
         }
         let max_clients = layer.max_clients.unwrap_or(65_536);
         if !(1..=MAX_CLIENTS).contains(&max_clients) {
@@ -190,10 +216,14 @@ impl Config {
             listen_mode: layer.listen_mode.unwrap_or(Mode(0o660)),
             listen_group: layer.listen_group.clone(),
             allow_from: layer.allow_from.clone().unwrap_or_else(loopback),
-            map: layer.map.clone().filter(|_| !dry_run).map(|spec| Map { spec, value }),
+            map: layer.map.clone(),
+            map_value: value,
             map_interval: layer.map_interval.map_or(Duration::from_secs(1), |span| span.0),
             map_inexact_ipv6: layer.map_inexact_ipv6.unwrap_or(false),
+            lookups,
+            sending,
             grace,
+            session_ceiling: extend.then_some(ceiling),
             max_clients,
             matching,
             state: (!dry_run).then(|| layer.state.clone().unwrap_or_else(|| DEFAULT_STATE.into())),
@@ -202,6 +232,42 @@ impl Config {
             dry_run,
             log_level: layer.log_level.unwrap_or(LogLevel::Info),
         })
+    }
+
+    /// The options that differ in another configuration and that only a restart can change.
+    pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
+        let (a, b) = (self, other);
+        let differs = [
+            ("listen", a.listen != b.listen),
+            ("listen-mode", a.listen_mode != b.listen_mode),
+            ("listen-group", a.listen_group != b.listen_group),
+            ("allow-from", a.allow_from != b.allow_from),
+            ("map", a.map != b.map),
+            ("map-value", a.map_value != b.map_value),
+            ("socketmap", a.lookups.socketmap != b.lookups.socketmap),
+            ("policy", a.lookups.policy != b.lookups.policy),
+            ("lookup-mode", a.lookups.mode != b.lookups.mode),
+            ("lookup-group", a.lookups.group != b.lookups.group),
+            ("postfix-config", a.matching.postfix_config != b.matching.postfix_config),
+            ("state", a.state != b.state),
+            ("control", a.control != b.control),
+            ("control-group", a.control_group != b.control_group),
+            ("dry-run", a.dry_run != b.dry_run),
+            ("log-level", a.log_level != b.log_level),
+        ];
+        differs.into_iter().filter_map(|(option, differs)| differs.then_some(option)).collect()
+    }
+}
+
+impl Config {
+    /// What should be known though it keeps nothing from running.
+    pub fn remarks(&self) -> Vec<String> {
+        let map = self.map.is_some().then_some("map");
+        let socketmap = self.lookups.by_socketmap.then_some("socketmap");
+        let unbound: Vec<_> = map.into_iter().chain(socketmap).collect();
+        let mut remarks = self.sending.remarks(&unbound);
+        remarks.extend(self.lookups.remarks());
+        remarks
     }
 }
 

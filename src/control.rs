@@ -80,8 +80,10 @@ pub enum Answer {
 pub struct Entry {
     /// The client, canonical.
     pub address: IpAddr,
-    /// Who logged in.
+    /// Who logged in last.
     pub user: Option<String>,
+    /// All who have logged in and whose right lasts, the latest last.
+    pub users: Vec<String>,
     /// The mail daemon; nothing if authorised by hand.
     pub daemon: Option<String>,
     /// The host that logged it.
@@ -100,15 +102,17 @@ pub struct Entry {
 
 impl Entry {
     fn of(grant: &Grant, now: Time) -> Self {
-        let (daemon, user, host) = match &grant.by {
-            By::Login { daemon, user, host } => (Some(daemon.to_string()), user, host),
-            By::Hand => (None, &None, &None),
+        let (daemon, host) = match &grant.by {
+            By::Login { daemon, host } => (Some(daemon.to_string()), host.clone()),
+            By::Hand => (None, None),
         };
+        let users: Vec<String> = grant.users(now).map(str::to_owned).collect();
         Self {
             address: grant.address,
-            user: user.clone(),
+            user: users.last().cloned(),
+            users,
             daemon,
-            host: host.clone(),
+            host,
             since: rfc3339(grant.since),
             expires: rfc3339(grant.until),
             expires_in: grant.until.since(now).as_millis().div_ceil(1000) as u64,

@@ -1,33 +1,38 @@
 //! The order of life: bind, restore, publish, ready, serve, leave.
 //!
-//! Promise  frames are heard from the moment the state is restored; systemd hears "ready" when the
+//! Promise  frames are heard and lookups answered from the moment the state is restored (before,
+//!          the kernel keeps them waiting); systemd hears "ready" when the
 //!          first map is in place; on the way out the state is on disk, the map is empty and the
 //!          sockets are gone, within a bounded time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use listenfd::ListenFd;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::config::layer::Layer;
+use crate::config::lookups::Role;
 use crate::config::values::Mode;
-use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE};
+use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Matching};
 use crate::engine::Engine;
 use crate::error::Failure;
+use crate::lookup::Service;
 use crate::postfix::Postfix;
+use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::postfix::postmap::MapTarget;
 use crate::publisher::{self, Outlet, Publisher};
-use crate::receiver::{Receiver, bind};
+use crate::receiver::Receiver;
+use crate::receiver::bind::{self, Bound};
 use crate::rules::{self, Exclusions};
 use crate::shared::Shared;
 use crate::state_file::StateFile;
 use crate::status::Describe;
+use crate::systemd::{self, Passed};
 use crate::unix_socket::{self, SocketFile};
-use crate::{control, systemd};
+use crate::{control, lookup};
 
 /// The host is asked for its own addresses and gateways this often.
 const HOST_INTERVAL: Duration = Duration::from_secs(60);
@@ -42,7 +47,7 @@ const CONTROL_MODE: Mode = Mode(0o660);
 /// Everything that keeps it from starting; nothing has been started then.
 pub async fn run(
     config: Config,
-    mut passed: ListenFd,
+    mut passed: Passed,
     layers: impl Fn() -> Result<Layer, Failure>,
 ) -> Result<(), Vec<Failure>> {
     let signals = Signals::new().map_err(one)?;
@@ -52,22 +57,16 @@ pub async fn run(
     }
     let outlet = outlet(&config).await.map_err(one)?;
     make_default_directories(&config);
-    let (listener, control_file) = open_control(&config).map_err(one)?;
-    let passed_count = passed.len();
-    let mut bound = bind::all(&config, &mut passed).map_err(one)?;
-    bound.files.push(control_file);
-    let alive = start(&config, rules, outlet, bound.receivers).map_err(one);
-    let mut daemon = match alive {
-        Ok(daemon) => daemon,
-        Err(failures) => {
-            bound.files.iter().for_each(SocketFile::remove);
-            return Err(failures);
-        }
-    };
-    let outcome = daemon.serve(listener, exclusions, passed_count, signals, layers).await;
-    daemon.leave().await;
-    bound.files.iter().for_each(SocketFile::remove);
-    outcome
+    // The files of the sockets go with these names, however this function ends.
+    let (listener, _control_file) = open_control(&config).map_err(one)?;
+    let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
+    let lookup::bind::Bound { services, files: _lookup_files } =
+        asked(&config, &mut passed).map_err(one)?;
+    let mut daemon = start(&config, rules, outlet, receivers, services).map_err(one)?;
+    let read = || Config::of(&layers().map_err(one)?, passed.roles());
+    let outcome = daemon.serve(listener, exclusions, signals, &config, read).await;
+    let left = daemon.leave().await.map_err(one);
+    outcome.and(left)
 }
 
 fn one(failure: Failure) -> Vec<Failure> {
@@ -75,35 +74,61 @@ fn one(failure: Failure) -> Vec<Failure> {
 }
 
 /// Examines what `run` would refuse at the start, without starting anything. What should be known
-/// but keeps nothing from running is returned.
+/// but keeps nothing from running is returned. Sockets and the state file are not touched.
 ///
 /// # Errors
 /// Every fault.
-pub async fn examine(config: &Config) -> Result<Vec<String>, Vec<Failure>> {
-    let rules = rules::build(config).await;
-    let outlet = outlet(config).await;
-    match (rules, outlet) {
-        (Ok((_, exclusions)), Ok(_)) => Ok(exclusions.remarks),
-        (rules, outlet) => {
-            let mut faults = rules.err().unwrap_or_default();
-            faults.extend(outlet.err());
+pub async fn examine(layer: &Layer) -> Result<Vec<String>, Vec<Failure>> {
+    // Whether systemd will pass a receiving socket is not known here.
+    let config = Config::of(layer, &[Role::Frames]);
+    let matching = Matching::of(layer);
+    let learned = match &config {
+        Ok(config) => rules::build(config).await.map(|(_, exclusions)| exclusions),
+        Err(_) => rules::learn(&matching).await.map(|(_, _, exclusions)| exclusions),
+    };
+    // The value has been checked with the rest of the configuration.
+    let target = match layer.map.as_ref().filter(|_| layer.dry_run != Some(true)) {
+        Some(map) => map_target(map, MapValue::default(), &matching).await.map(drop),
+        None => Ok(()),
+    };
+    // A table that cannot be had is among the faults of what was learned.
+    let proofs = rules::load(&matching).map_or(Ok(Vec::new()), |table| rules::prove(&table));
+    match (config, learned, proofs, target) {
+        (Ok(_), Ok(exclusions), Ok(mut remarks), Ok(())) => {
+            remarks.extend(exclusions.remarks);
+            Ok(remarks)
+        }
+        (config, learned, proofs, target) => {
+            let mut faults = config.err().unwrap_or_default();
+            faults.extend(learned.err().unwrap_or_default());
+            faults.extend(proofs.err().unwrap_or_default());
+            faults.extend(target.err());
             Err(faults)
         }
     }
 }
 
 async fn outlet(config: &Config) -> Result<Outlet, Failure> {
-    let Some(map) = &config.map else { return Ok(Outlet::Said(None)) };
-    if config.dry_run {
-        let command = format!("postmap -r {}.new", map.spec);
-        return Ok(Outlet::Said(Some(command)));
+    match &config.map {
+        None => Ok(Outlet::Said(None)),
+        Some(map) if config.dry_run => Ok(Outlet::Said(Some(format!("postmap -r {map}.new")))),
+        Some(map) => {
+            let target = map_target(map, config.map_value.clone(), &config.matching).await?;
+            if let Some(remark) = target.remark() {
+                warn!("{remark}");
+            }
+            Ok(Outlet::Map(target))
+        }
     }
-    let postfix = Postfix::locate(config.matching.postfix_config.clone())?;
-    let target = MapTarget::prepare(postfix, &map.spec, map.value.clone()).await?;
-    if let Some(remark) = target.remark() {
-        warn!("{remark}");
-    }
-    Ok(Outlet::Map(target))
+}
+
+async fn map_target(
+    map: &MapSpec,
+    value: MapValue,
+    matching: &Matching,
+) -> Result<MapTarget, Failure> {
+    let postfix = Postfix::locate(matching.postfix_config.clone())?;
+    MapTarget::prepare(postfix, map, value).await
 }
 
 /// The directories of the default paths are ours to make; others are the administrator's.
@@ -119,6 +144,14 @@ fn make_default_directories(config: &Config) {
     }
 }
 
+/// Where Postfix asks; a dry run answers nobody, for it authorises nobody.
+fn asked(config: &Config, passed: &mut Passed) -> Result<lookup::bind::Bound, Failure> {
+    if config.dry_run {
+        return Ok(lookup::bind::Bound::default());
+    }
+    lookup::bind::all(config, passed)
+}
+
 fn open_control(config: &Config) -> Result<(UnixListener, SocketFile), Failure> {
     let (listener, file) = unix_socket::bind_stream(&config.control)?;
     let listen = || {
@@ -128,22 +161,15 @@ fn open_control(config: &Config) -> Result<(UnixListener, SocketFile), Failure> 
     let listener = listen().map_err(|error| {
         Failure::io(format!("cannot listen on `{}`: {error}", config.control.display()))
     });
-    let opened = listener.and_then(|listener| {
-        file.give_to(CONTROL_MODE, config.control_group.as_deref()).map(|()| listener)
-    });
-    match opened {
-        Ok(listener) => Ok((listener, file)),
-        Err(failure) => {
-            file.remove();
-            Err(failure)
-        }
-    }
+    file.give_to(CONTROL_MODE, config.control_group.as_deref())?;
+    Ok((listener?, file))
 }
 
 /// The parts that live together.
 struct Daemon {
     shared: Arc<Shared>,
     receivers: Arc<Vec<Receiver>>,
+    services: Arc<Vec<Service>>,
     publisher: Publisher,
     describe: Describe,
 }
@@ -153,6 +179,7 @@ fn start(
     rules: crate::engine::Rules,
     outlet: Outlet,
     receivers: Vec<Receiver>,
+    services: Vec<Service>,
 ) -> Result<Daemon, Failure> {
     let shared = Arc::new(Shared::new(Engine::new(rules)));
     let restore = |path: &std::path::PathBuf| {
@@ -160,15 +187,22 @@ fn start(
     };
     let state = config.state.as_ref().map(restore).transpose()?;
     let receivers = Arc::new(receivers);
+    let services = Arc::new(services);
     let map = match &outlet {
         Outlet::Map(target) => Some(target.table()),
         Outlet::Said(_) => None,
     };
     let started = shared.with(|_, now| now);
     Ok(Daemon {
-        describe: Describe { receivers: Arc::clone(&receivers), map, started },
+        describe: Describe {
+            receivers: Arc::clone(&receivers),
+            services: Arc::clone(&services),
+            map,
+            started,
+        },
         publisher: Publisher { shared: Arc::clone(&shared), state, outlet },
         receivers,
+        services,
         shared,
     })
 }
@@ -178,9 +212,9 @@ impl Daemon {
         &mut self,
         listener: UnixListener,
         exclusions: Exclusions,
-        passed: usize,
         mut signals: Signals,
-        layers: impl Fn() -> Result<Layer, Failure>,
+        config: &Config,
+        read: impl Fn() -> Result<Config, Vec<Failure>>,
     ) -> Result<(), Vec<Failure>> {
         let mut tasks: JoinSet<String> = JoinSet::new();
         for index in 0..self.receivers.len() {
@@ -192,8 +226,13 @@ impl Daemon {
             });
         }
         let mut helpers = JoinSet::new();
+        helpers.spawn(lookup::serve(Arc::clone(&self.services), Arc::clone(&self.shared)));
         helpers.spawn(publisher::keep(Arc::clone(&self.shared), self.publisher.state.clone()));
-        if !self.publisher.first().await {
+        let published = tokio::select! {
+            published = self.publisher.first() => published,
+            () = stop(&mut signals.term, &mut signals.int) => return Ok(()),
+        };
+        if !published {
             return Err(one(Failure::io("the first map could not be published; the log says why")
                 .hint("`pop-before-smtp check` and `postmap` by hand show more")));
         }
@@ -203,6 +242,9 @@ impl Daemon {
         helpers.spawn(watch_host(Arc::clone(&self.shared), Arc::clone(&exclusions)));
         for receiver in self.receivers.iter() {
             info!(receiver = receiver.name, "listening");
+        }
+        for service in self.services.iter() {
+            info!(service = service.name, "answering Postfix");
         }
         systemd::ready("serving");
         info!(version = env!("CARGO_PKG_VERSION"), map = self.describe.map, "ready");
@@ -220,11 +262,8 @@ impl Daemon {
                     Event::Stop => return Ok(()),
                     Event::Reload => {
                         systemd::reloading();
-                        match reload(&shared, passed, &layers).await {
-                            Ok(learned) => {
-                                *exclusions.lock().unwrap_or_else(|p| p.into_inner()) = learned;
-                                info!("configuration reloaded");
-                            }
+                        match reload(&shared, &exclusions, config, &read).await {
+                            Ok(()) => info!("configuration reloaded"),
                             Err(failures) => {
                                 for failure in failures {
                                     error!("not reloaded, the old configuration stays: {failure}");
@@ -238,29 +277,42 @@ impl Daemon {
         }
     }
 
-    async fn leave(&mut self) {
+    async fn leave(&mut self) -> Result<(), Failure> {
         systemd::stopping();
         for receiver in self.receivers.iter() {
             receiver.drain(LAST_FRAMES, &self.shared);
         }
-        self.publisher.farewell().await;
+        if !self.publisher.farewell().await {
+            return Err(Failure::io(
+                "the empty map could not be published; the log says why. The clients of the old \
+                 one may relay for as long as it stays",
+            )
+            .hint("take the map out of main.cf, or empty its source and run postmap"));
+        }
         info!("stopped");
+        Ok(())
     }
 }
 
 async fn reload(
     shared: &Shared,
-    passed: usize,
-    layers: &impl Fn() -> Result<Layer, Failure>,
-) -> Result<Exclusions, Vec<Failure>> {
-    let layer = layers().map_err(one)?;
-    let config = Config::of(&layer, passed)?;
-    let (rules, exclusions) = rules::build(&config).await?;
-    for remark in &exclusions.remarks {
+    exclusions: &std::sync::Mutex<Exclusions>,
+    started_with: &Config,
+    read: &impl Fn() -> Result<Config, Vec<Failure>>,
+) -> Result<(), Vec<Failure>> {
+    let config = read()?;
+    let (rules, learned) = rules::build(&config).await?;
+    let fixed = started_with.fixed_differences(&config);
+    if !fixed.is_empty() {
+        warn!("only a restart changes these options: {}", fixed.join(", "));
+    }
+    for remark in &learned.remarks {
         warn!("{remark}");
     }
-    shared.with(|engine, _| engine.reload(rules));
-    Ok(exclusions)
+    // First, or else the old ones might be looked up once more and come back after the reload.
+    *exclusions.lock().unwrap_or_else(|p| p.into_inner()) = learned;
+    shared.with(|engine, now| engine.reload(now, rules));
+    Ok(())
 }
 
 async fn watchdog() {
@@ -316,21 +368,27 @@ impl Signals {
 
     async fn next(&mut self) -> Event {
         tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
-            _ = self.hup.recv() => return Event::Reload,
+            () = stop(&mut self.term, &mut self.int) => Event::Stop,
+            _ = self.hup.recv() => Event::Reload,
         }
-        info!("stopping; a second signal ends at once");
-        tokio::spawn(end_at_next_signal());
-        Event::Stop
     }
 }
 
-async fn end_at_next_signal() {
-    let Ok(mut signals) = Signals::new() else { return };
+/// Waits for a signal that asks for the end, and lets the one after it end at once.
+async fn stop(term: &mut Signal, int: &mut Signal) {
+    either(term, int).await;
+    info!("stopping; a second signal ends at once");
+    tokio::spawn(async {
+        if let Ok(Signals { mut term, mut int, .. }) = Signals::new() {
+            either(&mut term, &mut int).await;
+            std::process::exit(1);
+        }
+    });
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
     tokio::select! {
-        _ = signals.term.recv() => {}
-        _ = signals.int.recv() => {}
+        _ = one.recv() => {}
+        _ = other.recv() => {}
     }
-    std::process::exit(1);
 }

@@ -70,10 +70,10 @@ impl Publisher {
     }
 
     /// Publishes a map without any entry and writes everything down: nobody will take an address
-    /// out while the daemon is away.
-    pub async fn farewell(&mut self) {
+    /// out while the daemon is away. Whether it went well; if not, the cause has been said.
+    pub async fn farewell(&mut self) -> bool {
         let edition = self.decided(|engine, _| engine.farewell()).await;
-        self.publish(&edition).await;
+        self.publish(&edition).await
     }
 
     async fn turn(&self) -> Option<Edition> {
@@ -124,7 +124,8 @@ impl Publisher {
 
 fn say(gone: &[Gone]) {
     for Gone { grant, why } in gone {
-        info!(address = %grant.address, logins = grant.logins, "{}", why.as_str());
+        let (logins, users) = (grant.logins, grant.users.len());
+        info!(address = %grant.address, logins, users, "{}", why.as_str());
     }
 }
 

@@ -180,17 +180,17 @@ impl Receiver {
     fn hear(&self, frame: &[u8], sender: Option<IpAddr>, shared: &Shared) {
         self.counters.frames.fetch_add(1, Ordering::Relaxed);
         let source = Source { receiver: self.number, sender };
-        let (heard, published) = shared.with(|engine, now| {
+        let (heard, kept_out) = shared.with(|engine, now| {
             let heard = engine.hear(now, source, frame);
-            let published = heard.address.is_none_or(|address| engine.is_published(address));
-            (heard, published)
+            let kept_out = heard.address.filter(|address| !engine.is_published(*address));
+            (heard, kept_out)
         });
         report(&self.name, frame, &heard);
-        if heard.granted() == Some(Granted::New) && !published {
+        if let (Some(Granted::New), Some(address)) = (heard.granted(), kept_out) {
             warn!(
-                address = heard.address.map(tracing::field::display),
-                "authorised, but kept out of the map: as a key there it would admit other hosts \
-                 too; --map-inexact-ipv6 publishes it all the same"
+                %address,
+                "authorised, but kept out of the map: as a key it would admit other hosts of its \
+                 network; --map-inexact-ipv6 publishes it all the same"
             );
         }
     }

@@ -9,12 +9,14 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
+use crate::config::sending::Sending;
 use crate::config::values::{ExcludeWhat, Network};
 use crate::config::{Config, DaemonsDir, Matching, loopback};
 use crate::disk;
 use crate::engine::daemons::{self, Daemon, DaemonFile, Fault, Table};
 use crate::engine::exclude::{Exclude, NetworkList};
-use crate::engine::{Rules, examples};
+use crate::engine::senders::{self, Binding, Senders};
+use crate::engine::{Rules, claims, examples};
 use crate::error::Failure;
 use crate::host;
 use crate::postfix::Postfix;
@@ -22,6 +24,8 @@ use crate::postfix::mynetworks::Mynetworks;
 
 /// No daemon's description is longer; the built-in ones have a tenth of it.
 const MAX_FILE: u64 = 1 << 20;
+/// A million users with one address each.
+const MAX_TABLE: u64 = 64 << 20;
 
 /// What is never authorised: lists that stay, and what the host must be asked again.
 #[derive(Clone, Debug, Default)]
@@ -135,34 +139,117 @@ fn read_daemon(path: &Path) -> Result<DaemonFile, Failure> {
     Ok(DaemonFile { origin: Some(origin), text })
 }
 
+/// The table of the daemons that are believed, whatever their examples say.
+///
+/// # Errors
+/// Every fault of every file but those of examples.
+pub fn load(matching: &Matching) -> Result<Table, Vec<Failure>> {
+    let own = own_daemons(&matching.daemons_dir).map_err(|failure| vec![failure])?;
+    Table::load(&own, &matching.daemons).map_err(|faults| failures(&faults))
+}
+
+/// The users' own examples that do not prove true. The built-in ones are proved when the program
+/// is tested.
+pub fn false_examples(table: &Table) -> Vec<Failure> {
+    let users = table.daemons().iter().filter(|daemon| daemon.origin.is_some());
+    failures(&users.flat_map(examples::prove).collect::<Vec<_>>())
+}
+
 /// The table of the daemons that are believed, each of which has proved its examples.
 ///
 /// # Errors
 /// Every fault of every file.
 pub fn table(matching: &Matching) -> Result<Table, Vec<Failure>> {
-    let failure = |fault: &Fault| Failure::config(fault.to_string());
-    let own = own_daemons(&matching.daemons_dir).map_err(|failure| vec![failure])?;
-    let table = Table::load(&own, &matching.daemons)
-        .map_err(|faults| faults.iter().map(failure).collect::<Vec<_>>())?;
-    // The built-in examples are proved when the program is tested.
-    let users = table.daemons().iter().filter(|daemon| daemon.origin.is_some());
-    let faults: Vec<Failure> = users.flat_map(examples::prove).map(|f| failure(&f)).collect();
+    let table = load(matching)?;
+    let faults = false_examples(&table);
     if faults.is_empty() { Ok(table) } else { Err(faults) }
 }
 
-/// Every daemon that can be named, with the users' own.
+fn failures(faults: &[Fault]) -> Vec<Failure> {
+    faults.iter().map(|fault| Failure::config(fault.to_string())).collect()
+}
+
+/// Proves that the users' own patterns cannot be deceived by the messages of any daemon of the
+/// table, nor the built-in ones by those of the users' own. (The built-in ones among themselves
+/// are proved when the program is tested.) With remarks on what deserves a second look.
 ///
 /// # Errors
-/// Every fault of every file.
-pub fn all_daemons(dir: &DaemonsDir) -> Result<Vec<Daemon>, Vec<Failure>> {
-    let own = own_daemons(dir).map_err(|failure| vec![failure])?;
+/// Every pattern of which this could not be proved, with a message to try.
+pub fn prove(table: &Table) -> Result<Vec<String>, Vec<Failure>> {
+    let users = |daemon: &Daemon| daemon.origin.is_some();
+    let faults = claims::prove(table.daemons(), |one, other| users(one) || users(other));
+    if !faults.is_empty() {
+        return Err(failures(&faults));
+    }
+    let mut remarks = Vec::new();
+    for daemon in table.daemons() {
+        let Some(origin) = &daemon.origin else { continue };
+        if daemons::BUILT_IN.iter().any(|(name, _)| **name == *daemon.name) {
+            remarks.push(format!("`{origin}` takes the place of the built-in `{}`", daemon.name));
+        }
+        if daemon.shapes.is_empty() {
+            remarks.push(format!(
+                "`{origin}` has no [[shape]]: nothing is proved of what a stranger can make \
+                 `{}` write",
+                daemon.name
+            ));
+        }
+    }
+    Ok(remarks)
+}
+
+/// Every daemon that can be named, with those of the users' own that are sound, and the faults of
+/// the others.
+pub fn all_daemons(dir: &DaemonsDir) -> (Vec<Daemon>, Vec<Failure>) {
+    let (own, unread) = match own_daemons(dir) {
+        Ok(own) => (own, None),
+        Err(failure) => (Vec::new(), Some(failure)),
+    };
     let (daemons, mut faults) = daemons::all(&own);
     faults.extend(daemons.iter().filter(|d| d.origin.is_some()).flat_map(examples::prove));
-    if faults.is_empty() {
-        Ok(daemons)
-    } else {
-        Err(faults.iter().map(|fault| Failure::config(fault.to_string())).collect())
-    }
+    (daemons, failures(&faults).into_iter().chain(unread).collect())
+}
+
+/// Who may send as what: reads the table, and asks Postfix how it splits addresses.
+///
+/// # Errors
+/// The table cannot be read, or Postfix cannot be asked.
+async fn senders(config: &Config) -> Result<Senders, Failure> {
+    let Sending { binding, table, delimiters, .. } = &config.sending;
+    let delimiters = match delimiters {
+        Some(delimiters) => delimiters.clone(),
+        None if *binding == Binding::Any => String::new(),
+        None => {
+            let asked = async {
+                let postfix = Postfix::locate(config.matching.postfix_config.clone())?;
+                postfix.parameter("recipient_delimiter").await
+            };
+            asked.await.map_err(|failure: Failure| {
+                Failure::config(format!("cannot learn recipient_delimiter: {}", failure.what()))
+                    .hint("say it with --sender-delimiter, such as + or nothing at all")
+            })?
+        }
+    };
+    Ok(Senders {
+        binding: *binding,
+        domains: config.sending.domains.clone(),
+        table: table.as_deref().map(sender_table).transpose()?.unwrap_or_default(),
+        delimiters,
+        allow_null: config.sending.allow_null,
+        mismatch: config.sending.mismatch.clone(),
+    })
+}
+
+fn sender_table(path: &Path) -> Result<senders::Table, Failure> {
+    let shown = path.display();
+    let bytes = disk::read(path, MAX_TABLE)
+        .map_err(|error| Failure::config(format!("cannot read the sender-table: {error}")))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failure::config(format!("sender-table `{shown}` is not UTF-8 text")))?;
+    senders::Table::read(&text).map_err(|why| {
+        Failure::config(format!("sender-table `{shown}`: {why}"))
+            .hint("each line is `login address[, address...]`")
+    })
 }
 
 /// The engine's rules, and the exclusions they were made with.
@@ -170,31 +257,56 @@ pub fn all_daemons(dir: &DaemonsDir) -> Result<Vec<Daemon>, Vec<Failure>> {
 /// # Errors
 /// Everything that is wrong.
 pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>> {
-    let table = table(&config.matching);
-    let exclusions = match Exclusions::learn(&config.matching).await {
-        Ok(learned) => match learned.now() {
-            Ok(exclude) => Ok((learned, exclude)),
-            Err(error) => Err(Failure::io(format!("cannot learn this host's addresses: {error}"))),
-        },
-        Err(failure) => Err(failure),
-    };
-    match (table, exclusions) {
-        (Ok(table), Ok((exclusions, exclude))) => {
+    let learned = learn(&config.matching).await;
+    match (learned, senders(config).await) {
+        (Ok((table, exclude, mut exclusions)), Ok(senders)) => {
+            exclusions.remarks.extend(config.remarks());
             let rules = Rules {
                 table,
                 grace: config.grace,
                 max_clients: config.max_clients,
                 exclude,
+                remember_users: config.sending.remember_users,
+                max_users: config.sending.max_users,
+                senders,
+                session_ceiling: config.session_ceiling,
                 publish_interval: config.map_interval,
                 // Without a map there is nothing to keep an address out of.
                 publish_inexact: config.map_inexact_ipv6 || config.map.is_none(),
             };
             Ok((rules, exclusions))
         }
+        (learned, senders) => {
+            let mut faults = learned.err().unwrap_or_default();
+            faults.extend(senders.err());
+            Err(faults)
+        }
+    }
+}
+
+/// What is matched, and what excluded now.
+///
+/// # Errors
+/// Everything that is wrong.
+pub async fn learn(matching: &Matching) -> Result<(Table, Exclude, Exclusions), Vec<Failure>> {
+    match (table(matching), exclude(matching).await) {
+        (Ok(table), Ok((exclude, exclusions))) => Ok((table, exclude, exclusions)),
         (table, exclusions) => {
             let mut faults = table.err().unwrap_or_default();
             faults.extend(exclusions.err());
             Err(faults)
         }
     }
+}
+
+/// What is excluded now, and how to learn it again.
+///
+/// # Errors
+/// Postfix or the host does not tell.
+pub async fn exclude(matching: &Matching) -> Result<(Exclude, Exclusions), Failure> {
+    let exclusions = Exclusions::learn(matching).await?;
+    let exclude = exclusions.now();
+    let exclude = exclude
+        .map_err(|error| Failure::io(format!("cannot learn this host's addresses: {error}")))?;
+    Ok((exclude, exclusions))
 }

@@ -3,13 +3,15 @@
 //! Promise  numbers only: what a stranger wrote never stands in it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
 use crate::control::rfc3339;
 use crate::engine::time::Time;
+use crate::lookup::Service;
 use crate::receiver::Receiver;
 use crate::shared::Shared;
 
@@ -18,6 +20,8 @@ use crate::shared::Shared;
 pub struct Describe {
     /// The receivers.
     pub receivers: Arc<Vec<Receiver>>,
+    /// The sockets on which Postfix asks, which count for themselves too.
+    pub services: Arc<Vec<Service>>,
     /// The map as main.cf names it.
     pub map: Option<String>,
     /// When the daemon was started.
@@ -33,8 +37,12 @@ pub struct Status {
     pub started: String,
     /// Addresses that are authorised.
     pub clients: usize,
+    /// Addresses that are not authorised because too many users share them.
+    pub shared: Vec<SharedAddress>,
     /// The receiving sockets.
     pub listeners: Vec<Listener>,
+    /// The sockets on which Postfix asks.
+    pub lookups: Vec<LookupStatus>,
     /// Frames that were heard.
     pub frames: u64,
     /// What became of them, by kind.
@@ -62,6 +70,32 @@ pub struct Listener {
     pub oversized: u64,
     /// Frames that the kernel dropped because the receive buffer was full.
     pub kernel_drops: u64,
+}
+
+/// An address that too many users share.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SharedAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// How many users have logged in from it, as far as they are counted.
+    pub users: usize,
+}
+
+/// One socket on which Postfix asks.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LookupStatus {
+    /// Its protocol, and what it listens on.
+    pub name: String,
+    /// Connections that are open.
+    pub connections: u64,
+    /// Requests that were answered.
+    pub requests: u64,
+    /// Those of them whose client may relay.
+    pub admitted: u64,
+    /// Those of them that were refused with a text, because of their sender.
+    pub rejected: u64,
+    /// Connections that were closed because of what came over them, or because nothing did.
+    pub broken: u64,
 }
 
 /// What one mail daemon has contributed.
@@ -96,9 +130,12 @@ impl Describe {
     /// How the daemon is now.
     pub fn status(&self, shared: &Shared) -> Status {
         let listeners = self.receivers.iter().map(listener).collect();
+        let lookups = self.services.iter().map(lookup).collect();
         shared.with(|engine, now| {
             // Takes out what has ended, so that the number is that of this moment.
             let clients = engine.clients_at(now);
+            let shared = engine.shared(now).into_iter();
+            let shared = shared.map(|(address, users)| SharedAddress { address, users });
             let stats = engine.stats();
             let counts = [
                 ("malformed", stats.malformed),
@@ -109,6 +146,7 @@ impl Describe {
                 ("granted", stats.granted),
                 ("expired", stats.expired),
                 ("evicted", stats.evicted),
+                ("shared", stats.shared),
                 ("overloaded", stats.overloaded),
             ];
             let daemons = stats.daemons.iter().map(|(name, daemon)| {
@@ -122,7 +160,9 @@ impl Describe {
                 version: env!("CARGO_PKG_VERSION").into(),
                 started: rfc3339(self.started),
                 clients,
+                shared: shared.collect(),
                 listeners,
+                lookups,
                 frames: stats.frames,
                 counts: counts.map(|(name, count)| (name.to_owned(), count)).into(),
                 logins: stats.logins,
@@ -140,8 +180,11 @@ impl Describe {
     }
 }
 
+fn count(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
 fn listener(receiver: &Receiver) -> Listener {
-    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let counters = &receiver.counters;
     Listener {
         name: receiver.name.clone(),
@@ -149,5 +192,17 @@ fn listener(receiver: &Receiver) -> Listener {
         strangers: count(&counters.strangers),
         oversized: count(&counters.oversized),
         kernel_drops: count(&counters.kernel_drops),
+    }
+}
+
+fn lookup(service: &Service) -> LookupStatus {
+    let counters = &service.counters;
+    LookupStatus {
+        name: service.name.clone(),
+        connections: count(&counters.open),
+        requests: count(&counters.requests),
+        admitted: count(&counters.admitted),
+        rejected: count(&counters.rejected),
+        broken: count(&counters.broken),
     }
 }

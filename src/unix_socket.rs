@@ -1,7 +1,8 @@
 //! Unix sockets as files: made safely, given to the right people, removed at the end.
 //!
 //! Promise  an old file is replaced only if it is a socket and nobody answers on it; until it is
-//!          given to its users nobody else may write to it; only our own file is removed.
+//!          given to its users nobody else may write to it; only our own file is removed, and always,
+//!          whether the daemon has served or has not even started.
 
 use std::fs;
 use std::io;
@@ -19,7 +20,7 @@ use crate::error::Failure;
 /// Longest path of a socket: `sun_path` of unix(7) with its final NUL.
 const MAX_PATH: usize = 107;
 
-/// The file of a socket that was made here.
+/// The file of a socket that was made here; it goes when this is dropped.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -49,9 +50,11 @@ impl SocketFile {
         fs::set_permissions(&self.path, fs::Permissions::from_mode(mode.0))
             .map_err(|error| Failure::io(format!("cannot set the mode of `{path}`: {error}")))
     }
+}
 
+impl Drop for SocketFile {
     /// Removes the file, if it still is the one that was made here.
-    pub fn remove(&self) {
+    fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
         if ours && let Err(error) = fs::remove_file(&self.path) {

@@ -6,10 +6,8 @@
 //!          is found but for those that the table `REFUSED` names, with the reason.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use pop_before_smtp::engine::daemons::{Daemon, Selection, Table};
-use pop_before_smtp::engine::exclude::Exclude;
 use pop_before_smtp::engine::heard::{Heard, Verdict};
 use pop_before_smtp::engine::streams::Source;
 use pop_before_smtp::engine::time::Time;
@@ -58,14 +56,7 @@ fn daemons() -> Vec<Daemon> {
 }
 
 fn engine(daemons: &[Daemon]) -> Engine {
-    Engine::new(Rules {
-        table: Table::of(daemons.to_vec()),
-        grace: Duration::from_secs(1800),
-        max_clients: 65_536,
-        exclude: Exclude::default(),
-        publish_interval: Duration::ZERO,
-        publish_inexact: false,
-    })
+    Engine::new(Rules { table: Table::of(daemons.to_vec()), ..Rules::default() })
 }
 
 fn rows(text: &str) -> Vec<Value> {

@@ -56,7 +56,7 @@ pub fn entries(entries: &[Entry], as_json: bool, mut output: impl Write) -> io::
         let by = entry.daemon.clone().unwrap_or_else(|| "by hand".into());
         vec![
             entry.address.to_string(),
-            or_dash(entry.user.as_ref()),
+            or_dash(Some(entry.users.join(", ")).filter(|users| !users.is_empty()).as_ref()),
             by,
             or_dash(entry.host.as_ref()),
             entry.since.clone(),
@@ -66,17 +66,15 @@ pub fn entries(entries: &[Entry], as_json: bool, mut output: impl Write) -> io::
         ]
     };
     let rows: Vec<_> = entries.iter().map(row).collect();
-    let head = ["ADDRESS", "USER", "DAEMON", "HOST", "SINCE", "LEFT", "LOGINS", "NOTE"];
+    let head = ["ADDRESS", "USERS", "DAEMON", "HOST", "SINCE", "LEFT", "LOGINS", "NOTE"];
     table(&head, &rows, output)
 }
 
 /// `query` and `allow`.
 pub fn entry(entry: &Entry, mut output: impl Write) -> io::Result<()> {
-    let who = match (&entry.user, &entry.daemon) {
-        (Some(user), Some(daemon)) => format!("{user}, {daemon}"),
-        (None, Some(daemon)) => daemon.clone(),
-        _ => "by hand".into(),
-    };
+    let by = entry.daemon.as_deref().unwrap_or("by hand");
+    let who: Vec<&str> = entry.users.iter().map(String::as_str).chain([by]).collect();
+    let who = who.join(", ");
     let (address, expires) = (entry.address, &entry.expires);
     writeln!(output, "{address} is authorised ({who}) until {expires}, {}", left(entry.expires_in))
 }
@@ -159,6 +157,21 @@ pub fn status(status: &Status, as_json: bool, mut output: impl Write) -> io::Res
         let drops = drops.iter().filter(|(count, _)| *count > 0);
         let drops: String = drops.map(|(count, what)| format!(", {count} {what}")).collect();
         writeln!(output, "listener    {}: {} frames{drops}", listener.name, listener.frames)?;
+    }
+    for lookup in &status.lookups {
+        let (admitted, connections) = (lookup.admitted, lookup.connections);
+        let troubles =
+            [(lookup.rejected, "senders rejected"), (lookup.broken, "connections broken")];
+        let troubles = troubles.iter().filter(|(count, _)| *count > 0);
+        let troubles: String = troubles.map(|(count, what)| format!(", {count} {what}")).collect();
+        writeln!(
+            output,
+            "lookups     {}: {} requests, {admitted} admitted{troubles}; {connections} connections",
+            lookup.name, lookup.requests
+        )?;
+    }
+    for shared in &status.shared {
+        writeln!(output, "shared      {}: {} users, not authorised", shared.address, shared.users)?;
     }
     for (name, daemon) in &status.daemons {
         let last = daemon.last_login.clone().unwrap_or_else(never);

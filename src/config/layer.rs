@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 use serde::Deserialize;
 
-use super::values::{ExcludeWhat, Listen, Mode, Network, Span};
+use super::sending::{Mismatch, SenderRule};
+use super::values::{ExcludeWhat, Listen, Mode, Network, Serve, Span};
 use crate::error::Failure;
 use crate::postfix::map_spec::MapSpec;
 
@@ -45,14 +46,61 @@ pub struct Layer {
     #[arg(long, value_name = "DURATION")]
     pub map_interval: Option<Span>,
     /// Publish IPv6 addresses even where their key would admit other hosts too
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     pub map_inexact_ipv6: Option<bool>,
+    /// Answer Postfix's socketmap lookups here: unix:/PATH or inet:HOST:PORT
+    #[arg(long, value_name = "ADDR")]
+    pub socketmap: Option<Serve>,
+    /// Answer Postfix's policy requests here: unix:/PATH or inet:HOST:PORT
+    #[arg(long, value_name = "ADDR")]
+    pub policy: Option<Serve>,
+    /// File mode of the Unix sockets on which Postfix is answered [default: 0660]
+    #[arg(long, value_name = "OCTAL")]
+    pub lookup_mode: Option<Mode>,
+    /// Group of the Unix sockets on which Postfix is answered
+    #[arg(long, value_name = "NAME")]
+    pub lookup_group: Option<String>,
+    /// Envelope sender that policy requests need: any, user (who logged in), domain (of that user)
+    /// [default: any]
+    #[arg(long, value_name = "WHAT", hide_possible_values = true)]
+    pub sender: Option<SenderRule>,
+    /// Domains in which users send whose login name has none
+    #[arg(long, value_name = "DOMAIN")]
+    pub sender_domains: Option<Vec<String>>,
+    /// File of lines `login address[, address...]`: what users may send as besides
+    #[arg(long, value_name = "FILE")]
+    pub sender_table: Option<PathBuf>,
+    /// Characters that begin an address extension [default: Postfix's recipient_delimiter]
+    #[arg(long, value_name = "CHARS")]
+    pub sender_delimiter: Option<String>,
+    /// What another sender gets: dunno (as a stranger), reject (550 and a text) [default: dunno]
+    #[arg(long, value_name = "WHAT", hide_possible_values = true)]
+    pub sender_mismatch: Option<Mismatch>,
+    /// The text behind 550 5.7.1 for another sender
+    #[arg(long, value_name = "TEXT")]
+    pub sender_reject_text: Option<String>,
+    /// Let users send as the null sender <> too
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
+    pub allow_null_sender: Option<bool>,
+    /// Remember who has logged in [default: true]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
+    pub remember_users: Option<bool>,
+    /// Do not authorise an address from which more different users than this have logged in
+    #[arg(long, value_name = "N")]
+    pub max_users_per_address: Option<usize>,
     /// Postfix's configuration directory [default: Postfix's own]
     #[arg(long, value_name = "DIR")]
     pub postfix_config: Option<PathBuf>,
     /// How long a login authorises [default: 30m]
     #[arg(long, value_name = "DURATION")]
     pub grace: Option<Span>,
+    /// Whoever stays connected stays authorised; the grace counts from the log-out
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
+    pub extend_while_connected: Option<bool>,
+    /// With extend-while-connected: a log-out that is never seen counts after so long
+    /// [default: 24h]
+    #[arg(long, value_name = "DURATION")]
+    pub session_ceiling: Option<Span>,
     /// Most addresses held; the one that would end first makes room [default: 65536]
     #[arg(long, value_name = "N")]
     pub max_clients: Option<usize>,
@@ -107,8 +155,23 @@ impl Layer {
             map_value: self.map_value.or(under.map_value),
             map_interval: self.map_interval.or(under.map_interval),
             map_inexact_ipv6: self.map_inexact_ipv6.or(under.map_inexact_ipv6),
+            socketmap: self.socketmap.or(under.socketmap),
+            policy: self.policy.or(under.policy),
+            lookup_mode: self.lookup_mode.or(under.lookup_mode),
+            lookup_group: self.lookup_group.or(under.lookup_group),
+            sender: self.sender.or(under.sender),
+            sender_domains: self.sender_domains.or(under.sender_domains),
+            sender_table: self.sender_table.or(under.sender_table),
+            sender_delimiter: self.sender_delimiter.or(under.sender_delimiter),
+            sender_mismatch: self.sender_mismatch.or(under.sender_mismatch),
+            sender_reject_text: self.sender_reject_text.or(under.sender_reject_text),
+            allow_null_sender: self.allow_null_sender.or(under.allow_null_sender),
+            remember_users: self.remember_users.or(under.remember_users),
+            max_users_per_address: self.max_users_per_address.or(under.max_users_per_address),
             postfix_config: self.postfix_config.or(under.postfix_config),
             grace: self.grace.or(under.grace),
+            extend_while_connected: self.extend_while_connected.or(under.extend_while_connected),
+            session_ceiling: self.session_ceiling.or(under.session_ceiling),
             max_clients: self.max_clients.or(under.max_clients),
             daemon: self.daemon.or(under.daemon),
             daemons_dir: self.daemons_dir.or(under.daemons_dir),
@@ -126,7 +189,7 @@ impl Layer {
     /// # Errors
     /// A variable or a key that makes no sense, or a named file that cannot be read.
     pub fn below_command_line(file: Option<&Path>) -> Result<Self, Failure> {
-        let named = file.map(Path::to_owned).or_else(|| Some(variable("CONFIG")?.into()));
+        let named = file.map(Path::to_owned).or_else(|| Some(variable("config")?.into()));
         Ok(Self::from_environment(variable)?.over(Self::from_file(named.as_deref())?))
     }
 
@@ -139,10 +202,12 @@ impl Layer {
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
                 Ok(Self::default())
             }
-            Err(error) => Err(Failure::config(format!(
-                "cannot read the configuration file `{}`: {error}",
-                path.display()
-            ))),
+            Err(error) => {
+                let what =
+                    format!("cannot read the configuration file `{}`: {error}", path.display());
+                Err(Failure::config(what)
+                    .hint("the daemon's user must be able to read it; --config names another"))
+            }
         }
     }
 
@@ -168,37 +233,44 @@ impl Layer {
             #[command(flatten)]
             layer: Layer,
         }
-        let mut words = Vec::new();
+        let mut layer = Self::default();
         for argument in Options::command().get_arguments() {
             let Some(option) = argument.get_long() else { continue };
-            let Some(value) = variable(&option.to_uppercase().replace('-', "_")) else { continue };
+            let Some(value) = variable(option) else { continue };
             let items = match (argument.get_action(), value.to_str()) {
                 (ArgAction::Append, Some(list)) => {
                     list.split_whitespace().map(Into::into).collect()
                 }
                 _ => vec![value],
             };
-            for item in items {
+            let words = items.into_iter().map(|item| {
                 let mut word = OsString::from(format!("--{option}="));
                 word.push(item);
-                words.push(word);
-            }
-        }
-        Options::command()
-            .try_get_matches_from(words)
-            .and_then(|matches| Options::from_arg_matches(&matches))
-            .map(|options| options.layer)
-            .map_err(|error| {
+                word
+            });
+            // One variable at a time, so that a fault names it.
+            let read = Options::command()
+                .try_get_matches_from(words)
+                .and_then(|matches| Options::from_arg_matches(&matches));
+            let said = read.map_err(|error| {
                 let text = error.to_string();
                 let first = text.lines().next().unwrap_or_default();
                 let first = first.strip_prefix("error: ").unwrap_or(first);
-                Failure::config(format!("environment variables {PREFIX}...: {first}"))
-            })
+                Failure::config(format!("environment variable {}: {first}", variable_name(option)))
+            })?;
+            layer = said.layer.over(layer);
+        }
+        Ok(layer)
     }
 }
 
-fn variable(name: &str) -> Option<OsString> {
-    std::env::var_os(format!("{PREFIX}{name}")).filter(|value| !value.is_empty())
+/// The environment variable of an option.
+fn variable_name(option: &str) -> String {
+    format!("{PREFIX}{}", option.to_uppercase().replace('-', "_"))
+}
+
+fn variable(option: &str) -> Option<OsString> {
+    std::env::var_os(variable_name(option)).filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]
@@ -208,10 +280,10 @@ mod tests {
     #[test]
     fn layers_say_the_same_in_the_same_words() {
         let variables = |name: &str| match name {
-            "LISTEN" => Some("unix:/run/a.sock udp:127.0.0.1:514".into()),
-            "MAP_VALUE" => Some("OK a b".into()),
-            "GRACE" => Some("1h 30m".into()),
-            "DRY_RUN" => Some("true".into()),
+            "listen" => Some("unix:/run/a.sock udp:127.0.0.1:514".into()),
+            "map-value" => Some("OK a b".into()),
+            "grace" => Some("1h 30m".into()),
+            "dry-run" => Some("true".into()),
             _ => None,
         };
         let from_environment = Layer::from_environment(variables).expect("a layer");
@@ -237,8 +309,8 @@ mod tests {
         let wrong = |text: &str| Layer::from_toml(text).expect_err("a fault");
         assert!(wrong("grace = '1m'\ngrase = '1m'").starts_with("line 2: unknown field `grase`"));
         assert!(wrong("grace = 'soon'").starts_with("line 1: `soon` is no duration"));
-        let wrong = Layer::from_environment(|name| (name == "GRACE").then(|| "soon".into()));
+        let wrong = Layer::from_environment(|name| (name == "grace").then(|| "soon".into()));
         let wrong = wrong.expect_err("a fault").to_string();
-        assert!(wrong.contains("POP_BEFORE_SMTP_") && wrong.contains("`soon`"), "{wrong}");
+        assert!(wrong.contains("POP_BEFORE_SMTP_GRACE:") && wrong.contains("`soon`"), "{wrong}");
     }
 }

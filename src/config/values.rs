@@ -25,7 +25,7 @@ macro_rules! deserialize_from_text {
     )+};
 }
 
-deserialize_from_text!(Span, Listen, Network, ExcludeWhat, Mode, MapSpec);
+deserialize_from_text!(Span, Listen, Serve, Network, ExcludeWhat, Mode, MapSpec);
 
 /// A length of time: `30m`, `1800s`, `1h 30m`. At least one second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl FromStr for Listen {
         match text.split_once(':') {
             Some(("unix", path)) if path.starts_with('/') => Ok(Self::Unix(path.into())),
             Some(("unix", _)) => Err(format!("`{text}`: the path of a socket must be absolute")),
-            Some(("udp", address)) => udp_address(address)
+            Some(("udp", address)) => host_and_port(address)
                 .map(Self::Udp)
                 .ok_or_else(|| format!("`{text}`: write udp:HOST:PORT with a numeric address")),
             _ => Err(format!("`{text}` is neither unix:/PATH nor udp:HOST:PORT")),
@@ -69,7 +69,7 @@ impl FromStr for Listen {
     }
 }
 
-fn udp_address(text: &str) -> Option<SocketAddr> {
+fn host_and_port(text: &str) -> Option<SocketAddr> {
     match text.strip_prefix("localhost:") {
         Some(port) => Some((Ipv4Addr::LOCALHOST, port.parse().ok()?).into()),
         None => text.parse().ok(),
@@ -81,6 +81,42 @@ impl fmt::Display for Listen {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Udp(address) => write!(f, "udp:{address}"),
+        }
+    }
+}
+
+/// Where Postfix is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serve {
+    /// A Unix stream socket at this absolute path.
+    Unix(PathBuf),
+    /// A TCP socket at this address and port.
+    Inet(SocketAddr),
+}
+
+impl FromStr for Serve {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("unix", path)) if path.starts_with('/') => Ok(Self::Unix(path.into())),
+            Some(("unix", _)) => Err(format!(
+                "`{text}`: the path of a socket must be absolute here; in main.cf it may be \
+                 relative to the queue directory"
+            )),
+            Some(("inet", address)) => host_and_port(address)
+                .map(Self::Inet)
+                .ok_or_else(|| format!("`{text}`: write inet:HOST:PORT with a numeric address")),
+            _ => Err(format!("`{text}` is neither unix:/PATH nor inet:HOST:PORT")),
+        }
+    }
+}
+
+impl fmt::Display for Serve {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Inet(address) => write!(f, "inet:{address}"),
         }
     }
 }
@@ -186,6 +222,18 @@ mod tests {
         }
         assert_eq!(shown("udp:localhost:514"), Ok("udp:127.0.0.1:514".to_owned()));
         for wrong in ["unix:x.sock", "udp:514", "udp:host.example:514", "tcp:127.0.0.1:514", ""] {
+            assert!(shown(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn where_postfix_is_answered() {
+        let shown = |text: &str| text.parse::<Serve>().map(|serve| serve.to_string());
+        for good in ["unix:/run/x.sock", "inet:127.0.0.1:10040", "inet:[::1]:10040"] {
+            assert_eq!(shown(good), Ok(good.to_owned()));
+        }
+        assert_eq!(shown("inet:localhost:1"), Ok("inet:127.0.0.1:1".to_owned()));
+        for wrong in ["unix:x.sock", "inet:10040", "inet:host.example:1", "udp:127.0.0.1:1", ""] {
             assert!(shown(wrong).is_err(), "{wrong}");
         }
     }

@@ -1,7 +1,9 @@
 //! The set of client addresses that may relay, each until a moment.
 //!
-//! Promise  `at(address, now)` answers exactly while `now < until`; sweeping is housekeeping.
-//! Limits   at most `most` addresses; the one that would end first makes room.
+//! Promise  `at(address, now)` answers exactly while `now < until`; sweeping is housekeeping. Each
+//!          user's own right ends with his own login's grace: another's login does not prolong it.
+//! Limits   at most `most` addresses; the one that would end first makes room. At most `MAX_USERS`
+//!          of one address; the one who logged in longest ago makes room.
 //! Shape    two indexes, by address and by deadline; only `insert` and `remove` touch both.
 //! Not here clock, disk, sockets, log.
 
@@ -12,6 +14,10 @@ use std::time::Duration;
 use super::daemons::Name;
 use super::time::Time;
 
+/// Users that are held of one address: more than any household or office has, and a bound for an
+/// address that thousands share.
+pub const MAX_USERS: usize = 64;
+
 /// Who authorised an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum By {
@@ -19,8 +25,6 @@ pub enum By {
     Login {
         /// The daemon's name.
         daemon: Name,
-        /// Who logged in, if the daemon says so.
-        user: Option<String>,
         /// The host that logged it.
         host: Option<String>,
     },
@@ -28,30 +32,118 @@ pub enum By {
     Hand,
 }
 
+/// A user who has logged in from an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The login name, as the mail daemon logged it.
+    pub name: String,
+    /// His own right ends at this moment.
+    pub until: Time,
+}
+
+/// A right that the operator has given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hand {
+    /// When it was given.
+    pub given: Time,
+    /// It ends at this moment.
+    pub until: Time,
+}
+
 /// One address and the right it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The client, canonical.
     pub address: IpAddr,
-    /// Who authorised it last.
+    /// Who has set the deadline: a restart must not measure an operator's by a login's.
     pub by: By,
     /// The first login of this unbroken time.
     pub since: Time,
-    /// The right ends at this moment.
+    /// The right ends at this moment: the later one of those that were given.
     pub until: Time,
     /// How many logins there were since then.
     pub logins: u64,
     /// What the operator wrote about it.
     pub note: Option<String>,
+    /// What the logins have given ends at this moment.
+    pub by_login: Option<Time>,
+    /// What the operator has given; it is bound to no user.
+    pub by_hand: Option<Hand>,
+    /// More users have logged in than one address may have: it is remembered, not authorised.
+    pub shared: bool,
+    /// Who has logged in, the latest last; some may have ended.
+    pub users: Vec<User>,
 }
 
-/// Whether a login brought a new address or renewed a known one.
+impl Grant {
+    /// The users whose right lasts at a moment, the latest last.
+    pub fn users(&self, now: Time) -> impl DoubleEndedIterator<Item = &str> {
+        self.users.iter().filter(move |user| now < user.until).map(|user| user.name.as_str())
+    }
+
+    /// Whether the operator's own right lasts at a moment.
+    pub fn is_by_hand(&self, now: Time) -> bool {
+        self.by_hand.is_some_and(|hand| now < hand.until)
+    }
+
+    fn none(address: IpAddr, since: Time) -> Self {
+        Self {
+            address,
+            by: By::Hand,
+            since,
+            until: since,
+            logins: 0,
+            note: None,
+            by_login: None,
+            by_hand: None,
+            shared: false,
+            users: Vec::new(),
+        }
+    }
+
+    /// Finds out when the right ends, and whether too many users share the address. What the
+    /// operator has given stays then, what logins have given does not.
+    pub fn settle(&mut self, most_users: Option<usize>) {
+        let crowded = most_users.is_some_and(|most| self.users.len() > most);
+        let hand = self.by_hand.map(|hand| hand.until);
+        self.shared = crowded && hand.is_none();
+        let login = self.by_login.filter(|_| !crowded || self.shared);
+        self.until = login.max(hand).unwrap_or(self.since);
+    }
+
+    fn log_in(&mut self, name: String, until: Time) {
+        let old = self.users.iter().position(|user| user.name == name);
+        let old = old.map(|place| self.users.remove(place));
+        if self.users.len() == MAX_USERS {
+            self.users.remove(0);
+        }
+        let until = old.map_or(until, |old| old.until.max(until));
+        self.users.push(User { name, until });
+    }
+}
+
+/// What gives an address a right.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// Who gives it.
+    pub by: By,
+    /// Who logged in, if that is known and remembered.
+    pub user: Option<String>,
+    /// For how long.
+    pub span: Duration,
+    /// What the operator writes about it.
+    pub note: Option<String>,
+}
+
+/// What a login did to the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Granted {
-    /// The address was not in the set.
+    /// The address was not authorised before.
     New,
-    /// The address was in the set; its deadline has moved.
+    /// The address was authorised; its deadline has moved.
     Renewed,
+    /// Too many users have logged in from the address; it is not authorised.
+    Shared,
 }
 
 /// The expiring set.
@@ -62,29 +154,92 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// Authorises an address, or renews its right; the later deadline wins. Expired entries must
-    /// have been swept before.
+    /// Authorises an address, or renews its right; the later deadline wins. An address with more
+    /// than `most_users` is shared and loses its right, but not what the operator gave. Expired
+    /// entries must have been swept before.
     pub fn grant(
         &mut self,
         address: IpAddr,
-        by: By,
+        given: Given,
         now: Time,
-        span: Duration,
-        note: Option<String>,
+        most_users: Option<usize>,
     ) -> Granted {
-        let logins = u64::from(matches!(by, By::Login { .. }));
-        let Some(old) = self.remove(address) else {
-            self.insert(Grant { address, by, since: now, until: now + span, logins, note });
-            return Granted::New;
+        let Given { by, user, span, note } = given;
+        let end = now + span;
+        let old = self.remove(address);
+        let renewed = old.as_ref().is_some_and(|old| !old.shared);
+        let mut grant = old.unwrap_or_else(|| Grant::none(address, now));
+        if !renewed {
+            grant.since = now;
+        }
+        grant.by_login = grant.by_login.filter(|until| now < *until);
+        grant.by_hand = grant.by_hand.filter(|hand| now < hand.until);
+        if by == By::Hand {
+            let hand = Hand { given: now, until: end };
+            grant.by_hand = grant.by_hand.filter(|old| end < old.until).or(Some(hand));
+        } else {
+            grant.by_login = grant.by_login.max(Some(end));
+            grant.logins += 1;
+        }
+        grant.by = by;
+        grant.note = note.or(grant.note);
+        grant.users.retain(|user| now < user.until);
+        if let Some(name) = user {
+            grant.log_in(name, end);
+        }
+        grant.settle(most_users);
+        let shared = grant.shared;
+        self.insert(grant);
+        match (shared, renewed) {
+            (true, _) => Granted::Shared,
+            (false, true) => Granted::Renewed,
+            (false, false) => Granted::New,
+        }
+    }
+
+    /// A session of an address is over: what its logins have given ends at `until`, and the right
+    /// of the user at his own moment. Whether the address was in the set.
+    pub fn log_out(
+        &mut self,
+        address: IpAddr,
+        until: Option<Time>,
+        user: Option<(String, Time)>,
+        most_users: Option<usize>,
+    ) -> bool {
+        let Some(mut grant) = self.remove(address) else { return false };
+        grant.by_login = until;
+        if let Some((name, until)) = user {
+            let same = grant.users.iter_mut().filter(|user| user.name == name);
+            same.for_each(|user| user.until = until);
+        }
+        grant.settle(most_users);
+        self.insert(grant);
+        true
+    }
+
+    /// The sessions of an address no longer count: nothing that its logins have given ends after
+    /// `latest`.
+    pub fn end_sessions(&mut self, address: IpAddr, latest: Time) {
+        let Some(mut grant) = self.remove(address) else { return };
+        grant.by_login = grant.by_login.map(|until| until.min(latest));
+        grant.users.iter_mut().for_each(|user| user.until = user.until.min(latest));
+        grant.settle(None);
+        self.insert(grant);
+    }
+
+    /// Applies a new limit of users that may share an address. Those for which this changes
+    /// something, as they were.
+    pub fn settle_all(&mut self, most_users: Option<usize>) -> Vec<Grant> {
+        let settled = |grant: &Grant| {
+            let mut grant = grant.clone();
+            grant.settle(most_users);
+            grant
         };
-        self.insert(Grant {
-            by,
-            until: old.until.max(now + span),
-            logins: old.logins + logins,
-            note: note.or(old.note),
-            ..old
-        });
-        Granted::Renewed
+        let changed = |old: &Grant| Some((old.clone(), settled(old))).filter(|(a, b)| a != b);
+        let changed: Vec<_> = self.iter().filter_map(changed).collect();
+        let (before, after): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
+        after.into_iter().for_each(|grant| self.put(grant));
+        before
     }
 
     /// Puts a grant in as it is, in place of any other for its address.
@@ -95,7 +250,7 @@ impl Grants {
 
     /// The right of an address at a moment.
     pub fn at(&self, address: IpAddr, now: Time) -> Option<&Grant> {
-        self.by_address.get(&address).filter(|grant| now < grant.until)
+        self.get(address).filter(|grant| now < grant.until && !grant.shared)
     }
 
     /// The entry of an address, ended or not.
@@ -137,7 +292,7 @@ impl Grants {
         self.by_deadline.first().map(|(until, _)| *until)
     }
 
-    /// How many addresses are held.
+    /// How many addresses are held, those included that are shared.
     pub fn len(&self) -> usize {
         self.by_address.len()
     }
@@ -147,8 +302,13 @@ impl Grants {
         self.by_address.is_empty()
     }
 
-    /// All grants, in no order.
+    /// All grants, in no order, those of shared addresses included.
     pub fn iter(&self) -> impl Iterator<Item = &Grant> {
         self.by_address.values()
+    }
+
+    /// Forgets who has logged in.
+    pub fn forget_users(&mut self) {
+        self.by_address.values_mut().for_each(|grant| grant.users.clear());
     }
 }

@@ -5,10 +5,11 @@
 //!          be authorised. What passes them all is granted; every way out has its reason.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::Engine;
 use super::daemons::{Event, Name, Reading};
-use super::grants::By;
+use super::grants::{By, Given, Granted};
 use super::heard::{Heard, Reason, Verdict};
 use super::streams::{self, Key, Source};
 use super::syslog::{Frame, Message};
@@ -21,6 +22,7 @@ const REPEATED: &str = "message repeated ";
 struct Login {
     process: Option<Key>,
     doubted: Option<Key>,
+    session: Option<Key>,
     address: Option<IpAddr>,
     user: Option<String>,
     daemon: Name,
@@ -35,7 +37,8 @@ impl Engine {
         match frame.message() {
             Ok(message) => {
                 let length = frame.raw_body_len(&message);
-                self.hear_message(now, source, &message, length)
+                let heard = self.hear_message(now, source, &message, length);
+                Heard { user: heard.user.filter(|_| self.rules.remember_users), ..heard }
             }
             Err(why) => {
                 self.stats.malformed += 1;
@@ -85,6 +88,7 @@ impl Engine {
         // Where a severity is told, it has been checked, and it gives a stranger's text away.
         let doubted = suspect.filter(|_| message.severity.is_none());
         let joins = daemon.joins();
+        let by_process = process.filter(|_| daemon.pid_per_session);
         let heard = match event {
             Event::Connect { address } => {
                 if let Some(process) = process.or(suspect) {
@@ -99,6 +103,7 @@ impl Engine {
             Event::End => {
                 if let Some(process) = process {
                     self.streams.end(process);
+                    self.close(now, process);
                 }
                 nothing(Reason::Ended)
             }
@@ -106,15 +111,20 @@ impl Engine {
                 Some(Err(streams::Full)) => self.overloaded(),
                 _ => nothing(Reason::Distrust),
             },
-            Event::Logout { address, user, session: _ } => {
+            Event::Logout { address, user, session } => {
                 if let Some(process) = process {
                     self.streams.end(process);
                 }
+                if let Some(key) = self.streams.session(source, message, session).or(by_process) {
+                    self.close(now, key);
+                }
                 Heard { verdict: Verdict::Logout, address, user, ..nothing(Reason::LoggedOut) }
             }
-            Event::Login { address, user, session: _ } => {
+            Event::Login { address, user, session } => {
                 let host = message.host.map(str::to_owned);
-                let login = Login { process, doubted, address, user, daemon: name.clone(), host };
+                let session = self.streams.session(source, message, session).or(by_process);
+                let daemon = name.clone();
+                let login = Login { process, doubted, session, address, user, daemon, host };
                 self.hear_login(now, login)
             }
         };
@@ -155,10 +165,48 @@ impl Engine {
             return heard(Verdict::Excluded, Reason::Blocked);
         }
         self.count_login(now, &login.daemon);
-        let by = By::Login { daemon: login.daemon, user: user.clone(), host: login.host };
-        let granted = self.grant(now, address, by, self.rules.grace, None);
-        let reason = if joined { Reason::Joined(granted) } else { Reason::LoggedIn(granted) };
-        heard(Verdict::Login, reason)
+        let remembered = user.clone().filter(|_| self.rules.remember_users);
+        let given = Given {
+            by: By::Login { daemon: login.daemon, host: login.host },
+            span: self.span(now, address, remembered.clone(), login.session),
+            user: remembered,
+            note: None,
+        };
+        match self.grant(now, address, given) {
+            Granted::Shared => heard(Verdict::Excluded, Reason::Shared),
+            granted if joined => heard(Verdict::Login, Reason::Joined(granted)),
+            granted => heard(Verdict::Login, Reason::LoggedIn(granted)),
+        }
+    }
+
+    /// For how long a login counts: for the grace, or while its session is open.
+    fn span(
+        &mut self,
+        now: Time,
+        address: IpAddr,
+        user: Option<String>,
+        session: Option<Key>,
+    ) -> Duration {
+        let (Some(ceiling), Some(key)) = (self.rules.session_ceiling, session) else {
+            return self.rules.grace;
+        };
+        let is_open = self.sessions.open(key, address, user, now, now + ceiling);
+        if is_open { ceiling.max(self.rules.grace) } else { self.rules.grace }
+    }
+
+    /// A log-out: from now on its client has the grace, or what his other sessions give.
+    fn close(&mut self, now: Time, session: Key) {
+        if self.rules.session_ceiling.is_none() {
+            return;
+        }
+        let Some(closed) = self.sessions.close(session, now) else { return };
+        let last = now + self.rules.grace;
+        let (address, most_users) = (closed.address, self.rules.max_users);
+        let until = closed.address_until.max(Some(last));
+        let user_until = closed.user_until.unwrap_or(last).max(last);
+        if self.grants.log_out(address, until, closed.user.zip(Some(user_until)), most_users) {
+            self.dirty.insert(address);
+        }
     }
 
     fn count_login(&mut self, now: Time, daemon: &Name) {

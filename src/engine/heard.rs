@@ -58,6 +58,8 @@ pub enum Reason {
     Excluded(String),
     /// The operator has blocked the address.
     Blocked,
+    /// More users have logged in from the address than may share one.
+    Shared,
     /// The frame is no syslog message.
     Malformed(Malformed),
     /// No mail daemon that is believed has this program name.
@@ -96,6 +98,9 @@ impl fmt::Display for Reason {
                 return write!(f, "the address is never authorised: it belongs to `{list}`");
             }
             Self::Blocked => "the operator has blocked this address for a while",
+            Self::Shared => {
+                "more different users than max-users-per-address have logged in from this address"
+            }
             Self::Malformed(why) => return why.fmt(f),
             Self::UnknownProgram(name) => {
                 return write!(f, "no mail daemon that is believed has the program name `{name}`");

@@ -6,19 +6,27 @@
 //!          change nothing. When in doubt an address is not listed.
 //! Layers   `syslog` a frame's message; `daemons` what a message says; `streams` what it means
 //!          after those before it; `exclude` and `grants` who may relay until when; `map` what
-//!          Postfix should read; `state` what survives a restart.
+//!          Postfix should read; `state` what survives a restart. `socketmap` and `policy` what
+//!          Postfix asks and how it is answered; `senders` who may send as what. Beside them, for
+//!          tests and `check`: `examples`, and `claims`, which `proof` proves.
 
 pub mod address;
+pub mod claims;
 pub mod daemons;
 pub mod examples;
 pub mod exclude;
+pub mod frame;
 pub mod grants;
 mod hear;
 pub mod heard;
 pub mod map;
-pub mod state;
-
+pub mod netstring;
+pub mod policy;
 pub mod proof;
+pub mod senders;
+pub mod sessions;
+pub mod socketmap;
+pub mod state;
 pub mod stats;
 pub mod streams;
 pub mod syslog;
@@ -30,8 +38,10 @@ use std::time::Duration;
 
 use daemons::Table;
 use exclude::Exclude;
-use grants::{By, Grant, Granted, Grants};
+use grants::{By, Given, Grant, Granted, Grants};
 use map::{Edition, Level};
+use senders::Senders;
+use sessions::Sessions;
 use stats::Stats;
 use streams::Streams;
 use time::Time;
@@ -50,6 +60,15 @@ pub struct Rules {
     pub max_clients: usize,
     /// Addresses that are never authorised.
     pub exclude: Exclude,
+    /// Whether it is remembered who has logged in.
+    pub remember_users: bool,
+    /// An address from which more users than this have logged in is not authorised. Below
+    /// [`grants::MAX_USERS`].
+    pub max_users: Option<usize>,
+    /// Who may send as what.
+    pub senders: Senders,
+    /// If a client who stays connected stays authorised: for how long at most.
+    pub session_ceiling: Option<Duration>,
     /// Least time between two publications of the map.
     pub publish_interval: Duration,
     /// Whether the map gets IPv6 addresses whose key would admit other hosts too.
@@ -64,6 +83,10 @@ impl Default for Rules {
             grace: Duration::from_secs(30 * 60),
             max_clients: 65_536,
             exclude: Exclude::default(),
+            remember_users: true,
+            max_users: None,
+            senders: Senders::default(),
+            session_ceiling: None,
             publish_interval: Duration::from_secs(1),
             publish_inexact: false,
         }
@@ -90,6 +113,8 @@ pub enum WhyGone {
     Revoked,
     /// A reload has excluded it.
     Excluded,
+    /// Too many users have logged in from it.
+    Shared,
 }
 
 impl WhyGone {
@@ -100,6 +125,10 @@ impl WhyGone {
             Self::Evicted => "no longer authorised: max-clients is reached, and it would end first",
             Self::Revoked => "no longer authorised: revoked by hand",
             Self::Excluded => "no longer authorised: excluded by the new configuration",
+            Self::Shared => {
+                "no longer authorised: more different users than max-users-per-address have \
+                 logged in from it"
+            }
         }
     }
 }
@@ -109,6 +138,7 @@ impl WhyGone {
 pub struct Engine {
     rules: Rules,
     streams: Streams,
+    sessions: Sessions,
     grants: Grants,
     blocked: HashMap<IpAddr, Time>,
     level: Level,
@@ -124,6 +154,7 @@ impl Engine {
         Self {
             rules,
             streams: Streams::default(),
+            sessions: Sessions::default(),
             grants: Grants::default(),
             blocked: HashMap::new(),
             level: Level::unknown(),
@@ -134,21 +165,24 @@ impl Engine {
         }
     }
 
-    fn grant(
-        &mut self,
-        now: Time,
-        address: IpAddr,
-        by: By,
-        span: Duration,
-        note: Option<String>,
-    ) -> Granted {
+    fn grant(&mut self, now: Time, address: IpAddr, given: Given) -> Granted {
         self.sweep(now);
-        let granted = self.grants.grant(address, by, now, span, note);
+        let admitted = self.grants.at(address, now).is_some();
+        let granted = self.grants.grant(address, given, now, self.rules.max_users);
         self.dirty.insert(address);
-        if granted == Granted::New {
-            self.stats.granted += 1;
-            self.membership_changed(address);
-            self.shrink();
+        match granted {
+            Granted::New => {
+                self.stats.granted += 1;
+                self.membership_changed(address);
+                self.shrink();
+            }
+            Granted::Shared if admitted => {
+                self.stats.shared += 1;
+                if let Some(grant) = self.grants.get(address).cloned() {
+                    self.left(Grant { shared: false, ..grant }, WhyGone::Shared);
+                }
+            }
+            Granted::Shared | Granted::Renewed => {}
         }
         granted
     }
@@ -162,12 +196,16 @@ impl Engine {
     }
 
     fn left(&mut self, grant: Grant, why: WhyGone) {
-        self.membership_changed(grant.address);
+        self.sessions.forget(grant.address);
         // That its time is up is in the record of the grant itself.
         if why != WhyGone::Expired {
             self.dirty.insert(grant.address);
         }
-        self.gone.push(Gone { grant, why });
+        // One that is shared has left before.
+        if !grant.shared {
+            self.membership_changed(grant.address);
+            self.gone.push(Gone { grant, why });
+        }
     }
 
     fn membership_changed(&mut self, address: IpAddr) {
@@ -183,7 +221,7 @@ impl Engine {
 
     fn sweep(&mut self, now: Time) {
         while let Some(grant) = self.grants.pop_expired(now) {
-            self.stats.expired += 1;
+            self.stats.expired += u64::from(!grant.shared);
             self.left(grant, WhyGone::Expired);
         }
     }
@@ -191,6 +229,18 @@ impl Engine {
     /// The truth, at the lookup: the right of an address at this moment.
     pub fn admits(&self, now: Time, address: IpAddr) -> Option<&Grant> {
         self.grants.at(address.to_canonical(), now)
+    }
+
+    /// What Postfix is told about a policy request.
+    pub fn decide(&self, now: Time, request: &policy::Request<'_>) -> policy::Action {
+        let asks = request.asks();
+        let Some(grant) = asks.and_then(|address| self.admits(now, address)) else {
+            return policy::Action::Dunno;
+        };
+        if grant.is_by_hand(now) || self.rules.senders.admit(grant.users(now), request.sender()) {
+            return policy::Action::Ok;
+        }
+        self.rules.senders.mismatch.clone()
     }
 
     /// Authorises an address by hand, for `span` or else for the grace period.
@@ -208,11 +258,11 @@ impl Engine {
         if let Some(list) = self.rules.exclude.reason(address) {
             return Err(list.to_owned());
         }
-        if self.blocked.remove(&address).is_some() {
-            self.dirty_blocks.insert(address);
-        }
+        self.blocked.remove(&address);
+        // Also of one that has ended: its record would come to life if the clock were set back.
+        self.dirty_blocks.insert(address);
         let span = span.unwrap_or(self.rules.grace).min(MAX_BY_HAND);
-        Ok(self.grant(now, address, By::Hand, span, note))
+        Ok(self.grant(now, address, Given { by: By::Hand, user: None, span, note }))
     }
 
     /// Ends the right of an address now, and refuses new ones for a while if asked to. Whether
@@ -226,8 +276,9 @@ impl Engine {
             self.dirty_blocks.insert(address);
         }
         let Some(grant) = self.grants.remove(address) else { return false };
+        let was_authorised = !grant.shared;
         self.left(grant, WhyGone::Revoked);
-        true
+        was_authorised
     }
 
     /// Housekeeping: takes out what has ended and tells what has left the set since the last call.
@@ -253,7 +304,7 @@ impl Engine {
         if now < at {
             return None;
         }
-        let listed = |grant: &&Grant| self.is_published(grant.address);
+        let listed = |grant: &&Grant| !grant.shared && self.is_published(grant.address);
         let mut addresses: Vec<_> =
             self.grants.iter().filter(listed).map(|grant| grant.address).collect();
         addresses.sort_unstable();
@@ -281,10 +332,27 @@ impl Engine {
         &self.level
     }
 
-    /// Replaces the rules and keeps the set, but for addresses that are excluded now.
-    pub fn reload(&mut self, rules: Rules) {
+    /// Replaces the rules and keeps the set, but for addresses that are excluded now or that more
+    /// users share than may. If sessions no longer count, those that are open end now.
+    pub fn reload(&mut self, now: Time, rules: Rules) {
+        self.sweep(now);
         let inexact_changed = self.rules.publish_inexact != rules.publish_inexact;
         self.rules = rules;
+        if !self.rules.remember_users {
+            self.grants.forget_users();
+        }
+        if self.rules.session_ceiling.is_none() {
+            for address in std::mem::take(&mut self.sessions).addresses() {
+                self.grants.end_sessions(address, now + self.rules.grace);
+                self.dirty.insert(address);
+            }
+        }
+        for before in self.grants.settle_all(self.rules.max_users) {
+            self.dirty.insert(before.address);
+            if self.grants.get(before.address).is_some_and(|grant| grant.shared) {
+                self.left(before, WhyGone::Shared);
+            }
+        }
         self.drop_excluded();
         self.shrink();
         if inexact_changed {
@@ -315,7 +383,8 @@ impl Engine {
 
     /// All rights that are in force at this moment, by address.
     pub fn list(&self, now: Time) -> Vec<Grant> {
-        let mut list: Vec<_> = self.grants.iter().filter(|g| now < g.until).cloned().collect();
+        let lasts = |grant: &&Grant| now < grant.until && !grant.shared;
+        let mut list: Vec<_> = self.grants.iter().filter(lasts).cloned().collect();
         list.sort_unstable_by_key(|grant| grant.address);
         list
     }
@@ -323,12 +392,21 @@ impl Engine {
     /// How many addresses are authorised at this moment.
     pub fn clients_at(&mut self, now: Time) -> usize {
         self.sweep(now);
-        self.grants.len()
+        self.grants.iter().filter(|grant| !grant.shared).count()
+    }
+
+    /// The addresses that too many users share, each with their number.
+    pub fn shared(&self, now: Time) -> Vec<(IpAddr, usize)> {
+        let shared = self.grants.iter().filter(|grant| grant.shared && now < grant.until);
+        let mut list: Vec<_> = shared.map(|g| (g.address, g.users(now).count())).collect();
+        list.sort_unstable();
+        list
     }
 
     /// How many addresses are held and kept out of the map because their key would admit others.
     pub fn unpublished(&self) -> usize {
-        self.grants.iter().filter(|grant| !self.is_published(grant.address)).count()
+        let kept_out = |grant: &&Grant| !grant.shared && !self.is_published(grant.address);
+        self.grants.iter().filter(kept_out).count()
     }
 
     /// The mail daemons whose logins have stopped although they go on to log; each is told once.

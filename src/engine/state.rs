@@ -3,11 +3,13 @@
 //! Format   the first line names format and version. Then one record a line, fields separated by
 //!          tabs, a full stop as the last field, so that a torn line is never taken for a whole
 //!          one; of several records for one address the last counts:
-//!              grant ADDRESS SINCE UNTIL LOGINS DAEMON USER HOST NOTE .
+//!              grant ADDRESS SINCE LOGIN GIVEN HAND LOGINS DAEMON HOST NOTE [UNTIL USER]... .
 //!              gone ADDRESS .
 //!              block ADDRESS UNTIL .
 //!              unblock ADDRESS .
-//!          Moments are milliseconds since 1970; an empty DAEMON is the operator's hand.
+//!          Moments are milliseconds since 1970. LOGIN is the end of what logins have given, HAND
+//!          of what the operator gave at GIVEN; one or the other may be empty. An empty DAEMON is
+//!          the operator.
 //! Promise  a line that is not understood is counted and costs nothing else. Whatever the file
 //!          says, a right never lasts longer than one given now would.
 
@@ -15,7 +17,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use super::grants::{By, Grant};
+use super::grants::{By, Grant, Hand, MAX_USERS, User};
 use super::time::Time;
 use super::{Engine, MAX_BY_HAND, address};
 
@@ -106,10 +108,6 @@ impl Engine {
 
     fn take_over(&mut self, now: Time, mut grant: Grant, restored: &mut Restored) {
         let address = grant.address;
-        let longest = match grant.by {
-            By::Login { .. } => self.rules.grace,
-            By::Hand => MAX_BY_HAND.min(grant.until.since(grant.since)),
-        };
         if grant.until <= now {
             restored.expired += 1;
             return;
@@ -118,34 +116,49 @@ impl Engine {
             restored.refused += 1;
             return;
         }
-        if grant.until > now + longest {
-            grant.until = now + longest;
-            restored.shortened += 1;
-        }
+        // What was given for an hour never lasts for longer than that from now on.
+        let last = now + self.rules.grace;
+        grant.by_login = grant.by_login.map(|until| until.min(last));
+        grant.by_hand = grant.by_hand.map(|Hand { given, until }| Hand {
+            given: given.min(now),
+            until: until.min(now + MAX_BY_HAND.min(until.since(given))),
+        });
+        grant.users.retain(|user| now < user.until && self.rules.remember_users);
+        grant.users.iter_mut().for_each(|user| user.until = user.until.min(last));
+        let before = grant.until;
+        grant.settle(self.rules.max_users);
+        restored.shortened += usize::from(grant.until < before);
         grant.since = grant.since.min(now);
-        restored.grants += 1;
+        restored.grants += usize::from(!grant.shared);
         self.grants.put(grant);
         self.membership_changed(address);
     }
 }
 
 fn write_grant(text: &mut String, grant: &Grant) {
-    let (daemon, user, host) = match &grant.by {
-        By::Login { daemon, user, host } => (&**daemon, user.as_deref(), host.as_deref()),
-        By::Hand => ("", None, None),
+    let (daemon, host) = match &grant.by {
+        By::Login { daemon, host } => (&**daemon, host.as_deref()),
+        By::Hand => ("", None),
     };
     let field = |text: Option<&str>| text.unwrap_or_default().replace(char::is_control, "?");
-    let _ = writeln!(
+    let millis = |at: Option<Time>| at.map_or_else(String::new, |at| at.as_millis().to_string());
+    // Writing to a String cannot fail.
+    let _ = write!(
         text,
-        "grant\t{}\t{}\t{}\t{}\t{daemon}\t{}\t{}\t{}\t.",
+        "grant\t{}\t{}\t{}\t{}\t{}\t{}\t{daemon}\t{}\t{}",
         grant.address,
         grant.since.as_millis(),
-        grant.until.as_millis(),
+        millis(grant.by_login),
+        millis(grant.by_hand.map(|hand| hand.given)),
+        millis(grant.by_hand.map(|hand| hand.until)),
         grant.logins,
-        field(user),
         field(host),
         field(grant.note.as_deref()),
     );
+    for user in &grant.users {
+        let _ = write!(text, "\t{}\t{}", user.until.as_millis(), field(Some(&user.name)));
+    }
+    text.push_str("\t.\n");
 }
 
 fn write_block(text: &mut String, address: IpAddr, until: Time) {
@@ -164,18 +177,45 @@ fn read(line: &str) -> Option<Record> {
     let time = |text: &str| text.parse().ok().map(Time::from_millis);
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     match fields[..] {
-        ["grant", address, since, until, logins, daemon, user, host, note, "."] => {
+        [
+            "grant",
+            address,
+            since,
+            login,
+            given,
+            hand,
+            logins,
+            daemon,
+            host,
+            note,
+            ref users @ ..,
+            ".",
+        ] => {
             let by = match daemon {
                 "" => By::Hand,
-                name => By::Login { daemon: name.into(), user: some(user), host: some(host) },
+                name => By::Login { daemon: name.into(), host: some(host) },
             };
+            let by_login = if login.is_empty() { None } else { Some(time(login)?) };
+            let by_hand = match (given, hand) {
+                ("", "") => None,
+                _ => Some(Hand { given: time(given)?, until: time(hand)? }),
+            };
+            let user = |pair: &[&str]| match *pair {
+                [until, name] => Some(User { name: name.to_owned(), until: time(until)? }),
+                _ => None,
+            };
+            let users: Option<Vec<User>> = users.chunks(2).map(user).collect();
             Some(Record::Grant(Grant {
                 address: address::read(address).ok()?,
                 by,
                 since: time(since)?,
-                until: time(until)?,
+                until: by_login.max(by_hand.map(|hand| hand.until))?,
                 logins: logins.parse().ok()?,
                 note: some(note),
+                by_login,
+                by_hand,
+                shared: false,
+                users: users.filter(|users| users.len() <= MAX_USERS)?,
             }))
         }
         ["gone", address, "."] => Some(Record::Gone(address::read(address).ok()?)),

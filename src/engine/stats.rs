@@ -36,6 +36,8 @@ pub struct Stats {
     pub expired: u64,
     /// Addresses that made room for another because `max-clients` was reached.
     pub evicted: u64,
+    /// Addresses that lost their right because too many users share them.
+    pub shared: u64,
     /// Logins refused because the tables that keep streams apart were full.
     pub overloaded: u64,
     /// When the last login was heard.

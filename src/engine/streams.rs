@@ -65,6 +65,12 @@ impl Streams {
         Some(Key(self.hasher.hash_one((source, message.host, message.program, pid))))
     }
 
+    /// The key of a mail session, by the id that its login and its log-out carry.
+    pub fn session(&self, source: Source, message: &Message<'_>, id: Option<&str>) -> Option<Key> {
+        let id = id.filter(|id| !id.is_empty())?;
+        Some(Key(self.hasher.hash_one((source, message.host, message.program, "session", id))))
+    }
+
     /// Tells whether a message is the tail of a cut line, and remembers whether its own tail
     /// follows. A tail as long as a piece has a tail in turn.
     ///

@@ -228,9 +228,10 @@ fn check_place(path: &Path) -> Result<Option<String>, Failure> {
         return Err(Failure::config(format!("{} is a directory", path.display()))
             .hint("name the file of the map itself in --map"));
     }
-    let new = disk::with_suffix(path, ".new");
-    let probe = clear(&new).and_then(|()| disk::write_new(&new, b"", MODE));
-    probe.and_then(|()| clear(&new)).map_err(|error| {
+    // A name of our own: another process may be publishing there, as while `check` is run.
+    let probe = disk::with_suffix(path, &format!(".probe-{}", std::process::id()));
+    let tried = disk::remove(&probe).and_then(|()| disk::write_new(&probe, b"", MODE));
+    tried.and_then(|()| disk::remove(&probe)).map_err(|error| {
         Failure::io(format!("no map can be written in {}: {error}", directory.display())).hint(
             "the directory must belong to the user that runs this daemon; \
              in a systemd unit StateDirectory= or ReadWritePaths= opens it",
@@ -310,15 +311,14 @@ mod tests {
     fn places() {
         let dir = tempfile::tempdir().expect("a directory");
         fs::create_dir(dir.path().join("taken")).expect("a directory");
-        fs::write(dir.path().join("clients.new"), "left by a crash").expect("a file");
+        fs::write(dir.path().join("clients.new"), "being published").expect("a file");
         let rows = [
             ("clients", None),
             ("missing/clients", Some("missing is no directory")),
             ("clients.new/clients", Some("clients.new is no directory")),
             ("taken", Some("taken is a directory")),
         ];
-        // The good place comes last: it removes what a crash has left.
-        for (name, expected) in rows.into_iter().rev() {
+        for (name, expected) in rows {
             let outcome = check_place(&dir.path().join(name)).map_err(|e| e.to_string());
             match (outcome, expected) {
                 (Ok(remark), None) => assert_eq!(remark, None),
@@ -326,6 +326,6 @@ mod tests {
                 (outcome, _) => panic!("{name}: {outcome:?}"),
             }
         }
-        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1, "nothing new is left");
+        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 2, "nothing new or missing");
     }
 }

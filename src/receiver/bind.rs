@@ -14,8 +14,10 @@ use tracing::warn;
 
 use super::{DatagramSocket, Receiver};
 use crate::config::Config;
+use crate::config::lookups::Role;
 use crate::config::values::Listen;
 use crate::error::Failure;
+use crate::systemd::Passed;
 use crate::unix_socket::{self, SocketFile};
 
 /// Asked for: a second of 20,000 messages of 160 bytes; the kernel counts 830 bytes for each.
@@ -36,10 +38,10 @@ pub struct Bound {
 ///
 /// # Errors
 /// A socket cannot be made, or a passed one is of the wrong kind.
-pub fn all(config: &Config, passed: &mut ListenFd) -> Result<Bound, Failure> {
+pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
     let mut bound = Bound::default();
-    for index in 0..passed.len() {
-        if let Some(socket) = take_passed(passed, index)? {
+    while let Some(index) = passed.next_of(Role::Frames) {
+        if let Some(socket) = take_passed(passed.sockets(), index)? {
             bound.add(config, format!("systemd:{index}"), socket)?;
         }
     }
@@ -109,7 +111,10 @@ fn take_passed(passed: &mut ListenFd, index: usize) -> Result<Option<Raw>, Failu
         Err(error) => Err(Failure::config(format!(
             "socket {index} that systemd has passed is no datagram socket: {error}"
         ))
-        .hint("use ListenDatagram= in the socket unit")),
+        .hint(
+            "use ListenDatagram= in the socket unit; a stream socket for Postfix needs \
+               FileDescriptorName=socketmap or policy",
+        )),
     }
 }
 

@@ -45,7 +45,8 @@ impl Daemon {
     /// Starts `run` with these options and waits until it says that it is ready.
     ///
     /// In `home` it keeps what the options do not place elsewhere: `config.toml` (made empty if it
-    /// is not there), `state`, `control.sock`. Its log goes to `home/log` too.
+    /// is not there), `state`, `control.sock`. Its log goes to `home/log` too. Programs in `home/bin`
+    /// come first in its PATH.
     ///
     /// # Panics
     /// If it does not become ready, with what it said.
@@ -77,6 +78,9 @@ impl Daemon {
         let _ = fs::remove_file(&manager);
         let (said, notified) = (Heap::default(), Heap::default());
         collect_notifications(UnixDatagram::bind(&manager).unwrap(), notified.clone());
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let paths = [home.join("bin")].into_iter().chain(std::env::split_paths(&path));
+        command.env("PATH", std::env::join_paths(paths).unwrap());
         command.env("NOTIFY_SOCKET", manager).stdin(Stdio::null()).stderr(Stdio::piped());
         let mut process = Process::spawn(&mut command);
         let stderr = process.child().stderr.take().expect("it is piped");
@@ -106,6 +110,11 @@ impl Daemon {
     /// Whether it has told the service manager this, as `READY=1`.
     pub fn has_notified(&self, assignment: &str) -> bool {
         self.notified.text().lines().any(|line| line == assignment)
+    }
+
+    /// All that it has told the service manager, one assignment a line.
+    pub fn notified(&self) -> String {
+        self.notified.text()
     }
 
     /// Its process id.

@@ -13,10 +13,12 @@ pub mod attack;
 pub mod client;
 pub mod daemon;
 pub mod forwarder;
+pub mod home;
 pub mod maild;
 pub mod network;
 pub mod postfix;
 pub mod process;
+pub mod story;
 pub mod wire;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -8,9 +8,8 @@ use std::fmt;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::pattern::{Pattern, Priorities, Refusal, Taken};
-use super::{Event, Name};
-use crate::engine::syslog::Message;
+use super::daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
+use super::pattern::{Pattern, Priorities};
 
 /// Facility names of syslog.conf(5), at the index of their code (RFC 5424 section 6.2.1).
 const FACILITIES: [&str; 24] = [
@@ -71,113 +70,6 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A mail daemon, ready to read messages.
-#[derive(Clone, Debug)]
-pub struct Daemon {
-    /// Short name, as in `--daemon`.
-    pub name: Name,
-    /// Name for people.
-    pub title: String,
-    /// Versions whose format is known.
-    pub versions: String,
-    /// Whether the format was seen in a running daemon or in its source.
-    pub verified: bool,
-    /// What an administrator must know.
-    pub note: Option<String>,
-    /// Exact syslog program names.
-    pub programs: Vec<String>,
-    /// The user's file, or nothing for a built-in one.
-    pub origin: Option<String>,
-    /// A message of this many bytes or more is a piece of a line that was cut.
-    pub cut_length: Option<usize>,
-    /// Lines that must give what is said of them.
-    pub examples: Vec<Example>,
-    /// The text of the description.
-    pub text: String,
-    login: Vec<Pattern>,
-    connect: Vec<Pattern>,
-    end: Vec<Pattern>,
-    logout: Vec<Pattern>,
-    distrust: Vec<Pattern>,
-}
-
-impl Daemon {
-    /// Whether its logins are told over several lines, to be joined by PID.
-    pub fn joins(&self) -> bool {
-        self.login.iter().any(|pattern| !pattern.has_group("address"))
-    }
-
-    /// Whether a PID of it can lose its credit.
-    pub fn distrusts(&self) -> bool {
-        !self.distrust.is_empty()
-    }
-
-    /// The patterns of a login.
-    pub fn logins(&self) -> &[Pattern] {
-        &self.login
-    }
-
-    pub(super) fn read<'m>(
-        &self,
-        message: &Message<'m>,
-        length: usize,
-    ) -> Option<Result<Event<'m>, Refusal>> {
-        let first = |patterns: &[Pattern]| patterns.iter().find_map(|p| p.take(message, length));
-        let login = |Taken { address, user, session }| Event::Login { address, user, session };
-        let logout = |Taken { address, user, session }| Event::Logout { address, user, session };
-        let connect = |Taken { address, .. }| Event::Connect { address };
-        if self.distrust.iter().any(|pattern| pattern.fits(message)) {
-            Some(Ok(Event::Distrust))
-        } else if let Some(taken) = first(&self.login) {
-            Some(taken.map(login))
-        } else if let Some(taken) = first(&self.connect) {
-            Some(taken.map(connect))
-        } else if let Some(taken) = first(&self.logout) {
-            // Nobody is authorised by a log-out: an odd name or address is no reason to keep
-            // the session.
-            Some(Ok(taken.map_or(Event::End, logout)))
-        } else {
-            self.end.iter().any(|pattern| pattern.fits(message)).then_some(Ok(Event::End))
-        }
-    }
-}
-
-/// What an example must give.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ExpectedVerdict {
-    /// A login.
-    Login,
-    /// A log-out.
-    Logout,
-    /// Half of a login.
-    Partial,
-    /// Nothing.
-    None,
-}
-
-/// Lines, and what the last of them must give.
-#[derive(Clone, Debug)]
-pub struct Example {
-    /// Where it stands in the file, counted from 1.
-    pub file_line: usize,
-    /// Log lines or frames, in order of arrival.
-    pub lines: Vec<String>,
-    /// The verdict on the last line.
-    pub verdict: ExpectedVerdict,
-    /// The address of the last line, canonical.
-    pub address: Option<String>,
-    /// The user of the last line.
-    pub user: Option<String>,
-}
-
-impl Example {
-    /// Whether it shows a login.
-    pub fn is_login(&self) -> bool {
-        self.verdict == ExpectedVerdict::Login
-    }
-}
-
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Written {
@@ -195,6 +87,8 @@ struct Written {
     max_length: Option<usize>,
     cut_length: Option<usize>,
     #[serde(default)]
+    pid_per_session: bool,
+    #[serde(default)]
     login: Vec<WrittenPattern>,
     #[serde(default)]
     connect: Vec<WrittenPattern>,
@@ -205,6 +99,8 @@ struct Written {
     #[serde(default)]
     distrust: Vec<WrittenPattern>,
     #[serde(default)]
+    shape: Vec<WrittenShape>,
+    #[serde(default)]
     example: Vec<WrittenExample>,
 }
 
@@ -214,11 +110,24 @@ struct WrittenPattern {
     pattern: Spanned<String>,
     #[serde(default)]
     once: Vec<String>,
+    #[serde(default)]
+    never: Vec<String>,
     same: Option<[String; 2]>,
     #[serde(default)]
     programs: Vec<String>,
     facilities: Option<Vec<String>>,
     severities: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct WrittenShape {
+    pattern: Spanned<String>,
+    cause: Cause,
+    #[serde(default)]
+    programs: Vec<String>,
+    #[serde(default)]
+    severities: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -309,6 +218,8 @@ impl Reader<'_> {
                         pattern that has it";
             self.fault(None, what);
         }
+        let shape = |shape| self.shape(shape, &written.programs, !distrust.is_empty());
+        let shapes = written.shape.into_iter().filter_map(shape).collect();
         Daemon {
             name: written.name.into(),
             title: written.title,
@@ -318,6 +229,8 @@ impl Reader<'_> {
             programs: written.programs,
             origin: file.origin.clone(),
             cut_length: written.cut_length,
+            pid_per_session: written.pid_per_session,
+            shapes,
             examples: written.example.into_iter().filter_map(|e| self.example(e)).collect(),
             text: file.text.clone(),
             login,
@@ -350,7 +263,8 @@ impl Reader<'_> {
         programs: &[String],
         max_length: Option<usize>,
     ) -> Option<Pattern> {
-        let line = Some(line_of(self.text, written.pattern.span().start));
+        let file_line = line_of(self.text, written.pattern.span().start);
+        let line = Some(file_line);
         let mut pattern = match Pattern::compile(written.pattern.get_ref()) {
             Ok(pattern) => pattern,
             Err(what) => {
@@ -361,9 +275,7 @@ impl Reader<'_> {
         for group in written.same.iter().flatten().filter(|group| !pattern.has_group(group)) {
             self.fault(line, format!("`same` names a group `{group}` that the pattern lacks"));
         }
-        for program in written.programs.iter().filter(|name| !programs.contains(name)) {
-            self.fault(line, format!("`{program}` is not one of the daemon's `programs`"));
-        }
+        self.known(line, &written.programs, programs);
         let facilities = written.facilities.map(|l| self.codes(&l, &FACILITIES, "facility"));
         let severities = written.severities.map(|l| self.codes(&l, &SEVERITIES, "severity"));
         pattern.priorities = match kind {
@@ -379,10 +291,43 @@ impl Reader<'_> {
             },
         };
         pattern.max_length = max_length.filter(|_| kind == Kind::Login);
+        pattern.file_line = file_line;
         pattern.programs = written.programs;
         pattern.once = written.once;
+        pattern.never = written.never;
         pattern.same = written.same;
         Some(pattern)
+    }
+
+    /// The names in a pattern or shape are among the daemon's own.
+    fn known(&mut self, line: Option<usize>, names: &[String], programs: &[String]) {
+        for program in names.iter().filter(|name| !programs.contains(name)) {
+            self.fault(line, format!("`{program}` is not one of the daemon's `programs`"));
+        }
+    }
+
+    fn shape(
+        &mut self,
+        written: WrittenShape,
+        programs: &[String],
+        distrusts: bool,
+    ) -> Option<Shape> {
+        let file_line = line_of(self.text, written.pattern.span().start);
+        let line = Some(file_line);
+        self.known(line, &written.programs, programs);
+        let severities = self.codes(&written.severities, &SEVERITIES, "severity");
+        if !severities.is_empty() && !distrusts {
+            let what = "a [[shape]] told by its severity needs a [[distrust]] pattern: feeds \
+                        without priorities do not tell the severity";
+            self.fault(line, what);
+        }
+        let pattern = written.pattern.into_inner();
+        if let Err(error) = regex::Regex::new(&pattern) {
+            self.fault(line, error.to_string());
+            return None;
+        }
+        let (cause, programs) = (written.cause, written.programs);
+        Some(Shape { file_line, pattern, cause, programs, severities })
     }
 
     fn example(&mut self, written: WrittenExample) -> Option<Example> {

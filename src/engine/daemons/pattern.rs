@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::Range;
 
 use regex::{Captures, Regex, RegexBuilder};
 use regex_syntax::hir::Look;
@@ -27,6 +28,8 @@ pub enum Refusal {
     TooLong,
     /// A text that must stand in it once stands in it more often.
     Ambiguous(String),
+    /// A text that must not stand in it does.
+    Forbidden(String),
     /// Two places that must say the same do not.
     Contradiction,
     /// The address field does not hold the address of a client.
@@ -49,6 +52,9 @@ impl fmt::Display for Refusal {
             Self::Ambiguous(literal) => {
                 return write!(f, "ambiguous: `{literal}` must stand in it exactly once");
             }
+            Self::Forbidden(literal) => {
+                return write!(f, "`{literal}` must not stand in it");
+            }
             Self::Contradiction => "two fields that must say the same differ",
             Self::Address(why) => return why.fmt(f),
             Self::EmptyUser => "the user name is empty",
@@ -63,8 +69,10 @@ impl fmt::Display for Refusal {
 /// Facility and severity codes that a genuine message has; an empty list admits all.
 #[derive(Clone, Debug, Default)]
 pub struct Priorities {
-    pub(super) facilities: Vec<u8>,
-    pub(super) severities: Vec<u8>,
+    /// Codes of RFC 5424, table 1.
+    pub facilities: Vec<u8>,
+    /// Codes of RFC 5424, table 2.
+    pub severities: Vec<u8>,
 }
 
 impl Priorities {
@@ -80,15 +88,25 @@ impl Priorities {
 /// A pattern with its side conditions.
 #[derive(Clone, Debug)]
 pub struct Pattern {
-    pub(super) regex: Regex,
-    pub(super) priorities: Priorities,
-    pub(super) programs: Vec<String>,
-    pub(super) once: Vec<String>,
-    pub(super) same: Option<[String; 2]>,
-    pub(super) max_length: Option<usize>,
+    regex: Regex,
+    /// Where it stands in its file, counted from 1.
+    pub file_line: usize,
+    /// Facility and severity of a genuine message.
+    pub priorities: Priorities,
+    /// The daemon's programs that it is for; empty: all.
+    pub programs: Vec<String>,
+    /// Texts that occur in the message exactly once, as `str::matches` counts them.
+    pub once: Vec<String>,
+    /// Texts that do not occur in the message.
+    pub never: Vec<String>,
+    /// Two groups that hold the same text.
+    pub same: Option<[String; 2]>,
+    /// Bytes of the longest message that is believed.
+    pub max_length: Option<usize>,
 }
 
 /// What a pattern took out of a message.
+#[derive(Debug)]
 pub struct Taken<'m> {
     pub address: Option<IpAddr>,
     pub user: Option<String>,
@@ -112,9 +130,11 @@ impl Pattern {
             .map_err(|error| error.to_string())?;
         Ok(Self {
             regex,
+            file_line: 0,
             priorities: Priorities::default(),
             programs: Vec::new(),
             once: Vec::new(),
+            never: Vec::new(),
             same: None,
             max_length: None,
         })
@@ -150,29 +170,44 @@ impl Pattern {
         if !self.is_for(message.program) {
             return None;
         }
-        let captures = self.regex.captures(message.text())?;
-        Some(self.check(message, length, &captures))
+        // Replaced bytes are longer than those that arrived; the longer count is the safer one.
+        let believed = self.believe(message.text(), length.max(message.body.len()))?;
+        let admitted = self.priorities.admit(message);
+        Some(if admitted { believed } else { Err(Refusal::Priority) })
     }
 
-    fn is_for(&self, program: &str) -> bool {
+    /// Matches and checks a text, whoever logged it at whatever priority; `length` is that of the
+    /// whole body. `None` if the expression does not fit.
+    pub fn believe<'m>(&self, text: &'m str, length: usize) -> Option<Result<Taken<'m>, Refusal>> {
+        let captures = self.regex.captures(text)?;
+        Some(self.check(text, length, &captures))
+    }
+
+    /// Where in a text the expression sees an address, whether or not it is one.
+    pub fn place(&self, text: &str) -> Option<Range<usize>> {
+        Some(self.regex.captures(text)?.name("address")?.range())
+    }
+
+    /// Whether it is for messages of this program of its daemon.
+    pub fn is_for(&self, program: &str) -> bool {
         self.programs.is_empty() || self.programs.iter().any(|name| name == program)
     }
 
     fn check<'m>(
         &self,
-        message: &Message<'m>,
+        text: &'m str,
         length: usize,
         captures: &Captures<'m>,
     ) -> Result<Taken<'m>, Refusal> {
-        if !self.priorities.admit(message) {
-            return Err(Refusal::Priority);
-        }
         if self.max_length.is_some_and(|most| length > most) {
             return Err(Refusal::TooLong);
         }
-        let many = |literal: &&String| message.text().matches(literal.as_str()).count() != 1;
+        let many = |literal: &&String| text.matches(literal.as_str()).count() != 1;
         if let Some(literal) = self.once.iter().find(many) {
             return Err(Refusal::Ambiguous(literal.clone()));
+        }
+        if let Some(literal) = self.never.iter().find(|literal| text.contains(literal.as_str())) {
+            return Err(Refusal::Forbidden(literal.clone()));
         }
         let group = |name: &str| captures.name(name).map(|found| found.as_str());
         if let Some([one, other]) = &self.same

@@ -12,6 +12,7 @@ use regex_automata::PatternID;
 use regex_automata::nfa::thompson::{self, NFA, State, Transition};
 use regex_automata::util::look::Look;
 use regex_automata::util::primitives::StateID;
+use regex_syntax::hir::Hir;
 
 use super::Fault;
 
@@ -31,11 +32,15 @@ pub(super) const ENDS: u8 = 2;
 const LAST: u32 = 0;
 /// Accepts, and anything may follow: a pattern that is not anchored to the end.
 const OPEN: u32 = 1;
+/// Has read blanks before the text, which a pattern does not see, and can begin.
+const BLANKS: u32 = 2;
+/// States that stand before those of the expression.
+const OWN: u32 = 3;
 
 /// How an expression is held against a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
-    /// Somewhere in it, as `Regex::is_match` does.
+    /// Somewhere in it after its leading blanks, as `daemons::Pattern` does.
     Search,
     /// From its first byte to its last.
     Whole,
@@ -70,10 +75,10 @@ pub(super) struct Automaton {
 
 impl Automaton {
     /// Builds the automaton of an expression that watches one of its groups.
-    pub(super) fn new(expression: &str, group: &str, reading: Reading) -> Result<Self, Fault> {
+    pub(super) fn new(expression: &Hir, group: &str, reading: Reading) -> Result<Self, Fault> {
         let nfa = NFA::compiler()
             .configure(thompson::Config::new().nfa_size_limit(Some(MAX_NFA)))
-            .build(expression)
+            .build_from_hir(expression)
             .map_err(|error| match error.size_limit() {
                 Some(_) => Fault::TooLarge,
                 None => Fault::Syntax(error.to_string()),
@@ -104,7 +109,7 @@ struct Builder<'a> {
     slots: Option<(usize, usize)>,
     reading: Reading,
     numbers: HashMap<StateID, u32>,
-    /// The states of the expression in the order of their numbers, after `LAST` and `OPEN`.
+    /// The states of the expression in the order of their numbers, which begin at `OWN`.
     states: Vec<StateID>,
     folded: HashMap<StateID, u32>,
     arrivals: Vec<Vec<Arrival>>,
@@ -138,8 +143,12 @@ impl<'a> Builder<'a> {
         let mut nodes = vec![
             Node { moves: Vec::new(), accepts: true },
             Node { moves: Vec::new(), accepts: true },
+            Node { moves: vec![Move { low: b' ', high: b' ', to: 0 }], accepts: false },
         ];
-        while let Some(&state) = self.states.get(nodes.len() - 2) {
+        if self.reading == Reading::Search {
+            self.arrivals[0].push(Arrival { state: BLANKS, marks: 0 });
+        }
+        while let Some(&state) = self.states.get(nodes.len() - OWN as usize) {
             let moves = self.moves(state)?;
             nodes.push(Node { moves, accepts: false });
             if nodes.len() > MAX_STATES {
@@ -239,7 +248,7 @@ impl<'a> Builder<'a> {
     fn number_of(&mut self, id: StateID) -> u32 {
         *self.numbers.entry(id).or_insert_with(|| {
             self.states.push(id);
-            number(self.states.len() - 1) + OPEN + 1
+            number(self.states.len() - 1) + OWN
         })
     }
 }

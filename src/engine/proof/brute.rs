@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use regex::Regex;
 
 use super::automaton::{Automaton, Reading};
-use super::once::Once;
+use super::counts::Counts;
+use super::parsed;
 use super::search::{Outcome, Search};
 
 /// Bytes of the longest text that is tried.
@@ -81,12 +82,17 @@ fn finds_a_common_text_exactly_when_there_is_one() {
             1 => vec!["aa".into()],
             _ => Vec::new(),
         };
+        let banned: Vec<String> = match dice.roll(3) {
+            0 => vec!["ba".into()],
+            _ => Vec::new(),
+        };
         let pattern = Regex::new(&ours).unwrap();
         let shape = Regex::new(&format!("^(?:{theirs})$")).unwrap();
         let common = |text: &&String| {
             pattern.is_match(text)
                 && shape.is_match(text)
                 && counted.iter().all(|part| text.matches(part.as_str()).count() == 1)
+                && !banned.iter().any(|part| text.contains(part.as_str()))
         };
         let span = |regex: &Regex, text: &str| {
             regex.captures(text).and_then(|groups| Some(groups.name("g")?.range()))
@@ -95,21 +101,23 @@ fn finds_a_common_text_exactly_when_there_is_one() {
         let differs =
             texts.iter().filter(common).find(|text| span(&pattern, text) != span(&shape, text));
 
-        let ours = (Automaton::new(&ours, "g", Reading::Search).unwrap(), ours);
-        let theirs = (Automaton::new(&theirs, "g", Reading::Whole).unwrap(), theirs);
-        let once = Once::new(&counted).unwrap();
+        let ours = (Automaton::new(&parsed(&ours).unwrap(), "g", Reading::Search).unwrap(), ours);
+        let theirs =
+            (Automaton::new(&parsed(&theirs).unwrap(), "g", Reading::Whole).unwrap(), theirs);
+        let counts = Counts::new(&counted, &banned).unwrap();
         let search = |spans| {
-            let (pattern, shape, once) = (&ours.0, &theirs.0, &once);
+            let (pattern, shape, counts) = (&ours.0, &theirs.0, &counts);
             let mut first = None;
             let longest = Some(LONGEST);
-            let outcome = Search { pattern, shape, once, spans, longest }.run(|bytes| {
+            let outcome = Search { pattern, shape, counts, spans, longest }.run(|bytes| {
                 first = Some(String::from_utf8(bytes).unwrap());
                 ControlFlow::Break(())
             });
             assert_eq!(outcome == Outcome::Stopped, first.is_some());
             first
         };
-        let context = format!("{} and {} with {counted:?} once", ours.1, theirs.1);
+        let context =
+            format!("{} and {} with {counted:?} once, {banned:?} never", ours.1, theirs.1);
         let first = search(false);
         assert_eq!(first.as_ref().map(String::len), shortest.map(String::len), "{context}");
         assert!(first.iter().all(|text| common(&text)), "{context}: {first:?}");

@@ -1,4 +1,4 @@
-//! Proves that no message which a stranger can cause is believed by a login pattern.
+//! Proves that no message which a stranger can cause is believed by a pattern.
 //!
 //! Promise  `Proved` holds for every message of the shape; `Forged` shows a message that the
 //!          pattern really believes; everything else is `Undecided`, never proved.
@@ -9,175 +9,157 @@
 
 use std::ops::{ControlFlow, Range};
 
-use regex::Regex;
+use regex_syntax::hir::{Capture, Hir, HirKind, Repetition};
 
-use super::address;
+use super::daemons;
 
 mod automaton;
 #[cfg(test)]
 mod brute;
-mod once;
+mod counts;
 mod search;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
 use automaton::{Automaton, Reading};
-use once::Once;
+use counts::Counts;
 use search::{Outcome, Search};
 
 pub use verdict::{Doubt, Fault, Refusal, Verdict};
 
 /// Messages that are tried before the search gives up: each costs one run of the pattern.
 const MAX_REFUSED: usize = 200;
-/// Bytes of a user name that is believed: no account has a longer one.
-const MAX_USER: usize = 255;
 /// Addresses that a made-up message shows where it can (RFC 5737, RFC 3849).
-const SPECIMENS: &[&str] = &["198.51.100.7", "2001:db8::7"];
+const ADDRESSES: &[&str] = &["198.51.100.7", "2001:db8::7"];
+/// The user that it shows where it can.
+const USERS: &[&str] = &["joe"];
 
-/// What must hold of a message besides that the pattern matches.
-#[derive(Clone, Debug, Default)]
-pub struct Conditions {
-    /// Texts that occur exactly once in the message, as `str::matches` counts them.
-    pub once: Vec<String>,
-    /// Pairs of groups that hold the same text.
-    pub same: Vec<[String; 2]>,
-    /// Bytes of the longest message that is believed.
-    pub max_length: Option<usize>,
-}
-
-/// A login pattern, ready to be tried against shapes.
-///
-/// Its group `address` gives the address, its group `user` (if there is one) the user: 1 to 255
-/// bytes without control characters. It is read as `Regex::new` reads it.
-pub struct Pattern {
-    regex: Regex,
+/// A pattern, ready to be tried against shapes: the expression as an automaton, and the pattern
+/// itself, which has the last word on every message found.
+pub struct Believer {
+    pattern: daemons::Pattern,
     automaton: Automaton,
-    conditions: Conditions,
-    once: Once,
+    /// The same for messages that look real: with a name and an address, then with any name.
+    specimens: [Automaton; 2],
+    counts: Counts,
 }
 
-/// Who causes the messages of a shape, and so what may come of them.
+/// Which belief in a message of a shape is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Anybody without a password: no such message may be believed at all.
-    Stranger,
-    /// A client that may be believed: the address given must be the one which the daemon has
-    /// written for it, the group `client` of the shape.
-    Client,
+pub enum Wrong {
+    /// Any: nobody has logged in.
+    Any,
+    /// Another address than the group `client` of the shape; without that group, any address.
+    OtherAddress,
 }
 
 /// All messages of one kind, as a regular expression for the whole message.
 pub struct Shape {
     automaton: Automaton,
-    cause: Cause,
 }
 
-impl Pattern {
+impl Believer {
     /// Prepares a pattern with its conditions.
     ///
     /// # Errors
     /// Says why the pattern cannot be examined.
-    pub fn new(pattern: &str, conditions: Conditions) -> Result<Self, Fault> {
-        let regex = Regex::new(pattern).map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => Fault::TooLarge,
-            other => Fault::Syntax(other.to_string()),
-        })?;
-        let known = |name: &&String| regex.capture_names().flatten().any(|group| group == *name);
-        if let Some(name) = conditions.same.iter().flatten().find(|name| !known(name)) {
-            return Err(Fault::NoGroup(name.clone()));
-        }
-        let automaton = Automaton::new(pattern, "address", Reading::Search)?;
-        let once = Once::new(&conditions.once)?;
-        Ok(Self { regex, automaton, conditions, once })
+    pub fn new(pattern: daemons::Pattern) -> Result<Self, Fault> {
+        let expression = parsed(pattern.as_str())?;
+        let automaton = Automaton::new(&expression, "address", Reading::Search)?;
+        let is_name = |group: &str| {
+            group == "user" || pattern.same.iter().flatten().any(|same| same == group)
+        };
+        let addressed = filled(&expression, &|group| group == "address", ADDRESSES);
+        let named = filled(&addressed, &is_name, USERS);
+        let specimens = [
+            Automaton::new(&named, "address", Reading::Search)?,
+            Automaton::new(&addressed, "address", Reading::Search)?,
+        ];
+        let counts = Counts::new(&pattern.once, &pattern.never)?;
+        Ok(Self { pattern, automaton, specimens, counts })
     }
 
-    /// Where the address stands in a message that is believed, if an address stands there; `None`
-    /// if the pattern has none.
+    /// Where the address stands in a message that is believed; `None` if it gives none.
     fn believe(&self, message: &str) -> Result<Option<Range<usize>>, Refusal> {
-        let Conditions { once, same, max_length } = &self.conditions;
-        let groups = self.regex.captures(message).ok_or(Refusal::Unmatched)?;
-        let text = |name: &str| groups.name(name).map(|group| group.as_str());
-        if max_length.is_some_and(|longest| message.len() > longest) {
-            return Err(Refusal::TooLong);
+        let text = message.trim_start_matches(' ');
+        match self.pattern.believe(text, message.len()) {
+            None => Err(Refusal::Unmatched),
+            Some(Err(why)) => Err(Refusal::Disbelieved(why)),
+            Some(Ok(_)) => Ok(self.place(message)),
         }
-        if let Some(text) = once.iter().find(|text| message.matches(text.as_str()).count() != 1) {
-            return Err(Refusal::Once(text.clone()));
-        }
-        if let Some(pair) = same.iter().find(|[one, other]| text(one) != text(other)) {
-            return Err(Refusal::Same(pair.clone()));
-        }
-        if let Some(user) = text("user") {
-            let sized = (1..=MAX_USER).contains(&user.len());
-            if !sized || user.chars().any(char::is_control) {
-                return Err(Refusal::User);
-            }
-        }
-        if !self.gives_address() {
-            return Ok(None);
-        }
-        groups.name("address").map(|group| Some(group.range())).ok_or(Refusal::NoAddress)
     }
 
-    fn gives_address(&self) -> bool {
-        self.regex.capture_names().flatten().any(|name| name == "address")
+    /// Whether it gives addresses at all.
+    pub fn gives_address(&self) -> bool {
+        self.pattern.has_group("address")
     }
 
     /// Where the pattern sees an address, whether or not it is one.
     fn place(&self, message: &str) -> Option<Range<usize>> {
-        Some(self.regex.captures(message)?.name("address")?.range())
+        let text = message.trim_start_matches(' ');
+        let blanks = message.len() - text.len();
+        let place = self.pattern.place(text)?;
+        Some(place.start + blanks..place.end + blanks)
     }
 }
 
 impl Shape {
     /// Prepares a shape: an expression for the whole message, anchored or not. Its group `client`
-    /// is the address which the daemon writes for the client; without it every match is wrong.
+    /// is the address which the daemon writes for the client.
     ///
     /// # Errors
     /// Says why the shape cannot be examined.
-    pub fn new(expression: &str, cause: Cause) -> Result<Self, Fault> {
-        Ok(Self { automaton: Automaton::new(expression, "client", Reading::Whole)?, cause })
-    }
-
-    fn spans(&self) -> bool {
-        self.cause == Cause::Client
+    pub fn new(expression: &str) -> Result<Self, Fault> {
+        Ok(Self { automaton: Automaton::new(&parsed(expression)?, "client", Reading::Whole)? })
     }
 
     /// Whether the daemon can write this message so that this span is wrongly an address.
-    fn can_be(&self, message: &str, span: Option<Range<usize>>) -> bool {
+    fn can_be(&self, message: &str, span: Option<Range<usize>>, wrong: Wrong) -> bool {
         let word = Automaton::word(message.as_bytes(), span);
-        let once = Once::nothing();
-        let (shape, spans) = (&self.automaton, self.spans());
-        Search { pattern: &word, shape, once: &once, spans, longest: None }
+        let (shape, spans) = (&self.automaton, wrong == Wrong::OtherAddress);
+        Search { pattern: &word, shape, counts: &Counts::nothing(), spans, longest: None }
             .run(|_| ControlFlow::Break(()))
             == Outcome::Stopped
     }
 }
 
-/// Searches a message of the shape that the pattern wrongly believes.
+/// Searches a message of the shape that is wrongly believed.
 ///
-/// A pattern without the group `address` gives no address, so a `Client` shape is proved at once.
-pub fn prove(pattern: &Pattern, shape: &Shape) -> Verdict {
-    if shape.spans() && !pattern.gives_address() {
+/// A pattern without the group `address` gives no address, and so no wrong one.
+pub fn prove(believer: &Believer, shape: &Shape, wrong: Wrong) -> Verdict {
+    let spans = wrong == Wrong::OtherAddress;
+    if spans && !believer.gives_address() {
         return Verdict::Proved { states: 0 };
     }
+    let verdict = search(believer, &believer.automaton, shape, wrong);
+    if matches!(verdict, Verdict::Proved { .. }) {
+        return verdict;
+    }
+    let mut real =
+        believer.specimens.iter().map(|automaton| search(believer, automaton, shape, wrong));
+    real.find(|real| matches!(real, Verdict::Forged { .. })).unwrap_or(verdict)
+}
+
+/// Searches among the messages that this automaton of the pattern accepts.
+fn search(believer: &Believer, pattern: &Automaton, shape: &Shape, wrong: Wrong) -> Verdict {
     let (mut forged, mut refused, mut tried) = (None, None, 0);
     let search = Search {
-        pattern: &pattern.automaton,
+        pattern,
         shape: &shape.automaton,
-        once: &pattern.once,
-        spans: shape.spans(),
-        longest: pattern.conditions.max_length,
+        counts: &believer.counts,
+        spans: wrong == Wrong::OtherAddress,
+        longest: believer.pattern.max_length,
     };
     let outcome = search.run(|bytes| {
-        let message = String::from_utf8_lossy(&bytes);
-        match forge(pattern, shape, &message) {
-            Ok(forgery) => {
-                forged = Some(forgery);
+        let message = String::from_utf8_lossy(&bytes).into_owned();
+        match forged_address(believer, shape, wrong, &message) {
+            Ok(address) => {
+                forged = Some(Verdict::Forged { message, address });
                 return ControlFlow::Break(());
             }
             Err(refusal) => {
-                refused.get_or_insert(Doubt::Refused { message: message.into_owned(), refusal });
+                refused.get_or_insert(Doubt::Refused { message, refusal });
             }
         }
         tried += 1;
@@ -191,53 +173,45 @@ pub fn prove(pattern: &Pattern, shape: &Shape) -> Verdict {
     }
 }
 
-/// Makes a forgery of a message that both automata accept, with a real address if it can have one.
-fn forge(pattern: &Pattern, shape: &Shape, message: &str) -> Result<Verdict, Refusal> {
-    let attempt = |message: String| {
-        let span = pattern.believe(&message)?;
-        if !shape.can_be(&message, span.clone()) {
-            return Err(Refusal::OwnAddress);
-        }
-        let address = span.map(|span| message[span].to_owned());
-        address.as_deref().map(address::read).transpose().map_err(Refusal::Address)?;
-        Ok(Verdict::Forged { message, address })
-    };
-    if let Some(place) = pattern.place(message) {
-        for specimen in SPECIMENS {
-            let mut longer = message.to_owned();
-            longer.replace_range(place.clone(), specimen);
-            let others = [Some(longer), fitted(message, place.clone(), specimen)];
-            if let Some(forgery) = others.into_iter().flatten().find_map(|m| attempt(m).ok()) {
-                return Ok(forgery);
-            }
-        }
+/// The address, if any, that is wrongly believed in a message that both automata accept.
+fn forged_address(
+    believer: &Believer,
+    shape: &Shape,
+    wrong: Wrong,
+    message: &str,
+) -> Result<Option<String>, Refusal> {
+    let span = believer.believe(message)?;
+    if wrong == Wrong::OtherAddress && span.is_none() {
+        return Err(Refusal::NoAddress);
     }
-    attempt(message.to_owned())
+    if !shape.can_be(message, span.clone(), wrong) {
+        return Err(Refusal::OwnAddress);
+    }
+    Ok(span.map(|span| message[span].to_owned()))
 }
 
-/// Puts a longer text into a place and takes as much from the longest run of one byte: for
-/// messages whose length is fixed.
-fn fitted(message: &str, place: Range<usize>, text: &str) -> Option<String> {
-    let surplus = text.len().checked_sub(place.len())?;
-    let (mut at, mut run) = (0, 0..0);
-    for same in message.as_bytes().chunk_by(|a, b| a == b) {
-        if same.len() > run.len() {
-            run = at..at + same.len();
+fn parsed(expression: &str) -> Result<Hir, Fault> {
+    regex_syntax::parse(expression).map_err(|error| Fault::Syntax(error.to_string()))
+}
+
+/// The expression with these texts in some of its groups, whatever those allowed.
+fn filled(expression: &Hir, is_meant: &dyn Fn(&str) -> bool, texts: &[&str]) -> Hir {
+    let again = |inner: &Hir| filled(inner, is_meant, texts);
+    match expression.kind() {
+        HirKind::Capture(group) => {
+            let literals = texts.iter().map(|text| Hir::literal(text.as_bytes()));
+            let sub = Box::new(match &group.name {
+                Some(name) if is_meant(name) => Hir::alternation(literals.collect()),
+                _ => again(&group.sub),
+            });
+            Hir::capture(Capture { sub, ..group.clone() })
         }
-        at += same.len();
-    }
-    let cut = run.start..run.start + surplus;
-    let whole = message.get(cut.clone()).is_some() && cut.end <= run.end;
-    let mut message = message.to_owned();
-    if whole && cut.start >= place.end {
-        message.replace_range(cut, "");
-        message.replace_range(place, text);
-        Some(message)
-    } else if whole && cut.end <= place.start {
-        message.replace_range(place, text);
-        message.replace_range(cut, "");
-        Some(message)
-    } else {
-        None
+        HirKind::Repetition(repeated) => {
+            let sub = Box::new(again(&repeated.sub));
+            Hir::repetition(Repetition { sub, ..repeated.clone() })
+        }
+        HirKind::Concat(list) => Hir::concat(list.iter().map(again).collect()),
+        HirKind::Alternation(list) => Hir::alternation(list.iter().map(again).collect()),
+        _ => expression.clone(),
     }
 }

@@ -11,7 +11,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::ControlFlow;
 
 use super::automaton::Automaton;
-use super::once::Once;
+use super::counts::Counts;
 
 /// Pairs of states that one search keeps: about 50 bytes each. Real patterns need thousands.
 const MAX_PAIRS: usize = 2_000_000;
@@ -22,7 +22,7 @@ const MAX_STEPS: usize = 100_000_000;
 pub(super) struct Search<'a> {
     pub(super) pattern: &'a Automaton,
     pub(super) shape: &'a Automaton,
-    pub(super) once: &'a Once,
+    pub(super) counts: &'a Counts,
     /// Only messages in which the watched groups differ.
     pub(super) spans: bool,
     /// Bytes of the longest message.
@@ -87,7 +87,7 @@ impl<F: FnMut(Vec<u8>) -> ControlFlow<()>> Run<'_, F> {
 
     /// Reads one more byte in both automata.
     fn expand(&mut self, index: usize) -> ControlFlow<Outcome> {
-        let Search { pattern, shape, once, .. } = *self.search;
+        let Search { pattern, shape, counts: counter, .. } = *self.search;
         let pair = self.pairs[index];
         let (mut ours, mut theirs) = (
             pattern.nodes[pair.pattern as usize].moves.as_slice(),
@@ -97,8 +97,8 @@ impl<F: FnMut(Vec<u8>) -> ControlFlow<()>> Run<'_, F> {
         while let ([a, ours_left @ ..], [b, theirs_left @ ..]) = (ours, theirs) {
             let (low, high) = (a.low.max(b.low), a.high.min(b.high));
             if low <= high {
-                for byte in once.samples(low, high) {
-                    if let Some(counts) = once.step(pair.counts, byte) {
+                for byte in counter.samples(low, high) {
+                    if let Some(counts) = counter.step(pair.counts, byte) {
                         // MAX_PAIRS is far below 2^32.
                         let from = Some((index as u32, byte));
                         self.arrive(a.to, b.to, Pair { counts, from, ..pair })?;
@@ -116,7 +116,7 @@ impl<F: FnMut(Vec<u8>) -> ControlFlow<()>> Run<'_, F> {
 
     /// Enters every pair of these arrivals; all else is taken from `via`.
     fn arrive(&mut self, ours: u32, theirs: u32, via: Pair) -> ControlFlow<Outcome> {
-        let Search { pattern, shape, once, spans, .. } = *self.search;
+        let Search { pattern, shape, counts: counter, spans, .. } = *self.search;
         for a in &pattern.arrivals[ours as usize] {
             for b in &shape.arrivals[theirs as usize] {
                 self.steps += 1;
@@ -124,7 +124,7 @@ impl<F: FnMut(Vec<u8>) -> ControlFlow<()>> Run<'_, F> {
                 let differs = if spans { differs } else { 0 };
                 let (ours, theirs) =
                     (&pattern.nodes[a.state as usize], &shape.nodes[b.state as usize]);
-                let both = ours.accepts && theirs.accepts && once.complete(via.counts);
+                let both = ours.accepts && theirs.accepts && counter.complete(via.counts);
                 if both && (!spans || differs != 0) {
                     let message = self.message(via);
                     if (self.show)(message).is_break() {

@@ -1,7 +1,19 @@
 //! Patterns of real daemons against what strangers and hostile users make those daemons write.
 
+use regex::Regex;
+
 use super::*;
-use Cause::{Client, Stranger};
+use crate::engine::address;
+use Wrong::{Any, OtherAddress};
+
+/// What must hold of a message besides that the expression fits.
+#[derive(Clone, Default)]
+struct Conditions {
+    once: Vec<String>,
+    never: Vec<String>,
+    same: Option<[String; 2]>,
+    max_length: Option<usize>,
+}
 
 const DOVECOT: &str = r"^(?:pop3|imap)-login: (?:Login|Logged in): user=<(?<user>[^<>\n]{1,255})>, method=[A-Z0-9-]+, rip=(?<address>IP), lip=IP(?:, mpid=\d+)?(?:, (?:TLS|secured|SSL))?(?:, TLSv[^,<>]*)?(?:, session=<[^<>]*>)?$";
 const DOVECOT_FAILED: &str = r"(?:pop3|imap)-login: (?:Login aborted|Aborted login|Disconnected)(?:: [^\x00-\x1f]{1,200})? \([^\x00-\x1f]{1,200}\): user=<[^\x00-\x1f]{0,80}>(?:, method=[^\x00-\x20a-z]{0,80})?, rip=CLIENT, lip=IP(?:, TLS|, secured)?, session=<[!-~]{1,60}>";
@@ -35,12 +47,20 @@ fn written_out(text: &str) -> String {
     text.replace("CLIENT", "(?<client>[0-9A-Fa-f:.]{2,45})").replace("IP", "[0-9A-Fa-f:.]+")
 }
 
-fn pattern(text: &str, conditions: Conditions) -> Pattern {
-    Pattern::new(&written_out(text), conditions).expect("a pattern")
+fn believer(text: &str, conditions: Conditions) -> Result<Believer, Fault> {
+    let Conditions { once, never, same, max_length } = conditions;
+    let mut pattern =
+        daemons::Pattern::compile(&written_out(text)).expect("an anchored expression");
+    pattern.once = once;
+    pattern.never = never;
+    pattern.same = same;
+    pattern.max_length = max_length;
+    Believer::new(pattern)
 }
 
-fn shape(text: &str, cause: Cause) -> Shape {
-    Shape::new(&written_out(text), cause).expect("a shape")
+fn proof(text: &str, conditions: Conditions, shape: &str, wrong: Wrong) -> Verdict {
+    let shape = Shape::new(&written_out(shape)).expect("a shape");
+    prove(&believer(text, conditions).expect("a pattern"), &shape, wrong)
 }
 
 fn courier() -> Conditions {
@@ -48,27 +68,27 @@ fn courier() -> Conditions {
 }
 
 fn tpop3d() -> Conditions {
-    Conditions { same: vec![["user".into(), "again".into()]], ..Conditions::default() }
+    Conditions { same: Some(["user".into(), "again".into()]), ..Conditions::default() }
 }
 
 #[test]
 fn safe_patterns_are_proved() {
     let none = Conditions::default;
-    let rows: &[(&str, Conditions, &str, Cause)] = &[
-        (DOVECOT, none(), DOVECOT_FAILED, Stranger),
-        (DOVECOT, none(), DOVECOT_LOGIN, Client),
-        (COURIER, courier(), COURIER_FAILED, Stranger),
-        (COURIER, courier(), COURIER_PIECE, Stranger),
-        (COURIER, courier(), COURIER_LOGIN, Client),
-        (VM_POP3D, none(), VM_POP3D_FAILED, Stranger),
-        (PERDITION, none(), PERDITION_FAILED, Stranger),
-        (IMAPPROXY, none(), IMAPPROXY_FAILED, Stranger),
-        (TEAPOP, none(), TEAPOP_LOGIN, Client),
-        (TPOP3D, tpop3d(), TPOP3D_LOGIN, Client),
-        (TPOP3D, tpop3d(), TPOP3D_VERBOSE, Stranger),
+    let rows: &[(&str, Conditions, &str, Wrong)] = &[
+        (DOVECOT, none(), DOVECOT_FAILED, Any),
+        (DOVECOT, none(), DOVECOT_LOGIN, OtherAddress),
+        (COURIER, courier(), COURIER_FAILED, Any),
+        (COURIER, courier(), COURIER_PIECE, Any),
+        (COURIER, courier(), COURIER_LOGIN, OtherAddress),
+        (VM_POP3D, none(), VM_POP3D_FAILED, Any),
+        (PERDITION, none(), PERDITION_FAILED, Any),
+        (IMAPPROXY, none(), IMAPPROXY_FAILED, Any),
+        (TEAPOP, none(), TEAPOP_LOGIN, OtherAddress),
+        (TPOP3D, tpop3d(), TPOP3D_LOGIN, OtherAddress),
+        (TPOP3D, tpop3d(), TPOP3D_VERBOSE, Any),
     ];
-    for (text, conditions, of, cause) in rows {
-        let verdict = prove(&pattern(text, conditions.clone()), &shape(of, *cause));
+    for (text, conditions, of, wrong) in rows {
+        let verdict = proof(text, conditions.clone(), of, *wrong);
         assert!(matches!(verdict, Verdict::Proved { .. }), "{text}\n{of}\n{verdict:?}");
     }
 }
@@ -81,22 +101,23 @@ fn weakened_patterns_are_forged() {
     let endless_port = COURIER.replace(r"\d{1,5}", r"\d+").replace("IP", "[0-9a-f:.]{2,45}");
     let loose_session =
         DOVECOT.replace("[^<>]*>)?$", ".*>)?$").replace(r"[^<>\n]{1,255}", ".{1,255}?");
+    let anywhere = unanchored(TPOP3D);
     let first_bracket =
         TEAPOP.replace(r"\[IP\] from \S+ \[(?<address>IP)\]$", r"\[(?<address>IP)\]");
-    let rows: &[(&str, Conditions, &str, Cause)] = &[
-        (unanchored(DOVECOT), no(), DOVECOT_FAILED, Stranger),
-        (&loose_session, no(), DOVECOT_LOGIN, Client),
-        (unended(&lazy), no(), COURIER_LOGIN, Client),
-        (unanchored(COURIER), courier(), COURIER_FAILED, Stranger),
-        (&endless_port, long(), COURIER_PIECE, Stranger),
-        (unended(VM_POP3D), no(), VM_POP3D_FAILED, Stranger),
-        (unended(PERDITION), no(), PERDITION_FAILED, Stranger),
-        (unended(IMAPPROXY), no(), IMAPPROXY_FAILED, Stranger),
-        (&first_bracket, no(), TEAPOP_LOGIN, Client),
-        (unended(unanchored(TPOP3D)), tpop3d(), TPOP3D_VERBOSE, Stranger),
+    let rows: &[(&str, Conditions, &str, Wrong)] = &[
+        (&unanchored(DOVECOT), no(), DOVECOT_FAILED, Any),
+        (&loose_session, no(), DOVECOT_LOGIN, OtherAddress),
+        (unended(&lazy), no(), COURIER_LOGIN, OtherAddress),
+        (&unanchored(COURIER), courier(), COURIER_FAILED, Any),
+        (&endless_port, long(), COURIER_PIECE, Any),
+        (unended(VM_POP3D), no(), VM_POP3D_FAILED, Any),
+        (unended(PERDITION), no(), PERDITION_FAILED, Any),
+        (unended(IMAPPROXY), no(), IMAPPROXY_FAILED, Any),
+        (&first_bracket, no(), TEAPOP_LOGIN, OtherAddress),
+        (unended(&anywhere), tpop3d(), TPOP3D_VERBOSE, Any),
     ];
-    for (text, conditions, of, cause) in rows {
-        let verdict = prove(&pattern(text, conditions.clone()), &shape(of, *cause));
+    for (text, conditions, of, wrong) in rows {
+        let verdict = proof(text, conditions.clone(), of, *wrong);
         let Verdict::Forged { message, address: Some(address) } = &verdict else {
             panic!("{text}\n{of}\n{verdict:?}")
         };
@@ -108,8 +129,8 @@ fn weakened_patterns_are_forged() {
     }
 }
 
-fn unanchored(pattern: &str) -> &str {
-    pattern.strip_prefix('^').expect("an anchor")
+fn unanchored(pattern: &str) -> String {
+    pattern.replacen('^', "^(?s:.)*?", 1)
 }
 
 fn unended(pattern: &str) -> &str {
@@ -118,40 +139,50 @@ fn unended(pattern: &str) -> &str {
 
 #[test]
 fn conditions_are_part_of_the_proof() {
-    let twice = unended(COURIER);
     let once = |text: &str| Conditions { once: vec![text.into()], ..Conditions::default() };
+    let never = |text: &str| Conditions { never: vec![text.into()], ..Conditions::default() };
     // A second `, ip=[` is the only way to deceive this pattern.
-    let login = shape(COURIER_LOGIN, Client);
-    assert!(matches!(prove(&pattern(twice, once(", ip=[")), &login), Verdict::Proved { .. }));
+    let verdict = proof(unended(COURIER), once(", ip=["), COURIER_LOGIN, OtherAddress);
+    assert!(matches!(verdict, Verdict::Proved { .. }), "{verdict:?}");
     // Text that is not there at all refuses everything, text that is always there nothing.
-    let failed = shape(VM_POP3D_FAILED, Stranger);
-    let weak = |text| prove(&pattern(unended(VM_POP3D), once(text)), &failed);
-    assert!(matches!(weak("\n"), Verdict::Proved { .. }));
-    assert!(matches!(weak("failed auth"), Verdict::Forged { .. }));
+    let weak = |conditions| proof(unended(VM_POP3D), conditions, VM_POP3D_FAILED, Any);
+    assert!(matches!(weak(once("\n")), Verdict::Proved { .. }));
+    assert!(matches!(weak(once("failed auth")), Verdict::Forged { .. }));
+    assert!(matches!(weak(never("failed auth")), Verdict::Proved { .. }));
+    assert!(matches!(weak(never("\n")), Verdict::Forged { .. }));
+}
+
+#[test]
+fn blanks_before_the_text_are_seen_but_not_read() {
+    let short = || Conditions { max_length: Some(15), ..Conditions::default() };
+    let verdict = proof("^in (?<user>[a-z]+)$", short(), " [ -~]{9}", Any);
+    assert!(matches!(&verdict, Verdict::Forged { message, .. } if message.len() == 10));
+    let verdict = proof("^in (?<user>[a-z]+)$", short(), "[ -~]{16}", Any);
+    assert!(matches!(verdict, Verdict::Proved { .. }), "they count");
 }
 
 #[test]
 fn what_is_not_proved_is_not_called_proved() {
-    let same = Conditions { same: vec![["a".into(), "b".into()]], ..Conditions::default() };
-    let differ = pattern("^(?<a>x+)-(?<b>[xy]+)$", same);
+    let none = Conditions::default;
+    let same = Conditions { same: Some(["a".into(), "b".into()]), ..none() };
+    let disbelieved = Refusal::Disbelieved;
     let rows = [
-        (prove(&differ, &shape("x{2}-x{3}", Stranger)), Refusal::Same(["a".into(), "b".into()])),
         (
-            prove(&pattern("^u=(?<user>.*)$", Conditions::default()), &shape("u=", Stranger)),
-            Refusal::User,
+            proof("^(?<a>x+)-(?<b>[xy]+)$", same, "x{2}-x{3}", Any),
+            disbelieved(daemons::Refusal::Contradiction),
         ),
+        (proof("^u=(?<user>.*)$", none(), "u=", Any), disbelieved(daemons::Refusal::EmptyUser)),
         (
-            prove(
-                &pattern("^(?<address>IP)$", Conditions::default()),
-                &shape("[a-f]{4}", Stranger),
-            ),
-            Refusal::Address(address::NotAClient::Malformed),
+            proof("^(?<address>IP)$", none(), "[a-f]{4}", Any),
+            disbelieved(daemons::Refusal::Address(address::NotAClient::Malformed)),
         ),
         // The matcher takes the last ` ip=`, but the search sees all readings.
         (
-            prove(
-                &pattern("^user=(?<user>.+) ip=(?<address>IP)(?: .*)?$", Conditions::default()),
-                &shape("user=[ -~]{1,40} ip=CLIENT", Client),
+            proof(
+                "^user=(?<user>.+) ip=(?<address>IP)(?: .*)?$",
+                none(),
+                r"user=[ -~]{1,40} ip=(?<client>192\.0\.2\.7)",
+                OtherAddress,
             ),
             Refusal::OwnAddress,
         ),
@@ -163,43 +194,40 @@ fn what_is_not_proved_is_not_called_proved() {
         assert_eq!(*refusal, expected, "{verdict:?}");
     }
     let wide = "^[a-z ]{0,900} [a-z ]{0,900} [a-z ]{0,900}";
-    let verdict = prove(
-        &pattern(&format!("{wide}1$"), Conditions::default()),
-        &shape(&format!("{wide}2$"), Stranger),
-    );
+    let verdict = proof(&format!("{wide}1$"), none(), &format!("{wide}2$"), Any);
     assert_eq!(verdict, Verdict::Undecided(Doubt::TooLarge));
 }
 
 #[test]
 fn a_pattern_without_an_address_gives_none() {
-    let half = pattern(r"^User '(?<user>[^']{1,255})' logged in$", Conditions::default());
+    let none = Conditions::default;
+    let half = r"^User '(?<user>[^']{1,255})' logged in$";
     let any = r"User '.{1,80}' logged in";
-    assert_eq!(prove(&half, &shape(any, Client)), Verdict::Proved { states: 0 });
-    let verdict = prove(&half, &shape(any, Stranger));
+    assert_eq!(proof(half, none(), any, OtherAddress), Verdict::Proved { states: 0 });
+    let verdict = proof(half, none(), any, Any);
     assert!(matches!(verdict, Verdict::Forged { address: None, .. }), "{verdict:?}");
-    let silent = shape(r"Connect from [0-9.]{7,15}", Client);
-    let connect = pattern(r"^Connect from (?<address>IP)$", Conditions::default());
-    assert!(matches!(prove(&connect, &silent), Verdict::Forged { .. }), "no client group");
+    let connect = r"^Connect from (?<address>IP)$";
+    let verdict = proof(connect, none(), "Connect from [0-9.]{7,15}", OtherAddress);
+    assert!(matches!(verdict, Verdict::Forged { .. }), "no client group");
 }
 
 #[test]
 fn what_cannot_be_examined_is_said() {
+    let none = Conditions::default;
     let once = |text: &str| Conditions { once: vec![text.into()], ..Conditions::default() };
-    let same = Conditions { same: vec![["a".into(), "b".into()]], ..Conditions::default() };
-    let many = Conditions { once: vec!["a".repeat(64); 4], ..Conditions::default() };
+    let many = Conditions { never: vec!["a".repeat(64); 4], ..none() };
     let rows = [
-        (Pattern::new(r"^a\b$", Conditions::default()), Fault::Assertion),
-        (Pattern::new(r"(?m)^a$", Conditions::default()), Fault::Assertion),
-        (Pattern::new(r"^\w{255}{255}$", Conditions::default()), Fault::TooLarge),
-        (Pattern::new(r"^(?:(?:a?){100}){100}$", Conditions::default()), Fault::TooLarge),
-        (Pattern::new("^a$", once("")), Fault::Once(String::new())),
-        (Pattern::new("^a$", once(&"x".repeat(65))), Fault::Once("x".repeat(65))),
-        (Pattern::new("^a$", many), Fault::TooLarge),
-        (Pattern::new("^(?<a>a)$", same), Fault::NoGroup("b".into())),
+        (believer(r"^a\b$", none()), Fault::Assertion),
+        (believer(r"^a(?m:$)", none()), Fault::Assertion),
+        (believer(r"^(?:(?:a?){100}){100}$", none()), Fault::TooLarge),
+        (believer("^a$", once("")), Fault::Counted(String::new())),
+        (believer("^a$", once(&"x".repeat(65))), Fault::Counted("x".repeat(65))),
+        (believer("^a$", many), Fault::TooLarge),
     ];
-    for (pattern, expected) in rows {
-        assert_eq!(pattern.err(), Some(expected));
+    for (believer, expected) in rows {
+        assert_eq!(believer.err(), Some(expected));
     }
-    assert!(matches!(Pattern::new("^(a$", Conditions::default()).err(), Some(Fault::Syntax(_))));
-    assert_eq!(Shape::new(r"\ba", Stranger).err(), Some(Fault::Assertion));
+    assert!(matches!(Shape::new("(a").err(), Some(Fault::Syntax(_))));
+    assert_eq!(Shape::new(r"\ba").err(), Some(Fault::Assertion));
+    assert_eq!(Shape::new(r"\w{255}{255}").err(), Some(Fault::TooLarge));
 }

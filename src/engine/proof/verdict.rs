@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::engine::address::NotAClient;
+use crate::engine::daemons;
 
 /// Why an expression cannot be examined.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,29 +13,19 @@ pub enum Fault {
     Assertion,
     /// Too large when its repetitions are written out.
     TooLarge,
-    /// A text that is to occur once is empty or too long.
-    Once(String),
-    /// A group that is named, but not in the pattern.
-    NoGroup(String),
+    /// A text that is to occur once or never is empty or too long.
+    Counted(String),
 }
 
-/// Why the real pattern does not believe a message.
+/// Why a message that both automata accept is no forgery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The pattern does not match.
+    /// The real pattern does not match.
     Unmatched,
-    /// Longer than the longest message.
-    TooLong,
-    /// This text does not occur exactly once.
-    Once(String),
-    /// Two groups that must hold the same text do not.
-    Same([String; 2]),
-    /// The user's name is empty, too long or has control characters.
-    User,
+    /// It matches, and does not believe the message.
+    Disbelieved(daemons::Refusal),
     /// The pattern matches without its address.
     NoAddress,
-    /// What stands at the place of the address is none.
-    Address(NotAClient),
     /// It is the client's own after all.
     OwnAddress,
 }
@@ -85,10 +75,9 @@ impl fmt::Display for Fault {
                 "the expression is too large when its repetitions are written out; use smaller \
                  bounds, or [0-9] instead of \\d and [A-Za-z0-9_] instead of \\w",
             ),
-            Self::Once(text) => {
-                write!(f, "a text that is to occur once must have 1 to 64 bytes: {text:?}")
+            Self::Counted(text) => {
+                write!(f, "a text of `once` or `never` must have 1 to 64 bytes: {text:?}")
             }
-            Self::NoGroup(name) => write!(f, "the pattern has no group named {name:?}"),
         }
     }
 }
@@ -96,15 +85,9 @@ impl fmt::Display for Fault {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unmatched => f.write_str("the pattern does not match it"),
-            Self::TooLong => f.write_str("it is too long"),
-            Self::Once(text) => write!(f, "{text:?} does not occur exactly once in it"),
-            Self::Same([one, other]) => write!(f, "the groups {one} and {other} differ in it"),
-            Self::User => f.write_str(
-                "its user name is empty, longer than 255 bytes or has control characters",
-            ),
+            Self::Unmatched => f.write_str("the pattern does not match it as a whole"),
+            Self::Disbelieved(why) => write!(f, "{why}"),
             Self::NoAddress => f.write_str("the group address takes no part in it"),
-            Self::Address(why) => write!(f, "{why}"),
             Self::OwnAddress => f.write_str("the address in it is the client's own"),
         }
     }

@@ -1,6 +1,9 @@
 //! Counts fixed texts while a message is being written byte by byte: none yet, once, too often.
 //!
-//! Promise  tells exactly those messages in which each text occurs once, as `str::matches` counts.
+//! Promise  tells exactly those messages in which each text of one list occurs once, as
+//!          `str::matches` counts, and none of another list occurs.
+
+use std::iter::repeat;
 
 use super::Fault;
 
@@ -12,32 +15,36 @@ const MAX_STATES: u32 = 1 << 20;
 /// Which bytes a person likes to read in a message made up for him, best first.
 const LIKED: &[(u8, u8)] = &[(b'a', b'z'), (b'1', b'9'), (b'A', b'Z'), (b'!', b'~'), (0, 255)];
 
-/// The counters of all texts that must occur exactly once.
-pub(super) struct Once {
+/// The counters of all texts that must occur exactly once or never.
+pub(super) struct Counts {
     literals: Vec<Literal>,
     /// All bytes of the texts, each once.
     counted: Vec<u8>,
 }
 
-/// For each number of bytes already seen of the text: how many there are after the next byte.
 struct Literal {
+    /// For each number of bytes already seen of the text: how many there are after the next byte.
     after: Vec<[u8; 256]>,
+    /// How often the text must occur: 0 or 1.
+    wanted: u32,
 }
 
-impl Once {
-    pub(super) fn new(texts: &[String]) -> Result<Self, Fault> {
+impl Counts {
+    pub(super) fn new(once: &[String], never: &[String]) -> Result<Self, Fault> {
+        let texts = || once.iter().zip(repeat(1)).chain(never.iter().zip(repeat(0)));
         let mut states = 1_u32;
-        for text in texts {
+        for (text, _) in texts() {
             if text.is_empty() || text.len() > MAX_LITERAL {
-                return Err(Fault::Once(text.clone()));
+                return Err(Fault::Counted(text.clone()));
             }
             states = states.saturating_mul(2 * text.len() as u32);
         }
         if states > MAX_STATES {
             return Err(Fault::TooLarge);
         }
-        let literals = texts.iter().map(|text| Literal::new(text.as_bytes())).collect();
-        let mut counted: Vec<u8> = texts.iter().flat_map(|text| text.bytes()).collect();
+        let literals =
+            texts().map(|(text, wanted)| Literal::new(text.as_bytes(), wanted)).collect();
+        let mut counted: Vec<u8> = texts().flat_map(|(text, _)| text.bytes()).collect();
         counted.sort_unstable();
         counted.dedup();
         Ok(Self { literals, counted })
@@ -48,7 +55,7 @@ impl Once {
         Self { literals: Vec::new(), counted: Vec::new() }
     }
 
-    /// The state after one more byte (the first state is 0); `None` when a text is there twice.
+    /// The state after one more byte (the first state is 0); `None` when a text is there too often.
     pub(super) fn step(&self, state: u32, byte: u8) -> Option<u32> {
         let (mut rest, mut unit, mut sum) = (state, 1, 0);
         for literal in &self.literals {
@@ -57,7 +64,7 @@ impl Once {
             rest /= 2 * length;
             let (times, seen) = (mine / length, mine % length);
             let seen = u32::from(literal.after[seen as usize][usize::from(byte)]);
-            if seen == length && times == 1 {
+            if seen == length && times == literal.wanted {
                 return None;
             }
             // A whole text makes `seen` the length: the digit of "once, and nothing since".
@@ -67,14 +74,14 @@ impl Once {
         Some(sum)
     }
 
-    /// Whether each text has occurred.
+    /// Whether each text has occurred as often as it must.
     pub(super) fn complete(&self, state: u32) -> bool {
         let mut rest = state;
         self.literals.iter().all(|literal| {
             let length = literal.after.len() as u32;
             let mine = rest % (2 * length);
             rest /= 2 * length;
-            mine >= length
+            mine / length == literal.wanted
         })
     }
 
@@ -88,7 +95,7 @@ impl Once {
 }
 
 impl Literal {
-    fn new(text: &[u8]) -> Self {
+    fn new(text: &[u8], wanted: u32) -> Self {
         let longest = |seen: usize, byte: u8| {
             let read = [&text[..seen], &[byte]].concat();
             (0..=read.len()).rev().find(|&length| read.ends_with(&text[..length])).unwrap_or(0)
@@ -101,6 +108,6 @@ impl Literal {
             }
             row
         };
-        Self { after: (0..text.len()).map(row).collect() }
+        Self { after: (0..text.len()).map(row).collect(), wanted }
     }
 }

@@ -1,0 +1,72 @@
+//! Where Postfix asks, and what each passed socket is for.
+
+use super::layer::Layer;
+use super::values::{Mode, Serve};
+use crate::error::Failure;
+
+/// What a socket that systemd has passed is for; its name in the socket unit says it
+/// (systemd.socket(5), FileDescriptorName=).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It receives syslog frames: any other name.
+    Frames,
+    /// Postfix's socketmap protocol: `socketmap`.
+    Socketmap,
+    /// Postfix's policy protocol: `policy`.
+    Policy,
+}
+
+impl Role {
+    /// The role of a socket with this name.
+    pub fn of(name: &str) -> Self {
+        match name {
+            "socketmap" => Self::Socketmap,
+            "policy" => Self::Policy,
+            _ => Self::Frames,
+        }
+    }
+}
+
+/// Where Postfix asks, beside sockets that systemd passes.
+#[derive(Clone, Debug)]
+pub struct Lookups {
+    /// Whether the socketmap protocol is spoken, on this socket or on a passed one.
+    pub by_socketmap: bool,
+    /// By the socketmap protocol.
+    pub socketmap: Option<Serve>,
+    /// By the policy protocol.
+    pub policy: Option<Serve>,
+    /// File mode of the Unix sockets.
+    pub mode: Mode,
+    /// Group of the Unix sockets.
+    pub group: Option<String>,
+}
+
+impl Lookups {
+    /// Checks what a layer says.
+    pub fn of(layer: &Layer, by_socketmap: bool, faults: &mut Vec<Failure>) -> Self {
+        let both = layer.socketmap.as_ref().zip(layer.policy.as_ref());
+        if let Some((address, _)) = both.filter(|(socketmap, policy)| socketmap == policy) {
+            let what = format!("`{address}` cannot be both socketmap and policy");
+            faults.push(Failure::config(what).hint("they are two protocols; give each its socket"));
+        }
+        Self {
+            by_socketmap,
+            socketmap: layer.socketmap.clone(),
+            policy: layer.policy.clone(),
+            mode: layer.lookup_mode.unwrap_or(Mode(0o660)),
+            group: layer.lookup_group.clone(),
+        }
+    }
+
+    /// What should be known though it keeps nothing from running.
+    pub fn remarks(&self) -> Vec<String> {
+        let asked = [&self.socketmap, &self.policy].into_iter().flatten();
+        let open = asked.filter(|serve| match serve {
+            Serve::Unix(_) => false,
+            Serve::Inet(address) => !address.ip().is_loopback(),
+        });
+        open.map(|serve| format!("`{serve}`: whoever can reach it can ask who is authorised"))
+            .collect()
+    }
+}

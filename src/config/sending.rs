@@ -1,0 +1,246 @@
+//! What binds the envelope sender, checked: a configuration that looks protected and is not is
+//! refused.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::layer::Layer;
+use crate::engine::grants::MAX_USERS;
+use crate::engine::policy::Action;
+use crate::engine::senders::Binding;
+use crate::error::Failure;
+
+/// Longest text of a refusal: a reply line has at most 512 bytes (RFC 5321, 4.5.3.1.5), and
+/// Postfix puts `<recipient>: Recipient address rejected: ` before it.
+const MAX_TEXT: usize = 200;
+
+/// What a user is told who may not send as what he tried.
+const DEFAULT_TEXT: &str = "This sender is not the user who checked mail from here. Send as the \
+                            account whose mail you check, check its mail first, and try again.";
+
+/// What `--sender` says.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum SenderRule {
+    /// Any sender.
+    #[default]
+    Any,
+    /// The sender is the user who logged in.
+    User,
+    /// The sender's domain is that of the user who logged in.
+    Domain,
+}
+
+/// What happens to another sender.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mismatch {
+    /// The next restriction decides, as for a stranger.
+    #[default]
+    Dunno,
+    /// It is refused at once, with a text for the user.
+    Reject,
+}
+
+/// Who may send as what, and what is known of users.
+#[derive(Clone, Debug)]
+pub struct Sending {
+    /// What binds the sender.
+    pub binding: Binding,
+    /// Domains of logins that have none, in lower case.
+    pub domains: Vec<String>,
+    /// The file that lists what some may send as besides.
+    pub table: Option<PathBuf>,
+    /// The characters that begin an extension, if they are not to be learned of Postfix.
+    pub delimiters: Option<String>,
+    /// Whether users may send as nobody.
+    pub allow_null: bool,
+    /// What Postfix is told about another sender.
+    pub mismatch: Action,
+    /// Whether it is remembered who has logged in.
+    pub remember_users: bool,
+    /// Most users of an address that is authorised.
+    pub max_users: Option<usize>,
+}
+
+impl Sending {
+    /// Checks what a layer says. `by_policy` is whether Postfix can ask by the policy protocol.
+    pub fn of(layer: &Layer, by_policy: bool, faults: &mut Vec<Failure>) -> Self {
+        let mut fault = |what: String, hint: &str| faults.push(Failure::config(what).hint(hint));
+        let rule = layer.sender.unwrap_or_default();
+        let remember_users = layer.remember_users.unwrap_or(true);
+        let mismatch = layer.sender_mismatch.unwrap_or_default();
+        let needing_a_rule = [
+            ("sender-domains", layer.sender_domains.is_some()),
+            ("sender-table", layer.sender_table.is_some()),
+            ("sender-delimiter", layer.sender_delimiter.is_some()),
+            ("sender-mismatch", layer.sender_mismatch.is_some()),
+            ("sender-reject-text", layer.sender_reject_text.is_some()),
+            ("allow-null-sender", layer.allow_null_sender.is_some()),
+        ];
+        for (option, _) in needing_a_rule.iter().filter(|(_, is_set)| *is_set) {
+            if rule == SenderRule::Any {
+                fault(
+                    format!("{option} stands beside `sender = any`, which admits every sender"),
+                    "add --sender user or --sender domain, or leave it out",
+                );
+            }
+        }
+        if rule != SenderRule::Any && !by_policy {
+            fault(
+                "sender: only policy requests name the sender, and policy is off; every sender \
+                 would be admitted"
+                    .into(),
+                "add --policy unix:/PATH and name it in main.cf, or take --sender any",
+            );
+        }
+        if rule != SenderRule::Any && !remember_users {
+            fault(
+                "sender: without remember-users nobody knows who has logged in".into(),
+                "leave out remember-users = false, or take --sender any",
+            );
+        }
+        if let Some(most) = layer.max_users_per_address {
+            if !(1..MAX_USERS).contains(&most) {
+                fault(
+                    format!("max-users-per-address: {most} is not between 1 and {}", MAX_USERS - 1),
+                    "leave it out, and any number of users may share an address",
+                );
+            }
+            if !remember_users {
+                fault(
+                    "max-users-per-address: without remember-users users are not counted".into(),
+                    "leave out remember-users = false, or max-users-per-address",
+                );
+            }
+        }
+        let domains = layer.sender_domains.clone().unwrap_or_default();
+        if let Some(wrong) = domains.iter().find(|domain| !is_domain(domain)) {
+            fault(
+                format!("sender-domains: `{}` is no domain", wrong.escape_debug()),
+                "write the part behind the @, such as example.org",
+            );
+        }
+        if let Some(path) = layer.sender_table.as_ref().filter(|path| !path.is_absolute()) {
+            fault(
+                format!("sender-table: `{}` is not an absolute path", path.display()),
+                "begin it with /; it is a file of lines `login address[, address...]`",
+            );
+        }
+        let text = layer.sender_reject_text.clone().unwrap_or_else(|| DEFAULT_TEXT.into());
+        let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if text.trim().is_empty() || text.len() > MAX_TEXT || !printable {
+            fault(
+                format!("sender-reject-text: not 1 to {MAX_TEXT} printable ASCII characters"),
+                "leave it out, and a text that helps is sent",
+            );
+        }
+        if layer.sender_reject_text.is_some() && mismatch == Mismatch::Dunno {
+            fault(
+                "sender-reject-text is never sent".into(),
+                "add --sender-mismatch reject, or leave it out",
+            );
+        }
+        Self {
+            binding: match rule {
+                SenderRule::Any => Binding::Any,
+                SenderRule::User => Binding::User,
+                SenderRule::Domain => Binding::Domain,
+            },
+            domains: domains.iter().map(|domain| domain.to_lowercase()).collect(),
+            table: layer.sender_table.clone(),
+            delimiters: layer.sender_delimiter.clone(),
+            allow_null: layer.allow_null_sender.unwrap_or(false),
+            mismatch: match mismatch {
+                Mismatch::Dunno => Action::Dunno,
+                Mismatch::Reject => Action::Reject(text),
+            },
+            remember_users,
+            max_users: layer.max_users_per_address,
+        }
+    }
+
+    /// What should be known though it keeps nothing from running. `unbound` is what else Postfix
+    /// may ask.
+    pub fn remarks(&self, unbound: &[&str]) -> Vec<String> {
+        if self.binding == Binding::Any {
+            return Vec::new();
+        }
+        let mut remarks: Vec<String> = unbound
+            .iter()
+            .map(|what| {
+                format!(
+                    "sender: the {what} does not bind senders; where main.cf names it in \
+                     smtpd_relay_restrictions, every sender is admitted"
+                )
+            })
+            .collect();
+        if self.domains.is_empty() {
+            remarks.push(
+                "sender-domains is empty: users whose login name has no domain may send as nobody \
+                 but what sender-table lists"
+                    .into(),
+            );
+        }
+        remarks
+    }
+}
+
+fn is_domain(text: &str) -> bool {
+    let letter = |c: char| c.is_alphanumeric() || c == '-' || c == '.';
+    !text.is_empty() && text.chars().all(letter) && !text.starts_with('.') && !text.ends_with('.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_looks_protected_is_refused() {
+        let rows = [
+            ("sender = 'user'", false, Some("policy is off")),
+            ("sender = 'domain'", false, Some("policy is off")),
+            ("sender = 'user'", true, None),
+            ("sender = 'any'", false, None),
+            ("sender = 'user'\nremember-users = false", true, Some("without remember-users")),
+            ("sender-table = '/t'", true, Some("sender-table stands beside")),
+            ("sender-mismatch = 'reject'", true, Some("sender-mismatch stands beside")),
+            ("allow-null-sender = false", true, Some("allow-null-sender stands beside")),
+            ("sender = 'user'\nsender-table = 't'", true, Some("not an absolute path")),
+            ("sender = 'user'\nsender-domains = ['@a.example']", true, Some("no domain")),
+            ("sender = 'user'\nsender-domains = ['A.example']", true, None),
+            ("sender = 'user'\nsender-reject-text = 'no'", true, Some("never sent")),
+            (
+                "sender = 'user'\nsender-mismatch = 'reject'\nsender-reject-text = \"a\\nb\"",
+                true,
+                Some("printable"),
+            ),
+            ("sender = 'user'\nsender-mismatch = 'reject'\nsender-reject-text = 'no'", true, None),
+            ("max-users-per-address = 0", false, Some("between 1 and 63")),
+            ("max-users-per-address = 64", false, Some("between 1 and 63")),
+            ("max-users-per-address = 3", false, None),
+            ("max-users-per-address = 3\nremember-users = false", false, Some("not counted")),
+        ];
+        for (text, by_policy, expected) in rows {
+            let layer = Layer::from_toml(text).expect(text);
+            let mut faults = Vec::new();
+            let _ = Sending::of(&layer, by_policy, &mut faults);
+            let said = faults.iter().map(Failure::what).collect::<Vec<_>>().join("; ");
+            match expected {
+                None => assert_eq!(said, "", "{text}"),
+                Some(part) => assert!(faults.len() == 1 && said.contains(part), "{text}: {said}"),
+            }
+        }
+    }
+
+    #[test]
+    fn remarks_only_where_senders_are_bound() {
+        let sending =
+            |text: &str| Sending::of(&Layer::from_toml(text).expect(text), true, &mut Vec::new());
+        assert_eq!(sending("").remarks(&["map"]).len(), 0);
+        assert_eq!(sending("sender = 'user'").remarks(&["map", "socketmap"]).len(), 3);
+        let bound = "sender = 'user'\nsender-domains = ['example.org']";
+        assert_eq!(sending(bound).remarks(&[]).len(), 0);
+    }
+}

@@ -1,0 +1,153 @@
+//! A mail daemon: its patterns, what it writes, and what a message of its tells.
+//!
+//! Promise  a message that fits several patterns is what takes the most trust: distrust before
+//!          login, login before connection, and what only ends something last.
+
+use serde::Deserialize;
+
+use super::pattern::{Pattern, Refusal, Taken};
+use super::{Event, Name};
+use crate::engine::syslog::Message;
+
+/// A mail daemon, ready to read messages.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    /// Short name, as in `--daemon`.
+    pub name: Name,
+    /// Name for people.
+    pub title: String,
+    /// Versions whose format is known.
+    pub versions: String,
+    /// Whether the format was seen in a running daemon or in its source.
+    pub verified: bool,
+    /// What an administrator must know.
+    pub note: Option<String>,
+    /// Exact syslog program names.
+    pub programs: Vec<String>,
+    /// The user's file, or nothing for a built-in one.
+    pub origin: Option<String>,
+    /// A message of this many bytes or more is a piece of a line that was cut.
+    pub cut_length: Option<usize>,
+    /// A process serves one client and ends with him, so that its PID pairs login and log-out.
+    pub pid_per_session: bool,
+    /// Messages that others than the daemon have a hand in.
+    pub shapes: Vec<Shape>,
+    /// Lines that must give what is said of them.
+    pub examples: Vec<Example>,
+    /// The text of the description.
+    pub text: String,
+    pub(super) login: Vec<Pattern>,
+    pub(super) connect: Vec<Pattern>,
+    pub(super) end: Vec<Pattern>,
+    pub(super) logout: Vec<Pattern>,
+    pub(super) distrust: Vec<Pattern>,
+}
+
+impl Daemon {
+    /// Whether its logins are told over several lines, to be joined by PID.
+    pub fn joins(&self) -> bool {
+        self.login.iter().any(|pattern| !pattern.has_group("address"))
+    }
+
+    /// Whether a PID of it can lose its credit.
+    pub fn distrusts(&self) -> bool {
+        !self.distrust.is_empty()
+    }
+
+    /// The patterns of a login.
+    pub fn logins(&self) -> &[Pattern] {
+        &self.login
+    }
+
+    /// The patterns of a connection.
+    pub fn connects(&self) -> &[Pattern] {
+        &self.connect
+    }
+
+    pub(super) fn read<'m>(
+        &self,
+        message: &Message<'m>,
+        length: usize,
+    ) -> Option<Result<Event<'m>, Refusal>> {
+        let first = |patterns: &[Pattern]| patterns.iter().find_map(|p| p.take(message, length));
+        let login = |Taken { address, user, session }| Event::Login { address, user, session };
+        let logout = |Taken { address, user, session }| Event::Logout { address, user, session };
+        let connect = |Taken { address, .. }| Event::Connect { address };
+        if self.distrust.iter().any(|pattern| pattern.fits(message)) {
+            Some(Ok(Event::Distrust))
+        } else if let Some(taken) = first(&self.login) {
+            Some(taken.map(login))
+        } else if let Some(taken) = first(&self.connect) {
+            Some(taken.map(connect))
+        } else if let Some(taken) = first(&self.logout) {
+            // Nobody is authorised by a log-out: an odd name or address is no reason to keep
+            // the session.
+            Some(Ok(taken.map_or(Event::End, logout)))
+        } else {
+            self.end.iter().any(|pattern| pattern.fits(message)).then_some(Ok(Event::End))
+        }
+    }
+}
+
+/// What an example must give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExpectedVerdict {
+    /// A login.
+    Login,
+    /// A log-out.
+    Logout,
+    /// Half of a login.
+    Partial,
+    /// Nothing.
+    None,
+}
+
+/// Lines, and what the last of them must give.
+#[derive(Clone, Debug)]
+pub struct Example {
+    /// Where it stands in the file, counted from 1.
+    pub file_line: usize,
+    /// Log lines or frames, in order of arrival.
+    pub lines: Vec<String>,
+    /// The verdict on the last line.
+    pub verdict: ExpectedVerdict,
+    /// The address of the last line, canonical.
+    pub address: Option<String>,
+    /// The user of the last line.
+    pub user: Option<String>,
+}
+
+impl Example {
+    /// Whether it shows a login.
+    pub fn is_login(&self) -> bool {
+        self.verdict == ExpectedVerdict::Login
+    }
+}
+
+/// Who has a hand in a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// Anybody, without a password: no login may be seen in it.
+    Stranger,
+    /// A client that has logged in, with a name of its choice: no address may be seen in it but
+    /// the one that the daemon has written for the client.
+    Client,
+}
+
+/// All messages of one kind that a daemon writes, or more than those.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Where it stands in the file, counted from 1.
+    pub file_line: usize,
+    /// An expression for the whole message. Its group `client` is the address that the daemon
+    /// writes for the client.
+    pub pattern: String,
+    /// Who has a hand in them.
+    pub cause: Cause,
+    /// The daemon's programs that write them; empty: all.
+    pub programs: Vec<String>,
+    /// Their severities, given where only these tell them from a login; else empty.
+    pub severities: Vec<u8>,
+}

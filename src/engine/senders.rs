@@ -1,0 +1,273 @@
+//! Who may send as what: the envelope sender against the users who logged in from an address.
+//!
+//! Promise  a user may send as himself and as what the table lists for him, with any extension;
+//!          what is not known to be his is not his. Letter case makes no difference, as in the
+//!          lookups of Postfix.
+//! Not here who is logged in (`grants`), and where the table comes from.
+
+use std::collections::HashMap;
+
+use super::policy::Action;
+
+/// What binds the envelope sender.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Binding {
+    /// Nothing: any sender.
+    #[default]
+    Any,
+    /// It must be a user who has logged in.
+    User,
+    /// It must be in the domain of a user who has logged in.
+    Domain,
+}
+
+/// Who may send as what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Senders {
+    /// What binds the sender.
+    pub binding: Binding,
+    /// The domains of logins that have none themselves, in lower case.
+    pub domains: Vec<String>,
+    /// What some may send as besides.
+    pub table: Table,
+    /// The characters each of which may begin an extension (postconf(5), recipient_delimiter).
+    pub delimiters: String,
+    /// Whether the null sender is everybody's.
+    pub allow_null: bool,
+    /// What Postfix is told otherwise.
+    pub mismatch: Action,
+}
+
+impl Senders {
+    /// Whether one of the users may send so.
+    pub fn admit<'a>(
+        &self,
+        mut users: impl Iterator<Item = &'a str>,
+        sender: Option<&str>,
+    ) -> bool {
+        match (self.binding, sender) {
+            (Binding::Any, _) => true,
+            (_, None) => false,
+            (_, Some("")) => self.allow_null && users.next().is_some(),
+            (_, Some(sender)) => users.any(|user| self.may_send(user, sender)),
+        }
+    }
+
+    fn may_send(&self, user: &str, sender: &str) -> bool {
+        let (user, sender) = (user.to_lowercase(), sender.to_lowercase());
+        let Some((local, domain)) = sender.rsplit_once('@') else { return false };
+        let (name, own_domain) = match user.rsplit_once('@') {
+            Some((name, domain)) => (name, Some(domain)),
+            None => (user.as_str(), None),
+        };
+        let in_domain = match own_domain {
+            Some(own) => own == domain,
+            None => self.domains.iter().any(|own| own == domain),
+        };
+        let bare = self.without_extension(local);
+        let is_own = match self.binding {
+            Binding::User => !name.is_empty() && (name == local || name == bare),
+            Binding::Any | Binding::Domain => true,
+        };
+        let listed = self.table.0.get(&user).is_some_and(|list| {
+            list.iter().any(|address| match address.rsplit_once('@') {
+                Some(("", listed)) => listed == domain,
+                Some((name, listed)) => listed == domain && (name == local || name == bare),
+                None => false,
+            })
+        });
+        !local.is_empty() && !domain.is_empty() && (in_domain && is_own || listed)
+    }
+
+    /// The local part without its extension, as Postfix splits it: at the first delimiter that is
+    /// not the first character, and never in the names of lists' owners if `-` is a delimiter.
+    fn without_extension<'a>(&self, local: &'a str) -> &'a str {
+        let of_a_list = local.starts_with("owner-") || local.ends_with("-request");
+        if of_a_list && self.delimiters.contains('-') {
+            return local;
+        }
+        match local.find(|letter| self.delimiters.contains(letter)) {
+            Some(at @ 1..) => &local[..at],
+            _ => local,
+        }
+    }
+}
+
+/// What some users may send as besides: login name to addresses, all in lower case.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Table(HashMap<String, Vec<String>>);
+
+impl Table {
+    /// Reads lines of `login address[, address...]`; `@domain` is every address of a domain. As in
+    /// Postfix's tables, `#` begins a comment line, and a line that begins with white space
+    /// continues the one before. A login may have several lines.
+    ///
+    /// # Errors
+    /// The number of the first line that is wrong, and why.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let mut table = Self::default();
+        let mut login: Option<String> = None;
+        for (number, line) in (1..).zip(text.lines()) {
+            let wrong = |why: &str| Err(format!("line {number}: {why}"));
+            if line.trim().is_empty() || line.trim_start().starts_with('#') {
+                continue;
+            }
+            let mut words = line.split([' ', '\t', ',']).filter(|word| !word.is_empty());
+            let continues = line.starts_with([' ', '\t']);
+            if !continues {
+                login = words.next().map(str::to_lowercase);
+            }
+            let Some(login) = &login else { return wrong("it continues no line") };
+            let list = table.0.entry(login.clone()).or_default();
+            let before = list.len();
+            for address in words {
+                let domain = address.rsplit_once('@').map(|(_, domain)| domain);
+                if domain.is_none_or(str::is_empty) {
+                    return wrong(&format!(
+                        "`{}` is no address; write user@example.org or @example.org",
+                        address.escape_debug()
+                    ));
+                }
+                list.push(address.to_lowercase());
+            }
+            if list.len() == before {
+                return wrong("there is no address behind the login name");
+            }
+        }
+        Ok(table)
+    }
+
+    /// Whether it lists nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn senders(binding: Binding) -> Senders {
+        Senders {
+            binding,
+            domains: vec!["example.org".into(), "example.net".into()],
+            table: Table::read(
+                "# who may send as what\n\
+                 ann sales@example.org,\n\t  Info@Example.ORG\n\n\
+                 joe@example.com @lists.example\n",
+            )
+            .expect("a table"),
+            delimiters: "+".into(),
+            allow_null: false,
+            mismatch: Action::Dunno,
+        }
+    }
+
+    #[test]
+    fn users_send_as_themselves() {
+        let users = senders(Binding::User);
+        let rows: &[(&str, &str, bool)] = &[
+            ("joe@example.com", "joe@example.com", true),
+            ("joe@example.com", "Joe@EXAMPLE.com", true),
+            ("Joe@Example.com", "joe@example.com", true),
+            ("joe@example.com", "joe+shop@example.com", true),
+            ("joe+shop@example.com", "joe+shop@example.com", true),
+            ("joe+shop@example.com", "joe@example.com", false),
+            ("joe@example.com", "joe@example.org", false),
+            ("joe@example.com", "joey@example.com", false),
+            ("joe@example.com", "ann@example.com", false),
+            ("joe@example.com", "joe@sub.example.com", false),
+            ("joe@example.com", "joe", false),
+            ("joe@example.com", "@example.com", false),
+            ("joe@example.com", "joe@example.com@evil.example", false),
+            ("joe@example.com", "any@lists.example", true),
+            ("joe@example.com", "any@sub.lists.example", false),
+            ("joe", "joe@example.org", true),
+            ("joe", "joe@example.net", true),
+            ("joe", "+joe@example.org", false),
+            ("joe", "joe@example.com", false),
+            ("joe", "joe@", false),
+            ("ann", "ann@example.org", true),
+            ("ANN", "sales@example.org", true),
+            ("ann", "sales+eu@example.org", true),
+            ("ann", "info@example.org", true),
+            ("ann", "info@example.net", false),
+            ("jörg", "JÖRG@example.org", true),
+            ("@example.com", "@example.com", false),
+            ("", "@example.org", false),
+            ("", "+x@example.org", false),
+        ];
+        for (user, sender, expected) in rows {
+            let admitted = users.admit([*user].into_iter(), Some(sender));
+            assert_eq!(admitted, *expected, "{user} as {sender}");
+        }
+    }
+
+    #[test]
+    fn domains_bind_domains() {
+        let domain = senders(Binding::Domain);
+        let rows: &[(&str, &str, bool)] = &[
+            ("joe@example.com", "ann@example.com", true),
+            ("joe@example.com", "ann@EXAMPLE.COM", true),
+            ("joe@example.com", "joe@example.org", false),
+            ("joe@example.com", "any@lists.example", true),
+            ("joe", "ann@example.net", true),
+            ("joe", "ann@example.com", false),
+            ("joe", "@example.org", false),
+        ];
+        for (user, sender, expected) in rows {
+            let admitted = domain.admit([*user].into_iter(), Some(sender));
+            assert_eq!(admitted, *expected, "{user} as {sender}");
+        }
+    }
+
+    #[test]
+    fn several_users_and_none() {
+        let users = senders(Binding::User);
+        let both = || ["joe", "ann"].into_iter();
+        assert!(users.admit(both(), Some("joe@example.org")));
+        assert!(users.admit(both(), Some("ann@example.org")));
+        assert!(!users.admit(both(), Some("eve@example.org")));
+        assert!(!users.admit(both(), Some("")), "the null sender");
+        assert!(!users.admit(both(), None), "a sender that is no text");
+        let null = Senders { allow_null: true, ..users };
+        assert!(null.admit(both(), Some("")));
+        assert!(!null.admit([].into_iter(), Some("")), "nobody has logged in");
+        assert!(senders(Binding::Any).admit([].into_iter(), Some("eve@example.com")));
+    }
+
+    #[test]
+    fn extensions_as_postfix_splits_them() {
+        let split = |delimiters: &str, local: &str| {
+            let senders = Senders { delimiters: delimiters.into(), ..Senders::default() };
+            senders.without_extension(local).to_owned()
+        };
+        for (delimiters, local, expected) in [
+            ("+", "joe+a+b", "joe"),
+            ("+", "joe", "joe"),
+            ("+", "joe+", "joe"),
+            ("+", "+joe", "+joe"),
+            ("+-", "joe-a+b", "joe"),
+            ("", "joe+a", "joe+a"),
+            ("-", "owner-joe", "owner-joe"),
+            ("-", "joe-request", "joe-request"),
+            ("+", "owner-joe+a", "owner-joe"),
+        ] {
+            assert_eq!(split(delimiters, local), expected, "{local} at {delimiters}");
+        }
+    }
+
+    #[test]
+    fn faults_of_tables() {
+        for (text, fault) in [
+            (" joe@example.org\n", "line 1: it continues no line"),
+            ("joe joe@example.org\nann\n", "line 2: there is no address"),
+            ("joe example.org\n", "line 1: `example.org` is no address"),
+            ("joe joe@\n", "line 1: `joe@` is no address"),
+        ] {
+            let why = Table::read(text).expect_err(text);
+            assert!(why.starts_with(fault), "{why}");
+        }
+        assert!(Table::read("# nothing\n\n").expect("a table").is_empty());
+    }
+}

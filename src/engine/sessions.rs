@@ -1,0 +1,216 @@
+//! Sessions that are open: a client who stays connected stays authorised, if the administrator
+//! wants it so.
+//!
+//! Promise  a session is opened by its login and closed by the log-out with the same key. One
+//!          whose log-out is never seen ends at its ceiling. A log-out may overtake its login by
+//!          a moment (Dovecot's processes log for themselves); such a session is never open.
+//! Limits   `MAX_SESSIONS` open ones; while there are more, a login counts for the grace only.
+//! Not here which messages these are (`daemons`), and what follows for the set (`hear`).
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::streams::Key;
+use super::time::Time;
+
+/// Open sessions; a client has one or a few, and `max-clients` is 65,536 by default.
+const MAX_SESSIONS: usize = 262_144;
+/// Log-outs that are remembered in case they have overtaken their login.
+const MAX_EARLY: usize = 1024;
+/// A login that comes later than this after its log-out is another session's.
+const OVERTAKING: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+struct Session {
+    address: IpAddr,
+    user: Option<String>,
+    ceiling: Time,
+}
+
+/// A session that was closed, and until when others keep what it had.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// The client.
+    pub address: IpAddr,
+    /// Who had logged in.
+    pub user: Option<String>,
+    /// The latest ceiling of the other open sessions of this address.
+    pub address_until: Option<Time>,
+    /// The latest ceiling of the other open sessions of this user at this address.
+    pub user_until: Option<Time>,
+}
+
+/// The open sessions.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    open: HashMap<Key, Session>,
+    by_address: HashMap<IpAddr, HashSet<Key>>,
+    order: VecDeque<(Time, Key)>,
+    early: VecDeque<(Time, Key)>,
+}
+
+impl Sessions {
+    /// A login opens its session, which ends at `ceiling` if nothing closes it. Whether it is
+    /// open now: its log-out may have come already, or there may be too many.
+    pub fn open(
+        &mut self,
+        key: Key,
+        address: IpAddr,
+        user: Option<String>,
+        now: Time,
+        ceiling: Time,
+    ) -> bool {
+        self.sweep(now);
+        if let Some(place) = self.early.iter().position(|(_, early)| *early == key) {
+            self.early.remove(place);
+            return false;
+        }
+        self.take(key);
+        if self.open.len() >= MAX_SESSIONS {
+            return false;
+        }
+        self.open.insert(key, Session { address, user, ceiling });
+        self.by_address.entry(address).or_default().insert(key);
+        self.order.push_back((ceiling, key));
+        // Sessions that were closed have left their place in the order behind.
+        if self.order.len() > 2 * self.open.len() + 64 {
+            let open = &self.open;
+            let current = |(at, key): &(Time, Key)| open.get(key).is_some_and(|s| s.ceiling == *at);
+            self.order.retain(current);
+        }
+        true
+    }
+
+    /// A log-out closes its session.
+    pub fn close(&mut self, key: Key, now: Time) -> Option<Closed> {
+        self.sweep(now);
+        let Some(Session { address, user, .. }) = self.take(key) else {
+            if self.early.len() == MAX_EARLY {
+                self.early.pop_front();
+            }
+            self.early.push_back((now, key));
+            return None;
+        };
+        let others = || {
+            let keys = self.by_address.get(&address).into_iter().flatten();
+            keys.filter_map(|key| self.open.get(key))
+        };
+        let same_user = others().filter(|session| session.user == user);
+        Some(Closed {
+            address_until: others().map(|session| session.ceiling).max(),
+            user_until: same_user.map(|session| session.ceiling).max(),
+            address,
+            user,
+        })
+    }
+
+    /// The address is no longer authorised, whatever its sessions do.
+    pub fn forget(&mut self, address: IpAddr) {
+        for key in self.by_address.remove(&address).into_iter().flatten() {
+            self.open.remove(&key);
+        }
+    }
+
+    /// The addresses that have open sessions.
+    pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        self.by_address.into_keys()
+    }
+
+    fn take(&mut self, key: Key) -> Option<Session> {
+        let session = self.open.remove(&key)?;
+        if let Some(keys) = self.by_address.get_mut(&session.address) {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.by_address.remove(&session.address);
+            }
+        }
+        Some(session)
+    }
+
+    fn sweep(&mut self, now: Time) {
+        while self.early.front().is_some_and(|(at, _)| now.since(*at) > OVERTAKING) {
+            self.early.pop_front();
+        }
+        while let Some((ceiling, key)) = self.order.front().copied() {
+            let current = self.open.get(&key).is_some_and(|session| session.ceiling == ceiling);
+            if current && now < ceiling {
+                break;
+            }
+            self.order.pop_front();
+            if current {
+                self.take(key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::streams::{Source, Streams};
+    use crate::engine::syslog::Frame;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_millis(seconds * 1000)
+    }
+
+    fn keys(count: usize) -> Vec<Key> {
+        let streams = Streams::default();
+        let key = |number: usize| {
+            let line = format!("imapd[{number}]: x");
+            let frame = Frame::new(line.as_bytes());
+            let message = frame.message().expect("a message");
+            streams.process(Source::default(), &message).expect("a PID")
+        };
+        (0..count).map(key).collect()
+    }
+
+    fn client(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    #[test]
+    fn the_last_log_out_counts() {
+        let keys = keys(3);
+        let mut sessions = Sessions::default();
+        let joe = || Some("joe".to_owned());
+        assert!(sessions.open(keys[0], client(1), joe(), at(0), at(100)));
+        assert!(sessions.open(keys[1], client(1), joe(), at(10), at(110)));
+        assert!(sessions.open(keys[2], client(1), Some("ann".into()), at(20), at(120)));
+        let closed = sessions.close(keys[1], at(30)).expect("it was open");
+        assert_eq!((closed.address_until, closed.user_until), (Some(at(120)), Some(at(100))));
+        let closed = sessions.close(keys[2], at(40)).expect("it was open");
+        assert_eq!((closed.address_until, closed.user_until), (Some(at(100)), None));
+        let closed = sessions.close(keys[0], at(50)).expect("it was open");
+        assert_eq!((closed.address_until, closed.user_until), (None, None));
+        assert_eq!(sessions.close(keys[0], at(51)), None);
+    }
+
+    #[test]
+    fn a_log_out_may_overtake_its_login() {
+        let keys = keys(2);
+        let mut sessions = Sessions::default();
+        assert_eq!(sessions.close(keys[0], at(0)), None);
+        assert!(!sessions.open(keys[0], client(1), None, at(1), at(100)));
+        assert!(sessions.open(keys[0], client(1), None, at(2), at(100)), "it is used up");
+        assert_eq!(sessions.close(keys[1], at(3)), None);
+        assert!(sessions.open(keys[1], client(1), None, at(64), at(100)), "too long ago");
+    }
+
+    #[test]
+    fn sessions_end_at_their_ceiling_and_with_their_address() {
+        let keys = keys(3);
+        let mut sessions = Sessions::default();
+        sessions.open(keys[0], client(1), None, at(0), at(100));
+        assert_eq!(sessions.close(keys[0], at(100)), None, "the ceiling has ended it");
+        sessions.open(keys[1], client(1), None, at(200), at(300));
+        sessions.forget(client(1));
+        assert_eq!(sessions.close(keys[1], at(210)), None);
+        sessions.open(keys[2], client(2), None, at(220), at(320));
+        assert!(sessions.close(keys[2], at(230)).is_some());
+        sessions.sweep(at(1000));
+        assert!(sessions.open.is_empty() && sessions.by_address.is_empty());
+        assert!(sessions.order.is_empty() && sessions.early.is_empty());
+    }
+}

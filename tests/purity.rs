@@ -1,0 +1,91 @@
+//! The engine is pure: its sources name no clock, disk, socket, thread, log or environment, and
+//! nothing of this crate outside of it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What stands for the world outside.
+const WORLD: &[&str] = &[
+    "tokio",
+    "tracing",
+    "std::fs",
+    "std::io",
+    "std::net::Udp",
+    "std::net::Tcp",
+    "std::os",
+    "std::thread",
+    "std::process",
+    "std::env",
+    "SystemTime",
+    "Instant",
+    "println!",
+    "eprintln!",
+    "chrono::Local",
+    "Utc::now",
+    "nix::",
+    "socket2",
+    "humantime",
+];
+
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let entries =
+        fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry"));
+    entries
+        .map(|entry| entry.path())
+        .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .collect()
+}
+
+/// Code, without comments: they may name what the code may not.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or_default()
+}
+
+/// The words of a line that begin outside of the engine. `depth` says how many `super::` lead
+/// out of it.
+fn leaks(line: &str, depth: usize) -> Vec<String> {
+    let world = WORLD.iter().filter(|word| line.contains(**word)).map(|word| (*word).to_owned());
+    let ours = line.match_indices("crate::").map(|(at, _)| &line[at..]);
+    let outside = ours.filter(|path| !path.starts_with("crate::engine::")).map(str::to_owned);
+    let up = "super::".repeat(depth);
+    world.chain(outside).chain(line.contains(&up).then_some(up.clone())).collect()
+}
+
+#[test]
+fn the_engine_names_nothing_of_the_world() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine");
+    let sources = sources(&root);
+    assert!(sources.len() > 15, "the engine has been moved: {sources:?}");
+    for path in sources {
+        let inside = path.strip_prefix(&root).expect("a file of the engine");
+        // mod.rs is its directory's module; any other file is one deeper.
+        let is_mod = inside.file_name().is_some_and(|name| name == "mod.rs");
+        let depth = inside.components().count() + usize::from(!is_mod);
+        let text = fs::read_to_string(&path).expect("a source");
+        for (number, line) in (1..).zip(text.lines()) {
+            // A test module at the end of a file is one deeper than the file.
+            if line == "mod tests {" {
+                break;
+            }
+            let leaks = leaks(code(line), depth);
+            assert_eq!(leaks, [""; 0], "{}:{number}: {line}", path.display());
+        }
+    }
+}
+
+#[test]
+fn leaks_are_found() {
+    for (line, depth, found) in [
+        ("use crate::engine::time::Time;", 1, 0),
+        ("use super::time::Time;", 2, 0),
+        ("use std::net::IpAddr;", 1, 0),
+        ("use crate::shared::Shared;", 1, 1),
+        ("let now = std::time::Instant::now();", 1, 1),
+        ("use super::shared::Shared;", 1, 1),
+        ("use super::super::shared::Shared;", 2, 1),
+        ("tracing::info!(\"heard\");", 1, 1),
+    ] {
+        assert_eq!(leaks(line, depth).len(), found, "{line}");
+    }
+}

@@ -1,0 +1,355 @@
+//! What survives a restart: exactly what was written down, never more than a login could give,
+//! and whatever has happened to the file.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use pop_before_smtp::engine::state::{HEADER, Restored};
+use pop_before_smtp::engine::streams::Source;
+use pop_before_smtp::engine::time::Time;
+use pop_before_smtp::engine::{Engine, MAX_BY_HAND, Rules};
+use support::story::{DAWN, excluding, ip, login_frame, rules, story};
+
+const A: &str = "192.0.2.7";
+const B: &str = "192.0.2.8";
+const NOTHING: Restored =
+    Restored { grants: 0, expired: 0, refused: 0, shortened: 0, damaged: 0, foreign: false };
+
+#[test]
+fn the_time_left_is_the_time_left() {
+    story("to the millisecond, whatever the file was through")
+        .login(A)
+        .at(10)
+        .allow(B, Some(3600))
+        .at(1000)
+        .restart(rules(), Restored { grants: 2, ..NOTHING })
+        .publishes(&[A, B])
+        .restart(rules(), Restored { grants: 2, ..NOTHING })
+        .at_ms(1_799_999)
+        .admits(&[A, B])
+        .at(1800)
+        .rejects(&[A])
+        .restart(rules(), Restored { grants: 1, expired: 1, ..NOTHING })
+        .at_ms(3_609_999)
+        .admits(&[B])
+        .at(3610)
+        .rejects(&[B]);
+    story("a block goes on, and so does what ends it")
+        .revoke(A, Some(600), false)
+        .revoke(B, Some(600), false)
+        .allow(B, Some(60))
+        .revoke(B, None, true)
+        .restart(rules(), NOTHING)
+        .at(599)
+        .refused_login(A, &pop_before_smtp::engine::heard::Reason::Blocked)
+        .login(B)
+        .at(600)
+        .login(A);
+}
+
+#[test]
+fn nothing_lasts_longer_than_a_right_given_now() {
+    let short = || Rules { grace: Duration::from_secs(60), ..rules() };
+    story("a shorter grace; the operator's word stands")
+        .login(A)
+        .allow(B, Some(3600))
+        .at(10)
+        .restart(short(), Restored { grants: 2, shortened: 1, ..NOTHING })
+        .at_ms(69_999)
+        .admits(&[A])
+        .at(70)
+        .rejects(&[A])
+        .at(3599)
+        .admits(&[B]);
+    story("a clock that was set back")
+        .at(86_400)
+        .login(A)
+        .allow(B, Some(60))
+        .at(0)
+        .restart(rules(), Restored { grants: 2, shortened: 2, ..NOTHING })
+        .admits(&[A, B])
+        .at(60)
+        .rejects(&[B])
+        .at(1800)
+        .rejects(&[A]);
+    let far = format!("grant\t{A}\t{DAWN}\t{}\t\t\t1\tdovecot\tmx1\t\t.\n", u64::MAX);
+    let hand = format!("grant\t{B}\t0\t\t0\t{}\t0\t\t\tforged\t.\n", u64::MAX);
+    story("a bent file")
+        .scribble(|file| file + &far + &hand)
+        .restart(rules(), Restored { grants: 2, shortened: 2, ..NOTHING })
+        .at(1800)
+        .rejects(&[A])
+        .at(MAX_BY_HAND.as_secs())
+        .rejects(&[B]);
+    let careful =
+        Rules { exclude: excluding(&[("own", "192.0.2.7/32")]), max_clients: 1, ..rules() };
+    story("new rules hold for old rights")
+        .login(A)
+        .login(B)
+        .at(1)
+        .login("192.0.2.9")
+        .restart(careful, Restored { grants: 2, refused: 1, ..NOTHING })
+        .rejects(&[A, B])
+        .publishes(&["192.0.2.9"])
+        .restart(rules(), Restored { grants: 1, ..NOTHING });
+}
+
+#[test]
+fn damage_is_counted_and_costs_nothing_else() {
+    let grant =
+        |address: &str| format!("grant\t{address}\t{DAWN}\t{}\t\t\t1\tdovecot\t\t\t.\n", DAWN + 9);
+    for line in [
+        "",
+        "nonsense",
+        "\u{fffd}\u{fffd}",
+        "gone\t192.0.2.7",
+        "gone\t192.0.2.700\t.",
+        "block\t192.0.2.7\tsoon\t.",
+        "unblock\t192.0.2.0/24\t.",
+        "grant\t0.0.0.0\t0\t1795000009000\t\t\t1\tdovecot\t\t\t.",
+        "grant\t192.0.2.9\t0\t-1\t\t\t1\tdovecot\t\t\t.",
+        "grant\t192.0.2.9\t0\t99999999999999999999999\t\t\t1\tdovecot\t\t\t.",
+        "grant\t192.0.2.9\t0\t1795000009000\t\t\t1\tdovecot\t\t\t.\t.",
+        "grant\t192.0.2.9\t0\t1795000009000\t\t\t1\tdovecot\t\t.",
+        "grant\t192.0.2.9\t0\t\t\t\t1\tdovecot\t\t\t.",
+        "grant\t192.0.2.9\t0\t\t\t1795000009000\t1\t\t\t\t.",
+        "grant\t192.0.2.9\t0\t1795000009000\t\t\t1\tdovecot\t\t\t1795000009000\t.",
+    ] {
+        story("a damaged line")
+            .scribble(|file| file + &grant(A) + line + "\n" + &grant(B))
+            .restart(rules(), Restored { grants: 2, damaged: 1, ..NOTHING })
+            .admits(&[A, B])
+            .rejects(&["192.0.2.9"]);
+    }
+    for text in ["nonsense\n", "pop-before-smtp state 2\n", "\n", " pop-before-smtp state 1\n"] {
+        story("a foreign file")
+            .scribble(|_| text.to_owned() + &grant(A))
+            .restart(rules(), Restored { foreign: true, ..NOTHING })
+            .rejects(&[A]);
+    }
+    story("no file, or an empty one").scribble(|_| String::new()).restart(rules(), NOTHING);
+
+    // Torn anywhere, it gives the whole lines before the tear.
+    let whole = format!("{HEADER}\n{}{}", grant(A), grant(B));
+    for end in HEADER.len() + 1..=whole.len() {
+        let lines = whole[..end].matches("\t.").count();
+        let rest = whole[..end].rsplit('\n').next().unwrap_or_default();
+        let damaged = usize::from(!rest.is_empty() && !rest.ends_with("\t."));
+        story("torn")
+            .scribble(|_| whole[..end].to_owned())
+            .restart(rules(), Restored { grants: lines, damaged, ..NOTHING });
+    }
+}
+
+/// What a user writes into his name or the operator into a note stays one field.
+#[test]
+fn names_cannot_forge_records() {
+    let mut engine = Engine::new(rules());
+    let now = Time::from_millis(DAWN);
+    let note = "x\t.\ngrant\t192.0.2.66\t0\t1795000009000\t\t\t0\t\t\t\t.";
+    engine.allow(now, ip(A), None, Some(note.to_owned())).expect("allowed");
+    let text = engine.state(now);
+    assert_eq!(text.lines().count(), 2, "{text}");
+    let restored = Engine::new(rules()).restore(now, &text);
+    assert_eq!(restored, Restored { grants: 1, ..NOTHING }, "{text}");
+}
+
+/// A right as the model knows it: what logins have given, and what the operator has, when.
+#[derive(Clone, Debug, Default)]
+struct Right {
+    login: u64,
+    given: u64,
+    hand: u64,
+}
+
+impl Right {
+    fn until(&self) -> u64 {
+        self.login.max(self.hand)
+    }
+}
+
+/// The same promises without any cleverness. What has ended stays in it, as its record stays in the
+/// file: a clock that is set back brings it to life again, a right for at most a grace.
+#[derive(Clone, Debug, Default)]
+struct Model {
+    rights: BTreeMap<IpAddr, Right>,
+    blocks: BTreeMap<IpAddr, u64>,
+}
+
+const WEEK: u64 = MAX_BY_HAND.as_millis() as u64;
+
+impl Model {
+    fn admitted(&self, now: u64) -> Vec<IpAddr> {
+        let live = self.rights.iter().filter(|(_, right)| now < right.until());
+        live.map(|(address, _)| *address).collect()
+    }
+
+    fn give(&mut self, now: u64, address: IpAddr, span: u64, by_hand: bool, most: usize) {
+        let right = self.rights.entry(address).or_default();
+        if right.login <= now {
+            right.login = 0;
+        }
+        if right.hand <= now {
+            right.hand = 0;
+        }
+        if !by_hand {
+            right.login = right.login.max(now + span);
+        } else if right.hand <= now + span {
+            (right.given, right.hand) = (now, now + span);
+        }
+        self.shrink(now, most);
+    }
+
+    fn shrink(&mut self, now: u64, most: usize) {
+        while self.admitted(now).len() > most {
+            let live = self.rights.iter().filter(|(_, right)| now < right.until());
+            let first = live.min_by_key(|(address, right)| (right.until(), **address));
+            let first = *first.expect("there are more than most").0;
+            self.rights.remove(&first);
+        }
+    }
+
+    fn restart(&mut self, now: u64, grace: u64, most: usize, excluded: IpAddr) {
+        self.blocks.retain(|_, until| now < *until);
+        self.blocks.values_mut().for_each(|until| *until = (*until).min(now + WEEK));
+        let blocks = &self.blocks;
+        self.rights.retain(|address, right| {
+            now < right.until() && *address != excluded && !blocks.contains_key(address)
+        });
+        for right in self.rights.values_mut() {
+            right.login = right.login.min(now + grace);
+            right.hand = right.hand.min(now + WEEK.min(right.hand.saturating_sub(right.given)));
+            right.given = right.given.min(now);
+        }
+        self.shrink(now, most);
+    }
+}
+
+/// Numbers that look random and are the same every time (xorshift64*).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % sides
+    }
+}
+
+/// Any history, replayed from its journal, gives the set that the model has.
+#[test]
+fn a_replayed_journal_gives_the_same_set() {
+    for seed in 1..=12 {
+        history(seed, 1500);
+    }
+}
+
+fn history(seed: u64, steps: usize) {
+    let mut dice = Dice(seed);
+    let clients: Vec<IpAddr> = (1..=10).map(|last| IpAddr::from([192, 0, 2, last])).collect();
+    let nobody = IpAddr::from([203, 0, 113, 1]);
+    let (mut grace, mut most, mut excluded) = (1_800_000, 6, nobody);
+    let rules = |grace, most, excluded: IpAddr| Rules {
+        grace: Duration::from_millis(grace),
+        max_clients: most,
+        exclude: excluding(&[("excluded", &format!("{excluded}/32"))]),
+        ..rules()
+    };
+    let mut now = DAWN;
+    let mut engine = Engine::new(rules(grace, most, excluded));
+    let mut file = engine.state(Time::from_millis(now));
+    let mut model = Model::default();
+    for step in 0..steps {
+        let context = format!("seed {seed}, step {step}");
+        now += [0, 1, 999, 60_000, 400_000][dice.roll(5) as usize];
+        let at = Time::from_millis(now);
+        let client = clients[dice.roll(clients.len() as u64) as usize];
+        let (before, lost) = (model.clone(), dice.roll(50) == 0);
+        match dice.roll(20) {
+            0..=9 => {
+                engine.hear(at, Source::default(), login_frame(client).as_bytes());
+                if client != excluded && model.blocks.get(&client).is_none_or(|&end| end <= now) {
+                    model.give(now, client, grace, false, most);
+                }
+            }
+            10 | 11 => {
+                let span = 1000 * (1 + dice.roll(20_000));
+                let allowed = engine.allow(at, client, Some(Duration::from_millis(span)), None);
+                assert_eq!(allowed.is_err(), client == excluded, "{context}");
+                if allowed.is_ok() {
+                    model.blocks.remove(&client);
+                    model.give(now, client, span, true, most);
+                }
+            }
+            12 | 13 => {
+                let block = (dice.roll(2) == 0).then(|| 1000 * (1 + dice.roll(2_000)));
+                let had = engine.revoke(at, client, block.map(Duration::from_millis));
+                let right = model.rights.get(&client).is_some_and(|right| now < right.until());
+                assert_eq!(had, right, "{context}");
+                if had {
+                    model.rights.remove(&client);
+                }
+                if let Some(span) = block {
+                    model.blocks.insert(client, now + span);
+                }
+            }
+            14 => {
+                grace = 60_000 * (1 + dice.roll(60));
+                most = 1 + dice.roll(10) as usize;
+                excluded = if dice.roll(2) == 0 { client } else { nobody };
+                engine.tick(at);
+                engine.reload(at, rules(grace, most, excluded));
+                if model.rights.get(&excluded).is_some_and(|right| now < right.until()) {
+                    model.rights.remove(&excluded);
+                }
+                model.shrink(now, most);
+            }
+            15 => {
+                engine.journal();
+                file = engine.state(at);
+                model.rights.retain(|_, right| now < right.until());
+                model.blocks.retain(|_, until| now < *until);
+            }
+            16 => {
+                // The clock may have been set, in either direction.
+                now = match dice.roll(4) {
+                    0 => now.saturating_sub(dice.roll(4_000_000)),
+                    1 => now + dice.roll(4_000_000),
+                    _ => now,
+                };
+                engine = Engine::new(rules(grace, most, excluded));
+                engine.restore(Time::from_millis(now), &file);
+                file = engine.state(Time::from_millis(now));
+                engine.journal();
+                model.restart(now, grace, most, excluded);
+            }
+            _ => drop(engine.tick(at)),
+        }
+        let at = Time::from_millis(now);
+        if lost {
+            // The power fails before the disk has the last decision.
+            engine = Engine::new(rules(grace, most, excluded));
+            engine.restore(at, &file);
+            file = engine.state(at);
+            model = before;
+            model.restart(now, grace, most, excluded);
+        } else {
+            file += &engine.journal();
+        }
+        let admitted: Vec<IpAddr> =
+            clients.iter().copied().filter(|c| engine.admits(at, *c).is_some()).collect();
+        assert_eq!(admitted, model.admitted(now), "{context}\n{file}\n{model:?}");
+        for address in admitted {
+            let until = engine.admits(at, address).expect("just admitted").until.as_millis();
+            assert_eq!(until, model.rights[&address].until(), "{context}: {address}\n{file}");
+        }
+        if let Some(edition) = engine.edition(at) {
+            assert_eq!(edition.addresses, model.admitted(now), "{context}");
+            engine.published(edition.number, at);
+        }
+    }
+}

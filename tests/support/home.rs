@@ -1,0 +1,137 @@
+//! A directory in which the daemon lives with one map, one Unix socket, and the real postmap, which
+//! a script can stand before.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::daemon::Daemon;
+use super::postfix::Postfix;
+use super::wire::Wire;
+use super::{PATIENCE, directory, eventually};
+
+/// The daemon's home.
+pub struct Home {
+    dir: TempDir,
+    map_type: &'static str,
+    /// The Postfix that reads the map; not started.
+    pub postfix: Postfix,
+    /// Where the daemon listens.
+    pub wire: Wire,
+}
+
+impl Home {
+    /// A home in which nothing has happened yet.
+    pub fn new() -> Self {
+        Self::with_map("lmdb")
+    }
+
+    /// The same with a map of another type.
+    pub fn with_map(map_type: &'static str) -> Self {
+        let dir = directory();
+        let table = format!("{map_type}:{}", dir.path().join("clients").display());
+        let restrictions = format!("check_client_access {table}, reject_unauth_destination");
+        let wire = Wire::unix(dir.path().join("log.sock"));
+        Self { postfix: Postfix::configure(&restrictions), dir, map_type, wire }
+    }
+
+    /// A file at home.
+    pub fn at(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The options of every start, and more.
+    pub fn options(&self, more: &[&str]) -> Vec<String> {
+        let mut options = vec!["--listen".to_owned(), self.wire.to_string()];
+        options.extend(["--map".to_owned(), self.table()]);
+        options
+            .extend(["--postfix-config".to_owned(), self.postfix.config().display().to_string()]);
+        options.extend(more.iter().map(|&word| word.to_owned()));
+        options
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    pub fn start(&self, more: &[&str]) -> Daemon {
+        Daemon::start(self.dir.path(), &self.options(more))
+    }
+
+    /// Starts the daemon.
+    pub fn spawn(&self, more: &[&str]) -> Daemon {
+        Daemon::spawn(self.dir.path(), &self.options(more))
+    }
+
+    /// The map as Postfix names it.
+    pub fn table(&self) -> String {
+        format!("{}:{}", self.map_type, self.at("clients").display())
+    }
+
+    /// What the map says of a key, if there is a map and it says something: the real postmap tells.
+    pub fn map_says(&self, key: &str) -> Option<String> {
+        let mut postmap = Command::new("postmap");
+        postmap.arg("-c").arg(self.postfix.config()).args(["-q", key]).arg(self.table());
+        let output = postmap.output().expect("postmap can be started");
+        let found = output.status.success();
+        found.then(|| String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+    }
+
+    /// Waits until the map has an address.
+    pub fn wait_until_mapped(&self, address: &str, daemon: &Daemon) {
+        let mapped = super::within(PATIENCE, || self.map_says(address).is_some());
+        assert!(mapped, "{address} is not in the map: {}", daemon.said());
+    }
+
+    /// Puts a script before the real postmap. In it, `real` runs that one, and `$home` is the home.
+    pub fn play_postmap(&self, script: &str) {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let real = std::env::split_paths(&path).map(|dir| dir.join("postmap"));
+        let real = real.into_iter().find(|path| path.is_file()).expect("postmap is in PATH");
+        let text = format!(
+            "#!/bin/sh\nhome={}\nreal() {{ {} \"$@\"; }}\n{script}\n",
+            self.dir.path().display(),
+            real.display()
+        );
+        let bin = self.at("bin");
+        fs::create_dir_all(&bin).unwrap();
+        fs::write(bin.join("new"), text).unwrap();
+        fs::set_permissions(bin.join("new"), fs::Permissions::from_mode(0o755)).unwrap();
+        // The old script may be running.
+        fs::rename(bin.join("new"), bin.join("postmap")).unwrap();
+    }
+
+    /// Puts a gate before postmap, for a daemon that is started afterwards. It is open.
+    pub fn put_gate_before_postmap(&self) {
+        self.play_postmap(
+            "while [ -e $home/hang ]; do : > $home/hanging; sleep 0.02; done\nreal \"$@\"",
+        );
+    }
+
+    /// Shuts the gate: postmap hangs.
+    pub fn hang_postmap(&self) {
+        let _ = fs::remove_file(self.at("hanging"));
+        fs::write(self.at("hang"), "").unwrap();
+    }
+
+    /// Waits until a postmap hangs.
+    pub fn wait_until_hanging(&self) {
+        eventually("postmap hangs", PATIENCE, || self.at("hanging").exists());
+    }
+
+    /// Opens the gate.
+    pub fn release_postmap(&self) {
+        fs::remove_file(self.at("hang")).unwrap();
+    }
+
+    /// The names of the sockets at home, but for the service manager's.
+    pub fn sockets(&self) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .filter(|name| name.ends_with(".sock") && name != "notify.sock")
+            .collect();
+        names.sort();
+        names
+    }
+}
