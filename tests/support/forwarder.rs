@@ -2,7 +2,8 @@
 //!
 //! Promise  it reads nothing but its own socket and is otherwise set up as distributions do it:
 //!          frames leave in a form that a user would name in its configuration.
-//! Not here the system's log socket, kernel messages, files, reliable transports.
+//!          A record of all that it takes is kept for the test.
+//! Not here the system's log socket, kernel messages, reliable transports.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -53,7 +54,7 @@ pub struct Forwarder {
     input: PathBuf,
     socket: UnixDatagram,
     _process: Process,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Forwarder {
@@ -75,7 +76,18 @@ impl Forwarder {
                 && process.ended().is_none();
         let errors = fs::read_to_string(at("errors")).unwrap_or_default();
         assert!(ready && errors.is_empty(), "{program:?} is not well: {errors}");
-        Self { input, socket, _process: process, _dir: dir }
+        Self { input, socket, _process: process, dir }
+    }
+
+    /// Its socket, which can stand in the place of /dev/log.
+    pub fn input(&self) -> &Path {
+        &self.input
+    }
+
+    /// What it has taken so far: program name and message, a line each.
+    pub fn record(&self) -> String {
+        let record = fs::read(self.dir.path().join("record")).unwrap_or_default();
+        String::from_utf8_lossy(&record).into_owned()
     }
 
     /// Writes a raw frame to its socket, as syslog(3) does: `<PRI>Mmm dd hh:mm:ss TAG: MSG`.
@@ -115,6 +127,8 @@ fn rsyslog_conf(dir: &Path, wire: &Wire, form: Form) -> String {
         "global(workDirectory=\"{dir}\" parser.permitSlashInProgramName=\"on\")\n\
          module(load=\"imuxsock\" SysSock.Use=\"off\")\n\
          input(type=\"imuxsock\" Socket=\"{dir}/log\" RateLimit.Interval=\"0\")\n\
+         template(name=\"record\" type=\"string\" string=\"%syslogtag%%msg%\\n\")\n\
+         action(type=\"omfile\" file=\"{dir}/record\" template=\"record\")\n\
          {output}\n",
         dir = dir.display()
     )
@@ -152,7 +166,8 @@ fn syslog_ng_conf(dir: &Path, wire: &Wire, form: Form) -> String {
         "@version: current\n\
          source local {{ unix-dgram(\"{dir}/log\"); }};\n\
          destination far {{ {output}; }};\n\
-         log {{ source(local); destination(far); }};\n",
+         destination record {{ file(\"{dir}/record\" template(\"$MSGHDR$MSG\\n\")); }};\n\
+         log {{ source(local); destination(far); destination(record); }};\n",
         dir = dir.display()
     )
 }

@@ -9,13 +9,16 @@
 #![allow(dead_code, reason = "each test file uses its own part of the rig")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a rig that cannot be built ends the test")]
 
+pub mod attack;
+pub mod client;
 pub mod daemon;
 pub mod forwarder;
 pub mod home;
+pub mod maild;
+pub mod network;
 pub mod postfix;
 pub mod process;
 pub mod story;
-
 pub mod wire;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,0 +1,31 @@
+#!/bin/bash
+# maild-root.sh TOOLS FILES ROOT LOG: runs a mail daemon as /start of FILES says, in a root of its own.
+#
+# Started in mount and process namespaces of its own (unshare --mount --pid), so that nothing of it
+# outlives it. TOOLS is a directory of unpacked packages. In ROOT, an empty directory, come together:
+# this machine's /usr below that of TOOLS, read-only; the rest of TOOLS, then FILES, copied into
+# memory; /dev/log, which is the socket LOG. The daemon ends with our standard input.
+set -euo pipefail
+tools=$1 files=$2 root=$3 log=$4
+
+mount -t tmpfs -o mode=755 maild "$root"
+cd "$root"
+mkdir dev proc run usr
+mkdir -m 1777 tmp
+mount -t overlay -o "ro,lowerdir=$tools/usr:/usr" maild usr
+for part in "$tools"/*; do
+    [ "$part" = "$tools/usr" ] || cp -a "$part" .
+done
+cp -a "$files/." .
+mkdir -p var
+ln -sfn /run var/run
+for device in full null random urandom zero; do
+    touch "dev/$device"
+    mount --bind "/dev/$device" "dev/$device"
+done
+touch dev/log
+mount --bind "$log" dev/log
+mount -t proc proc proc
+
+# PID 1 is a shell: it takes in the children of daemons that end.
+exec chroot . /bin/bash -c '. /start < /dev/null; read -r _ || true'
