@@ -3,12 +3,13 @@
 //! The house in one walk. [`engine`] is the sentence: it hears frames, remembers addresses until a
 //! moment, and knows what the map should say; it has neither clock nor socket nor disk. Everything
 //! else is the weather around it. [`receiver`] takes frames from sockets; [`publisher`] writes
-//! down and publishes what was decided, through [`state_file`] and [`postfix::postmap`]; [`control`]
-//! answers operators, with [`status`], and [`lookup`] Postfix itself. They never meet: each speaks to the engine through
-//! [`shared`], the one door, which is also the only reader of the clock. [`daemon`] is the order
-//! of life. [`config`] holds what the administrator has decided, and [`rules`] makes the engine's
-//! rules of it, of what [`host`] and [`postfix`] say, and of the mail daemons' files. [`cli`]
-//! turns words into a command, [`client`] and [`trial`] are commands of their own.
+//! down and publishes what was decided, through [`state_file`] and [`postfix::postmap`];
+//! [`lookup`] answers Postfix and [`control`] operators, with [`status`]. They never meet: each
+//! speaks to the engine through [`shared`], the one door, which is also the only reader of the
+//! clock. [`daemon`] is the order of life. [`config`] holds what the administrator has decided,
+//! and [`rules`] makes the engine's rules of it, of what [`host`] and [`postfix`] say, and of the
+//! mail daemons' files. [`cli`] turns words into a command, [`client`] and [`trial`] are commands
+//! of their own.
 
 pub mod child;
 pub mod cli;
