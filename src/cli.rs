@@ -141,6 +141,7 @@ struct ListArgs {
 
 #[derive(Args, Debug)]
 struct QueryArgs {
+    /// The client: an IPv4 or IPv6 address, no host name and no network
     address: IpAddr,
     #[command(flatten)]
     control: ControlArgs,
@@ -148,6 +149,7 @@ struct QueryArgs {
 
 #[derive(Args, Debug)]
 struct AllowArgs {
+    /// The client: an IPv4 or IPv6 address, no host name and no network
     address: IpAddr,
     /// For how long, at most 7 days [default: the grace period]
     #[arg(long = "for", value_name = "DURATION")]
@@ -161,6 +163,7 @@ struct AllowArgs {
 
 #[derive(Args, Debug)]
 struct RevokeArgs {
+    /// The client: an IPv4 or IPv6 address, no host name and no network
     address: IpAddr,
     /// Refuse new authorisations for so long, at most 7 days
     #[arg(long, value_name = "DURATION")]

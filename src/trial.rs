@@ -79,7 +79,11 @@ impl<'a> Line<'a> {
 
 /// `12 login    192.0.2.7 joe (dovecot): why`, and the input below it.
 fn tell(n: u64, heard: &Heard, frame: &[u8], output: &mut impl Write) -> io::Result<()> {
-    write!(output, "{n:>5} {:<8}", heard.verdict.as_str())?;
+    let verdict = heard.verdict.as_str();
+    match (heard.address, &heard.user, &heard.daemon) {
+        (None, None, None) => write!(output, "{n:>5} {verdict}")?,
+        _ => write!(output, "{n:>5} {verdict:<8}")?,
+    }
     if let Some(address) = heard.address {
         write!(output, " {address}")?;
     }

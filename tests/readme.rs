@@ -61,9 +61,6 @@ fn options() -> Vec<RunOption> {
         let help = argument.get_help().expect("every option is explained").to_string();
         let (meaning, default) = match help.split_once(" [default: ") {
             Some((meaning, default)) => (meaning, default.trim_end_matches(']')),
-            None if argument.get_value_names()?.iter().any(|value| value == "BOOL") => {
-                (&*help, "false")
-            }
             None => (&*help, "none"),
         };
         Some(RunOption {

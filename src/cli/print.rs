@@ -133,6 +133,23 @@ pub fn faults(faults: &[Failure], output: impl Write) -> io::Result<()> {
     json_line(&json!({ "ok": list.is_empty(), "faults": list }), output)
 }
 
+/// What one of `Status::counts` counts.
+fn what_is_counted(name: &str) -> &str {
+    match name {
+        "malformed" => "not syslog",
+        "other_programs" => "from other programs",
+        "excluded" => "logins from excluded addresses",
+        "blocked" => "logins from blocked addresses",
+        "refused" => "logins not believed",
+        "overloaded" => "logins not heard for lack of room",
+        "granted" => "times an address became authorised",
+        "expired" => "times its time was up",
+        "evicted" => "times it made room for another (--max-clients)",
+        "shared" => "times too many users shared it (--max-users-per-address)",
+        other => other,
+    }
+}
+
 /// `status`.
 pub fn status(status: &Status, as_json: bool, mut output: impl Write) -> io::Result<()> {
     if as_json {
@@ -146,7 +163,7 @@ pub fn status(status: &Status, as_json: bool, mut output: impl Write) -> io::Res
     writeln!(output, "frames      {}", status.frames)?;
     let counts = status.counts.iter().filter(|(_, count)| **count > 0);
     for (name, count) in counts {
-        writeln!(output, "            {count} {}", name.replace('_', " "))?;
+        writeln!(output, "            {count} {}", what_is_counted(name))?;
     }
     for listener in &status.listeners {
         let drops = [
@@ -194,7 +211,11 @@ pub fn status(status: &Status, as_json: bool, mut output: impl Write) -> io::Res
         writeln!(output, "map         {name}: edition {}, {state}", map.published)?;
     }
     if map.kept_out > 0 {
-        writeln!(output, "            {} addresses kept out (--map-inexact-ipv6)", map.kept_out)?;
+        writeln!(
+            output,
+            "            kept out: {} with `::` (--map-inexact-ipv6 publishes them)",
+            map.kept_out
+        )?;
     }
     Ok(())
 }

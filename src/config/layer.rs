@@ -45,7 +45,7 @@ pub struct Layer {
     /// Least time between two publications of the map [default: 1s]
     #[arg(long, value_name = "DURATION")]
     pub map_interval: Option<Span>,
-    /// Publish IPv6 addresses even where their key would admit other hosts too
+    /// Publish IPv6 addresses even where their key would admit other hosts too [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     pub map_inexact_ipv6: Option<bool>,
     /// Answer Postfix's socketmap lookups here: unix:/PATH or inet:HOST:PORT
@@ -79,7 +79,7 @@ pub struct Layer {
     /// The text behind 550 5.7.1 for another sender
     #[arg(long, value_name = "TEXT")]
     pub sender_reject_text: Option<String>,
-    /// Let users send as the null sender <> too
+    /// Let users send as the null sender <> too [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     pub allow_null_sender: Option<bool>,
     /// Remember who has logged in [default: true]
@@ -95,6 +95,7 @@ pub struct Layer {
     #[arg(long, value_name = "DURATION")]
     pub grace: Option<Span>,
     /// Whoever stays connected stays authorised; the grace counts from the log-out
+    /// [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     pub extend_while_connected: Option<bool>,
     /// With extend-while-connected: a log-out that is never seen counts after so long
@@ -123,7 +124,7 @@ pub struct Layer {
     /// Group that may use the control socket, beside root and the daemon's own user
     #[arg(long, value_name = "NAME")]
     pub control_group: Option<String>,
-    /// Say what would be authorised and published; write no map and no state
+    /// Say what would be authorised and published; write no map and no state [default: false]
     #[arg(short = 'n', long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     pub dry_run: Option<bool>,
     /// How much is logged to stderr: error, warn, info, debug [default: info]
