@@ -21,6 +21,9 @@ const MAX_EARLY: usize = 1024;
 /// A login that comes later than this after its log-out is another session's.
 const OVERTAKING: Duration = Duration::from_secs(60);
 
+/// Sessions by their ceilings.
+type Places = BTreeSet<(Time, Key)>;
+
 #[derive(Debug)]
 struct Session {
     address: IpAddr,
@@ -45,8 +48,8 @@ pub struct Closed {
 #[derive(Debug, Default)]
 pub struct Sessions {
     open: HashMap<Key, Session>,
-    by_address: HashMap<IpAddr, BTreeSet<(Time, Key)>>,
-    by_user: HashMap<(IpAddr, Option<String>), BTreeSet<(Time, Key)>>,
+    by_address: HashMap<IpAddr, Places>,
+    by_user: HashMap<(IpAddr, Option<String>), Places>,
     order: VecDeque<(Time, Key)>,
     early: VecDeque<(Time, Key)>,
 }
@@ -95,7 +98,7 @@ impl Sessions {
             return None;
         };
         // Not by looking at all of them: thousands may share an address.
-        let latest = |sessions: Option<&BTreeSet<(Time, Key)>>| Some(sessions?.last()?.0);
+        let latest = |sessions: Option<&Places>| Some(sessions?.last()?.0);
         let holder = (address, user);
         let address_until = latest(self.by_address.get(&address));
         let user_until = latest(self.by_user.get(&holder));
