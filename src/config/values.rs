@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::postfix::map_spec::MapSpec;
@@ -134,8 +134,17 @@ impl FromStr for Network {
         let net: IpNet = address
             .or_else(|_| bare.parse())
             .map_err(|_| format!("`{text}` is no network; write 192.0.2.0/24 or 2001:db8::/32"))?;
-        Ok(Self(net.trunc()))
+        Ok(Self(folded(net.trunc())))
     }
+}
+
+/// A network of IPv4-mapped addresses as the IPv4 network that it is: all addresses that are
+/// compared with it are canonical.
+fn folded(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let length = v6.prefix_len().checked_sub(96);
+    let v4 = v6.addr().to_ipv4_mapped().zip(length);
+    v4.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(net, IpNet::V4)
 }
 
 /// What is never authorised.
@@ -235,6 +244,21 @@ mod tests {
         assert_eq!(shown("inet:localhost:1"), Ok("inet:127.0.0.1:1".to_owned()));
         for wrong in ["unix:x.sock", "inet:10040", "inet:host.example:1", "udp:127.0.0.1:1", ""] {
             assert!(shown(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn mapped_networks_are_ipv4_networks() {
+        let rows = [
+            ("::ffff:198.51.100.0/120", "198.51.100.0/24"),
+            ("[::ffff:198.51.100.5]/128", "198.51.100.5/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:0:0/95", "::fffe:0:0/95"),
+            ("::/0", "::/0"),
+        ];
+        for (text, expected) in rows {
+            let Network(net) = text.parse().expect("a network");
+            assert_eq!(net.to_string(), expected, "{text}");
         }
     }
 

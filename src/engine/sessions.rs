@@ -7,7 +7,7 @@
 //! Limits   `MAX_SESSIONS` open ones; while there are more, a login counts for the grace only.
 //! Not here which messages these are (`daemons`), and what follows for the set (`hear`).
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ const MAX_SESSIONS: usize = 262_144;
 const MAX_EARLY: usize = 1024;
 /// A login that comes later than this after its log-out is another session's.
 const OVERTAKING: Duration = Duration::from_secs(60);
+
+/// Sessions by their ceilings.
+type Places = BTreeSet<(Time, Key)>;
 
 #[derive(Debug)]
 struct Session {
@@ -45,7 +48,8 @@ pub struct Closed {
 #[derive(Debug, Default)]
 pub struct Sessions {
     open: HashMap<Key, Session>,
-    by_address: HashMap<IpAddr, HashSet<Key>>,
+    by_address: HashMap<IpAddr, Places>,
+    by_user: HashMap<(IpAddr, Option<String>), Places>,
     order: VecDeque<(Time, Key)>,
     early: VecDeque<(Time, Key)>,
 }
@@ -70,8 +74,9 @@ impl Sessions {
         if self.open.len() >= MAX_SESSIONS {
             return false;
         }
+        self.by_address.entry(address).or_default().insert((ceiling, key));
+        self.by_user.entry((address, user.clone())).or_default().insert((ceiling, key));
         self.open.insert(key, Session { address, user, ceiling });
-        self.by_address.entry(address).or_default().insert(key);
         self.order.push_back((ceiling, key));
         // Sessions that were closed have left their place in the order behind.
         if self.order.len() > 2 * self.open.len() + 64 {
@@ -92,23 +97,18 @@ impl Sessions {
             self.early.push_back((now, key));
             return None;
         };
-        let others = || {
-            let keys = self.by_address.get(&address).into_iter().flatten();
-            keys.filter_map(|key| self.open.get(key))
-        };
-        let same_user = others().filter(|session| session.user == user);
-        Some(Closed {
-            address_until: others().map(|session| session.ceiling).max(),
-            user_until: same_user.map(|session| session.ceiling).max(),
-            address,
-            user,
-        })
+        // Not by looking at all of them: thousands may share an address.
+        let latest = |sessions: Option<&Places>| Some(sessions?.last()?.0);
+        let holder = (address, user);
+        let address_until = latest(self.by_address.get(&address));
+        let user_until = latest(self.by_user.get(&holder));
+        Some(Closed { address, user: holder.1, address_until, user_until })
     }
 
     /// The address is no longer authorised, whatever its sessions do.
     pub fn forget(&mut self, address: IpAddr) {
-        for key in self.by_address.remove(&address).into_iter().flatten() {
-            self.open.remove(&key);
+        for (_, key) in self.by_address.remove(&address).into_iter().flatten() {
+            self.take(key);
         }
     }
 
@@ -119,13 +119,21 @@ impl Sessions {
 
     fn take(&mut self, key: Key) -> Option<Session> {
         let session = self.open.remove(&key)?;
-        if let Some(keys) = self.by_address.get_mut(&session.address) {
-            keys.remove(&key);
-            if keys.is_empty() {
-                self.by_address.remove(&session.address);
-            }
+        let place = (session.ceiling, key);
+        let holder = (session.address, session.user);
+        if let Some(places) = self.by_address.get_mut(&holder.0)
+            && places.remove(&place)
+            && places.is_empty()
+        {
+            self.by_address.remove(&holder.0);
         }
-        Some(session)
+        if let Some(places) = self.by_user.get_mut(&holder)
+            && places.remove(&place)
+            && places.is_empty()
+        {
+            self.by_user.remove(&holder);
+        }
+        Some(Session { address: holder.0, user: holder.1, ceiling: session.ceiling })
     }
 
     fn sweep(&mut self, now: Time) {
@@ -211,6 +219,7 @@ mod tests {
         assert!(sessions.close(keys[2], at(230)).is_some());
         sessions.sweep(at(1000));
         assert!(sessions.open.is_empty() && sessions.by_address.is_empty());
+        assert!(sessions.by_user.is_empty());
         assert!(sessions.order.is_empty() && sessions.early.is_empty());
     }
 }

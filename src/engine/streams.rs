@@ -41,7 +41,7 @@ pub struct Source {
 pub struct Full;
 
 /// A stream or a process of one, as a keyed hash: bounded however long the names are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(u64);
 
 /// The memory of all streams.

@@ -17,6 +17,9 @@ use syslog_loose::{Protocol, Variant};
 /// Longest program name believed; RFC 5424 section 6 allows an APP-NAME of 48 bytes.
 const MAX_PROGRAM: usize = 255;
 
+/// Longest host name believed; RFC 5424 section 6 allows a HOSTNAME of 255 bytes.
+const MAX_HOST: usize = 255;
+
 /// Highest priority: facility 23, severity 7 (RFC 5424 section 6.2.1).
 const MAX_PRIORITY: u8 = 191;
 
@@ -120,7 +123,11 @@ fn parse(frame: &str) -> Result<Message<'_>, Malformed> {
     }
     let fields = [parsed.hostname, parsed.appname, Some(parsed.msg)];
     let start = fields.into_iter().flatten().map(|field| offset(frame, field)).min();
-    bsd(priority, &frame[start.unwrap_or(frame.len())..])
+    let (header, fields) = frame.split_at(start.unwrap_or(frame.len()));
+    if header.ends_with(" : ") {
+        return Err(Malformed::NoProgram); // an empty tag, which the parser has skipped
+    }
+    bsd(priority, fields)
 }
 
 /// Where `part`, a slice of `whole`, begins in it.
@@ -146,6 +153,9 @@ fn rfc5424<'a>(
     parsed: &syslog_loose::Message<&'a str>,
 ) -> Result<Message<'a>, Malformed> {
     let program = parsed.appname.filter(|name| is_program(name)).ok_or(Malformed::NoProgram)?;
+    if parsed.hostname.is_some_and(|host| host.len() > MAX_HOST) {
+        return Err(Malformed::NoProgram);
+    }
     // The parser turns a numeric PROCID into a number; the frame has it as it was written.
     let procid = frame[offset(frame, program) + program.len()..].trim_start().split(' ').next();
     let body = &frame[offset(frame, parsed.msg)..];
@@ -168,6 +178,9 @@ fn bsd(priority: Priority, fields: &str) -> Result<Message<'_>, Malformed> {
     let (first, rest) = word(fields);
     if let Some(tag) = Tag::read(first) {
         return Ok(tag.message(priority, None, rest));
+    }
+    if !is_host(first) {
+        return Err(Malformed::NoProgram);
     }
     let (second, rest) = word(rest);
     if let Some(tag) = Tag::read(second) {
@@ -242,6 +255,14 @@ impl<'a> Tag<'a> {
             body,
         }
     }
+}
+
+/// Whether the first word can be a host name. An odd tag is none: behind it come words that a
+/// stranger may have written, and no tag is looked for in those.
+fn is_host(word: &str) -> bool {
+    let tag = word.ends_with(':') && word.parse::<Ipv6Addr>().is_err();
+    let pid = word.find('[').is_some_and(|at| at > 0);
+    word.len() <= MAX_HOST && !tag && !pid
 }
 
 fn is_program(name: &str) -> bool {
@@ -417,6 +438,30 @@ mod tests {
         ];
         for (frame, why) in rows {
             assert_eq!(Frame::new(frame.as_bytes()).message(), Err(*why), "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn no_tag_is_looked_for_behind_an_odd_one() {
+        let long = format!("{}:", "x".repeat(MAX_PROGRAM + 1));
+        for tag in ["pr\u{f6}g:", ":", "a]:", "a[1]b:", "a\tb:", "a[1]", "a[1]:b", &long] {
+            let frame = format!("<22>Nov 22 07:31:24 {tag} dovecot: imap-login: Login");
+            let read = Frame::new(frame.as_bytes()).message().map(|message| message.program.len());
+            assert_eq!(read, Err(Malformed::NoProgram), "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_has_a_limit() {
+        for (length, is_message) in [(MAX_HOST, true), (MAX_HOST + 1, false)] {
+            let host = "h".repeat(length);
+            for frame in [
+                format!("<22>Nov 22 07:31:24 {host} dovecot: x"),
+                format!("<22>1 2026-11-22T07:31:23Z {host} dovecot - - - x"),
+            ] {
+                let frame = Frame::new(frame.as_bytes());
+                assert_eq!(frame.message().is_ok(), is_message, "{length}");
+            }
         }
     }
 
