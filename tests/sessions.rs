@@ -9,9 +9,20 @@ use pop_before_smtp::engine::{Engine, Rules};
 
 const CLIENT: &str = "192.0.2.7";
 
+/// An engine that has seen a log-out of each daemon: ids count where log-outs carry them.
 fn engine(ceiling: Option<u64>) -> Engine {
-    let table = Table::of(daemons::all(&[]).0);
-    Engine::new(rules(table, ceiling))
+    let mut engine = fresh_engine(ceiling);
+    let earlier = [("SU5O", "A0B1"), ("32989", "22989"), ("50459", "40459"), ("[39]", "[29]")];
+    for (_, _, logout) in PAIRS {
+        let logout =
+            earlier.iter().fold(logout.to_owned(), |line, (id, old)| line.replace(id, old));
+        hear(&mut engine, &[(0, &logout)]);
+    }
+    engine
+}
+
+fn fresh_engine(ceiling: Option<u64>) -> Engine {
+    Engine::new(rules(Table::of(daemons::all(&[]).0), ceiling))
 }
 
 fn rules(table: Table, ceiling: Option<u64>) -> Rules {
@@ -85,6 +96,15 @@ fn the_grace_counts_from_the_log_out() {
         assert!(is_admitted(&engine, 3659), "{name}: within the grace");
         assert!(!is_admitted(&engine, 3660), "{name}: after the grace");
     }
+}
+
+/// Dovecot before 2.3 gives a session id at the login only.
+#[test]
+fn an_id_that_no_log_out_carries_prolongs_nothing() {
+    let mut engine = fresh_engine(Some(86_400));
+    let nameless = "<22>Nov 22 08:31:41 dovecot: imap(joe): Disconnected: Logged out in=9 out=518";
+    hear(&mut engine, &[(0, PAIRS[0].1[0]), (10, nameless), (20, PAIRS[0].1[0])]);
+    assert!(is_admitted(&engine, 79) && !is_admitted(&engine, 80));
 }
 
 #[test]

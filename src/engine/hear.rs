@@ -54,18 +54,19 @@ impl Engine {
         message: &Message<'_>,
         length: usize,
     ) -> Heard {
+        // Says nothing of itself: neither a piece nor a tail.
+        if message.text().starts_with(REPEATED) {
+            return nothing(Reason::Repeated);
+        }
         let stream = self.streams.stream(source, message);
+        let process = self.streams.process(source, message);
         if let Some(cut) = self.rules.table.cut_length(message.program) {
-            match self.streams.is_tail(stream, length >= cut) {
+            match self.streams.is_tail(process.unwrap_or(stream), length >= cut, now) {
                 Ok(false) => {}
                 Ok(true) => return nothing(Reason::Tail),
                 Err(streams::Full) => return self.overloaded(),
             }
         }
-        if message.text().starts_with(REPEATED) {
-            return nothing(Reason::Repeated);
-        }
-        let process = self.streams.process(source, message);
         let (daemon, event) = match self.rules.table.read(message, length) {
             Reading::UnknownProgram => {
                 self.stats.other_programs += 1;
@@ -107,7 +108,7 @@ impl Engine {
                 }
                 nothing(Reason::Ended)
             }
-            Event::Distrust => match suspect.map(|key| self.streams.distrust(key, now)) {
+            Event::Distrust => match doubted.map(|key| self.streams.distrust(key, now)) {
                 Some(Err(streams::Full)) => self.overloaded(),
                 _ => nothing(Reason::Distrust),
             },
@@ -115,14 +116,19 @@ impl Engine {
                 if let Some(process) = process {
                     self.streams.end(process);
                 }
-                if let Some(key) = self.streams.session(source, message, session).or(by_process) {
+                let key = self.streams.session(source, message, session);
+                if key.is_some() {
+                    self.sessions.pairs(stream);
+                }
+                if let Some(key) = key.or(by_process) {
                     self.close(now, key);
                 }
                 Heard { verdict: Verdict::Logout, address, user, ..nothing(Reason::LoggedOut) }
             }
             Event::Login { address, user, session } => {
                 let host = message.host.map(str::to_owned);
-                let session = self.streams.session(source, message, session).or(by_process);
+                let session = self.streams.session(source, message, session);
+                let session = session.filter(|_| self.sessions.is_paired(stream)).or(by_process);
                 let daemon = name.clone();
                 let login = Login { process, doubted, session, address, user, daemon, host };
                 self.hear_login(now, login)

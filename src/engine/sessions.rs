@@ -2,12 +2,13 @@
 //! wants it so.
 //!
 //! Promise  a session is opened by its login and closed by the log-out with the same key. One
-//!          whose log-out is never seen ends at its ceiling. A log-out may overtake its login by
+//!          whose log-out is never seen ends at its ceiling; ids count only in streams in which a
+//!          log-out has been seen to carry one. A log-out may overtake its login by
 //!          a moment (Dovecot's processes log for themselves); such a session is never open.
 //! Limits   `MAX_SESSIONS` open ones; while there are more, a login counts for the grace only.
 //! Not here which messages these are (`daemons`), and what follows for the set (`hear`).
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use super::time::Time;
 const MAX_SESSIONS: usize = 262_144;
 /// Log-outs that are remembered in case they have overtaken their login.
 const MAX_EARLY: usize = 1024;
+/// Streams that are known to pair log in and log out; a host has a few.
+const MAX_STREAMS: usize = 4096;
 /// A login that comes later than this after its log-out is another session's.
 const OVERTAKING: Duration = Duration::from_secs(60);
 
@@ -52,9 +55,24 @@ pub struct Sessions {
     by_user: HashMap<(IpAddr, Option<String>), Places>,
     order: VecDeque<(Time, Key)>,
     early: VecDeque<(Time, Key)>,
+    paired: HashSet<Key>,
 }
 
 impl Sessions {
+    /// The log-outs of this stream carry the ids of their sessions.
+    pub fn pairs(&mut self, stream: Key) {
+        if self.paired.len() < MAX_STREAMS {
+            self.paired.insert(stream);
+        }
+    }
+
+    /// Whether the log-outs of this stream carry the ids of their sessions. Until one has been
+    /// seen they may not: Dovecot's do since 2.3 only, and a session that is never closed would
+    /// last to its ceiling.
+    pub fn is_paired(&self, stream: Key) -> bool {
+        self.paired.contains(&stream)
+    }
+
     /// A login opens its session, which ends at `ceiling` if nothing closes it. Whether it is
     /// open now: its log-out may have come already, or there may be too many.
     pub fn open(

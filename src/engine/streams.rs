@@ -9,7 +9,7 @@
 //! Not here which messages these are (`daemons`).
 
 use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -48,7 +48,7 @@ pub struct Key(u64);
 #[derive(Debug, Default)]
 pub struct Streams {
     hasher: RandomState,
-    cut: HashSet<Key>,
+    cut: Aging<()>,
     connections: Aging<IpAddr>,
     distrusted: Aging<()>,
 }
@@ -72,22 +72,25 @@ impl Streams {
     }
 
     /// Tells whether a message is the tail of a cut line, and remembers whether its own tail
-    /// follows. A tail as long as a piece has a tail in turn.
+    /// follows. A tail as long as a piece has a tail in turn. Another process under the same name
+    /// does not use up what was remembered of this one.
     ///
     /// # Errors
     /// There is no room; until there is, this cannot be told of any stream.
-    pub fn is_tail(&mut self, stream: Key, is_piece: bool) -> Result<bool, Full> {
-        let tail = self.cut.contains(&stream);
-        if is_piece {
-            if !tail && self.cut.len() >= MAX_SUSPICIONS {
-                return Err(Full);
-            }
-            self.cut.insert(stream);
-        } else {
-            self.cut.remove(&stream);
+    pub fn is_tail(&mut self, writer: Key, is_piece: bool, now: Time) -> Result<bool, Full> {
+        if self.cut.len() >= MAX_SUSPICIONS {
+            // Only then: the tail of a line may come a long time after its head.
+            self.cut.sweep(now, MAX_SUSPICION);
         }
-        // While the table is full, some stream's piece was not remembered.
-        if self.cut.len() >= MAX_SUSPICIONS { Err(Full) } else { Ok(tail) }
+        let tail = self.cut.remove(writer).is_some();
+        if self.cut.len() >= MAX_SUSPICIONS {
+            // Some writer's piece may not have been remembered.
+            return Err(Full);
+        }
+        if is_piece {
+            self.cut.insert(writer, (), now);
+        }
+        Ok(tail)
     }
 
     /// A client has connected to a process, which therefore starts anew. The newest wins.
@@ -206,10 +209,10 @@ mod tests {
     #[test]
     fn a_tail_as_long_as_a_piece_has_a_tail() {
         let mut streams = Streams::default();
-        let mut hear = |is_piece| streams.is_tail(Key(1), is_piece);
+        let mut hear = |is_piece| streams.is_tail(Key(1), is_piece, T0);
         let verdicts = [true, true, false, false].map(&mut hear);
         assert_eq!(verdicts, [Ok(false), Ok(true), Ok(true), Ok(false)]);
-        assert_eq!(streams.is_tail(Key(2), false), Ok(false));
+        assert_eq!(streams.is_tail(Key(2), false, T0), Ok(false));
     }
 
     #[test]
