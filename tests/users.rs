@@ -222,6 +222,20 @@ fn the_operators_right_outlives_a_crowd() {
 }
 
 #[test]
+fn a_crowd_is_remembered_beyond_the_operators_right() {
+    let mut story = Story::new(Rules { max_users: Some(1), ..rules() });
+    let span = Some(Duration::from_secs(600));
+    story.0.allow(at(0), nat(), span, None).expect("allowed");
+    story.login(10, ANN);
+    story.login(20, BOB);
+    assert!(story.is_admitted(599) && !story.is_admitted(600));
+    story.0.tick(at(600));
+    assert_eq!(story.login(700, ANN), Verdict::Excluded, "both are still there");
+    assert!(!story.is_admitted(701));
+    assert_eq!(story.login(700 + 1800, ANN), Verdict::Login, "the other is gone");
+}
+
+#[test]
 fn users_survive_a_restart_with_their_own_ends() {
     let mut story = Story::new(rules());
     story.login(0, ANN);

@@ -111,6 +111,15 @@ impl Grant {
         self.until = login.max(hand).unwrap_or(self.since);
     }
 
+    /// The operator's right has ended: if too many users share the address, it is remembered for
+    /// them, so that the next login does not find it empty.
+    pub fn crowd_left(&self, now: Time, most_users: Option<usize>) -> Option<Self> {
+        let mut left = Self { by_hand: None, ..self.clone() };
+        left.users.retain(|user| now < user.until);
+        left.settle(most_users);
+        (left.shared && now < left.until).then_some(left)
+    }
+
     fn log_in(&mut self, name: String, until: Time) {
         let old = self.users.iter().position(|user| user.name == name);
         let old = old.map(|place| self.users.remove(place));

@@ -221,8 +221,12 @@ impl Engine {
 
     fn sweep(&mut self, now: Time) {
         while let Some(grant) = self.grants.pop_expired(now) {
+            let crowd = grant.crowd_left(now, self.rules.max_users);
             self.stats.expired += u64::from(!grant.shared);
             self.left(grant, WhyGone::Expired);
+            if let Some(crowd) = crowd {
+                self.grants.put(crowd);
+            }
         }
     }
 
