@@ -4,19 +4,17 @@
 //!          or done, 1 no, 2 usage, 69 daemon not reached, 70 our bug, 74 input or output,
 //!          78 configuration.
 
+mod args;
 mod print;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal as _, stdin, stdout};
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::config::layer::{Layer, LogLevel};
-use crate::config::values::{ExcludeWhat, Span};
 use crate::config::{Config, DEFAULT_CONTROL, Matching};
 use crate::control::{Answer, Request};
 use crate::engine::{Engine, Rules};
@@ -24,153 +22,11 @@ use crate::error::Failure;
 use crate::systemd::Passed;
 use crate::{client, daemon, rules, trial};
 
-/// Lets the address of a recent POP3 or IMAP login relay mail through Postfix for a while.
-#[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
-pub struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run the daemon, in the foreground; log to stderr
-    Run(RunArgs),
-    /// Say what the daemon would make of log lines or syslog frames
-    Test(TestArgs),
-    /// Validate configuration and mail daemon tables; say every fault at once
-    Check(CheckArgs),
-    /// The mail daemons that are known; with NAME, its description to start your own from
-    Daemons(DaemonsArgs),
-    /// Who is authorised now
-    List(ListArgs),
-    /// Is this address authorised? Exit status 0: yes, 1: no
-    Query(QueryArgs),
-    /// Authorise an address by hand
-    Allow(AllowArgs),
-    /// End an authorisation now
-    Revoke(RevokeArgs),
-    /// How the daemon is
-    Status(ListArgs),
-}
-
-#[derive(Args, Debug)]
-struct RunArgs {
-    /// Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    #[command(flatten)]
-    layer: Layer,
-}
-
-#[derive(Args, Debug)]
-struct CheckArgs {
-    #[command(flatten)]
-    run: RunArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args, Debug)]
-struct TestArgs {
-    /// File with log lines or frames [default: standard input]
-    file: Option<PathBuf>,
-    /// Inputs end with NUL instead of newline, so that a frame may hold newlines
-    #[arg(short = '0', long)]
-    null: bool,
-    /// Print one JSON object a line
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    matching: MatchingArgs,
-}
-
-/// The options of `run` that decide what is matched.
-#[derive(Args, Debug)]
-struct MatchingArgs {
-    /// Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Mail daemons that are believed [default: all that are verified]
-    #[arg(long, value_name = "NAME")]
-    daemon: Option<Vec<String>>,
-    /// Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]
-    #[arg(long, value_name = "DIR")]
-    daemons_dir: Option<PathBuf>,
-    /// Never authorised, as for `run`
-    #[arg(long, value_name = "WHAT")]
-    exclude: Option<Vec<ExcludeWhat>>,
-    /// Postfix's configuration directory
-    #[arg(long, value_name = "DIR")]
-    postfix_config: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
-struct DaemonsArgs {
-    /// Print the description of this one
-    name: Option<String>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-    /// Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]
-    #[arg(long, value_name = "DIR")]
-    daemons_dir: Option<PathBuf>,
-}
-
-/// How the running daemon is reached.
-#[derive(Args, Debug)]
-struct ControlArgs {
-    /// Control socket [default: that of the configuration, else
-    /// /run/pop-before-smtp/control.sock]
-    #[arg(long, value_name = "PATH")]
-    control: Option<PathBuf>,
-    /// Configuration file that names the control socket
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
-struct ListArgs {
-    #[command(flatten)]
-    control: ControlArgs,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Args, Debug)]
-struct QueryArgs {
-    /// The client: an IPv4 or IPv6 address, no host name and no network
-    address: IpAddr,
-    #[command(flatten)]
-    control: ControlArgs,
-}
-
-#[derive(Args, Debug)]
-struct AllowArgs {
-    /// The client: an IPv4 or IPv6 address, no host name and no network
-    address: IpAddr,
-    /// For how long, at most 7 days [default: the grace period]
-    #[arg(long = "for", value_name = "DURATION")]
-    span: Option<Span>,
-    /// Why; shown by `list`
-    #[arg(long, value_name = "TEXT")]
-    note: Option<String>,
-    #[command(flatten)]
-    control: ControlArgs,
-}
-
-#[derive(Args, Debug)]
-struct RevokeArgs {
-    /// The client: an IPv4 or IPv6 address, no host name and no network
-    address: IpAddr,
-    /// Refuse new authorisations for so long, at most 7 days
-    #[arg(long, value_name = "DURATION")]
-    block: Option<Span>,
-    #[command(flatten)]
-    control: ControlArgs,
-}
+pub use args::Cli;
+use args::{
+    AllowArgs, CheckArgs, Command, ControlArgs, DaemonsArgs, ListArgs, QueryArgs, RevokeArgs,
+    RunArgs, TestArgs,
+};
 
 /// Yes or no, for the exit status.
 type Outcome = Result<bool, Vec<Failure>>;
