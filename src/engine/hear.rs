@@ -173,7 +173,7 @@ impl Engine {
         self.count_login(now, &login.daemon);
         let remembered = user.clone().filter(|_| self.rules.remember_users);
         let given = Given {
-            by: By::Login { daemon: login.daemon, host: login.host },
+            by: By::Login(self.origins.share(login.daemon, login.host)),
             span: self.span(now, address, remembered.clone(), login.session),
             user: remembered,
             note: None,
