@@ -235,7 +235,7 @@ enum Record {
 }
 
 fn read(line: &str, origins: &mut Origins) -> Option<Record> {
-    let fields: Vec<&str> = line.split('\t').collect();
+    let fields: SmallVec<[&str; 16]> = line.split('\t').collect();
     let time = |text: &str| text.parse().ok().map(Time::from_millis);
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     match fields[..] {
@@ -255,7 +255,7 @@ fn read(line: &str, origins: &mut Origins) -> Option<Record> {
         ] => {
             let by = match daemon {
                 "" => By::Hand,
-                name => By::Login(origins.share(name.into(), some(host))),
+                name => By::Login(origins.share(name, Some(host).filter(|host| !host.is_empty()))),
             };
             let by_login = if login.is_empty() { None } else { Some(time(login)?) };
             let by_hand = match (given, hand) {
