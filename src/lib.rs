@@ -7,8 +7,8 @@
 //! [`lookup`] answers Postfix and [`control`] operators, with [`status`]. They never meet: each
 //! speaks to the engine through [`shared`], the one door, which is also the only reader of the
 //! clock. [`daemon`] is the order of life. [`config`] holds what the administrator has decided,
-//! and [`rules`] makes the engine's rules of it, of what [`host`] and [`postfix`] say, and of the
-//! mail daemons' files. [`cli`] turns words into a command, [`client`] and [`trial`] are commands
+//! and [`rules`] makes the engine's rules of it, of what [`host`] and [`postfix`] say, of the mail
+//! daemons' files and of the [`sender_tables`]. [`cli`] turns words into a command, [`client`] and [`trial`] are commands
 //! of their own.
 
 pub mod child;
@@ -27,6 +27,7 @@ pub mod postfix;
 pub mod publisher;
 pub mod receiver;
 pub mod rules;
+pub mod sender_tables;
 pub mod shared;
 pub mod state_file;
 pub mod status;
