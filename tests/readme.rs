@@ -1,6 +1,6 @@
 //! The README and the files in deploy/ say what the program is: tables, defaults and samples.
 //!
-//! With UPDATE_README=1 the two tables of the README are written anew instead of compared.
+//! With UPDATE_DOCS=1 the two tables of the README are written anew instead of compared.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a file that cannot be read ends the test")]
 
@@ -34,7 +34,7 @@ fn must_be(name: &str, expected: &str) {
     let text = read("README.md");
     let (begin, end) = (format!("<!-- {name}:"), format!("<!-- end of {name} -->"));
     let found = between(&text, &begin, &end);
-    if std::env::var_os("UPDATE_README").is_some() {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
         let offset = found.as_ptr() as usize - text.as_ptr() as usize;
         let (before, after) = (&text[..offset], &text[offset + found.len()..]);
         fs::write(format!("{ROOT}/README.md"), format!("{before}{expected}{after}")).unwrap();

@@ -1,0 +1,176 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_pop_before_smtp_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_pop_before_smtp_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_pop_before_smtp_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_pop_before_smtp_using_subcommand
+    set -l cmd (__fish_pop_before_smtp_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -s h -l help -d 'Print help'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -s V -l version -d 'Print version'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "run" -d 'Run the daemon, in the foreground; log to stderr'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "test" -d 'Say what the daemon would make of log lines or syslog frames'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "check" -d 'Validate configuration and mail daemon tables; say every fault at once'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "daemons" -d 'The mail daemons that are known; with NAME, its description to start your own from'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "list" -d 'Who is authorised now'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "query" -d 'Is this address authorised? Exit status 0: yes, 1: no'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "allow" -d 'Authorise an address by hand'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "revoke" -d 'End an authorisation now'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "status" -d 'How the daemon is'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l listen -d 'Receive syslog frames here: unix:/PATH (datagram) or udp:HOST:PORT' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l listen-mode -d 'File mode of the Unix sockets that receive frames [default: 0660]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l listen-group -d 'Group of the Unix sockets that receive frames' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l allow-from -d 'UDP senders that are heard [default: loopback]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l map -d 'Access map to publish; TYPE may be `auto`' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l map-value -d 'The value of each entry [default: OK]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l map-interval -d 'Least time between two publications of the map [default: 1s]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l map-inexact-ipv6 -d 'Publish IPv6 addresses even where their key would admit other hosts too [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH or inet:HOST:PORT' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l policy -d 'Answer Postfix\'s policy requests here: unix:/PATH or inet:HOST:PORT' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l lookup-mode -d 'File mode of the Unix sockets on which Postfix is answered [default: 0660]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l lookup-group -d 'Group of the Unix sockets on which Postfix is answered' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender -d 'Envelope sender that policy requests need: any, user (who logged in), domain (of that user) [default: any]' -r -f -a "any\t'Any sender'
+user\t'The sender is the user who logged in'
+domain\t'The sender\'s domain is that of the user who logged in'"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender-domains -d 'Domains in which users send whose login name has none' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender-table -d 'File of lines `login address[, address...]`: what users may send as besides' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender-login-map -d 'Map of Postfix, as in smtpd_sender_login_maps: senders, and the logins that may use them' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender-delimiter -d 'Characters that begin an address extension [default: Postfix\'s recipient_delimiter]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender-mismatch -d 'What another sender gets: dunno (as a stranger), reject (550 and a text) [default: dunno]' -r -f -a "dunno\t'The next restriction decides, as for a stranger'
+reject\t'It is refused at once, with a text for the user'"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender-reject-text -d 'The text behind 550 5.7.1 for another sender' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l allow-null-sender -d 'Let users send as the null sender <> too [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l max-users-per-address -d 'Do not authorise an address from which more different users than this have logged in' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l postfix-config -d 'Postfix\'s configuration directory [default: Postfix\'s own]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l grace -d 'How long a login authorises [default: 30m]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l extend-while-connected -d 'Whoever stays connected stays authorised; the grace counts from the log-out [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l session-ceiling -d 'With extend-while-connected: a log-out that is never seen counts after so long [default: 24h]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l max-clients -d 'Most addresses held; the one that would end first makes room [default: 65536]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l exclude -d 'Never authorised: loopback, link-local, own, gateway, mynetworks, a network, or none [default: the first five]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l state -d 'Authorisations that survive a restart [default: /var/lib/pop-before-smtp/state]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l control -d 'Control socket [default: /run/pop-before-smtp/control.sock]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l control-group -d 'Group that may use the control socket, beside root and the daemon\'s own user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s n -l dry-run -d 'Say what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l log-level -d 'How much is logged to stderr: error, warn, info, debug [default: info]' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s h -l help -d 'Print help'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l exclude -d 'Never authorised, as for `run`' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l postfix-config -d 'Postfix\'s configuration directory' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -s 0 -l null -d 'Inputs end with NUL instead of newline, so that a frame may hold newlines'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l json -d 'Print one JSON object a line'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -s h -l help -d 'Print help'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l listen -d 'Receive syslog frames here: unix:/PATH (datagram) or udp:HOST:PORT' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l listen-mode -d 'File mode of the Unix sockets that receive frames [default: 0660]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l listen-group -d 'Group of the Unix sockets that receive frames' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l allow-from -d 'UDP senders that are heard [default: loopback]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l map -d 'Access map to publish; TYPE may be `auto`' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l map-value -d 'The value of each entry [default: OK]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l map-interval -d 'Least time between two publications of the map [default: 1s]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l map-inexact-ipv6 -d 'Publish IPv6 addresses even where their key would admit other hosts too [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH or inet:HOST:PORT' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l policy -d 'Answer Postfix\'s policy requests here: unix:/PATH or inet:HOST:PORT' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l lookup-mode -d 'File mode of the Unix sockets on which Postfix is answered [default: 0660]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l lookup-group -d 'Group of the Unix sockets on which Postfix is answered' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender -d 'Envelope sender that policy requests need: any, user (who logged in), domain (of that user) [default: any]' -r -f -a "any\t'Any sender'
+user\t'The sender is the user who logged in'
+domain\t'The sender\'s domain is that of the user who logged in'"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender-domains -d 'Domains in which users send whose login name has none' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender-table -d 'File of lines `login address[, address...]`: what users may send as besides' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender-login-map -d 'Map of Postfix, as in smtpd_sender_login_maps: senders, and the logins that may use them' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender-delimiter -d 'Characters that begin an address extension [default: Postfix\'s recipient_delimiter]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender-mismatch -d 'What another sender gets: dunno (as a stranger), reject (550 and a text) [default: dunno]' -r -f -a "dunno\t'The next restriction decides, as for a stranger'
+reject\t'It is refused at once, with a text for the user'"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender-reject-text -d 'The text behind 550 5.7.1 for another sender' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l allow-null-sender -d 'Let users send as the null sender <> too [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l max-users-per-address -d 'Do not authorise an address from which more different users than this have logged in' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l postfix-config -d 'Postfix\'s configuration directory [default: Postfix\'s own]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l grace -d 'How long a login authorises [default: 30m]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l extend-while-connected -d 'Whoever stays connected stays authorised; the grace counts from the log-out [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l session-ceiling -d 'With extend-while-connected: a log-out that is never seen counts after so long [default: 24h]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l max-clients -d 'Most addresses held; the one that would end first makes room [default: 65536]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l exclude -d 'Never authorised: loopback, link-local, own, gateway, mynetworks, a network, or none [default: the first five]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l state -d 'Authorisations that survive a restart [default: /var/lib/pop-before-smtp/state]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l control -d 'Control socket [default: /run/pop-before-smtp/control.sock]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l control-group -d 'Group that may use the control socket, beside root and the daemon\'s own user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -s n -l dry-run -d 'Say what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l log-level -d 'How much is logged to stderr: error, warn, info, debug [default: info]' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l json -d 'Print JSON'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -s h -l help -d 'Print help'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand daemons" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand daemons" -l json -d 'Print JSON'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand daemons" -s h -l help -d 'Print help'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -l control -d 'Control socket [default: that of the configuration, else /run/pop-before-smtp/control.sock]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -s c -l config -d 'Configuration file that names the control socket' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -l json -d 'Print JSON'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -s h -l help -d 'Print help'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand query" -l control -d 'Control socket [default: that of the configuration, else /run/pop-before-smtp/control.sock]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand query" -s c -l config -d 'Configuration file that names the control socket' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand query" -s h -l help -d 'Print help'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand allow" -l for -d 'For how long, at most 7 days [default: the grace period]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand allow" -l note -d 'Why; shown by `list`' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand allow" -l control -d 'Control socket [default: that of the configuration, else /run/pop-before-smtp/control.sock]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand allow" -s c -l config -d 'Configuration file that names the control socket' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand allow" -s h -l help -d 'Print help'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand revoke" -l block -d 'Refuse new authorisations for so long, at most 7 days' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand revoke" -l control -d 'Control socket [default: that of the configuration, else /run/pop-before-smtp/control.sock]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand revoke" -s c -l config -d 'Configuration file that names the control socket' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand revoke" -s h -l help -d 'Print help'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -l control -d 'Control socket [default: that of the configuration, else /run/pop-before-smtp/control.sock]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -s c -l config -d 'Configuration file that names the control socket' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -l json -d 'Print JSON'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -s h -l help -d 'Print help'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status help" -f -a "run" -d 'Run the daemon, in the foreground; log to stderr'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status help" -f -a "test" -d 'Say what the daemon would make of log lines or syslog frames'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status help" -f -a "check" -d 'Validate configuration and mail daemon tables; say every fault at once'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status help" -f -a "daemons" -d 'The mail daemons that are known; with NAME, its description to start your own from'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status help" -f -a "list" -d 'Who is authorised now'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status help" -f -a "query" -d 'Is this address authorised? Exit status 0: yes, 1: no'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status help" -f -a "allow" -d 'Authorise an address by hand'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status help" -f -a "revoke" -d 'End an authorisation now'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status help" -f -a "status" -d 'How the daemon is'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,0 +1,109 @@
+//! Manual pages and completions say what the program does: they are made of its own command line
+//! and of the commented configuration.
+//!
+//! With UPDATE_DOCS=1 the files in deploy/ are written anew instead of compared.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a file that cannot be read ends the test")]
+
+use std::fs;
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+use clap_mangen::Man;
+use pop_before_smtp::cli::Cli;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const NAME: &str = "pop-before-smtp";
+
+/// This file of deploy/ is what the program says.
+fn must_be(file: &str, expected: &str) {
+    let path = format!("{ROOT}/deploy/{file}");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(path, expected).unwrap();
+    } else {
+        let found = fs::read_to_string(&path).unwrap_or_default();
+        assert!(found == expected, "deploy/{file} is not what the program says: UPDATE_DOCS=1");
+    }
+}
+
+/// A manual page: a title, and the text by hand with something in place of a comment.
+fn manual(page: &str, section: u8, place: &str, content: &str) {
+    let text = fs::read_to_string(format!("{ROOT}/deploy/man/{page}.{section}.in")).unwrap();
+    let place = format!(".\\\" {place}\n");
+    assert_eq!(text.matches(&place).count(), 1, "{page}");
+    let title = page.to_uppercase().replace('-', "\\-");
+    let version = env!("CARGO_PKG_VERSION");
+    let head = format!(".TH \"{title}\" \"{section}\" \"\" \"{NAME} {version}\"\n");
+    must_be(&format!("man/{page}.{section}"), &(head + &text.replace(&place, content)));
+}
+
+fn roff(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    let line = |line: &str| {
+        let guard = if line.starts_with(['.', '\'']) { "\\&" } else { "" };
+        format!("{guard}{line}\n")
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn the_manual_has_every_command() {
+    let mut cli = Cli::command();
+    cli.build();
+    let mut text = String::new();
+    for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
+        let mut options = Vec::new();
+        Man::new(command.clone()).render_options_section(&mut options).unwrap();
+        let options = String::from_utf8(options).unwrap();
+        let about = command.get_about().unwrap_or_else(|| panic!("{command:?}")).to_string();
+        let name = roff(command.get_name());
+        text += &format!(".SS {name}{}", roff(&format!("{about}.")));
+        // What a page of its own would define once: its heading and the apostrophe.
+        let of_a_page =
+            |line: &str| [".SH", ".ie", ".el"].iter().any(|word| line.starts_with(word));
+        let options = options.replace("\\*(Aq", "'");
+        let options = options.lines().filter(|line| !of_a_page(line));
+        options.for_each(|line| text += &format!("{line}\n"));
+    }
+    manual(NAME, 8, "commands", &text);
+}
+
+#[test]
+fn the_manual_has_every_key() {
+    let example = fs::read_to_string(format!("{ROOT}/deploy/example.toml")).unwrap();
+    let (_, keys) = example.split_once("\n# --- ").expect("a heading");
+    let mut text = String::new();
+    for line in format!("# --- {keys}").lines() {
+        let is_key = |line: &str| {
+            let end = line.find(|c: char| !c.is_ascii_lowercase() && c != '-').unwrap_or(0);
+            end > 0 && line[end..].starts_with(" = ")
+        };
+        match line.strip_prefix('#').unwrap_or(line) {
+            "" => {}
+            heading if heading.starts_with(" --- ") => {
+                text += &format!(".SS {}", roff(heading.trim_matches([' ', '-'])));
+            }
+            key if is_key(key) => text += &format!(".RS\n.nf\n{}.fi\n.RE\n", roff(key)),
+            prose => {
+                if text.ends_with(".RE\n") {
+                    text += ".PP\n";
+                }
+                text += &roff(prose.trim());
+            }
+        }
+    }
+    manual("pop-before-smtp.toml", 5, "keys", &text);
+}
+
+#[test]
+fn shells_complete_every_command() {
+    for (shell, file) in [
+        (Shell::Bash, "pop-before-smtp.bash"),
+        (Shell::Zsh, "_pop-before-smtp"),
+        (Shell::Fish, "pop-before-smtp.fish"),
+    ] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), NAME, &mut script);
+        must_be(&format!("completions/{file}"), &String::from_utf8(script).unwrap());
+    }
+}
