@@ -5,8 +5,10 @@
 //! Not here building maps, and what the value of a parameter means.
 
 pub mod map_spec;
+pub mod master;
 pub mod mynetworks;
 pub mod postmap;
+pub mod restrictions;
 
 use std::env;
 use std::ffi::OsStr;
