@@ -185,12 +185,12 @@ pub fn corrected(list: &[Restriction], drop: impl Fn(&Restriction) -> bool, ours
 pub fn policy_call<'a>(argument: &'a str, setting: &str) -> (&'a str, Option<String>) {
     let inside = argument.trim().trim_start_matches('{').trim_end_matches('}');
     let endpoint = patterns(inside).next().unwrap_or_default();
-    let settings = inside.split(',').filter_map(|part| {
+    let mut settings = inside.split(',').filter_map(|part| {
         let part = part.trim().trim_start_matches('{').trim_end_matches('}');
         let (name, value) = part.split_once('=')?;
         (name.trim() == setting).then(|| value.trim().to_owned())
     });
-    (endpoint, settings.last())
+    (endpoint, settings.next_back())
 }
 
 #[cfg(test)]
