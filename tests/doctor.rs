@@ -4,227 +4,14 @@
 
 mod support;
 
-use std::fs::{self, File, Permissions};
-use std::io::Write as _;
-use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::PathBuf;
-use std::process::Output;
-use std::time::{Duration, SystemTime};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
 
-use serde_json::Value;
-use support::daemon::{Daemon, program};
 use support::forwarder::{Form, Forwarder, Program};
-use support::postfix::Postfix;
+use support::site::{By, CLIENT, STRANGER, Site, add_to};
 use support::wire::Wire;
-use support::{PATIENCE, directory, eventually, within};
-use tempfile::TempDir;
-
-const CLIENT: &str = "198.51.100.7";
-/// As syslog(3) writes it.
-const LOGIN: &str = "<22>Nov 22 08:57:07 dovecot: imap-login: Login: user=<joe>, method=PLAIN, \
-    rip=198.51.100.7, lip=192.0.2.1, mpid=31, TLS, session=<a>";
-const STRANGER: &str = "198.51.100.8";
-
-/// By what the daemon tells Postfix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
-    Map,
-    Policy,
-    Socketmap,
-}
-
-/// Everything that `doctor` examines.
-struct Site {
-    dir: TempDir,
-    postfix: Postfix,
-    forwarder: Forwarder,
-    options: Vec<String>,
-    daemon: Option<Daemon>,
-}
-
-impl Site {
-    /// A sound one. `CHECK` in the restrictions stands for the line that asks us.
-    fn start(by: By, restrictions: &str) -> Self {
-        let dir = directory();
-        let wire = Wire::unix(dir.path().join("log.sock"));
-        let forward = |wire: &Wire| Forwarder::start(Program::Rsyslog, wire, Form::Traditional);
-        Self::with(dir, &wire, forward, by, restrictions, &[])
-    }
-
-    fn with(
-        dir: TempDir,
-        wire: &Wire,
-        forward: impl Fn(&Wire) -> Forwarder,
-        by: By,
-        restrictions: &str,
-        more: &[&str],
-    ) -> Self {
-        let postfix = Postfix::configure("reject");
-        let place = postfix.queue().join("pop-before-smtp");
-        fs::create_dir(&place).expect("a directory");
-        let group = nix::unistd::Group::from_name("postfix").ok().flatten().expect("a group");
-        chown(&place, None, Some(group.gid.as_raw())).expect("root");
-        fs::set_permissions(&place, Permissions::from_mode(0o750)).expect("a mode");
-        let table = format!("hash:{}", dir.path().join("clients").display());
-        let socket = format!("unix:{}", place.join("asked").display());
-        let (option, value, check) = match by {
-            By::Map => ("--map", &table, format!("check_client_access {table}")),
-            By::Policy => (
-                "--policy",
-                &socket,
-                "check_policy_service { unix:pop-before-smtp/asked, default_action=DUNNO }".into(),
-            ),
-            By::Socketmap => (
-                "--socketmap",
-                &socket,
-                "check_client_access socketmap:unix:pop-before-smtp/asked:clients".into(),
-            ),
-        };
-        let mut options: Vec<String> =
-            [option, value, "--lookup-group", "postfix", "--daemon", "dovecot"]
-                .map(str::to_owned)
-                .into();
-        options.extend(["--listen".to_owned(), wire.to_string()]);
-        options.extend(["--postfix-config".to_owned(), postfix.config().display().to_string()]);
-        options.extend(more.iter().map(|&word| word.to_owned()));
-        // Each session with a new smtpd, which reads main.cf anew.
-        let master = postfix.config().join("master.cf");
-        let services = fs::read_to_string(&master).expect("master.cf");
-        fs::write(&master, services.replace(" smtpd\n", " smtpd -o max_use=1\n")).expect("written");
-        set(&postfix, "smtpd_relay_restrictions", &restrictions.replace("CHECK", &check));
-        // First: a forwarder whose target is missing pauses.
-        let daemon = Some(Daemon::start(dir.path(), &options));
-        Self { forwarder: forward(wire), dir, postfix, options, daemon }
-    }
-
-    /// A login over the forwarder, as it is on a host that is in use.
-    fn log_in(&self) {
-        self.forwarder.log(LOGIN);
-        self.daemon().wait_until_authorised(CLIENT);
-    }
-
-    fn daemon(&self) -> &Daemon {
-        self.daemon.as_ref().expect("it runs")
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn table(&self) -> String {
-        format!("hash:{}", self.at("clients").display())
-    }
-
-    fn set(&self, name: &str, value: &str) {
-        set(&self.postfix, name, value);
-    }
-
-    fn run(&self, words: &[&str]) -> Output {
-        let mut command = program();
-        command.arg("doctor").args(words).args(&self.options);
-        command.arg("--config").arg(self.at("config.toml"));
-        command.arg("--control").arg(self.at("control.sock"));
-        if !words.contains(&"--log-socket") {
-            command.arg("--log-socket").arg(self.forwarder.input());
-        }
-        command.output().expect("the program can be started")
-    }
-
-    fn doctor(&self, words: &[&str]) -> Findings {
-        let output = self.run(&[&["--json"], words].concat());
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        let code = output.status.code().unwrap_or(-1);
-        assert!(code < 2, "exit status {code}: {said}");
-        let list = serde_json::from_slice(&output.stdout).expect("--json prints JSON");
-        Findings { code, list }
-    }
-
-    /// Nothing to mend and nothing to remark.
-    fn is_sound(&self) {
-        let findings = self.doctor(&[]);
-        let others: Vec<_> = findings.all().filter(|f| f["level"] != "fine").collect();
-        assert!(others.is_empty() && findings.code == 0, "{others:#?}");
-    }
-
-    /// Something is wrong: the finding that says so.
-    fn finds(&self, level: &str, what: &str, why: &str, mend: &str) -> Value {
-        self.doctor(&[]).must(level, what, why, mend)
-    }
-
-    /// Does what a finding says: `postconf -e 'NAME = VALUE' && postfix reload`.
-    fn obey(&self, finding: &Value) {
-        let mend = finding["mend"].as_str().expect("a text");
-        let setting = mend.split('\'').nth(1).unwrap_or_else(|| panic!("no command: {mend}"));
-        let (name, value) = setting.split_once(" = ").expect("a setting");
-        assert!(mend.starts_with("postconf -e '"), "{mend}");
-        self.set(name, value);
-    }
-
-    /// Waits until Postfix says this to the client. An smtpd that was started to spare may have read
-    /// main.cf before.
-    fn eventually_says(&self, code: u16, when: &str) {
-        let mut said = [0; 4];
-        let right = within(PATIENCE, || {
-            said = self.relays();
-            said[..2] == [code; 2]
-        });
-        assert!(right && said[2] != 250 && said[3] != 250, "{when}: {said:?}, not {code}");
-    }
-
-    /// What Postfix says to the client who has logged in and to a stranger, in and out of the chroot.
-    fn relays(&self) -> [u16; 4] {
-        let ask = |client: &str| {
-            [self.postfix.session(client), self.postfix.chrooted_session(client)]
-                .map(|mut session| session.rcpt("someone@elsewhere.example").code)
-        };
-        let ([a, b], [c, d]) = (ask(CLIENT), ask(STRANGER));
-        [a, b, c, d]
-    }
-}
-
-/// Adds to main.cf; the last value counts.
-fn set(postfix: &Postfix, name: &str, value: &str) {
-    add_to(postfix, "main.cf", &format!("{name} = {value}"));
-}
-
-fn add_to(postfix: &Postfix, file: &str, line: &str) {
-    let mut file = File::options().append(true).open(postfix.config().join(file)).expect("a file");
-    writeln!(file, "{line}").expect("written");
-    // Postfix's programs read a file that is younger than a second again and again.
-    file.set_modified(SystemTime::now() - Duration::from_secs(60)).expect("an old file");
-}
-
-/// What `doctor --json` has printed.
-struct Findings {
-    code: i32,
-    list: Value,
-}
-
-impl Findings {
-    fn all(&self) -> impl Iterator<Item = &Value> {
-        self.list.as_array().expect("an array").iter()
-    }
-
-    fn must(&self, level: &str, what: &str, why: &str, mend: &str) -> Value {
-        let has = |finding: &Value, key: &str, part: &str| {
-            finding[key].as_str().is_some_and(|text| text.contains(part))
-        };
-        let found = self.all().find(|f| {
-            f["level"] == level
-                && has(f, "what", what)
-                && has(f, "why", why)
-                && has(f, "mend", mend)
-        });
-        let found = found.unwrap_or_else(|| panic!("no {level} {what:?}: {:#}", self.list));
-        assert_eq!(
-            self.code,
-            i32::from(self.all().any(|f| f["level"] == "mend")),
-            "{:#}",
-            self.list
-        );
-        found.clone()
-    }
-}
+use support::{PATIENCE, directory, eventually};
 
 const USUAL: &str =
     "permit_mynetworks, permit_sasl_authenticated, CHECK, reject_unauth_destination";
@@ -414,19 +201,10 @@ fn sockets() {
     fs::set_permissions(place, Permissions::from_mode(0o750)).expect("a mode");
     site.is_sound();
 
-    // The socket is elsewhere, where no chroot can see it.
-    let (outside, wire) = (directory(), Wire::unix(site.at("other.sock")));
-    let socket = format!("unix:{}/asked", outside.path().display());
-    let other = Site::with(
-        outside,
-        &wire,
-        |wire| Forwarder::start(Program::Rsyslog, wire, Form::Traditional),
-        By::Policy,
-        ASKED,
-        &["--policy", &socket],
-    );
-    other.set(relay, &line(&format!("{{ {socket}, default_action=DUNNO }}")));
-    let finding = other.finds("mend", lost, "sends it to", "install -d");
+    // Where no chroot can see it.
+    let site = Site::start(By::Outside, ASKED);
+    site.set("smtpd_policy_service_default_action", "DUNNO");
+    let finding = site.finds("mend", lost, "sends it to", "install -d");
     assert!(finding["mend"].to_string().contains("unix:pop-before-smtp/policy"), "{finding}");
 }
 
@@ -457,10 +235,11 @@ fn tables() {
     site.finds("mend", "cannot be read", "451", "restart");
     let empty = site.at("empty");
     fs::write(&empty, "").expect("written");
-    let postmap = std::process::Command::new("postmap")
+    let postmap = Command::new("postmap")
         .arg("-c")
         .arg(site.postfix.config())
         .arg(format!("hash:{}", empty.display()))
+        .stderr(Stdio::null())
         .status();
     assert!(postmap.expect("postmap").success());
     fs::copy(site.at("empty.db"), format!("{path}.db")).expect("copied");
