@@ -107,7 +107,7 @@ fn running(control: &Path, report: &mut Report) -> Option<Status> {
                 format!("the daemon does not run: {}", failure.what()),
                 "No login is heard. The map stays as it was, and a socket gives 451 or what \
                  default_action says.",
-                "start it (systemctl start pop-before-smtp), and see its log if it ends; another \
+                "start it (pop-before-smtp run, or its unit), and see its log if it ends; another \
                  control socket is named with --control",
             );
             None
@@ -139,7 +139,7 @@ async fn examine_postfix(
         report.mend(
             format!("the configuration has the {way}, the daemon that runs has not"),
             "It was started with another configuration.",
-            "systemctl restart pop-before-smtp",
+            "restart the daemon",
         );
     }
     if ways.is_empty() {

@@ -37,6 +37,9 @@ fn a_sound_set_up() {
     }
 }
 
+/// Parameters with their values, what Postfix says, and what and why is found.
+type Row<'a> = (&'a [(&'a str, String)], u16, &'a str, &'a str);
+
 /// Each row: main.cf's lists, what is found, and what Postfix says to the client meanwhile. Then
 /// what the finding says is done, and the client may relay.
 #[test]
@@ -53,8 +56,7 @@ fn restrictions() {
     let (relay, recipient) = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions");
     let plain = "permit_mynetworks, reject_unauth_destination";
     let ours = format!("permit_mynetworks, check_client_access {map}, reject_unauth_destination");
-    let proper = format!("{relay} = permit_mynetworks, check_client_access {map}, reject");
-    let rows: &[(&[(&str, String)], u16, &str, &str)] = &[
+    let rows: &[Row<'_>] = &[
         (&[(relay, plain.into())], 554, "does not ask pop-before-smtp", "Relay access denied"),
         (
             &[
@@ -147,7 +149,6 @@ fn restrictions() {
         }
         site.eventually_says(*code, what);
         let finding = site.finds("mend", what, why, "check_client_access");
-        assert!(finding["mend"].to_string().contains("postfix reload"), "{proper}: {finding}");
         site.obey(&finding);
         site.eventually_says(250, what);
         let again = site.doctor(&[]);
@@ -314,12 +315,7 @@ fn others() {
     site.is_sound();
 
     site.set("smtpd_client_restrictions", "reject_rbl_client dynamic.example.org");
-    site.finds(
-        "remark",
-        "has `reject_rbl_client dynamic.example.org` before",
-        "dynamic",
-        "postconf -e",
-    );
+    site.finds("remark", "has `reject_rbl_client dynamic.example.org` before", "dynamic", " -e '");
     site.set("smtpd_client_restrictions", "");
 
     add_to(
@@ -331,7 +327,7 @@ fn others() {
         "remark",
         "127.0.0.1:1/inet has restrictions of its own",
         "lets nobody relay through this service",
-        "postconf -P '127.0.0.1:1/inet/smtpd_relay_restrictions=permit_sasl_authenticated, check_client_access",
+        " -P '127.0.0.1:1/inet/smtpd_relay_restrictions=permit_sasl_authenticated, check_client_access",
     );
     assert!(own["why"].to_string().contains("`reject` refuses"), "{own}");
 
@@ -346,5 +342,5 @@ fn others() {
     site.finds("mend", "configuration: grace: longer than 7 days", "does not start", "30m");
     let text = String::from_utf8(site.run(&[]).stdout).expect("text");
     assert!(text.starts_with("MEND    configuration: grace"), "{text}");
-    assert!(text.contains("\n        > postconf -e 'smtpd_relay_restrictions = "), "{text}");
+    assert!(text.contains(" -e 'smtpd_relay_restrictions = "), "{text}");
 }

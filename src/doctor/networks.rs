@@ -26,20 +26,23 @@ pub fn examine(setup: &Setup, ways: &[Way], report: &mut Report) {
         .map(|(network, _)| (*network, width(*network)))
         .filter(|(_, width)| *width != Width::Usual)
         .collect();
+    let mend = format!(
+        "{} -e 'mynetworks = 127.0.0.0/8 [::1]/128 YOUR.OWN.NETWORKS' && {}",
+        setup.postconf(),
+        setup.reload()
+    );
     for (network, width) in &wide {
-        let mend = "postconf -e 'mynetworks = 127.0.0.0/8 [::1]/128' with your own networks, && \
-                    postfix reload";
         match width {
             Width::Everybody => report.mend(
                 format!("mynetworks contains {network}: everybody may relay"),
                 "permit_mynetworks lets them in, logged in or not: an open relay. And no login \
                  counts, for addresses of mynetworks are never authorised.",
-                mend,
+                &mend,
             ),
             _ => report.remark(
                 format!("mynetworks contains {network}, a wide public network"),
                 "All its hosts may relay without any login.",
-                mend,
+                &mend,
             ),
         }
     }
@@ -51,8 +54,8 @@ pub fn examine(setup: &Setup, ways: &[Way], report: &mut Report) {
         if setup.mynetworks.contains(table.as_str()) {
             report.mend(
                 format!("mynetworks names {table}"),
-                "Postfix takes keys there for networks, and its own addresses for strangers' in \
-                 many other places.",
+                "Then its clients count as this host's own in many other places: for open relaying, \
+                 rewriting and limits.",
                 "take it out of mynetworks; check_client_access is its place",
             );
         }

@@ -36,6 +36,8 @@ pub async fn examine(setup: &Setup, ways: &[Way], report: &mut Report) {
     let (special, plain): (Vec<&Service>, Vec<&Service>) =
         setup.master.smtpd.iter().partition(|service| Setup::is_special(service));
     let special: Vec<_> = special.into_iter().map(|s| (s, look.problem(Some(s)))).collect();
+    let (postconf, reload) = (setup.postconf(), setup.reload());
+    let mut told = None;
     if setup.master.smtpd.is_empty() {
         report.mend(
             "master.cf has no smtpd service",
@@ -46,11 +48,10 @@ pub async fn examine(setup: &Setup, ways: &[Way], report: &mut Report) {
         report.fine("master.cf has restrictions of its own for every smtpd service");
     } else {
         match look.problem(None) {
-            Some(problem) => report.mend(
-                problem.what,
-                problem.why,
-                format!("postconf -e '{} = {}' && postfix reload", problem.list, problem.value),
-            ),
+            Some(Problem { what, why, list, value }) => {
+                report.mend(&what, why, format!("{postconf} -e '{list} = {value}' && {reload}"));
+                told = Some((what, list));
+            }
             None => report.fine(format!("main.cf asks us in {RELAY} before anything refuses")),
         }
     }
@@ -60,11 +61,18 @@ pub async fn examine(setup: &Setup, ways: &[Way], report: &mut Report) {
             report.fine(format!("{name} has restrictions of its own, and asks us"));
             continue;
         };
+        // What mends main.cf mends this service too.
+        let is_told = told.as_ref().is_some_and(|(what, list)| {
+            *what == problem.what && !service.overrides.contains_key(*list)
+        });
+        if is_told {
+            continue;
+        }
         report.remark(
             format!("{name} has restrictions of its own in master.cf: {}", problem.what),
             format!("{} So pop-before-smtp lets nobody relay through this service.", problem.why),
             format!(
-                "leave it if its users do SMTP AUTH; else postconf -P '{name}/{}={}' && postfix reload",
+                "leave it if its users do SMTP AUTH; else {postconf} -P '{name}/{}={}' && {reload}",
                 problem.list, problem.value
             ),
         );
@@ -149,17 +157,19 @@ impl Look<'_> {
         }
     }
 
-    /// Several ways, of which one is not named anywhere.
+    /// Several ways, of which one is named and another is not.
     fn unused(&self, report: &mut Report) {
-        for way in self.ways.iter().filter(|_| self.ways.len() > 1) {
+        let is_named = |way: &Way| {
             let names = |r: &Restriction| way.is_meant_by(r, &self.setup.queue);
-            if !self.setup.all_lists().any(|(_, _, list)| list.iter().any(names)) {
-                report.remark(
-                    format!("main.cf does not name the {way}"),
-                    "The daemon keeps it, and no smtpd asks it.",
-                    "leave it, or take it out of the daemon's configuration",
-                );
-            }
+            self.setup.all_lists().any(|(_, _, list)| list.iter().any(names))
+        };
+        let (named, unused): (Vec<&Way>, Vec<&Way>) = self.ways.iter().partition(|w| is_named(w));
+        for way in unused.into_iter().filter(|_| !named.is_empty()) {
+            report.remark(
+                format!("main.cf does not name the {way}"),
+                "The daemon keeps it, and no smtpd asks it.",
+                "leave it, or take it out of the daemon's configuration",
+            );
         }
     }
 
@@ -172,7 +182,12 @@ impl Look<'_> {
                 report.remark(
                     format!("{name} has `{judge}` before it asks us"),
                     "Clients on dynamic addresses fall to that, logged in or not.",
-                    format!("postconf -e '{name} = {}' && postfix reload", self.earlier(&list)),
+                    format!(
+                        "{} -e '{name} = {}' && {}",
+                        self.setup.postconf(),
+                        self.earlier(&list),
+                        self.setup.reload()
+                    ),
                 );
             }
         }

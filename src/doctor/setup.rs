@@ -74,6 +74,21 @@ impl Setup {
         })
     }
 
+    /// The command that changes its configuration.
+    pub fn postconf(&self) -> String {
+        self.command("postconf")
+    }
+
+    /// The command that makes it read its configuration.
+    pub fn reload(&self) -> String {
+        self.command("postfix") + " reload"
+    }
+
+    fn command(&self, name: &str) -> String {
+        let dir = self.postfix.config_dir.iter();
+        dir.fold(name.to_owned(), |command, dir| format!("{command} -c {}", dir.display()))
+    }
+
     /// A list as it is in force for a service, or for those without settings of their own.
     pub fn list(&self, service: Option<&Service>, name: &str) -> Vec<Restriction> {
         let own = service.and_then(|service| service.overrides.get(name));

@@ -106,7 +106,7 @@ fn may_connect(setup: &Setup, who: &str, from_queue: bool, ours: &Path, report: 
                 format!("{} is not there", path.display()),
                 "The daemon makes it when it starts. Until then 451 is the answer to every \
                  recipient, or what default_action says.",
-                "systemctl start pop-before-smtp",
+                "start the daemon: pop-before-smtp run, or its unit",
             );
         }
         Some(obstacle) => report.mend(

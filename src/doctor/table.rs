@@ -29,7 +29,9 @@ pub async fn examine(setup: &Setup, table: &str, published: Option<u64>, report:
     }
     report.fine(format!("Postfix {} has the map type {kind}", setup.version));
     let path = Path::new(path);
-    let Some(compiled) = COMPILED.iter().map(|e| with_suffix(path, e)).find(|p| p.exists()) else {
+    let usual = COMPILED.iter().filter(|extension| extension[1..] == *kind);
+    let Some(compiled) = usual.chain(&COMPILED).map(|e| with_suffix(path, e)).find(|p| p.exists())
+    else {
         report.mend(
             format!("{table} has no compiled file"),
             "An smtpd that finds it missing answers 451 to every recipient, of your own domains as \
@@ -76,7 +78,7 @@ async fn edition(setup: &Setup, table: &str, published: Option<u64>, report: &mu
         Err(trouble) => report.mend(
             format!("{table} cannot be read: {trouble}"),
             "smtpd cannot either, and answers 451 to every client that comes so far.",
-            "systemctl restart pop-before-smtp, which writes it anew, and then: postfix reload",
+            "restart the daemon, which writes it anew, and then: postfix reload",
         ),
         Ok(None) => report.mend(
             format!("{table} was not written by the daemon"),
@@ -90,15 +92,16 @@ async fn edition(setup: &Setup, table: &str, published: Option<u64>, report: &mu
                     format!("{table} is edition {found}, the daemon has published edition {last}"),
                     "Something else has put an older file there: a restored backup, or a second \
                      daemon.",
-                    "systemctl restart pop-before-smtp",
+                    "restart the daemon",
                 ),
+                // A later one has been published meanwhile.
                 (Some(found), _) => {
                     report.fine(format!("{table} can be read, and is edition {found}"));
                 }
                 (None, _) => report.mend(
                     format!("{table} has an entry {GENERATION_KEY} without a number"),
                     "Something else than the daemon has written it.",
-                    "systemctl restart pop-before-smtp",
+                    "restart the daemon",
                 ),
             }
         }

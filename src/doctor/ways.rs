@@ -4,7 +4,7 @@
 //!          and within it if the service is chrooted.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::access::real;
 use crate::config::Config;
@@ -101,7 +101,7 @@ impl Way {
             (Serve::Unix(ours), Some(("unix", path))) => {
                 let seen = [false, true].map(|chrooted| seen_by_smtpd(path, queue, chrooted));
                 seen.iter().any(|seen| is_same(seen, ours))
-                    || Path::new(path).file_name() == ours.file_name()
+                    || last_two(Path::new(path)) == last_two(ours)
             }
             (Serve::Inet(ours), Some(("inet", address))) => {
                 address.rsplit(':').next() == Some(&*ours.port().to_string())
@@ -134,6 +134,11 @@ pub fn table_of<'a>(restriction: &'a Restriction, name: &str) -> Option<(&'a str
     let argument = restriction.argument.as_deref().filter(|_| restriction.name == name)?;
     let bare = argument.strip_prefix("proxy:");
     Some((bare.unwrap_or(argument), bare.is_some()))
+}
+
+/// Enough to tell a socket that was moved from others': many are called `policy`.
+fn last_two(path: &Path) -> Vec<Component<'_>> {
+    path.components().rev().take(2).collect()
 }
 
 /// A socket's path as an smtpd comes to it.
@@ -185,7 +190,8 @@ mod tests {
             (&policy, "check_policy_service unix:pbs/policy", true),
             (&policy, "check_policy_service unix:/pbs/policy", true),
             (&policy, "check_policy_service { unix:/nowhere/queue/pbs/policy, timeout=3s }", true),
-            (&policy, "check_policy_service unix:elsewhere/policy", true),
+            (&policy, "check_policy_service unix:/run/pbs/policy", true),
+            (&policy, "check_policy_service unix:private/policy", false),
             (&policy, "check_policy_service unix:private/postgrey", false),
             (&policy, "check_policy_service inet:127.0.0.1:10040", false),
             (&Way::Policy(inet()), "check_policy_service inet:localhost:10040", true),

@@ -40,6 +40,29 @@ impl Probes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::heard::{Reason, Verdict};
+    use crate::engine::streams::Source;
+    use crate::engine::time::Time;
+    use crate::engine::{Engine, Rules};
+
+    #[test]
+    fn a_probe_is_heard_in_every_form_and_does_nothing() {
+        let mut engine = Engine::new(Rules::default());
+        let (now, source) = (Time::default(), Source { receiver: 0, sender: None });
+        for (number, frame) in [
+            format!("<22>Nov 22 07:31:23 {PROGRAM}[7]: probe 0"),
+            format!("<134>Nov 22 07:31:23 mx1 {PROGRAM}[7]: probe 1\n"),
+            format!("<22>1 2026-11-22T07:31:23+00:00 mx1 {PROGRAM} 7 - - probe 2"),
+        ]
+        .iter()
+        .enumerate()
+        {
+            let heard = engine.hear(now, source, frame.as_bytes());
+            assert_eq!((heard.verdict, heard.reason), (Verdict::None, Reason::Probe), "{frame}");
+            assert!(engine.probes().has(&format!("probe {number}")), "{frame}");
+        }
+        assert!(engine.list(now).is_empty() && engine.stats().other_programs == 0);
+    }
 
     #[test]
     fn the_last_short_ones_are_remembered() {

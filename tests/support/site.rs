@@ -4,8 +4,8 @@
 use std::fs::{self, File, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::PathBuf;
-use std::process::Output;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -168,13 +168,14 @@ impl Site {
         self.doctor(&[]).must(level, what, why, mend)
     }
 
-    /// Does what a finding says: `postconf -e 'NAME = VALUE' && postfix reload`.
+    /// Does what a finding says, but for the reload: each smtpd reads main.cf anew.
     pub fn obey(&self, finding: &Value) {
         let mend = finding["mend"].as_str().expect("a text");
-        let setting = mend.split('\'').nth(1).unwrap_or_else(|| panic!("no command: {mend}"));
-        let (name, value) = setting.split_once(" = ").expect("a setting");
-        assert!(mend.starts_with("postconf -e '"), "{mend}");
-        self.set(name, value);
+        let (command, reload) = mend.split_once(" && ").expect("two commands");
+        assert!(command.starts_with("postconf ") && reload.ends_with(" reload"), "{mend}");
+        let done = Command::new("sh").args(["-c", command]).stderr(Stdio::null()).status();
+        assert!(done.expect("a shell").success(), "{mend}");
+        make_old(&self.postfix.config().join("main.cf"));
     }
 
     /// Waits until Postfix says this to the client. An smtpd that was started to spare may have read
@@ -206,9 +207,15 @@ pub fn set(postfix: &Postfix, name: &str, value: &str) {
 
 /// Adds a line to a file of Postfix's configuration.
 pub fn add_to(postfix: &Postfix, file: &str, line: &str) {
-    let mut file = File::options().append(true).open(postfix.config().join(file)).expect("a file");
+    let path = postfix.config().join(file);
+    let mut file = File::options().append(true).open(&path).expect("a file");
     writeln!(file, "{line}").expect("written");
-    // Postfix's programs read a file that is younger than a second again and again.
+    make_old(&path);
+}
+
+/// Postfix's programs read a file that is younger than a second again and again.
+fn make_old(path: &Path) {
+    let file = File::options().append(true).open(path).expect("a file");
     file.set_modified(SystemTime::now() - Duration::from_secs(60)).expect("an old file");
 }
 
