@@ -20,12 +20,12 @@ use crate::control::{Answer, Request};
 use crate::engine::{Engine, Rules};
 use crate::error::Failure;
 use crate::systemd::Passed;
-use crate::{client, daemon, rules, trial};
+use crate::{client, daemon, doctor, rules, trial};
 
 pub use args::Cli;
 use args::{
-    AllowArgs, CheckArgs, Command, ControlArgs, DaemonsArgs, ListArgs, QueryArgs, RevokeArgs,
-    RunArgs, TestArgs,
+    AllowArgs, CheckArgs, Command, ControlArgs, DaemonsArgs, DoctorArgs, ListArgs, QueryArgs,
+    RevokeArgs, RunArgs, TestArgs,
 };
 
 /// Yes or no, for the exit status.
@@ -59,6 +59,7 @@ impl Command {
             Self::Allow(args) => allow(args),
             Self::Revoke(args) => revoke(&args),
             Self::Status(args) => status(&args),
+            Self::Doctor(args) => doctor(&args),
         }
     }
 }
@@ -253,4 +254,11 @@ fn status(args: &ListArgs) -> Outcome {
         Answer::Status(status) => written(print::status(&status, args.json, stdout().lock())),
         other => Err(beside_the_point(&other)),
     }
+}
+
+fn doctor(args: &DoctorArgs) -> Outcome {
+    let layer = args.run.layer().map_err(one)?;
+    let report = runtime()?.block_on(doctor::examine(&layer, &args.log_socket));
+    written(report.print(args.json, BufWriter::new(stdout().lock())))?;
+    Ok(report.is_sound())
 }

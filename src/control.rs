@@ -57,6 +57,11 @@ pub enum Request {
     },
     /// How the daemon is.
     Status,
+    /// Has this test message of `doctor` arrived?
+    Probe {
+        /// Its text.
+        text: String,
+    },
 }
 
 /// What the daemon answers.
@@ -73,6 +78,8 @@ pub enum Answer {
     Revoked(bool),
     /// To `Status`.
     Status(Box<Status>),
+    /// To `Probe`.
+    Probe(bool),
     /// The request cannot be met.
     Refused(String),
 }
@@ -198,6 +205,9 @@ fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Ans
             Answer::Revoked(revoked)
         }
         Request::Status => Answer::Status(Box::new(describe.status(shared))),
+        Request::Probe { text } => {
+            Answer::Probe(shared.with(|engine, _| engine.probes().has(&text)))
+        }
     }
 }
 

@@ -8,8 +8,8 @@
 //! speaks to the engine through [`shared`], the one door, which is also the only reader of the
 //! clock. [`daemon`] is the order of life. [`config`] holds what the administrator has decided,
 //! and [`rules`] makes the engine's rules of it, of what [`host`] and [`postfix`] say, of the mail
-//! daemons' files and of the [`sender_tables`]. [`cli`] turns words into a command, [`client`] and [`trial`] are commands
-//! of their own.
+//! daemons' files and of the [`sender_tables`]. [`cli`] turns words into a command, [`client`] and
+//! [`trial`] are commands of their own; [`doctor`] examines what is around the daemon.
 
 pub mod child;
 pub mod cli;
@@ -18,6 +18,7 @@ pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod disk;
+pub mod doctor;
 pub mod engine;
 pub mod error;
 pub mod host;

@@ -1,12 +1,14 @@
-//! What we ask Postfix: its parameters, its map types, and where its programs are.
+//! What we ask Postfix: its parameters, services and map types, and where its programs are.
 //!
 //! Promise  answers come from `postconf` within a time limit, with the configuration directory
 //!          that the operator named; a failure says what to do.
 //! Not here building maps, and what the value of a parameter means.
 
 pub mod map_spec;
+pub mod master;
 pub mod mynetworks;
 pub mod postmap;
+pub mod restrictions;
 
 use std::env;
 use std::ffi::OsStr;
@@ -19,6 +21,7 @@ use tokio::process::Command;
 use crate::child::{self, Trouble};
 use crate::error::Failure;
 use map_spec::MapType;
+use master::Master;
 
 /// postconf answers in a few milliseconds; ten seconds means that the host is in trouble.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -26,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const USUAL: &str = "/usr/sbin:/usr/bin:/usr/local/sbin";
 
 /// Map types that postmap can build, as one file that one rename can replace.
-const BUILDABLE: [&str; 4] = ["hash", "btree", "lmdb", "cdb"];
+pub const BUILDABLE: [&str; 4] = ["hash", "btree", "lmdb", "cdb"];
 
 /// The Postfix of this host.
 #[derive(Clone, Debug)]
@@ -65,6 +68,35 @@ impl Postfix {
             Some(value) => Ok(value.to_owned()),
             // For a name it does not know postconf prints no line, and ends with status 0.
             None => Err(Failure::config(format!("Postfix has no parameter {name}"))),
+        }
+    }
+
+    /// The smtpd services of master.cf.
+    ///
+    /// # Errors
+    /// postconf failed.
+    pub async fn master(&self) -> Result<Master, Failure> {
+        let fields = self.ask(&["-F", "*/*/chroot", "*/*/command"]).await?;
+        let overrides = self.ask(&["-Px"]).await?;
+        // Before 3.0, and where the administrator has not said otherwise since (COMPATIBILITY_README).
+        let level = self.parameter("compatibility_level").await.unwrap_or_default();
+        Ok(Master::read(&fields, &overrides, matches!(level.trim(), "" | "0")))
+    }
+
+    /// What a table says of a key, if anything.
+    ///
+    /// # Errors
+    /// The table cannot be asked.
+    pub async fn lookup(&self, table: &str, key: &str) -> Result<Option<String>, Trouble> {
+        match child::run(self.postmap_command().args(["-q", key, table]), LIMIT).await {
+            Ok(value) => Ok(Some(value.trim_end().to_owned())),
+            // The status of a key that is not there is that of an error. Warnings may be of main.cf.
+            Err(Trouble::Failed(status, said))
+                if status.code() == Some(1) && !said.contains("fatal: ") =>
+            {
+                Ok(None)
+            }
+            Err(trouble) => Err(trouble),
         }
     }
 

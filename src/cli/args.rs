@@ -39,6 +39,8 @@ pub(super) enum Command {
     Revoke(RevokeArgs),
     /// How the daemon is
     Status(ListArgs),
+    /// Examine Postfix, the log's way and the daemon, and say what to mend; 0: nothing, 1: something
+    Doctor(DoctorArgs),
 }
 
 #[derive(Args, Debug)]
@@ -57,6 +59,18 @@ pub(super) struct CheckArgs {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct DoctorArgs {
+    /// Socket to which mail daemons log
+    #[arg(long, value_name = "PATH", default_value = "/dev/log")]
+    pub(super) log_socket: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) run: RunArgs,
 }
 
 #[derive(Args, Debug)]

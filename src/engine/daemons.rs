@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 pub use built_in::BUILT_IN;
 pub use daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
-pub use file::{DaemonFile, Fault};
+pub use file::{DaemonFile, FACILITIES, Fault};
 pub use pattern::{Pattern, Priorities, Refusal};
 
 use super::syslog::Message;

@@ -11,6 +11,7 @@ use super::Engine;
 use super::daemons::{Event, Name, Reading};
 use super::grants::{By, Given, Granted};
 use super::heard::{Heard, Reason, Verdict};
+use super::probes;
 use super::streams::{self, Key, Source};
 use super::syslog::{Frame, Message};
 use super::time::Time;
@@ -68,6 +69,10 @@ impl Engine {
             }
         }
         let (daemon, event) = match self.rules.table.read(message, length) {
+            Reading::UnknownProgram if message.program == probes::PROGRAM => {
+                self.probes.hear(message.text());
+                return nothing(Reason::Probe);
+            }
             Reading::UnknownProgram => {
                 self.stats.other_programs += 1;
                 return nothing(Reason::UnknownProgram(message.program.to_owned()));

@@ -64,6 +64,8 @@ pub enum Reason {
     Malformed(Malformed),
     /// No mail daemon that is believed has this program name.
     UnknownProgram(String),
+    /// A test message of `doctor`.
+    Probe,
     /// The program is known, and no pattern fits.
     NoPattern,
     /// A login pattern fits, and the message must not be believed.
@@ -105,6 +107,7 @@ impl fmt::Display for Reason {
             Self::UnknownProgram(name) => {
                 return write!(f, "no mail daemon that is believed has the program name `{name}`");
             }
+            Self::Probe => "a test message of `pop-before-smtp doctor`",
             Self::NoPattern => "the program is known, but no pattern fits the message",
             Self::Refused(why) => return write!(f, "refused: {why}"),
             Self::Tail => "continuation of an overlong line that the daemon's logger has cut",

@@ -8,7 +8,8 @@
 //!          after those before it; `exclude`, `grants` and `origins` who may relay until when;
 //!          `map` what Postfix should read; `state` what survives a restart. `socketmap` and `policy` what
 //!          Postfix asks and how it is answered; `senders` who may send as what. Beside them, for
-//!          tests and `check`: `examples`, and `claims`, which `proof` proves.
+//!          tests and `check`: `examples`, and `claims`, which `proof` proves; for `doctor`:
+//!          `probes`.
 
 pub mod address;
 pub mod claims;
@@ -23,6 +24,7 @@ pub mod map;
 pub mod netstring;
 pub mod origins;
 pub mod policy;
+pub mod probes;
 pub mod proof;
 pub mod senders;
 pub mod sessions;
@@ -42,6 +44,7 @@ use exclude::Exclude;
 use grants::{By, Given, Grant, Granted, Grants, Slice};
 use map::{Edition, Level};
 use origins::Origins;
+use probes::Probes;
 use senders::Senders;
 use sessions::Sessions;
 use stats::Stats;
@@ -153,6 +156,7 @@ pub struct Engine {
     dirty: HashSet<IpAddr>,
     dirty_blocks: HashSet<IpAddr>,
     stats: Stats,
+    probes: Probes,
 }
 
 impl Engine {
@@ -170,6 +174,7 @@ impl Engine {
             dirty: HashSet::new(),
             dirty_blocks: HashSet::new(),
             stats: Stats::default(),
+            probes: Probes::default(),
         }
     }
 
@@ -449,6 +454,11 @@ impl Engine {
         stats
             .filter_map(|(name, daemon)| daemon.has_just_stopped(now).then(|| name.clone()))
             .collect()
+    }
+
+    /// The probes that have arrived.
+    pub fn probes(&self) -> &Probes {
+        &self.probes
     }
 
     /// The counters.

@@ -123,7 +123,7 @@ impl Mynetworks {
 }
 
 /// Splits at blanks and commas, except within braces (an inline table holds both).
-fn patterns(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn patterns(text: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0usize;
     let split = move |c: char| {
         match c {

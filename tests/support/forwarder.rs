@@ -19,6 +19,9 @@ use super::{PATIENCE, directory, need, within};
 /// Where tests/all unpacks syslog-ng: Debian installs one syslog daemon at a time.
 const SYSLOG_NG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/syslog-ng");
 
+/// What stands in rsyslog's configuration between the record and the rest.
+const RECORDED: &str = "# recorded\n";
+
 /// The form in which a frame leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -61,10 +64,30 @@ impl Forwarder {
     /// Starts one that forwards everything to `wire`.
     pub fn start(program: Program, wire: &Wire, form: Form) -> Self {
         let dir = directory();
-        let (mut command, configuration) = match program {
+        let (command, configuration) = match program {
             Program::Rsyslog => (rsyslogd(dir.path()), rsyslog_conf(dir.path(), wire, form)),
             Program::SyslogNg => (syslog_ng(dir.path()), syslog_ng_conf(dir.path(), wire, form)),
         };
+        Self::configured(program, dir, command, configuration)
+    }
+
+    /// Starts an rsyslogd that forwards what this selector of syslog.conf(5) names.
+    pub fn selecting(selector: &str, wire: &Wire) -> Self {
+        let dir = directory();
+        let rest = format!("if not prifilt(\"{selector}\") then stop\n");
+        // The record is kept of all.
+        let configuration = rsyslog_conf(dir.path(), wire, Form::Traditional);
+        let configuration = configuration.replace(RECORDED, &format!("{RECORDED}{rest}"));
+        let command = rsyslogd(dir.path());
+        Self::configured(Program::Rsyslog, dir, command, configuration)
+    }
+
+    fn configured(
+        program: Program,
+        dir: TempDir,
+        mut command: Command,
+        configuration: String,
+    ) -> Self {
         let at = |name: &str| dir.path().join(name);
         fs::write(at("conf"), configuration).unwrap();
         let mut process = Process::spawn(
@@ -129,7 +152,7 @@ fn rsyslog_conf(dir: &Path, wire: &Wire, form: Form) -> String {
          input(type=\"imuxsock\" Socket=\"{dir}/log\" RateLimit.Interval=\"0\")\n\
          template(name=\"record\" type=\"string\" string=\"%syslogtag%%msg%\\n\")\n\
          action(type=\"omfile\" file=\"{dir}/record\" template=\"record\")\n\
-         {output}\n",
+         {RECORDED}{output}\n",
         dir = dir.display()
     )
 }

@@ -19,6 +19,7 @@ pub mod maild;
 pub mod network;
 pub mod postfix;
 pub mod process;
+pub mod site;
 pub mod story;
 pub mod wire;
 

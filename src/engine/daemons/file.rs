@@ -12,7 +12,7 @@ use super::daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
 use super::pattern::{Pattern, Priorities};
 
 /// Facility names of syslog.conf(5), at the index of their code (RFC 5424 section 6.2.1).
-const FACILITIES: [&str; 24] = [
+pub const FACILITIES: [&str; 24] = [
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",
     "ftp", "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4",
     "local5", "local6", "local7",

@@ -1,0 +1,178 @@
+//! The host as it is: what keeps a login from letting its client relay, and what mends it.
+//!
+//! Promise  nothing is changed, but for test messages in the log and questions to Postfix's tables
+//!          and to the daemon. All is examined that can be; each finding says what to do.
+//! Layers   `setup` what Postfix says of itself; `ways` how the daemon tells it; `relay` who is
+//!          refused before whom; `table`, `sockets` whether what is asked answers; `networks` who
+//!          may relay anyway; `running`, `forwarder` the daemon and what it hears; `access` what
+//!          another user may do; `report` the findings.
+
+mod access;
+mod forwarder;
+mod networks;
+mod relay;
+pub mod report;
+mod running;
+mod setup;
+mod sockets;
+mod table;
+mod ways;
+
+use std::path::Path;
+
+use crate::client;
+use crate::config::layer::Layer;
+use crate::config::lookups::Role;
+use crate::config::{Config, DEFAULT_CONTROL, Matching};
+use crate::control::{Answer, Request};
+use crate::daemon;
+use crate::engine::daemons::Selection;
+use crate::error::Failure;
+use crate::postfix::Postfix;
+use crate::postfix::map_spec::MapSpec;
+use crate::rules;
+use crate::status::Status;
+use forwarder::Trial;
+use report::Report;
+use setup::Setup;
+use ways::Way;
+
+/// Examines the host. `layer` is the daemon's configuration, `log_socket` where mail daemons log.
+pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
+    let mut report = Report::default();
+    if !nix::unistd::geteuid().is_root() {
+        report.remark(
+            "not run as root",
+            "What belongs to others cannot be looked at, and is perhaps found wrong.",
+            "sudo pop-before-smtp doctor",
+        );
+    }
+    configuration(layer, &mut report).await;
+    let default_control = DEFAULT_CONTROL.into();
+    let control = layer.control.as_ref().unwrap_or(&default_control);
+    let status = running(control, &mut report);
+    if let Some(status) = &status {
+        trial(layer, control, log_socket, status, &mut report);
+    }
+    match postfix(layer).await {
+        Ok(setup) => examine_postfix(&setup, layer, status.as_ref(), &mut report).await,
+        Err(failure) => report.mend(
+            format!("Postfix does not tell how it is set up: {}", failure.what()),
+            "Whether it asks pop-before-smtp cannot be examined.",
+            failure.hint_text().unwrap_or("postfix check"),
+        ),
+    }
+    report
+}
+
+/// What `check` says.
+async fn configuration(layer: &Layer, report: &mut Report) {
+    match daemon::examine(layer).await {
+        Ok(remarks) => {
+            report.fine("the configuration has no fault");
+            for remark in remarks {
+                report.remark(remark, "", "see the README, or leave it");
+            }
+        }
+        Err(faults) => {
+            for fault in faults {
+                report.mend(
+                    format!("configuration: {}", fault.what()),
+                    "The daemon does not start with it. (If it has its options on its command line, \
+                     give doctor the same.)",
+                    fault.hint_text().unwrap_or("pop-before-smtp check"),
+                );
+            }
+        }
+    }
+}
+
+/// The running daemon, if it answers.
+fn running(control: &Path, report: &mut Report) -> Option<Status> {
+    match client::ask(control, &Request::Status) {
+        Ok(Answer::Status(status)) => {
+            running::examine(&status, report);
+            if let Ok(Answer::List(clients)) = client::ask(control, &Request::List) {
+                running::examine_clients(&clients, report);
+            }
+            Some(*status)
+        }
+        Ok(other) => {
+            let what = format!("the daemon's answer does not fit the question: {other:?}");
+            report.mend(what, "It is perhaps of another version.", "restart the daemon");
+            None
+        }
+        Err(failure) => {
+            report.mend(
+                format!("the daemon does not run: {}", failure.what()),
+                "No login is heard. The map stays as it was, and a socket gives 451 or what \
+                 default_action says.",
+                "start it (pop-before-smtp run, or its unit), and see its log if it ends; another \
+                 control socket is named with --control",
+            );
+            None
+        }
+    }
+}
+
+fn trial(layer: &Layer, control: &Path, log_socket: &Path, before: &Status, report: &mut Report) {
+    let matching = Matching::of(layer);
+    // What is wrong with a table has been told with the configuration.
+    let Ok(table) = rules::load(&matching) else { return };
+    let named = matches!(matching.daemons, Selection::Named(_));
+    Trial { log_socket, control, daemons: table.daemons(), named }.run(before, report);
+}
+
+async fn postfix(layer: &Layer) -> Result<Setup, Failure> {
+    Setup::learn(Postfix::locate(layer.postfix_config.clone())?).await
+}
+
+async fn examine_postfix(
+    setup: &Setup,
+    layer: &Layer,
+    status: Option<&Status>,
+    report: &mut Report,
+) {
+    let configured = configured(setup, layer).await;
+    let ways = status.map_or_else(|| configured.clone(), Way::running);
+    for way in configured.iter().filter(|way| status.is_some() && !ways.contains(way)) {
+        report.mend(
+            format!("the configuration has the {way}, the daemon that runs has not"),
+            "It was started with another configuration.",
+            "restart the daemon",
+        );
+    }
+    if ways.is_empty() {
+        report.remark(
+            "the daemon tells Postfix nothing that can be examined",
+            "It is a dry run, or systemd has passed the sockets, or the configuration has a fault.",
+            "set map, policy or socketmap in the configuration",
+        );
+    } else {
+        relay::examine(setup, &ways, report).await;
+    }
+    for way in &ways {
+        match way {
+            Way::Map(table) => {
+                let published = status.map(|status| status.map.published);
+                table::examine(setup, table, published, report).await;
+            }
+            Way::Socketmap(_) | Way::Policy(_) => {
+                sockets::examine(setup, way, status.is_some(), report).await;
+            }
+        }
+    }
+    networks::examine(setup, &ways, report);
+}
+
+/// The ways that the configuration names, as far as it is sound.
+async fn configured(setup: &Setup, layer: &Layer) -> Vec<Way> {
+    let Ok(config) = Config::of(layer, &[Role::Frames]) else { return Vec::new() };
+    let table = match &config.map {
+        Some(MapSpec { kind, path }) => {
+            setup.postfix.map_type(kind).await.ok().map(|kind| format!("{kind}:{}", path.display()))
+        }
+        None => None,
+    };
+    Way::configured(&config, table)
+}

@@ -1,0 +1,130 @@
+//! What another user may do: whether he gets through to a file, and what he may do with it.
+//!
+//! Limits  the mode bits decide, as path_resolution(7) and inode(7) say. Access control lists
+//!         and security modules are not asked.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{Gid, User, getgrouplist};
+
+/// What is to be done with the file at the end of a path; a bit of a file mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Read it.
+    Read = 4,
+    /// Connect to it.
+    Write = 2,
+    /// Go through it.
+    Pass = 1,
+}
+
+/// A user with all his groups.
+#[derive(Clone, Debug)]
+pub struct Who {
+    /// His name.
+    pub name: String,
+    uid: u32,
+    groups: Vec<u32>,
+}
+
+/// What stands in his way.
+#[derive(Debug)]
+pub enum Obstacle {
+    /// This file or directory has no room for him.
+    Closed(PathBuf, Need),
+    /// This one is not there, or we cannot see it.
+    Unseen(PathBuf, io::Error),
+}
+
+impl Who {
+    /// Looks him up.
+    pub fn named(name: &str) -> Option<Self> {
+        let user = User::from_name(name).ok()??;
+        let own = [user.gid];
+        let groups = CString::new(name).ok().and_then(|name| getgrouplist(&name, user.gid).ok());
+        let groups = groups.unwrap_or_else(|| own.to_vec()).into_iter().map(Gid::as_raw).collect();
+        Some(Self { name: name.to_owned(), uid: user.uid.as_raw(), groups })
+    }
+
+    fn may(&self, need: Need, meta: &fs::Metadata) -> bool {
+        let shift = match meta.uid() {
+            owner if owner == self.uid => 6,
+            _ if self.groups.contains(&meta.gid()) => 3,
+            _ => 0,
+        };
+        self.uid == 0 || meta.mode() >> shift & need as u32 != 0
+    }
+
+    /// What keeps him from doing this with a file, coming from a directory above it. Symbolic
+    /// links are followed first.
+    pub fn obstacle(&self, from: &Path, path: &Path, need: Need) -> Option<Obstacle> {
+        let (from, path) = match (real(from), real(path)) {
+            (Ok(from), Ok(path)) => (from, path),
+            (Err(error), _) | (_, Err(error)) => {
+                return Some(Obstacle::Unseen(path.to_owned(), error));
+            }
+        };
+        let above = path.ancestors().skip(1).take_while(|above| above.starts_with(&from));
+        let mut steps: Vec<_> = above.map(|above| (above, Need::Pass)).collect();
+        steps.reverse();
+        steps.push((&path, need));
+        steps.into_iter().find_map(|(step, need)| match fs::metadata(step) {
+            Ok(meta) if self.may(need, &meta) => None,
+            Ok(_) => Some(Obstacle::Closed(step.to_owned(), need)),
+            Err(error) => Some(Obstacle::Unseen(step.to_owned(), error)),
+        })
+    }
+}
+
+/// The path without symbolic links; the file itself may be missing.
+pub fn real(path: &Path) -> io::Result<PathBuf> {
+    fs::canonicalize(path).or_else(|error| match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
+        _ => Err(error),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn obstacles() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("in/file");
+        fs::create_dir(dir.path().join("in")).expect("a directory");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
+        fs::write(&file, "").expect("a file");
+        let meta = fs::metadata(&file).expect("a file");
+        let who = |uid: u32, group: u32| Who { name: "x".into(), uid, groups: vec![group] };
+        let (owner, group) = (meta.uid(), meta.gid());
+        let strangers = (owner + 70_001, group + 70_001);
+        let rows = [
+            (0o755, 0o644, strangers, Need::Read, None),
+            (0o755, 0o644, strangers, Need::Write, Some("file")),
+            (0o750, 0o644, strangers, Need::Read, Some("in")),
+            (0o750, 0o640, (strangers.0, group), Need::Read, None),
+            (0o750, 0o604, (strangers.0, group), Need::Read, Some("file")),
+            (0o710, 0o660, (strangers.0, group), Need::Write, None),
+        ];
+        for (outer, inner, (uid, group), need, expected) in rows {
+            for (path, mode) in [(file.parent().expect("above"), outer), (&file, inner)] {
+                fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
+            }
+            let found = who(uid, group).obstacle(dir.path(), &file, need);
+            let found = found.map(|obstacle| match obstacle {
+                Obstacle::Closed(path, _) | Obstacle::Unseen(path, _) => path,
+            });
+            let name = found.as_ref().and_then(|path| path.file_name()).and_then(|n| n.to_str());
+            assert_eq!(name, expected, "{outer:o} {inner:o} {need:?}");
+        }
+        assert!(who(0, 0).obstacle(dir.path(), &file, Need::Write).is_none(), "root");
+        let gone = who(0, 0).obstacle(dir.path(), &dir.path().join("gone"), Need::Read);
+        assert!(matches!(gone, Some(Obstacle::Unseen(..))), "{gone:?}");
+    }
+}

@@ -1,0 +1,231 @@
+//! The way from the system's log socket to the daemon: tried with messages of our own.
+//!
+//! Promise  the messages are what syslog(3) would send, one for each facility that a believed mail
+//!          daemon may use. They authorise nobody.
+//! Source   syslog(3), RFC 3164 section 4.1.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
+use std::io;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::report::Report;
+use crate::client;
+use crate::control::{Answer, Request};
+use crate::engine::daemons::{Daemon, FACILITIES};
+use crate::engine::probes::{PROGRAM, WORD};
+use crate::error::Failure;
+use crate::status::Status;
+
+/// A forwarder needs a few milliseconds; one that is asked for the first time, a second.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// After the first message has arrived the others are not far.
+const STRAGGLERS: Duration = Duration::from_secs(1);
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long a full socket may make us wait.
+const SENDING: Duration = Duration::from_secs(2);
+/// Severity `info`.
+const INFO: usize = 6;
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+
+/// What is tried.
+pub struct Trial<'a> {
+    /// The system's log socket.
+    pub log_socket: &'a Path,
+    /// The daemon's control socket.
+    pub control: &'a Path,
+    /// The mail daemons that are believed.
+    pub daemons: &'a [Daemon],
+    /// Whether the administrator has named them.
+    pub named: bool,
+}
+
+/// One message on its way.
+struct Probe {
+    facility: u8,
+    text: String,
+    arrived: bool,
+}
+
+impl Trial<'_> {
+    /// Sends the messages and tells which have arrived. `before` is how the daemon was.
+    pub fn run(&self, before: &Status, report: &mut Report) {
+        let number = RandomState::new().hash_one(std::process::id());
+        let name = |facility: u8| FACILITIES[usize::from(facility)];
+        let facilities: BTreeSet<u8> = self.daemons.iter().flat_map(facilities).collect();
+        let mut probes: Vec<Probe> = facilities
+            .into_iter()
+            .map(|facility| Probe {
+                facility,
+                text: format!("{WORD}{number:x} {}", name(facility)),
+                arrived: false,
+            })
+            .collect();
+        if let Err(error) = self.send(&probes) {
+            self.not_sent(&error, report);
+            return;
+        }
+        if let Err(failure) = self.wait(&mut probes) {
+            report.remark(
+                format!("the way of the log could not be tried: {failure}"),
+                "The daemon does not say what it hears.",
+                "restart the daemon, if it is of another version",
+            );
+            return;
+        }
+        if probes.iter().any(|probe| probe.arrived) {
+            self.tell_deaf(&probes, report);
+        } else {
+            self.tell_none(before, report);
+        }
+    }
+
+    fn send(&self, probes: &[Probe]) -> io::Result<()> {
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(self.log_socket)?;
+        socket.set_write_timeout(Some(SENDING))?;
+        for Probe { facility, text, .. } in probes {
+            let priority = usize::from(*facility) * 8 + INFO;
+            let (stamp, pid) = (stamp(SystemTime::now()), std::process::id());
+            socket.send(format!("<{priority}>{stamp} {PROGRAM}[{pid}]: {text}").as_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn not_sent(&self, error: &io::Error, report: &mut Report) {
+        let socket = self.log_socket.display();
+        let cause = match error.kind() {
+            io::ErrorKind::NotFound => "there is no such socket: no syslog daemon runs here",
+            io::ErrorKind::ConnectionRefused => "nobody listens there: the syslog daemon is down",
+            io::ErrorKind::WouldBlock => "it is full: the syslog daemon hangs",
+            _ => "it takes no message",
+        };
+        report.mend(
+            format!("{socket}: {error}"),
+            format!("Mail daemons log to this socket, and {cause}. So no login can be heard."),
+            "systemctl restart rsyslog (or syslog-ng); if the mail daemons log elsewhere, name \
+             their socket: doctor --log-socket PATH",
+        );
+    }
+
+    fn wait(&self, probes: &mut [Probe]) -> Result<(), Failure> {
+        let mut end = Instant::now() + PATIENCE;
+        let mut any = false;
+        loop {
+            for probe in probes.iter_mut().filter(|probe| !probe.arrived) {
+                let request = Request::Probe { text: probe.text.clone() };
+                probe.arrived = matches!(client::ask(self.control, &request)?, Answer::Probe(true));
+            }
+            if !any && probes.iter().any(|probe| probe.arrived) {
+                any = true;
+                end = end.min(Instant::now() + STRAGGLERS);
+            }
+            if probes.iter().all(|probe| probe.arrived) || Instant::now() >= end {
+                return Ok(());
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Some have arrived: whom the forwarder leaves out.
+    fn tell_deaf(&self, probes: &[Probe], report: &mut Report) {
+        let names = |arrived: bool| {
+            let some = probes.iter().filter(|probe| probe.arrived == arrived);
+            some.map(|probe| FACILITIES[usize::from(probe.facility)]).collect::<Vec<_>>().join(", ")
+        };
+        let arrived = |facility: &u8| probes.iter().any(|p| p.arrived && p.facility == *facility);
+        let deaf = self.daemons.iter().filter(|daemon| !facilities(daemon).iter().any(arrived));
+        let deaf: Vec<&str> = deaf.map(|daemon| &*daemon.name).collect();
+        let heard = names(true);
+        report.fine(format!("the forwarder hands over: {heard}"));
+        if deaf.is_empty() {
+            return;
+        }
+        let lost = names(false);
+        let mail = probes
+            .iter()
+            .any(|probe| !probe.arrived && FACILITIES[usize::from(probe.facility)] == "mail");
+        if self.named || mail {
+            report.mend(
+                format!("the forwarder leaves out: {lost}"),
+                format!(
+                    "There {} log, and their logins are not heard. The log takes the messages, but \
+                     the forwarder's rule filters them by facility.",
+                    deaf.join(", ")
+                ),
+                format!(
+                    "in the forwarder's rule (/etc/rsyslog.d/40-pop-before-smtp.conf) add: {lost}"
+                ),
+            );
+        } else {
+            let deaf = deaf.join(", ");
+            report.fine(format!("it leaves out: {lost}; only {deaf} would not be heard"));
+        }
+    }
+
+    /// None has arrived.
+    fn tell_none(&self, before: &Status, report: &mut Report) {
+        let socket = self.log_socket.display();
+        let strangers = |status: &Status| status.listeners.iter().map(|l| l.strangers).sum::<u64>();
+        let after = client::ask(self.control, &Request::Status);
+        let listeners: Vec<&str> = before.listeners.iter().map(|l| &*l.name).collect();
+        if matches!(&after, Ok(Answer::Status(now)) if strangers(now) > strangers(before)) {
+            report.mend(
+                "the forwarder sends from an address that allow-from does not name",
+                "The daemon gets the frames and does not hear them, so no login counts.",
+                "config.toml: allow-from = [\"127.0.0.0/8\", \"::1\", \"ADDRESS OF THE FORWARDER\"], \
+                 and restart the daemon; --log-level debug shows the address",
+            );
+            return;
+        }
+        report.mend(
+            format!("what is written to {socket} does not arrive at the daemon"),
+            format!(
+                "The log took a test message of each facility, and the forwarder handed over none \
+                 to {}. So no login can be heard. (A forwarder whose target was missing for a while \
+                 may pause before it tries again.)",
+                listeners.join(", ")
+            ),
+            "install -m 644 deploy/rsyslog/pop-before-smtp.conf \
+             /etc/rsyslog.d/40-pop-before-smtp.conf && rsyslogd -N1 && systemctl restart rsyslog",
+        );
+    }
+}
+
+/// Where a mail daemon logs its logins; all, if it does not say.
+fn facilities(daemon: &Daemon) -> BTreeSet<u8> {
+    let patterns = daemon.logins().iter();
+    let some: BTreeSet<u8> =
+        patterns.flat_map(|pattern| pattern.priorities.facilities.iter().copied()).collect();
+    // `mail` is where those log that do not say.
+    if some.is_empty() { [2].into() } else { some }
+}
+
+/// `Mmm dd hh:mm:ss`, in UTC: receivers put their own time in its place.
+fn stamp(now: SystemTime) -> String {
+    let text = humantime::format_rfc3339_seconds(now.max(UNIX_EPOCH)).to_string();
+    let month = text.get(5..7).and_then(|month| month.parse::<usize>().ok()).unwrap_or(1);
+    let day = text.get(8..10).and_then(|day| day.parse::<u8>().ok()).unwrap_or(1);
+    let time = text.get(11..19).unwrap_or("00:00:00");
+    format!("{} {day:>2} {time}", MONTHS[(month - 1) % 12])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps() {
+        for (seconds, expected) in [
+            (0, "Jan  1 00:00:00"),
+            (1_795_332_683, "Nov 22 07:31:23"),
+            (1_798_761_599, "Dec 31 23:59:59"),
+        ] {
+            assert_eq!(stamp(UNIX_EPOCH + Duration::from_secs(seconds)), expected);
+        }
+    }
+}

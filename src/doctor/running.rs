@@ -1,0 +1,157 @@
+//! How the daemon that runs is: what its counters tell.
+
+use super::report::Report;
+use crate::control::Entry;
+use crate::publisher::STOPPED;
+use crate::status::Status;
+
+/// Tells what is wrong with the running daemon.
+pub fn examine(status: &Status, report: &mut Report) {
+    report.fine(format!("the daemon runs (version {}, since {})", status.version, status.started));
+    if status.version != env!("CARGO_PKG_VERSION") {
+        report.remark(
+            format!("the daemon that runs is version {}", status.version),
+            format!("This program is version {}.", env!("CARGO_PKG_VERSION")),
+            "restart the daemon",
+        );
+    }
+    map(status, report);
+    listeners(status, report);
+    logins(status, report);
+    shared(status, report);
+    for lookup in status.lookups.iter().filter(|lookup| lookup.broken > 0) {
+        report.remark(
+            format!("{}: {} connections were broken off", lookup.name, lookup.broken),
+            "What came over them was not understood, or they were silent for long: main.cf names \
+             the socket for the other protocol, or something else than Postfix asks.",
+            "--log-level debug shows why",
+        );
+    }
+}
+
+fn map(status: &Status, report: &mut Report) {
+    let map = &status.map;
+    let Some(table) = &map.table else { return };
+    match map.failures {
+        0 if !map.pending => report.fine(format!("{table} is up to date: edition {}", map.published)),
+        // It comes with the next publication, a moment from now.
+        0 => report.fine(format!("{table}: the edition after {} is due", map.published)),
+        failures => report.mend(
+            format!("{table} is not up to date: {failures} attempts to publish it have failed"),
+            "New clients cannot relay, and those whose time is up still can, for the old map stays. \
+             The disk may be full, or the directory no longer the daemon's.",
+            "see the daemon's log, which has postmap's own words; it goes on to try",
+        ),
+    }
+    if map.kept_out > 0 {
+        report.remark(
+            format!("{} IPv6 addresses are kept out of {table}", map.kept_out),
+            "They are written with `::`, and as a key would admit other hosts of their network.",
+            "let Postfix ask directly (policy), or set map-inexact-ipv6 = true",
+        );
+    }
+}
+
+fn listeners(status: &Status, report: &mut Report) {
+    for listener in &status.listeners {
+        if listener.strangers > 0 {
+            let what = format!(
+                "{}: {} frames came from senders that allow-from does not name",
+                listener.name, listener.strangers
+            );
+            let why = "They are not heard.";
+            let mend = "if they are yours, name the senders: allow-from = [\"127.0.0.0/8\", \
+                        \"::1\", \"ADDRESS OF THE SENDER\"], and restart the daemon; \
+                        --log-level debug shows who they are";
+            if listener.frames == 0 {
+                report.mend(what, format!("{why} No other frame has come here."), mend);
+            } else {
+                report.remark(what, why, mend);
+            }
+        }
+        if listener.kernel_drops > 0 {
+            let most = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap_or_default();
+            report.mend(
+                format!("{}: the kernel has dropped {} frames", listener.name, listener.kernel_drops),
+                format!(
+                    "Its receive buffer was full, and logins may be lost. The kernel grants buffers \
+                     of {} bytes (net.core.rmem_max).",
+                    most.trim()
+                ),
+                "echo net.core.rmem_max=8388608 > /etc/sysctl.d/60-pop-before-smtp.conf && \
+                 sysctl --system, and restart the daemon; or use a Unix socket, which makes the \
+                 sender wait",
+            );
+        }
+        if listener.oversized > 0 {
+            report.remark(
+                format!(
+                    "{}: {} frames were larger than any should be",
+                    listener.name, listener.oversized
+                ),
+                "They were not heard.",
+                "find out what sends them",
+            );
+        }
+    }
+}
+
+fn logins(status: &Status, report: &mut Report) {
+    for (name, daemon) in status.daemons.iter().filter(|(_, daemon)| daemon.stopped) {
+        report.mend(
+            format!("{name}: no login for long, although it goes on to log"),
+            format!("{} of its messages fit no pattern: {STOPPED}", daemon.unmatched),
+            "grep the log for a line of a login, and: pop-before-smtp test FILE",
+        );
+    }
+    match &status.last_login {
+        Some(last) => report.fine(format!("{} logins were heard, the last {last}", status.logins)),
+        None if status.frames == 0 => report.fine("no login was heard yet, nor anything else"),
+        None => {
+            let unmatched = status.daemons.iter().filter(|(_, daemon)| daemon.unmatched > 0);
+            let unmatched: Vec<String> =
+                unmatched.map(|(name, daemon)| format!("{} of {name}", daemon.unmatched)).collect();
+            let count = |name: &str| status.counts.get(name).copied().unwrap_or_default();
+            let whose = if unmatched.is_empty() { "none".into() } else { unmatched.join(", ") };
+            report.remark(
+                format!("no login since {} among {} frames", status.started, status.frames),
+                format!(
+                    "Nobody may have logged in yet. Messages of mail daemons that fit no pattern: \
+                     {whose}; of other programs: {}; logins from excluded addresses: {}; refused: {}.",
+                    count("other_programs"),
+                    count("excluded"),
+                    count("refused")
+                ),
+                "log in once from another host; if that does not count, give its log line to \
+                 `pop-before-smtp test`",
+            );
+        }
+    }
+}
+
+/// Tells of addresses that several users share.
+pub fn examine_clients(clients: &[Entry], report: &mut Report) {
+    let shared: Vec<&Entry> = clients.iter().filter(|client| client.users.len() > 1).collect();
+    if let Some(first) = shared.first() {
+        report.remark(
+            format!("several users have logged in from {} addresses", shared.len()),
+            format!(
+                "From {} it was {} users: a home, an office, or a carrier's NAT, behind which \
+                 strangers may relay as well.",
+                first.address,
+                first.users.len()
+            ),
+            "leave it; or set max-users-per-address, or bind the sender (sender = \"user\")",
+        );
+    }
+}
+
+fn shared(status: &Status, report: &mut Report) {
+    for shared in &status.shared {
+        report.remark(
+            format!("{} users share {}", shared.users, shared.address),
+            "It is not authorised: max-users-per-address.",
+            "leave it, or raise max-users-per-address",
+        );
+    }
+}
