@@ -140,6 +140,8 @@ fn test(args: TestArgs) -> Outcome {
     let file = args.matching.config.clone();
     let upper = Layer {
         daemon: args.matching.daemon,
+        facility: args.matching.facility,
+        allow_host: args.matching.allow_host,
         daemons_dir: args.matching.daemons_dir,
         exclude: args.matching.exclude,
         postfix_config: args.matching.postfix_config,
@@ -153,7 +155,7 @@ fn test(args: TestArgs) -> Outcome {
         eprintln!("pop-before-smtp: {failure}");
     }
     let (exclude, _) = runtime()?.block_on(rules::exclude(&matching)).map_err(one)?;
-    let config = Rules { table, exclude, ..Rules::default() };
+    let config = Rules { table, hosts: matching.hosts, exclude, ..Rules::default() };
     let input: Box<dyn BufRead> = match args.file.as_deref().filter(|p| *p != Path::new("-")) {
         Some(path) => Box::new(BufReader::new(File::open(path).map_err(|error| {
             one(Failure::io(format!("cannot read `{}`: {error}", path.display())))
@@ -168,7 +170,7 @@ fn test(args: TestArgs) -> Outcome {
 
 fn daemons(args: &DaemonsArgs) -> Outcome {
     let upper = Layer { daemons_dir: args.daemons_dir.clone(), ..Layer::default() };
-    let layer = upper.over(Layer::below_command_line(None).map_err(one)?);
+    let layer = upper.over(Layer::below_command_line(args.config.as_deref()).map_err(one)?);
     let (daemons, faults) = rules::all_daemons(&Matching::of(&layer).daemons_dir);
     // A fault in one file is no reason to hide the others.
     for fault in &faults {

@@ -1,25 +1,27 @@
 //! What the administrator has decided, as types that cannot be wrong.
 //!
 //! Layers   `values` one option's value; `layer` what one of command line, environment and file
-//!          says; here all three with the defaults, checked against each other. `lookups` where
-//!          Postfix asks; `sending` who may send as what.
+//!          says; here all three with the defaults, checked against each other. `speakers` who is
+//!          heard; `lookups` where Postfix asks; `sending` who may send as what.
 //! Not here what the host, Postfix and the mail daemons' tables say to it (`rules`).
 
 pub mod layer;
 pub mod lookups;
 pub mod sending;
+pub mod speakers;
 pub mod values;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::engine::daemons::Selection;
+use crate::engine::hosts::Hosts;
 use crate::error::Failure;
 use crate::postfix::map_spec::{MapSpec, MapValue};
 use layer::{Layer, LogLevel};
 use lookups::{Lookups, Role};
 use sending::Sending;
-use values::{ExcludeWhat, Listen, Mode, Network};
+use values::{ExcludeWhat, Facilities, Listen, Mode, Network};
 
 /// Where the control socket is unless the administrator says otherwise.
 pub const DEFAULT_CONTROL: &str = "/run/pop-before-smtp/control.sock";
@@ -40,6 +42,10 @@ const MAX_CLIENTS: usize = 10_000_000;
 pub struct Matching {
     /// The mail daemons that are believed.
     pub daemons: Selection,
+    /// The facilities of some of them, instead of those of their descriptions.
+    pub facilities: Vec<Facilities>,
+    /// The hosts that are believed.
+    pub hosts: Hosts,
     /// The directory with the users' own mail daemons.
     pub daemons_dir: DaemonsDir,
     /// What is never authorised.
@@ -68,6 +74,8 @@ pub struct Config {
     pub listen_group: Option<String>,
     /// UDP senders that are heard.
     pub allow_from: Vec<Network>,
+    /// Users whose processes are heard over Unix sockets, if not all.
+    pub allow_uid: Option<Vec<u32>>,
     /// The map to publish.
     pub map: Option<MapSpec>,
     /// The value of each entry, in the map as in answers.
@@ -105,6 +113,8 @@ impl Matching {
     pub fn of(layer: &Layer) -> Self {
         Self {
             daemons: layer.daemon.clone().map_or(Selection::Verified, Selection::Named),
+            facilities: layer.facility.clone().unwrap_or_default(),
+            hosts: speakers::hosts(layer),
             daemons_dir: layer.daemons_dir.clone().map_or(DaemonsDir::Default, DaemonsDir::Named),
             exclude: layer.exclude.clone().unwrap_or_else(|| ExcludeWhat::DEFAULT.to_vec()),
             postfix_config: layer.postfix_config.clone(),
@@ -137,6 +147,7 @@ impl Config {
         } || passed.contains(&role);
         let lookups = Lookups::of(layer, is_asked(Role::Socketmap), &mut faults);
         let sending = Sending::of(layer, is_asked(Role::Policy), &mut faults);
+        let allow_uid = speakers::users(layer, &mut faults);
         let mut fault = |what: String, hint: &str| {
             faults.push(Failure::config(what).hint(hint));
         };
@@ -199,6 +210,9 @@ impl Config {
         {
             fault("daemon: the list is empty".into(), "leave it out to believe all verified ones");
         }
+        if matching.hosts == Hosts::Named(Vec::new()) {
+            fault("allow-host: the list is empty".into(), "leave it out to believe every host");
+        }
         let paths = [("state", &layer.state), ("control", &layer.control)];
         for (option, path) in paths.iter().filter_map(|(o, p)| Some((o, p.as_ref()?))) {
             if !path.is_absolute() {
@@ -216,6 +230,7 @@ impl Config {
             listen_mode: layer.listen_mode.unwrap_or(Mode(0o660)),
             listen_group: layer.listen_group.clone(),
             allow_from: layer.allow_from.clone().unwrap_or_else(loopback),
+            allow_uid,
             map: layer.map.clone(),
             map_value: value,
             map_interval: layer.map_interval.map_or(Duration::from_secs(1), |span| span.0),
@@ -242,6 +257,7 @@ impl Config {
             ("listen-mode", a.listen_mode != b.listen_mode),
             ("listen-group", a.listen_group != b.listen_group),
             ("allow-from", a.allow_from != b.allow_from),
+            ("allow-uid", a.allow_uid != b.allow_uid),
             ("map", a.map != b.map),
             ("map-value", a.map_value != b.map_value),
             ("socketmap", a.lookups.socketmap != b.lookups.socketmap),
@@ -267,6 +283,7 @@ impl Config {
         let unbound: Vec<_> = map.into_iter().chain(socketmap).collect();
         let mut remarks = self.sending.remarks(&unbound);
         remarks.extend(self.lookups.remarks());
+        remarks.extend(speakers::remarks(&self.listen, self.allow_uid.as_ref()));
         remarks
     }
 }

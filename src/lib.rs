@@ -27,6 +27,7 @@ pub mod postfix;
 pub mod publisher;
 pub mod receiver;
 pub mod rules;
+pub mod seldom;
 pub mod shared;
 pub mod state_file;
 pub mod status;

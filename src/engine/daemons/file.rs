@@ -21,6 +21,19 @@ const FACILITIES: [&str; 24] = [
 const SEVERITIES: [&str; 8] =
     ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 
+/// The code of a facility, by its name.
+///
+/// # Errors
+/// A sentence that names all of them.
+pub fn facility_code(name: &str) -> Result<u8, String> {
+    code(name, &FACILITIES, "facility")
+}
+
+fn code(name: &str, known: &[&str], what: &str) -> Result<u8, String> {
+    let code = known.iter().position(|k| *k == name).and_then(|code| u8::try_from(code).ok());
+    code.ok_or_else(|| format!("`{name}` is no syslog {what} (they are {})", known.join(", ")))
+}
+
 /// A description file: where it came from and what it says.
 #[derive(Clone, Debug)]
 pub struct DaemonFile {
@@ -48,10 +61,10 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn unknown_daemon(name: &str) -> Self {
+    pub(super) fn unknown_daemon(option: &str, name: &str) -> Self {
         let what =
             format!("there is no mail daemon `{name}`; `pop-before-smtp daemons` lists them");
-        Self { origin: "daemon".into(), line: None, what }
+        Self { origin: option.into(), line: None, what }
     }
 
     pub(super) fn twice(daemon: &Daemon, other: &str) -> Self {
@@ -227,6 +240,7 @@ impl Reader<'_> {
             verified: written.verified || file.origin.is_some(),
             note: written.note,
             programs: written.programs,
+            facilities: None,
             origin: file.origin.clone(),
             cut_length: written.cut_length,
             pid_per_session: written.pid_per_session,
@@ -244,12 +258,9 @@ impl Reader<'_> {
     fn codes(&mut self, names: &[String], known: &[&str], what: &str) -> Vec<u8> {
         let mut codes = Vec::new();
         for name in names {
-            match known.iter().position(|k| k == name).map(u8::try_from) {
-                Some(Ok(code)) => codes.push(code),
-                _ => {
-                    let all = known.join(", ");
-                    self.fault(None, format!("`{name}` is no syslog {what} (they are {all})"));
-                }
+            match code(name, known, what) {
+                Ok(code) => codes.push(code),
+                Err(fault) => self.fault(None, fault),
             }
         }
         codes
