@@ -188,12 +188,12 @@ fn daemons(args: &DaemonsArgs) -> Outcome {
 
 impl ControlArgs {
     fn ask(&self, request: &Request) -> Result<Answer, Vec<Failure>> {
-        let named = self.control.clone().map(Ok);
-        let path = named.unwrap_or_else(|| {
-            let layer = Layer::below_command_line(self.config.as_deref())?;
-            Ok(layer.control.unwrap_or_else(|| DEFAULT_CONTROL.into()))
-        });
-        client::ask(&path.map_err(one)?, request).map_err(one)
+        if let Some(control) = &self.control {
+            return client::ask(control, None, request).map_err(one);
+        }
+        let layer = Layer::below_command_line(self.config.as_deref()).map_err(one)?;
+        let control = layer.control.unwrap_or_else(|| DEFAULT_CONTROL.into());
+        client::ask(&control, layer.control_read.as_deref(), request).map_err(one)
     }
 }
 

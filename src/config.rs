@@ -2,11 +2,13 @@
 //!
 //! Layers   `values` one option's value; `layer` what one of command line, environment and file
 //!          says; here all three with the defaults, checked against each other. `speakers` who is
-//!          heard; `lookups` where Postfix asks; `sending` who may send as what.
+//!          heard; `lookups` where Postfix asks; `operators` where operators may only ask;
+//!          `sending` who may send as what.
 //! Not here what the host, Postfix and the mail daemons' tables say to it (`rules`).
 
 pub mod layer;
 pub mod lookups;
+pub mod operators;
 pub mod sending;
 pub mod speakers;
 pub mod values;
@@ -20,6 +22,7 @@ use crate::error::Failure;
 use crate::postfix::map_spec::{MapSpec, MapValue};
 use layer::{Layer, LogLevel};
 use lookups::{Lookups, Role};
+use operators::Reading;
 use sending::Sending;
 use values::{ExcludeWhat, Facilities, Listen, Mode, Network};
 
@@ -102,6 +105,8 @@ pub struct Config {
     pub control: PathBuf,
     /// Group that may use the control socket.
     pub control_group: Option<String>,
+    /// The socket on which nothing can be changed.
+    pub reading: Option<Reading>,
     /// Say what would be done, write no map and no state.
     pub dry_run: bool,
     /// How much is logged.
@@ -147,6 +152,8 @@ impl Config {
         } || passed.contains(&role);
         let lookups = Lookups::of(layer, is_asked(Role::Socketmap), &mut faults);
         let sending = Sending::of(layer, is_asked(Role::Policy), &mut faults);
+        let control = layer.control.clone().unwrap_or_else(|| DEFAULT_CONTROL.into());
+        let reading = Reading::of(layer, &control, &mut faults);
         let allow_uid = speakers::users(layer, &mut faults);
         let mut fault = |what: String, hint: &str| {
             faults.push(Failure::config(what).hint(hint));
@@ -242,8 +249,9 @@ impl Config {
             max_clients,
             matching,
             state: (!dry_run).then(|| layer.state.clone().unwrap_or_else(|| DEFAULT_STATE.into())),
-            control: layer.control.clone().unwrap_or_else(|| DEFAULT_CONTROL.into()),
+            control,
             control_group: layer.control_group.clone(),
+            reading,
             dry_run,
             log_level: layer.log_level.unwrap_or(LogLevel::Info),
         })
@@ -252,6 +260,8 @@ impl Config {
     /// The options that differ in another configuration and that only a restart can change.
     pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
         let (a, b) = (self, other);
+        let path = |reading: &Option<Reading>| reading.as_ref().map(|it| it.path.clone());
+        let group = |reading: &Option<Reading>| reading.as_ref().and_then(|it| it.group.clone());
         let differs = [
             ("listen", a.listen != b.listen),
             ("listen-mode", a.listen_mode != b.listen_mode),
@@ -268,6 +278,8 @@ impl Config {
             ("state", a.state != b.state),
             ("control", a.control != b.control),
             ("control-group", a.control_group != b.control_group),
+            ("control-read", path(&a.reading) != path(&b.reading)),
+            ("control-read-group", group(&a.reading) != group(&b.reading)),
             ("dry-run", a.dry_run != b.dry_run),
             ("log-level", a.log_level != b.log_level),
         ];

@@ -17,13 +17,16 @@ use crate::config::layer::Layer;
 use crate::config::lookups::Role;
 use crate::config::values::Mode;
 use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Matching};
+use crate::control::Rights;
 use crate::engine::Engine;
 use crate::error::Failure;
+use crate::farewells::Farewells;
 use crate::lock::Lock;
 use crate::lookup::Service;
 use crate::postfix::Postfix;
 use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::postfix::postmap::MapTarget;
+use crate::privacy;
 use crate::publisher::{self, Outlet, Publisher};
 use crate::receiver::Receiver;
 use crate::receiver::bind::{self, Bound};
@@ -48,10 +51,26 @@ const CONTROL_MODE: Mode = Mode(0o660);
 /// Everything that keeps it from starting; nothing has been started then.
 pub async fn run(
     config: Config,
-    mut passed: Passed,
+    passed: Passed,
     layers: impl Fn() -> Result<Layer, Failure>,
 ) -> Result<(), Vec<Failure>> {
+    privacy::close_memory();
     let signals = Signals::new().map_err(one)?;
+    let impatient = Signals::new().map_err(one)?;
+    tokio::select! {
+        outcome = live(config, passed, layers, signals) => outcome,
+        // All that lived is gone by now, a postmap at work as well. Not by the way out of main:
+        // the runtime would wait there for a disk that is stuck.
+        () = impatient.second() => std::process::exit(1),
+    }
+}
+
+async fn live(
+    config: Config,
+    mut passed: Passed,
+    layers: impl Fn() -> Result<Layer, Failure>,
+    signals: Signals,
+) -> Result<(), Vec<Failure>> {
     let (rules, exclusions) = rules::build(&config).await?;
     for remark in &exclusions.remarks {
         warn!("{remark}");
@@ -59,14 +78,14 @@ pub async fn run(
     let outlet = outlet(&config).await.map_err(one)?;
     make_default_directories(&config);
     // The files of the sockets go with these names, however this function ends.
-    let (listener, _control_file) = open_control(&config).map_err(one)?;
+    let (listeners, _control_files) = open_control(&config).map_err(one)?;
     let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
     let lookup::bind::Bound { services, files: _lookup_files } =
         asked(&config, &mut passed).map_err(one)?;
     let _locks = lock_files(&config).map_err(one)?;
     let mut daemon = start(&config, rules, outlet, receivers, services).map_err(one)?;
     let read = || Config::of(&layers().map_err(one)?, passed.roles());
-    let outcome = daemon.serve(listener, exclusions, signals, &config, read).await;
+    let outcome = daemon.serve(listeners, exclusions, signals, &config, read).await;
     let left = daemon.leave().await.map_err(one);
     outcome.and(left)
 }
@@ -160,17 +179,28 @@ fn asked(config: &Config, passed: &mut Passed) -> Result<lookup::bind::Bound, Fa
     lookup::bind::all(config, passed)
 }
 
-fn open_control(config: &Config) -> Result<(UnixListener, SocketFile), Failure> {
-    let (listener, file) = unix_socket::bind_stream(&config.control)?;
-    let listen = || {
-        listener.set_nonblocking(true)?;
-        UnixListener::from_std(listener)
-    };
-    let listener = listen().map_err(|error| {
-        Failure::io(format!("cannot listen on `{}`: {error}", config.control.display()))
-    });
-    file.give_to(CONTROL_MODE, config.control_group.as_deref())?;
-    Ok((listener?, file))
+/// The sockets of operators, each with what may be done over it, and their files.
+type Operators = (Vec<(UnixListener, Rights)>, Vec<SocketFile>);
+
+fn open_control(config: &Config) -> Result<Operators, Failure> {
+    let control = Some((&config.control, config.control_group.as_deref(), Rights::Change));
+    let reading = config.reading.as_ref();
+    let reading = reading.map(|it| (&it.path, it.group.as_deref(), Rights::Read));
+    let (mut listeners, mut files) = (Vec::new(), Vec::new());
+    for (path, group, rights) in control.into_iter().chain(reading) {
+        let (listener, file) = unix_socket::bind_stream(path)?;
+        let listen = || {
+            listener.set_nonblocking(true)?;
+            UnixListener::from_std(listener)
+        };
+        let listener = listen().map_err(|error| {
+            Failure::io(format!("cannot listen on `{}`: {error}", path.display()))
+        });
+        file.give_to(CONTROL_MODE, group)?;
+        listeners.push((listener?, rights));
+        files.push(file);
+    }
+    Ok((listeners, files))
 }
 
 /// The parts that live together.
@@ -208,7 +238,12 @@ fn start(
             map,
             started,
         },
-        publisher: Publisher { shared: Arc::clone(&shared), state, outlet },
+        publisher: Publisher {
+            shared: Arc::clone(&shared),
+            state,
+            outlet,
+            farewells: Farewells::default(),
+        },
         receivers,
         services,
         shared,
@@ -218,7 +253,7 @@ fn start(
 impl Daemon {
     async fn serve(
         &mut self,
-        listener: UnixListener,
+        listeners: Vec<(UnixListener, Rights)>,
         exclusions: Exclusions,
         mut signals: Signals,
         config: &Config,
@@ -244,7 +279,10 @@ impl Daemon {
             return Err(one(Failure::io("the first map could not be published; the log says why")
                 .hint("`pop-before-smtp check` and `postmap` by hand show more")));
         }
-        helpers.spawn(control::serve(listener, Arc::clone(&self.shared), self.describe.clone()));
+        for (listener, rights) in listeners {
+            let shared = Arc::clone(&self.shared);
+            helpers.spawn(control::serve(listener, rights, shared, self.describe.clone()));
+        }
         helpers.spawn(watchdog());
         let exclusions = Arc::new(std::sync::Mutex::new(exclusions));
         helpers.spawn(watch_host(Arc::clone(&self.shared), Arc::clone(&exclusions)));
@@ -380,18 +418,18 @@ impl Signals {
             _ = self.hup.recv() => Event::Reload,
         }
     }
+
+    /// Waits for the second signal that asks for the end.
+    async fn second(mut self) {
+        either(&mut self.term, &mut self.int).await;
+        either(&mut self.term, &mut self.int).await;
+    }
 }
 
-/// Waits for a signal that asks for the end, and lets the one after it end at once.
+/// Waits for a signal that asks for the end.
 async fn stop(term: &mut Signal, int: &mut Signal) {
     either(term, int).await;
     info!("stopping; a second signal ends at once");
-    tokio::spawn(async {
-        if let Ok(Signals { mut term, mut int, .. }) = Signals::new() {
-            either(&mut term, &mut int).await;
-            std::process::exit(1);
-        }
-    });
 }
 
 async fn either(one: &mut Signal, other: &mut Signal) {

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use crate::engine::Gone;
 use crate::engine::map::Edition;
 use crate::engine::time::Time;
+use crate::farewells::Farewells;
 use crate::postfix::postmap::MapTarget;
 use crate::shared::Shared;
 use crate::state_file::StateFile;
@@ -43,6 +43,8 @@ pub struct Publisher {
     pub state: Option<Arc<StateFile>>,
     /// Where editions go.
     pub outlet: Outlet,
+    /// What is said of addresses that have left.
+    pub farewells: Farewells,
 }
 
 impl Publisher {
@@ -79,7 +81,7 @@ impl Publisher {
     async fn turn(&self) -> Option<Edition> {
         let (gone, edition) =
             self.decided(|engine, now| (engine.tick(now), engine.edition(now))).await;
-        say(&gone);
+        self.farewells.say(&gone);
         for daemon in self.shared.with(|engine, now| engine.stopped_daemons(now)) {
             warn!(%daemon, "no login for long, although it goes on to log; {STOPPED}");
         }
@@ -119,13 +121,6 @@ impl Publisher {
                 false
             }
         }
-    }
-}
-
-fn say(gone: &[Gone]) {
-    for Gone { grant, why } in gone {
-        let (logins, users) = (grant.logins, grant.users.len());
-        info!(address = %grant.address, logins, users, "{}", why.as_str());
     }
 }
 

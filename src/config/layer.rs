@@ -133,6 +133,12 @@ pub struct Layer {
     /// Group that may use the control socket, beside root and the daemon's own user
     #[arg(long, value_name = "NAME")]
     pub control_group: Option<String>,
+    /// A second control socket, on which nothing can be changed
+    #[arg(long, value_name = "PATH")]
+    pub control_read: Option<PathBuf>,
+    /// Group that may use that one, beside root and the daemon's own user
+    #[arg(long, value_name = "NAME")]
+    pub control_read_group: Option<String>,
     /// Say what would be authorised and published; write no map and no state [default: false]
     #[arg(short = 'n', long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
     pub dry_run: Option<bool>,
@@ -192,6 +198,8 @@ impl Layer {
             state: self.state.or(under.state),
             control: self.control.or(under.control),
             control_group: self.control_group.or(under.control_group),
+            control_read: self.control_read.or(under.control_read),
+            control_read_group: self.control_read_group.or(under.control_read_group),
             dry_run: self.dry_run.or(under.dry_run),
             log_level: self.log_level.or(under.log_level),
         }
