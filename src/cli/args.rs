@@ -85,7 +85,7 @@ pub(super) struct MatchingArgs {
     /// Facilities to which a mail daemon logs [default: those of its description]
     #[arg(long, value_name = "DAEMON=FACILITY[,FACILITY...]")]
     pub(super) facility: Option<Vec<Facilities>>,
-    /// Host names in frames that are believed; - for frames without one [default: all]
+    /// Host names in frames that are believed; - for frames without one [default: every host]
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub(super) allow_host: Option<Vec<HostName>>,
     /// Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]

@@ -39,7 +39,7 @@ pub struct Layer {
     /// Users whose processes are heard over Unix sockets [default: all who can open them]
     #[arg(long, value_name = "USER")]
     pub allow_uid: Option<Vec<String>>,
-    /// Host names in frames that are believed; - for frames without one [default: all]
+    /// Host names in frames that are believed; - for frames without one [default: every host]
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub allow_host: Option<Vec<HostName>>,
     /// Access map to publish; TYPE may be `auto`
