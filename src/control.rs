@@ -3,6 +3,9 @@
 //! Promise  who may open the control socket may ask and change, who may open the reading socket
 //!          may only ask; their file modes admit root, the daemon's user and one group each. A
 //!          slow or silent client costs a seat for a moment and nothing else.
+//! Layers   `bind` makes the sockets; here what goes over them.
+
+pub mod bind;
 
 use std::io;
 use std::net::IpAddr;

@@ -9,13 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::config::layer::Layer;
 use crate::config::lookups::Role;
-use crate::config::values::Mode;
 use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Matching};
 use crate::control::Rights;
 use crate::engine::Engine;
@@ -32,18 +30,16 @@ use crate::receiver::Receiver;
 use crate::receiver::bind::{self, Bound};
 use crate::rules::{self, Exclusions};
 use crate::shared::Shared;
+use crate::signals::{Event, Signals};
 use crate::state_file::StateFile;
 use crate::status::Describe;
 use crate::systemd::{self, Passed};
-use crate::unix_socket::{self, SocketFile};
 use crate::{control, lookup};
 
 /// The host is asked for its own addresses and gateways this often.
 const HOST_INTERVAL: Duration = Duration::from_secs(60);
 /// Frames still taken from each socket on the way out.
 const LAST_FRAMES: usize = 10_000;
-/// Owner and group: reading and changing is for operators.
-const CONTROL_MODE: Mode = Mode(0o660);
 
 /// Runs the daemon until a signal ends it. `layers` reads the configuration, now and on SIGHUP.
 ///
@@ -78,7 +74,8 @@ async fn live(
     let outlet = outlet(&config).await.map_err(one)?;
     make_default_directories(&config);
     // The files of the sockets go with these names, however this function ends.
-    let (listeners, _control_files) = open_control(&config).map_err(one)?;
+    let control::bind::Bound { listeners, files: _control_files } =
+        control::bind::all(&config).map_err(one)?;
     let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
     let lookup::bind::Bound { services, files: _lookup_files } =
         asked(&config, &mut passed).map_err(one)?;
@@ -179,30 +176,6 @@ fn asked(config: &Config, passed: &mut Passed) -> Result<lookup::bind::Bound, Fa
     lookup::bind::all(config, passed)
 }
 
-/// The sockets of operators, each with what may be done over it, and their files.
-type Operators = (Vec<(UnixListener, Rights)>, Vec<SocketFile>);
-
-fn open_control(config: &Config) -> Result<Operators, Failure> {
-    let control = Some((&config.control, config.control_group.as_deref(), Rights::Change));
-    let reading = config.reading.as_ref();
-    let reading = reading.map(|it| (&it.path, it.group.as_deref(), Rights::Read));
-    let (mut listeners, mut files) = (Vec::new(), Vec::new());
-    for (path, group, rights) in control.into_iter().chain(reading) {
-        let (listener, file) = unix_socket::bind_stream(path)?;
-        let listen = || {
-            listener.set_nonblocking(true)?;
-            UnixListener::from_std(listener)
-        };
-        let listener = listen().map_err(|error| {
-            Failure::io(format!("cannot listen on `{}`: {error}", path.display()))
-        });
-        file.give_to(CONTROL_MODE, group)?;
-        listeners.push((listener?, rights));
-        files.push(file);
-    }
-    Ok((listeners, files))
-}
-
 /// The parts that live together.
 struct Daemon {
     shared: Arc<Shared>,
@@ -273,7 +246,7 @@ impl Daemon {
         helpers.spawn(publisher::keep(Arc::clone(&self.shared), self.publisher.state.clone()));
         let published = tokio::select! {
             published = self.publisher.first() => published,
-            () = stop(&mut signals.term, &mut signals.int) => return Ok(()),
+            () = signals.stop() => return Ok(()),
         };
         if !published {
             return Err(one(Failure::io("the first map could not be published; the log says why")
@@ -385,56 +358,5 @@ async fn watch_host(shared: Arc<Shared>, exclusions: Arc<std::sync::Mutex<Exclus
             }),
             Err(error) => warn!(%error, "cannot learn this host's addresses; the old ones hold"),
         }
-    }
-}
-
-/// What a signal asks for.
-enum Event {
-    Stop,
-    Reload,
-}
-
-struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let catch = |kind| {
-            signal(kind).map_err(|error| Failure::io(format!("cannot catch signals: {error}")))
-        };
-        Ok(Self {
-            term: catch(SignalKind::terminate())?,
-            int: catch(SignalKind::interrupt())?,
-            hup: catch(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Event {
-        tokio::select! {
-            () = stop(&mut self.term, &mut self.int) => Event::Stop,
-            _ = self.hup.recv() => Event::Reload,
-        }
-    }
-
-    /// Waits for the second signal that asks for the end.
-    async fn second(mut self) {
-        either(&mut self.term, &mut self.int).await;
-        either(&mut self.term, &mut self.int).await;
-    }
-}
-
-/// Waits for a signal that asks for the end.
-async fn stop(term: &mut Signal, int: &mut Signal) {
-    either(term, int).await;
-    info!("stopping; a second signal ends at once");
-}
-
-async fn either(one: &mut Signal, other: &mut Signal) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
     }
 }

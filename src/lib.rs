@@ -4,13 +4,12 @@
 //! moment, and knows what the map should say; it has neither clock nor socket nor disk. Everything
 //! else is the weather around it. [`receiver`] takes frames from sockets; [`publisher`] writes
 //! down and publishes what was decided, through [`state_file`] and [`postfix::postmap`], and
-//! [`farewells`] says who has left;
-//! [`lookup`] answers Postfix and [`control`] operators, with [`status`]. They never meet: each
-//! speaks to the engine through [`shared`], the one door, which is also the only reader of the
-//! clock. [`daemon`] is the order of life, [`privacy`] its first step. [`config`] holds what the administrator has decided,
-//! and [`rules`] makes the engine's rules of it, of what [`host`] and [`postfix`] say, and of the
-//! mail daemons' files. [`cli`] turns words into a command, [`client`] and [`trial`] are commands
-//! of their own.
+//! [`farewells`] says who has left; [`lookup`] answers Postfix and [`control`] operators, with
+//! [`status`]. They never meet: each speaks to the engine through [`shared`], the one door, which
+//! is also the only reader of the clock. [`daemon`] is the order of life, from [`privacy`] to
+//! [`signals`]. [`config`] holds what the administrator has decided, and [`rules`] makes the
+//! engine's rules of it, of what [`host`] and [`postfix`] say, and of the mail daemons' files.
+//! [`cli`] turns words into a command, [`client`] and [`trial`] are commands of their own.
 
 pub mod child;
 pub mod cli;
@@ -32,6 +31,7 @@ pub mod receiver;
 pub mod rules;
 pub mod seldom;
 pub mod shared;
+pub mod signals;
 pub mod state_file;
 pub mod status;
 pub mod systemd;

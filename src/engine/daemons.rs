@@ -3,11 +3,12 @@
 //! Promise  a daemon is data: the built-in files below and the users' own are read by the same
 //!          functions. A pattern sees the text of a message whose program name was matched
 //!          exactly, from its first byte, in linear time.
-//! Layers   `file` the TOML format and its faults; `daemon` what is read from one; `pattern` one
-//!          compiled pattern; here the table.
+//! Layers   `file` the TOML format and its faults, with `codes`; `daemon` what is read from one;
+//!          `pattern` one compiled pattern; here the table.
 //! Not here what several lines mean together (`streams`), who may relay (`grants`).
 
 mod built_in;
+mod codes;
 mod daemon;
 mod file;
 mod pattern;
@@ -17,8 +18,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use built_in::BUILT_IN;
+pub use codes::facility_code;
 pub use daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
-pub use file::{DaemonFile, Fault, facility_code};
+pub use file::{DaemonFile, Fault};
 pub use pattern::{Pattern, Priorities, Refusal};
 
 use super::syslog::Message;
