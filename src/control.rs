@@ -16,10 +16,11 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use crate::engine::Engine;
 use crate::engine::grants::{By, Grant, Granted};
 use crate::engine::time::Time;
 use crate::seldom::Seldom;
@@ -133,7 +134,7 @@ pub struct Entry {
 impl Entry {
     fn of(grant: &Grant, now: Time) -> Self {
         let (daemon, host) = match &grant.by {
-            By::Login { daemon, host } => (Some(daemon.to_string()), host.clone()),
+            By::Login(origin) => (Some(origin.daemon.to_string()), origin.host.clone()),
             By::Hand => (None, None),
         };
         let users: Vec<String> = grant.users(now).map(str::to_owned).collect();
@@ -147,7 +148,7 @@ impl Entry {
             expires: rfc3339(grant.until),
             expires_in: grant.until.since(now).as_millis().div_ceil(1000) as u64,
             logins: grant.logins,
-            note: grant.note.clone(),
+            note: grant.by_hand.as_ref().and_then(|hand| hand.note.clone()),
         }
     }
 }
@@ -183,7 +184,7 @@ pub async fn serve(
                 let slow = Arc::clone(&slow);
                 connections.spawn(async move {
                     let _seat = seat;
-                    if let Err(error) = converse(stream, rights, &shared, &describe).await {
+                    if let Err(error) = converse(stream, rights, shared, describe).await {
                         debug!(%error, "control connection broke");
                         if error.kind() == io::ErrorKind::TimedOut
                             && let Some(times) = slow.happened(1)
@@ -205,31 +206,32 @@ pub async fn serve(
 async fn converse(
     stream: UnixStream,
     rights: Rights,
-    shared: &Shared,
-    describe: &status::Describe,
+    shared: Arc<Shared>,
+    describe: status::Describe,
 ) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = BufReader::new(read.take(MAX_REQUEST));
     timeout(TO_ASK, read.read_line(&mut line)).await??;
-    let answer = match serde_json::from_str::<Request>(&line) {
-        Ok(request) if request.needs() == Rights::Change && rights == Rights::Read => {
-            Answer::Refused("this socket is for reading; only the control socket changes".into())
-        }
-        Ok(request) => answer(request, shared, describe),
-        Err(error) => Answer::Unknown(error.to_string()),
-    };
-    let mut text = serde_json::to_vec(&answer)?;
+    // A long list takes its time.
+    let answer = spawn_blocking(move || {
+        serde_json::to_vec(&match serde_json::from_str::<Request>(&line) {
+            Ok(request) if request.needs() == Rights::Change && rights == Rights::Read => {
+                let why = "this socket is for reading; only the control socket changes";
+                Answer::Refused(why.into())
+            }
+            Ok(request) => answer(request, &shared, &describe),
+            Err(error) => Answer::Unknown(error.to_string()),
+        })
+    });
+    let mut text = answer.await.map_err(io::Error::other)??;
     text.push(b'\n');
     timeout(TO_READ, write.write_all(&text)).await?
 }
 
 fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Answer {
     match request {
-        Request::List => {
-            let (list, now) = shared.with(|engine, now| (engine.list(now), now));
-            Answer::List(list.iter().map(|grant| Entry::of(grant, now)).collect())
-        }
+        Request::List => Answer::List(list(shared)),
         Request::Query { address } => Answer::Query(
             shared
                 .with(|engine, now| engine.admits(now, address).map(|grant| Entry::of(grant, now))),
@@ -247,6 +249,13 @@ fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Ans
         }
         Request::Status => Answer::Status(Box::new(describe.status(shared))),
     }
+}
+
+/// All who are authorised, by address.
+fn list(shared: &Shared) -> Vec<Entry> {
+    let entries =
+        |engine: &Engine, now, behind| engine.list(now, behind, |grant| Entry::of(grant, now));
+    shared.slices(entries).flatten().collect()
 }
 
 fn allow(shared: &Shared, address: IpAddr, span: Option<Duration>, note: Option<String>) -> Answer {
@@ -280,7 +289,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::engine::{Engine, Rules};
+    use crate::engine::Rules;
 
     /// More than a socket holds: nobody else reads it meanwhile.
     const MANY: u32 = 20_000;
@@ -297,7 +306,7 @@ mod tests {
     /// How long a client is borne that sends this and reads nothing.
     #[tokio::test(start_paused = true)]
     async fn patience() {
-        let shared = Shared::new(Engine::new(Rules::default()));
+        let shared = Arc::new(Shared::new(Engine::new(Rules::default())));
         shared.with(|engine, now| {
             for number in 0..MANY {
                 let address = Ipv4Addr::from(0xc612_0000 + number).into();
@@ -315,7 +324,7 @@ mod tests {
             let (mut peer, stream) = UnixStream::pair().expect("a pair");
             peer.write_all(says.as_bytes()).await.expect("there is room");
             let begin = tokio::time::Instant::now();
-            let ended = converse(stream, Rights::Read, &shared, &describe()).await;
+            let ended = converse(stream, Rights::Read, Arc::clone(&shared), describe()).await;
             let slow = ended.map_err(|error| error.kind());
             let expected = if seconds.is_some() { Err(io::ErrorKind::TimedOut) } else { Ok(()) };
             assert_eq!(slow, expected, "{says}");

@@ -8,8 +8,9 @@
 //! [`status`]. They never meet: each speaks to the engine through [`shared`], the one door, which
 //! is also the only reader of the clock. [`daemon`] is the order of life, from [`privacy`] to
 //! [`signals`]. [`config`] holds what the administrator has decided, and [`rules`] makes the
-//! engine's rules of it, of what [`host`] and [`postfix`] say, and of the mail daemons' files.
-//! [`cli`] turns words into a command, [`client`] and [`trial`] are commands of their own.
+//! engine's rules of it, of what [`host`] and [`postfix`] say, of the mail daemons' files and of the
+//! [`sender_tables`]. [`cli`] turns words into a command, [`client`] and [`trial`] are commands of
+//! their own.
 
 pub mod child;
 pub mod cli;
@@ -30,6 +31,7 @@ pub mod publisher;
 pub mod receiver;
 pub mod rules;
 pub mod seldom;
+pub mod sender_tables;
 pub mod shared;
 pub mod signals;
 pub mod state_file;

@@ -10,23 +10,20 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use crate::config::sending::Sending;
 use crate::config::values::{ExcludeWhat, Facilities, Network};
 use crate::config::{Config, DaemonsDir, Matching, loopback};
 use crate::disk;
 use crate::engine::daemons::{self, Daemon, DaemonFile, Fault, Table};
 use crate::engine::exclude::{Exclude, NetworkList};
-use crate::engine::senders::{self, Binding, Senders};
 use crate::engine::{Rules, claims, examples};
 use crate::error::Failure;
 use crate::host;
 use crate::postfix::Postfix;
 use crate::postfix::mynetworks::Mynetworks;
+use crate::sender_tables;
 
 /// No daemon's description is longer; the built-in ones have a tenth of it.
 const MAX_FILE: u64 = 1 << 20;
-/// A million users with one address each.
-const MAX_TABLE: u64 = 64 << 20;
 
 /// What is never authorised: lists that stay, and what the host must be asked again.
 #[derive(Clone, Debug, Default)]
@@ -219,55 +216,13 @@ pub fn all_daemons(dir: &DaemonsDir) -> (Vec<Daemon>, Vec<Failure>) {
     (daemons, failures(&faults).into_iter().chain(unread).collect())
 }
 
-/// Who may send as what: reads the table, and asks Postfix how it splits addresses.
-///
-/// # Errors
-/// The table cannot be read, or Postfix cannot be asked.
-async fn senders(config: &Config) -> Result<Senders, Failure> {
-    let Sending { binding, table, delimiters, .. } = &config.sending;
-    let delimiters = match delimiters {
-        Some(delimiters) => delimiters.clone(),
-        None if *binding == Binding::Any => String::new(),
-        None => {
-            let asked = async {
-                let postfix = Postfix::locate(config.matching.postfix_config.clone())?;
-                postfix.parameter("recipient_delimiter").await
-            };
-            asked.await.map_err(|failure: Failure| {
-                Failure::config(format!("cannot learn recipient_delimiter: {}", failure.what()))
-                    .hint("say it with --sender-delimiter, such as + or nothing at all")
-            })?
-        }
-    };
-    Ok(Senders {
-        binding: *binding,
-        domains: config.sending.domains.clone(),
-        table: table.as_deref().map(sender_table).transpose()?.unwrap_or_default(),
-        delimiters,
-        allow_null: config.sending.allow_null,
-        mismatch: config.sending.mismatch.clone(),
-    })
-}
-
-fn sender_table(path: &Path) -> Result<senders::Table, Failure> {
-    let shown = path.display();
-    let bytes = disk::read(path, MAX_TABLE)
-        .map_err(|error| Failure::config(format!("cannot read the sender-table: {error}")))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Failure::config(format!("sender-table `{shown}` is not UTF-8 text")))?;
-    senders::Table::read(&text).map_err(|why| {
-        Failure::config(format!("sender-table `{shown}`: {why}"))
-            .hint("each line is `login address[, address...]`")
-    })
-}
-
 /// The engine's rules, and the exclusions they were made with.
 ///
 /// # Errors
 /// Everything that is wrong.
 pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>> {
     let learned = learn(&config.matching).await;
-    match (learned, senders(config).await) {
+    match (learned, sender_tables::senders(config).await) {
         (Ok((table, exclude, mut exclusions)), Ok(senders)) => {
             exclusions.remarks.extend(config.remarks());
             let rules = Rules {

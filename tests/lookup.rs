@@ -253,6 +253,12 @@ fn bound_senders() {
     let table = directory();
     let path = table.path().join("senders");
     std::fs::write(&path, "ann sales@example.org\n").expect("it can be done");
+    let map = table.path().join("login_map");
+    std::fs::write(&map, "info@example.org joe, ann\n@lists.example ann\n")
+        .expect("it can be done");
+    let map = format!("hash:{}", map.display());
+    let made = std::process::Command::new("postmap").arg(&map).status();
+    assert!(made.expect("postmap can be started").success());
     let path = path.display().to_string();
     let site = Site::start(
         "policy",
@@ -263,6 +269,8 @@ fn bound_senders() {
             "--sender-delimiter=+",
             "--sender-table",
             &path,
+            "--sender-login-map",
+            &map,
             "--sender-mismatch=reject",
             "--sender-reject-text=check your mail first",
         ],
@@ -276,6 +284,8 @@ fn bound_senders() {
         (CLIENT, "Joe+list@Example.org", PERMIT),
         (CLIENT, "ann@example.org", PERMIT),
         (CLIENT, "sales@example.org", PERMIT),
+        (CLIENT, "info@example.org", PERMIT),
+        (CLIENT, "any@lists.example", PERMIT),
         (CLIENT, "eve@example.org", rejected),
         (CLIENT, "joe@example.net", rejected),
         (CLIENT, "", rejected),

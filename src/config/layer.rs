@@ -76,6 +76,9 @@ pub struct Layer {
     /// File of lines `login address[, address...]`: what users may send as besides
     #[arg(long, value_name = "FILE")]
     pub sender_table: Option<PathBuf>,
+    /// Map of Postfix, as in smtpd_sender_login_maps: senders, and the logins that may use them
+    #[arg(long, value_name = "TYPE:PATH")]
+    pub sender_login_map: Option<Vec<MapSpec>>,
     /// Characters that begin an address extension [default: Postfix's recipient_delimiter]
     #[arg(long, value_name = "CHARS")]
     pub sender_delimiter: Option<String>,
@@ -180,6 +183,7 @@ impl Layer {
             sender: self.sender.or(under.sender),
             sender_domains: self.sender_domains.or(under.sender_domains),
             sender_table: self.sender_table.or(under.sender_table),
+            sender_login_map: self.sender_login_map.or(under.sender_login_map),
             sender_delimiter: self.sender_delimiter.or(under.sender_delimiter),
             sender_mismatch: self.sender_mismatch.or(under.sender_mismatch),
             sender_reject_text: self.sender_reject_text.or(under.sender_reject_text),

@@ -10,6 +10,7 @@ use crate::engine::grants::MAX_USERS;
 use crate::engine::policy::Action;
 use crate::engine::senders::Binding;
 use crate::error::Failure;
+use crate::postfix::map_spec::MapSpec;
 
 /// Longest text of a refusal: a reply line has at most 512 bytes (RFC 5321, 4.5.3.1.5), and
 /// Postfix puts `<recipient>: Recipient address rejected: ` before it.
@@ -52,6 +53,8 @@ pub struct Sending {
     pub domains: Vec<String>,
     /// The file that lists what some may send as besides.
     pub table: Option<PathBuf>,
+    /// Maps of Postfix that say which logins may use a sender.
+    pub login_maps: Vec<MapSpec>,
     /// The characters that begin an extension, if they are not to be learned of Postfix.
     pub delimiters: Option<String>,
     /// Whether users may send as nobody.
@@ -74,6 +77,7 @@ impl Sending {
         let needing_a_rule = [
             ("sender-domains", layer.sender_domains.is_some()),
             ("sender-table", layer.sender_table.is_some()),
+            ("sender-login-map", layer.sender_login_map.is_some()),
             ("sender-delimiter", layer.sender_delimiter.is_some()),
             ("sender-mismatch", layer.sender_mismatch.is_some()),
             ("sender-reject-text", layer.sender_reject_text.is_some()),
@@ -150,6 +154,7 @@ impl Sending {
             },
             domains: domains.iter().map(|domain| domain.to_lowercase()).collect(),
             table: layer.sender_table.clone(),
+            login_maps: layer.sender_login_map.clone().unwrap_or_default(),
             delimiters: layer.sender_delimiter.clone(),
             allow_null: layer.allow_null_sender.unwrap_or(false),
             mismatch: match mismatch {

@@ -137,6 +137,21 @@ impl Table {
         Ok(table)
     }
 
+    /// Adds the entries of a map in the form of Postfix's smtpd_sender_login_maps (postconf(5)), as
+    /// `postmap -s` prints them: a sender, a tab, and the logins that may use it. Keys that are
+    /// neither an address nor `@domain` are for local senders of Postfix, and list nobody here.
+    pub fn add_login_map(&mut self, entries: &str) {
+        for (sender, logins) in entries.lines().filter_map(|line| line.split_once('\t')) {
+            let domain = sender.rsplit_once('@').map(|(_, domain)| domain);
+            if domain.is_none_or(str::is_empty) {
+                continue;
+            }
+            for login in logins.split([' ', '\t', ',']).filter(|login| !login.is_empty()) {
+                self.0.entry(login.to_lowercase()).or_default().push(sender.to_lowercase());
+            }
+        }
+    }
+
     /// Whether it lists nothing.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -201,6 +216,22 @@ mod tests {
             let admitted = users.admit([*user].into_iter(), Some(sender));
             assert_eq!(admitted, *expected, "{user} as {sender}");
         }
+    }
+
+    #[test]
+    fn postfix_says_who_may_use_a_sender() {
+        let mut table = Table::default();
+        table.add_login_map(
+            "info@example.org\tann, Joe@example.com\n@lists.example\tann\nlocal\tann\n\
+             @\tann\nnothing@example.org\t\nno tab\n",
+        );
+        let users = Senders { table, domains: Vec::new(), ..senders(Binding::User) };
+        let may = |user: &str, sender| users.admit([user].into_iter(), Some(sender));
+        assert!(may("ann", "Info@example.org") && may("ann", "info+x@example.org"));
+        assert!(may("joe@example.com", "info@example.org") && may("ann", "any@lists.example"));
+        assert!(!may("eve", "info@example.org") && !may("joe@example.com", "any@lists.example"));
+        assert!(!may("ann", "local@example.org") && !may("ann", "nothing@example.org"));
+        assert!(!may("ann", "any@example.org"));
     }
 
     #[test]
