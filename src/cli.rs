@@ -141,6 +141,8 @@ fn test(args: TestArgs) -> Outcome {
     let file = args.matching.config.clone();
     let upper = Layer {
         daemon: args.matching.daemon,
+        facility: args.matching.facility,
+        allow_host: args.matching.allow_host,
         daemons_dir: args.matching.daemons_dir,
         exclude: args.matching.exclude,
         postfix_config: args.matching.postfix_config,
@@ -154,7 +156,7 @@ fn test(args: TestArgs) -> Outcome {
         eprintln!("pop-before-smtp: {failure}");
     }
     let (exclude, _) = runtime()?.block_on(rules::exclude(&matching)).map_err(one)?;
-    let config = Rules { table, exclude, ..Rules::default() };
+    let config = Rules { table, hosts: matching.hosts, exclude, ..Rules::default() };
     let input: Box<dyn BufRead> = match args.file.as_deref().filter(|p| *p != Path::new("-")) {
         Some(path) => Box::new(BufReader::new(File::open(path).map_err(|error| {
             one(Failure::io(format!("cannot read `{}`: {error}", path.display())))
@@ -169,7 +171,7 @@ fn test(args: TestArgs) -> Outcome {
 
 fn daemons(args: &DaemonsArgs) -> Outcome {
     let upper = Layer { daemons_dir: args.daemons_dir.clone(), ..Layer::default() };
-    let layer = upper.over(Layer::below_command_line(None).map_err(one)?);
+    let layer = upper.over(Layer::below_command_line(args.config.as_deref()).map_err(one)?);
     let (daemons, faults) = rules::all_daemons(&Matching::of(&layer).daemons_dir);
     // A fault in one file is no reason to hide the others.
     for fault in &faults {
@@ -187,12 +189,12 @@ fn daemons(args: &DaemonsArgs) -> Outcome {
 
 impl ControlArgs {
     fn ask(&self, request: &Request) -> Result<Answer, Vec<Failure>> {
-        let named = self.control.clone().map(Ok);
-        let path = named.unwrap_or_else(|| {
-            let layer = Layer::below_command_line(self.config.as_deref())?;
-            Ok(layer.control.unwrap_or_else(|| DEFAULT_CONTROL.into()))
-        });
-        client::ask(&path.map_err(one)?, request).map_err(one)
+        if let Some(control) = &self.control {
+            return client::ask(control, None, request).map_err(one);
+        }
+        let layer = Layer::below_command_line(self.config.as_deref()).map_err(one)?;
+        let control = layer.control.unwrap_or_else(|| DEFAULT_CONTROL.into());
+        client::ask(&control, layer.control_read.as_deref(), request).map_err(one)
     }
 }
 

@@ -1,25 +1,30 @@
 //! What the administrator has decided, as types that cannot be wrong.
 //!
 //! Layers   `values` one option's value; `layer` what one of command line, environment and file
-//!          says; here all three with the defaults, checked against each other. `lookups` where
-//!          Postfix asks; `sending` who may send as what.
+//!          says; here all three with the defaults, checked against each other. `speakers` who is
+//!          heard; `lookups` where Postfix asks; `operators` where operators may only ask;
+//!          `sending` who may send as what.
 //! Not here what the host, Postfix and the mail daemons' tables say to it (`rules`).
 
 pub mod layer;
 pub mod lookups;
+pub mod operators;
 pub mod sending;
+pub mod speakers;
 pub mod values;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::engine::daemons::Selection;
+use crate::engine::hosts::Hosts;
 use crate::error::Failure;
 use crate::postfix::map_spec::{MapSpec, MapValue};
 use layer::{Layer, LogLevel};
 use lookups::{Lookups, Role};
+use operators::Reading;
 use sending::Sending;
-use values::{ExcludeWhat, Listen, Mode, Network};
+use values::{ExcludeWhat, Facilities, Listen, Mode, Network};
 
 /// Where the control socket is unless the administrator says otherwise.
 pub const DEFAULT_CONTROL: &str = "/run/pop-before-smtp/control.sock";
@@ -40,6 +45,10 @@ const MAX_CLIENTS: usize = 10_000_000;
 pub struct Matching {
     /// The mail daemons that are believed.
     pub daemons: Selection,
+    /// The facilities of some of them, instead of those of their descriptions.
+    pub facilities: Vec<Facilities>,
+    /// The hosts that are believed.
+    pub hosts: Hosts,
     /// The directory with the users' own mail daemons.
     pub daemons_dir: DaemonsDir,
     /// What is never authorised.
@@ -68,6 +77,8 @@ pub struct Config {
     pub listen_group: Option<String>,
     /// UDP senders that are heard.
     pub allow_from: Vec<Network>,
+    /// Users whose processes are heard over Unix sockets, if not all.
+    pub allow_uid: Option<Vec<u32>>,
     /// The map to publish.
     pub map: Option<MapSpec>,
     /// The value of each entry, in the map as in answers.
@@ -94,6 +105,8 @@ pub struct Config {
     pub control: PathBuf,
     /// Group that may use the control socket.
     pub control_group: Option<String>,
+    /// The socket on which nothing can be changed.
+    pub reading: Option<Reading>,
     /// Say what would be done, write no map and no state.
     pub dry_run: bool,
     /// How much is logged.
@@ -105,6 +118,8 @@ impl Matching {
     pub fn of(layer: &Layer) -> Self {
         Self {
             daemons: layer.daemon.clone().map_or(Selection::Verified, Selection::Named),
+            facilities: layer.facility.clone().unwrap_or_default(),
+            hosts: speakers::hosts(layer),
             daemons_dir: layer.daemons_dir.clone().map_or(DaemonsDir::Default, DaemonsDir::Named),
             exclude: layer.exclude.clone().unwrap_or_else(|| ExcludeWhat::DEFAULT.to_vec()),
             postfix_config: layer.postfix_config.clone(),
@@ -137,6 +152,9 @@ impl Config {
         } || passed.contains(&role);
         let lookups = Lookups::of(layer, is_asked(Role::Socketmap), &mut faults);
         let sending = Sending::of(layer, is_asked(Role::Policy), &mut faults);
+        let control = layer.control.clone().unwrap_or_else(|| DEFAULT_CONTROL.into());
+        let reading = Reading::of(layer, &control, &mut faults);
+        let allow_uid = speakers::users(layer, &mut faults);
         let mut fault = |what: String, hint: &str| {
             faults.push(Failure::config(what).hint(hint));
         };
@@ -199,6 +217,9 @@ impl Config {
         {
             fault("daemon: the list is empty".into(), "leave it out to believe all verified ones");
         }
+        if matching.hosts == Hosts::Named(Vec::new()) {
+            fault("allow-host: the list is empty".into(), "leave it out to believe every host");
+        }
         let paths = [("state", &layer.state), ("control", &layer.control)];
         for (option, path) in paths.iter().filter_map(|(o, p)| Some((o, p.as_ref()?))) {
             if !path.is_absolute() {
@@ -216,6 +237,7 @@ impl Config {
             listen_mode: layer.listen_mode.unwrap_or(Mode(0o660)),
             listen_group: layer.listen_group.clone(),
             allow_from: layer.allow_from.clone().unwrap_or_else(loopback),
+            allow_uid,
             map: layer.map.clone(),
             map_value: value,
             map_interval: layer.map_interval.map_or(Duration::from_secs(1), |span| span.0),
@@ -227,8 +249,9 @@ impl Config {
             max_clients,
             matching,
             state: (!dry_run).then(|| layer.state.clone().unwrap_or_else(|| DEFAULT_STATE.into())),
-            control: layer.control.clone().unwrap_or_else(|| DEFAULT_CONTROL.into()),
+            control,
             control_group: layer.control_group.clone(),
+            reading,
             dry_run,
             log_level: layer.log_level.unwrap_or(LogLevel::Info),
         })
@@ -237,11 +260,14 @@ impl Config {
     /// The options that differ in another configuration and that only a restart can change.
     pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
         let (a, b) = (self, other);
+        let path = |reading: &Option<Reading>| reading.as_ref().map(|it| it.path.clone());
+        let group = |reading: &Option<Reading>| reading.as_ref().and_then(|it| it.group.clone());
         let differs = [
             ("listen", a.listen != b.listen),
             ("listen-mode", a.listen_mode != b.listen_mode),
             ("listen-group", a.listen_group != b.listen_group),
             ("allow-from", a.allow_from != b.allow_from),
+            ("allow-uid", a.allow_uid != b.allow_uid),
             ("map", a.map != b.map),
             ("map-value", a.map_value != b.map_value),
             ("socketmap", a.lookups.socketmap != b.lookups.socketmap),
@@ -252,6 +278,8 @@ impl Config {
             ("state", a.state != b.state),
             ("control", a.control != b.control),
             ("control-group", a.control_group != b.control_group),
+            ("control-read", path(&a.reading) != path(&b.reading)),
+            ("control-read-group", group(&a.reading) != group(&b.reading)),
             ("dry-run", a.dry_run != b.dry_run),
             ("log-level", a.log_level != b.log_level),
         ];
@@ -267,6 +295,7 @@ impl Config {
         let unbound: Vec<_> = map.into_iter().chain(socketmap).collect();
         let mut remarks = self.sending.remarks(&unbound);
         remarks.extend(self.lookups.remarks());
+        remarks.extend(speakers::remarks(&self.listen, self.allow_uid.as_ref()));
         remarks
     }
 }

@@ -1,8 +1,13 @@
-//! The operator's Unix socket: one line of JSON asks, one line of JSON answers.
+//! The operators' Unix sockets: one line of JSON asks, one line of JSON answers.
 //!
-//! Promise  who may open the socket may ask and change; its file mode admits root, the daemon's
-//!          user and one group. A slow or silent client costs a seat and nothing else.
+//! Promise  who may open the control socket may ask and change, who may open the reading socket
+//!          may only ask; their file modes admit root, the daemon's user and one group each. A
+//!          slow or silent client costs a seat for a moment and nothing else.
+//! Layers   `bind` makes the sockets; here what goes over them.
 
+pub mod bind;
+
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,13 +16,14 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::engine::Engine;
 use crate::engine::grants::{By, Grant, Granted};
 use crate::engine::time::Time;
+use crate::seldom::Seldom;
 use crate::shared::Shared;
 use crate::status::{self, Status};
 
@@ -25,8 +31,19 @@ use crate::status::{self, Status};
 const MAX_REQUEST: u64 = 4096;
 /// Operators' scripts, health checks, a fail2ban: no more at once.
 const SEATS: usize = 32;
-/// A client that neither asks nor reads loses its seat.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// A client asks in the moment in which it connects; one that does not gives up its seat.
+const TO_ASK: Duration = Duration::from_secs(2);
+/// For the answer to be taken: a list of a million addresses may have to be paged through.
+const TO_READ: Duration = Duration::from_secs(10);
+
+/// What the clients of a socket may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Ask.
+    Read,
+    /// Ask and change who is authorised.
+    Change,
+}
 
 /// What an operator can ask.
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,6 +81,16 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// What it takes to ask this.
+    pub const fn needs(&self) -> Rights {
+        match self {
+            Self::List | Self::Query { .. } | Self::Status | Self::Probe { .. } => Rights::Read,
+            Self::Allow { .. } | Self::Revoke { .. } => Rights::Change,
+        }
+    }
+}
+
 /// What the daemon answers.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -80,8 +107,10 @@ pub enum Answer {
     Status(Box<Status>),
     /// To `Probe`.
     Probe(bool),
-    /// The request cannot be met.
+    /// The request is understood and not met.
     Refused(String),
+    /// The request is not understood.
+    Unknown(String),
 }
 
 /// One authorised address, as `list --json` prints it.
@@ -139,20 +168,36 @@ pub fn rfc3339(time: Time) -> String {
     humantime::format_rfc3339_seconds(moment.unwrap_or(printable).min(printable)).to_string()
 }
 
-/// Answers operators until the task is dropped.
-pub async fn serve(listener: UnixListener, shared: Arc<Shared>, describe: status::Describe) {
+/// Answers the operators of one socket until the task is dropped.
+pub async fn serve(
+    listener: UnixListener,
+    rights: Rights,
+    shared: Arc<Shared>,
+    describe: status::Describe,
+) {
     let seats = Arc::new(Semaphore::new(SEATS));
+    let (crowds, slow) = (Seldom::default(), Arc::new(Seldom::default()));
+    let mut connections = JoinSet::new();
     loop {
+        if seats.available_permits() == 0
+            && let Some(times) = crowds.happened(1)
+        {
+            warn!(times, "all {SEATS} control connections are taken; others have to wait");
+        }
         let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (shared, describe) = (Arc::clone(&shared), describe.clone());
-                tokio::spawn(async move {
+                let slow = Arc::clone(&slow);
+                connections.spawn(async move {
                     let _seat = seat;
-                    match timeout(PATIENCE, converse(stream, shared, describe)).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => debug!(%error, "control connection broke"),
-                        Err(_) => debug!("control connection took too long"),
+                    if let Err(error) = converse(stream, rights, shared, describe).await {
+                        debug!(%error, "control connection broke");
+                        if error.kind() == io::ErrorKind::TimedOut
+                            && let Some(times) = slow.happened(1)
+                        {
+                            warn!(times, "a control client was too slow and lost its connection");
+                        }
                     }
                 });
             }
@@ -161,30 +206,34 @@ pub async fn serve(listener: UnixListener, shared: Arc<Shared>, describe: status
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
+        while connections.try_join_next().is_some() {}
     }
 }
 
 async fn converse(
     stream: UnixStream,
+    rights: Rights,
     shared: Arc<Shared>,
     describe: status::Describe,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(read.take(MAX_REQUEST)).read_line(&mut line).await?;
-    let answer = match serde_json::from_str(&line) {
-        // A long list takes its time.
-        Ok(request) => {
-            spawn_blocking(move || serde_json::to_vec(&answer(request, &shared, &describe)))
-        }
-        Err(error) => {
-            let refused = Answer::Refused(format!("the request is not understood: {error}"));
-            spawn_blocking(move || serde_json::to_vec(&refused))
-        }
-    };
-    let mut text = answer.await.map_err(std::io::Error::other)??;
+    let mut read = BufReader::new(read.take(MAX_REQUEST));
+    timeout(TO_ASK, read.read_line(&mut line)).await??;
+    // A long list takes its time.
+    let answer = spawn_blocking(move || {
+        serde_json::to_vec(&match serde_json::from_str::<Request>(&line) {
+            Ok(request) if request.needs() == Rights::Change && rights == Rights::Read => {
+                let why = "this socket is for reading; only the control socket changes";
+                Answer::Refused(why.into())
+            }
+            Ok(request) => answer(request, &shared, &describe),
+            Err(error) => Answer::Unknown(error.to_string()),
+        })
+    });
+    let mut text = answer.await.map_err(io::Error::other)??;
     text.push(b'\n');
-    write.write_all(&text).await
+    timeout(TO_READ, write.write_all(&text)).await?
 }
 
 fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Answer {
@@ -201,7 +250,8 @@ fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Ans
         Request::Revoke { address, block } => {
             let block = block.map(Duration::from_secs);
             let revoked = shared.with(|engine, now| engine.revoke(now, address, block));
-            info!(%address, revoked, ?block, "revoked by hand");
+            let block = block.map(|span| humantime::format_duration(span).to_string());
+            info!(%address, revoked, block, "revoked by hand");
             Answer::Revoked(revoked)
         }
         Request::Status => Answer::Status(Box::new(describe.status(shared))),
@@ -238,7 +288,59 @@ fn allow(shared: &Shared, address: IpAddr, span: Option<Duration>, note: Option<
             Answer::Refused(format!("{address}: there is no room for a shorter right"))
         }
         Err(list) => {
-            Answer::Refused(format!("{address} is never authorised: it belongs to `{list}`"))
+            let why = format!("{address} is never authorised: it belongs to `{list}`");
+            Answer::Refused(why + "; `exclude` says what does")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::engine::Rules;
+
+    /// More than a socket holds: nobody else reads it meanwhile.
+    const MANY: u32 = 20_000;
+
+    fn describe() -> status::Describe {
+        status::Describe {
+            receivers: Arc::default(),
+            services: Arc::default(),
+            map: None,
+            started: Time::default(),
+        }
+    }
+
+    /// How long a client is borne that sends this and reads nothing.
+    #[tokio::test(start_paused = true)]
+    async fn patience() {
+        let shared = Arc::new(Shared::new(Engine::new(Rules::default())));
+        shared.with(|engine, now| {
+            for number in 0..MANY {
+                let address = Ipv4Addr::from(0xc612_0000 + number).into();
+                engine.allow(now, address, None, None).expect("nobody is excluded");
+            }
+        });
+        let query = "{\"command\":\"query\",\"address\":\"192.0.2.7\"}\n";
+        let rows = [
+            ("", Some(2)),
+            ("{\"command\":\"list\"", Some(2)),
+            ("{\"command\":\"list\"}\n", Some(10)),
+            (query, None),
+        ];
+        for (says, seconds) in rows {
+            let (mut peer, stream) = UnixStream::pair().expect("a pair");
+            peer.write_all(says.as_bytes()).await.expect("there is room");
+            let begin = tokio::time::Instant::now();
+            let ended = converse(stream, Rights::Read, Arc::clone(&shared), describe()).await;
+            let slow = ended.map_err(|error| error.kind());
+            let expected = if seconds.is_some() { Err(io::ErrorKind::TimedOut) } else { Ok(()) };
+            assert_eq!(slow, expected, "{says}");
+            let expected = Duration::from_secs(seconds.unwrap_or_default());
+            let took = begin.elapsed().saturating_sub(expected);
+            assert!(took < Duration::from_millis(100), "{says}: {took:?} longer");
         }
     }
 }

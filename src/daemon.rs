@@ -9,38 +9,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::config::layer::Layer;
 use crate::config::lookups::Role;
-use crate::config::values::Mode;
 use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Matching};
+use crate::control::Rights;
 use crate::engine::Engine;
 use crate::error::Failure;
+use crate::farewells::Farewells;
 use crate::lock::Lock;
 use crate::lookup::Service;
 use crate::postfix::Postfix;
 use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::postfix::postmap::MapTarget;
+use crate::privacy;
 use crate::publisher::{Outlet, Publisher};
 use crate::receiver::Receiver;
 use crate::receiver::bind::{self, Bound};
 use crate::rules::{self, Exclusions};
 use crate::shared::Shared;
+use crate::signals::{Event, Signals};
 use crate::state_file::{self, StateFile};
 use crate::status::Describe;
 use crate::systemd::{self, Passed};
-use crate::unix_socket::{self, SocketFile};
 use crate::{control, lookup};
 
 /// The host is asked for its own addresses and gateways this often.
 const HOST_INTERVAL: Duration = Duration::from_secs(60);
 /// Frames still taken from each socket on the way out.
 const LAST_FRAMES: usize = 10_000;
-/// Owner and group: reading and changing is for operators.
-const CONTROL_MODE: Mode = Mode(0o660);
 
 /// Runs the daemon until a signal ends it. `layers` reads the configuration, now and on SIGHUP.
 ///
@@ -48,10 +47,26 @@ const CONTROL_MODE: Mode = Mode(0o660);
 /// Everything that keeps it from starting; nothing has been started then.
 pub async fn run(
     config: Config,
-    mut passed: Passed,
+    passed: Passed,
     layers: impl Fn() -> Result<Layer, Failure>,
 ) -> Result<(), Vec<Failure>> {
+    privacy::close_memory();
     let signals = Signals::new().map_err(one)?;
+    let impatient = Signals::new().map_err(one)?;
+    tokio::select! {
+        outcome = live(config, passed, layers, signals) => outcome,
+        // All that lived is gone by now, a postmap at work as well. Not by the way out of main:
+        // the runtime would wait there for a disk that is stuck.
+        () = impatient.second() => std::process::exit(1),
+    }
+}
+
+async fn live(
+    config: Config,
+    mut passed: Passed,
+    layers: impl Fn() -> Result<Layer, Failure>,
+    signals: Signals,
+) -> Result<(), Vec<Failure>> {
     let (rules, exclusions) = rules::build(&config).await?;
     for remark in &exclusions.remarks {
         warn!("{remark}");
@@ -59,14 +74,15 @@ pub async fn run(
     let outlet = outlet(&config).await.map_err(one)?;
     make_default_directories(&config);
     // The files of the sockets go with these names, however this function ends.
-    let (listener, _control_file) = open_control(&config).map_err(one)?;
+    let control::bind::Bound { listeners, files: _control_files } =
+        control::bind::all(&config).map_err(one)?;
     let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
     let lookup::bind::Bound { services, files: _lookup_files } =
         asked(&config, &mut passed).map_err(one)?;
     let _locks = lock_files(&config).map_err(one)?;
     let mut daemon = start(&config, rules, outlet, receivers, services).map_err(one)?;
     let read = || Config::of(&layers().map_err(one)?, passed.roles());
-    let outcome = daemon.serve(listener, exclusions, signals, &config, read).await;
+    let outcome = daemon.serve(listeners, exclusions, signals, &config, read).await;
     let left = daemon.leave().await.map_err(one);
     outcome.and(left)
 }
@@ -160,19 +176,6 @@ fn asked(config: &Config, passed: &mut Passed) -> Result<lookup::bind::Bound, Fa
     lookup::bind::all(config, passed)
 }
 
-fn open_control(config: &Config) -> Result<(UnixListener, SocketFile), Failure> {
-    let (listener, file) = unix_socket::bind_stream(&config.control)?;
-    let listen = || {
-        listener.set_nonblocking(true)?;
-        UnixListener::from_std(listener)
-    };
-    let listener = listen().map_err(|error| {
-        Failure::io(format!("cannot listen on `{}`: {error}", config.control.display()))
-    });
-    file.give_to(CONTROL_MODE, config.control_group.as_deref())?;
-    Ok((listener?, file))
-}
-
 /// The parts that live together.
 struct Daemon {
     shared: Arc<Shared>,
@@ -207,7 +210,11 @@ fn start(
             map,
             started,
         },
-        publisher: Publisher { shared: Arc::clone(&shared), outlet },
+        publisher: Publisher {
+            shared: Arc::clone(&shared),
+            outlet,
+            farewells: Farewells::default(),
+        },
         state,
         receivers,
         services,
@@ -218,7 +225,7 @@ fn start(
 impl Daemon {
     async fn serve(
         &mut self,
-        listener: UnixListener,
+        listeners: Vec<(UnixListener, Rights)>,
         exclusions: Exclusions,
         mut signals: Signals,
         config: &Config,
@@ -238,13 +245,16 @@ impl Daemon {
         helpers.spawn(state_file::keep(self.state.clone(), Arc::clone(&self.shared)));
         let published = tokio::select! {
             published = self.publisher.first() => published,
-            () = stop(&mut signals.term, &mut signals.int) => return Ok(()),
+            () = signals.stop() => return Ok(()),
         };
         if !published {
             return Err(one(Failure::io("the first map could not be published; the log says why")
                 .hint("`pop-before-smtp check` and `postmap` by hand show more")));
         }
-        helpers.spawn(control::serve(listener, Arc::clone(&self.shared), self.describe.clone()));
+        for (listener, rights) in listeners {
+            let shared = Arc::clone(&self.shared);
+            helpers.spawn(control::serve(listener, rights, shared, self.describe.clone()));
+        }
         helpers.spawn(watchdog());
         let exclusions = Arc::new(std::sync::Mutex::new(exclusions));
         helpers.spawn(watch_host(Arc::clone(&self.shared), Arc::clone(&exclusions)));
@@ -351,56 +361,5 @@ async fn watch_host(shared: Arc<Shared>, exclusions: Arc<std::sync::Mutex<Exclus
             }),
             Err(error) => warn!(%error, "cannot learn this host's addresses; the old ones hold"),
         }
-    }
-}
-
-/// What a signal asks for.
-enum Event {
-    Stop,
-    Reload,
-}
-
-struct Signals {
-    term: Signal,
-    int: Signal,
-    hup: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let catch = |kind| {
-            signal(kind).map_err(|error| Failure::io(format!("cannot catch signals: {error}")))
-        };
-        Ok(Self {
-            term: catch(SignalKind::terminate())?,
-            int: catch(SignalKind::interrupt())?,
-            hup: catch(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) -> Event {
-        tokio::select! {
-            () = stop(&mut self.term, &mut self.int) => Event::Stop,
-            _ = self.hup.recv() => Event::Reload,
-        }
-    }
-}
-
-/// Waits for a signal that asks for the end, and lets the one after it end at once.
-async fn stop(term: &mut Signal, int: &mut Signal) {
-    either(term, int).await;
-    info!("stopping; a second signal ends at once");
-    tokio::spawn(async {
-        if let Ok(Signals { mut term, mut int, .. }) = Signals::new() {
-            either(&mut term, &mut int).await;
-            std::process::exit(1);
-        }
-    });
-}
-
-async fn either(one: &mut Signal, other: &mut Signal) {
-    tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
     }
 }

@@ -89,10 +89,10 @@ async fn configuration(layer: &Layer, report: &mut Report) {
 
 /// The running daemon, if it answers.
 fn running(control: &Path, report: &mut Report) -> Option<Status> {
-    match client::ask(control, &Request::Status) {
+    match client::ask(control, None, &Request::Status) {
         Ok(Answer::Status(status)) => {
             running::examine(&status, report);
-            if let Ok(Answer::List(clients)) = client::ask(control, &Request::List) {
+            if let Ok(Answer::List(clients)) = client::ask(control, None, &Request::List) {
                 running::examine_clients(&clients, report);
             }
             Some(*status)

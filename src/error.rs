@@ -6,6 +6,8 @@ use std::process::ExitCode;
 /// Which of the documented exit statuses a failure gives (sysexits(3) numbers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
+    /// 1: no.
+    Refused,
     /// 69: the daemon cannot be reached.
     Unavailable,
     /// 70: a bug of this program.
@@ -19,6 +21,7 @@ pub enum Status {
 impl Status {
     const fn code(self) -> u8 {
         match self {
+            Self::Refused => 1,
             Self::Unavailable => 69,
             Self::Bug => 70,
             Self::Io => 74,
@@ -44,6 +47,11 @@ impl Failure {
     /// A file, socket or process that did not do what it should.
     pub fn io(what: impl Into<String>) -> Self {
         Self { status: Status::Io, what: what.into(), hint: None }
+    }
+
+    /// The running daemon says no.
+    pub fn refused(what: impl Into<String>) -> Self {
+        Self { status: Status::Refused, what: what.into(), hint: None }
     }
 
     /// The running daemon could not be reached.

@@ -3,13 +3,14 @@
 //! The house in one walk. [`engine`] is the sentence: it hears frames, remembers addresses until a
 //! moment, and knows what the map should say; it has neither clock nor socket nor disk. Everything
 //! else is the weather around it. [`receiver`] takes frames from sockets; [`publisher`] writes
-//! down and publishes what was decided, through [`state_file`] and [`postfix::postmap`];
-//! [`lookup`] answers Postfix and [`control`] operators, with [`status`]. They never meet: each
-//! speaks to the engine through [`shared`], the one door, which is also the only reader of the
-//! clock. [`daemon`] is the order of life. [`config`] holds what the administrator has decided,
-//! and [`rules`] makes the engine's rules of it, of what [`host`] and [`postfix`] say, of the mail
-//! daemons' files and of the [`sender_tables`]. [`cli`] turns words into a command, [`client`] and
-//! [`trial`] are commands of their own; [`doctor`] examines what is around the daemon.
+//! down and publishes what was decided, through [`state_file`] and [`postfix::postmap`], and
+//! [`farewells`] says who has left; [`lookup`] answers Postfix and [`control`] operators, with
+//! [`status`]. They never meet: each speaks to the engine through [`shared`], the one door, which
+//! is also the only reader of the clock. [`daemon`] is the order of life, from [`privacy`] to
+//! [`signals`]. [`config`] holds what the administrator has decided, and [`rules`] makes the
+//! engine's rules of it, of what [`host`] and [`postfix`] say, of the mail daemons' files and of the
+//! [`sender_tables`]. [`cli`] turns words into a command, [`client`] and [`trial`] are commands of
+//! their own; [`doctor`] examines what is around the daemon.
 
 pub mod child;
 pub mod cli;
@@ -21,15 +22,19 @@ pub mod disk;
 pub mod doctor;
 pub mod engine;
 pub mod error;
+pub mod farewells;
 pub mod host;
 pub mod lock;
 pub mod lookup;
 pub mod postfix;
+pub mod privacy;
 pub mod publisher;
 pub mod receiver;
 pub mod rules;
+pub mod seldom;
 pub mod sender_tables;
 pub mod shared;
+pub mod signals;
 pub mod state_file;
 pub mod status;
 pub mod systemd;

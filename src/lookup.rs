@@ -26,6 +26,7 @@ use crate::engine::frame::Frame;
 use crate::engine::policy::{self, Action};
 use crate::engine::{Engine, socketmap, time::Time};
 use crate::postfix::map_spec::MapValue;
+use crate::seldom::Seldom;
 use crate::shared::Shared;
 
 /// Connections at once: each smtpd process that has asked keeps one for each table and service,
@@ -167,9 +168,12 @@ async fn accept(
 ) {
     let mut connections = JoinSet::new();
     let service = &services[index];
+    let crowds = Seldom::default();
     loop {
-        if seats.available_permits() == 0 {
-            warn!(service = service.name, "all connections are taken; Postfix has to wait");
+        if seats.available_permits() == 0
+            && let Some(times) = crowds.happened(1)
+        {
+            warn!(service = service.name, times, "all connections are taken; Postfix has to wait");
         }
         let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
         match service.listener.accept().await {

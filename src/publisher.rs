@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use crate::engine::Gone;
 use crate::engine::map::Edition;
+use crate::farewells::Farewells;
 use crate::postfix::postmap::MapTarget;
 use crate::shared::Shared;
 
@@ -38,6 +38,8 @@ pub struct Publisher {
     pub shared: Arc<Shared>,
     /// Where editions go.
     pub outlet: Outlet,
+    /// What is said of addresses that have left.
+    pub farewells: Farewells,
 }
 
 impl Publisher {
@@ -75,7 +77,7 @@ impl Publisher {
         let (gone, stopped, number) = self
             .shared
             .with(|engine, now| (engine.tick(now), engine.stopped_daemons(now), engine.due(now)));
-        say(&gone);
+        self.farewells.say(&gone);
         for daemon in stopped {
             warn!(%daemon, "no login for long, although it goes on to log; {STOPPED}");
         }
@@ -115,12 +117,5 @@ impl Publisher {
                 false
             }
         }
-    }
-}
-
-fn say(gone: &[Gone]) {
-    for Gone { grant, why } in gone {
-        let (logins, users) = (grant.logins, grant.users.len());
-        info!(address = %grant.address, logins, users, "{}", why.as_str());
     }
 }

@@ -3,18 +3,23 @@
 //! Promise  a frame is parsed and matched where it arrives; nothing here waits for postmap, disk
 //!          or a queue. What is lost or turned away is counted: by the kernel (`SO_RXQ_OVFL`),
 //!          because the sender is not one that is heard, or because it is larger than any frame.
-//! Layers   `bind` makes the sockets; here the loop that empties them.
+//!          An error that may pass ends nothing. Our own log, if it comes back, is not repeated.
+//! Layers   `bind` makes the sockets, `speakers` says who is heard; here the loop that empties
+//!          them.
 
 pub mod bind;
+pub mod speakers;
 
 use std::convert::Infallible;
+use std::fmt::{self, Write as _};
 use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use ipnet::IpNet;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, UnixCredentials, recvmsg};
 use tokio::io::Interest;
 use tokio::net::{UdpSocket, UnixDatagram};
 use tracing::{debug, info, warn};
@@ -22,13 +27,17 @@ use tracing::{debug, info, warn};
 use crate::engine::grants::Granted;
 use crate::engine::heard::{Heard, Verdict};
 use crate::engine::streams::Source;
+use crate::seldom::Seldom;
 use crate::shared::Shared;
+use speakers::{Sender, Speakers};
 
 /// A frame is never larger: the largest UDP datagram has 65,507 bytes, and no forwarder sends more
 /// over a Unix socket. A larger one is dropped, for its end is unknown.
 const MAX_FRAME: usize = 65_536;
 /// After this many frames in a row the other tasks get their turn.
 const BURST: usize = 256;
+/// After an error that may pass, such as a kernel without memory: time for it to pass.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound socket of either kind.
 #[derive(Debug)]
@@ -76,6 +85,8 @@ pub struct Counters {
     pub oversized: AtomicU64,
     /// Frames that the kernel has dropped because the receive buffer was full.
     pub kernel_drops: AtomicU64,
+    /// Errors of the socket that did not end it.
+    pub errors: AtomicU64,
 }
 
 /// One socket that receives frames.
@@ -87,27 +98,23 @@ pub struct Receiver {
     pub counters: Counters,
     number: u16,
     socket: DatagramSocket,
-    heard_from: Option<Vec<IpNet>>,
+    speakers: Speakers,
+    troubles: Seldom,
 }
 
 impl Receiver {
-    /// Wraps a bound, non-blocking datagram socket. `heard_from` are the networks of the senders
-    /// that are heard; nothing for a Unix socket, whose file mode decides.
-    pub fn new(
-        number: u16,
-        name: String,
-        socket: DatagramSocket,
-        heard_from: Option<Vec<IpNet>>,
-    ) -> Self {
-        Self { name, counters: Counters::default(), number, socket, heard_from }
+    /// Wraps a bound, non-blocking datagram socket. To tell users, it has `SO_PASSCRED` set.
+    pub fn new(number: u16, name: String, socket: DatagramSocket, speakers: Speakers) -> Self {
+        let (counters, troubles) = (Counters::default(), Seldom::default());
+        Self { name, counters, number, socket, speakers, troubles }
     }
 
     /// Hands frames to the engine until the task is dropped.
     ///
     /// # Errors
-    /// The socket cannot be watched or read.
+    /// The socket cannot be watched, or will never be read again.
     pub async fn run(&self, shared: &Shared) -> io::Result<Infallible> {
-        let mut room = Room::new();
+        let mut room = Room::new(&self.speakers);
         loop {
             self.socket.readable().await?;
             loop {
@@ -115,7 +122,14 @@ impl Receiver {
                 match taken {
                     Ok(()) => tokio::task::yield_now().await,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error),
+                    Err(error) if never_heals(&error) => return Err(error),
+                    Err(error) => {
+                        self.counters.errors.fetch_add(1, Ordering::Relaxed);
+                        if let Some(times) = self.troubles.happened(1) {
+                            warn!(receiver = self.name, times, %error, "cannot receive; going on");
+                        }
+                        tokio::time::sleep(PAUSE).await;
+                    }
                 }
             }
         }
@@ -124,25 +138,30 @@ impl Receiver {
     /// Hands over what the kernel still holds, at most `limit` frames.
     pub fn drain(&self, limit: usize, shared: &Shared) {
         // An error here is most likely the end of the queue; nothing more can be had in any case.
-        let _ = self.take(&mut Room::new(), limit, shared);
+        let _ = self.take(&mut Room::new(&self.speakers), limit, shared);
     }
 
     /// Takes frames until there are none (an error: it would block) or there were `limit`.
     fn take(&self, room: &mut Room, limit: usize, shared: &Shared) -> io::Result<()> {
         for _ in 0..limit {
             match self.receive(room) {
-                Ok(Some((length, sender))) => self.hear(&room.frame[..length], sender, shared),
-                Ok(None) => {}
-                // An earlier reply of the peer, or a signal: says nothing about the next frame.
-                Err(nix::Error::EINTR | nix::Error::ECONNREFUSED) => {}
+                Ok(Some((length, sender))) => {
+                    let frame = &room.frame[..length];
+                    if self.speakers.admit(sender) {
+                        self.hear(frame, sender.address, shared);
+                    } else {
+                        self.turn_away(frame, sender);
+                    }
+                }
+                Ok(None) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(())
     }
 
-    /// One frame and its sender, or nothing if it must not be heard.
-    fn receive(&self, room: &mut Room) -> nix::Result<Option<(usize, Option<IpAddr>)>> {
+    /// One frame and its sender, or nothing if it is not whole.
+    fn receive(&self, room: &mut Room) -> nix::Result<Option<(usize, Sender)>> {
         let mut slices = [IoSliceMut::new(&mut room.frame)];
         let message = recvmsg::<SockaddrStorage>(
             self.socket.as_raw_fd(),
@@ -150,31 +169,38 @@ impl Receiver {
             Some(&mut room.control),
             MsgFlags::MSG_DONTWAIT,
         )?;
-        for control in message.cmsgs()? {
-            if let ControlMessageOwned::RxqOvfl(drops) = control {
-                self.counters.kernel_drops.store(drops.into(), Ordering::Relaxed);
+        let mut sender = Sender { address: message.address.and_then(address_of), uid: None };
+        // An error: there was more than there is room for, such as file descriptors that somebody
+        // has sent along. The kernel has closed them, and whoever must be named remains unnamed.
+        for control in message.cmsgs().into_iter().flatten() {
+            match control {
+                ControlMessageOwned::RxqOvfl(drops) => {
+                    self.counters.kernel_drops.store(drops.into(), Ordering::Relaxed);
+                }
+                ControlMessageOwned::ScmCredentials(credentials) => {
+                    sender.uid = Some(credentials.uid());
+                }
+                _ => {}
             }
         }
         if message.flags.contains(MsgFlags::MSG_TRUNC) {
             self.counters.oversized.fetch_add(1, Ordering::Relaxed);
             return Ok(None);
         }
-        let sender = message.address.and_then(address_of);
-        Ok(self.is_heard(sender).then_some((message.bytes, sender)))
+        Ok(Some((message.bytes, sender)))
     }
 
-    fn is_heard(&self, sender: Option<IpAddr>) -> bool {
-        let Some(networks) = &self.heard_from else { return true };
-        let heard = sender.is_some_and(|sender| networks.iter().any(|net| net.contains(&sender)));
-        if !heard {
-            self.counters.strangers.fetch_add(1, Ordering::Relaxed);
+    fn turn_away(&self, frame: &[u8], Sender { address, uid }: Sender) {
+        self.counters.strangers.fetch_add(1, Ordering::Relaxed);
+        if tracing::enabled!(tracing::Level::DEBUG) && !self.is_named_in(frame) {
+            let option = self.speakers.option();
             debug!(
                 receiver = self.name,
-                ?sender,
-                "frame dropped: allow-from does not name the sender"
+                address = address.map(tracing::field::display),
+                uid,
+                "frame dropped: {option} does not name its sender"
             );
         }
-        heard
     }
 
     fn hear(&self, frame: &[u8], sender: Option<IpAddr>, shared: &Shared) {
@@ -185,7 +211,7 @@ impl Receiver {
             let kept_out = heard.address.filter(|address| !engine.is_published(*address));
             (heard, kept_out)
         });
-        report(&self.name, frame, &heard);
+        self.report(frame, &heard);
         if let (Some(Granted::New), Some(address)) = (heard.granted(), kept_out) {
             warn!(
                 %address,
@@ -194,41 +220,76 @@ impl Receiver {
             );
         }
     }
+
+    /// What a stranger can provoke is said at debug level only.
+    fn report(&self, frame: &[u8], heard: &Heard) {
+        match (heard.verdict, heard.granted()) {
+            (_, Some(Granted::New)) => info!(
+                address = heard.address.map(tracing::field::display),
+                user = heard.user,
+                daemon = heard.daemon.as_deref(),
+                "authorised"
+            ),
+            (Verdict::None, _)
+                if !tracing::enabled!(tracing::Level::DEBUG) || self.is_named_in(frame) => {}
+            _ => debug!(
+                receiver = self.name,
+                verdict = heard.verdict.as_str(),
+                address = heard.address.map(tracing::field::display),
+                user = heard.user,
+                daemon = heard.daemon.as_deref(),
+                reason = %heard.reason,
+                frame = %Shown(frame),
+                "heard"
+            ),
+        }
+    }
+
+    /// Whether a frame names this receiver: then it is most likely what was said here at debug
+    /// level, sent back to us by a syslog daemon, and to say that again would go on for ever.
+    fn is_named_in(&self, frame: &[u8]) -> bool {
+        frame.windows(self.name.len()).any(|part| part == self.name.as_bytes())
+    }
 }
 
-/// Room for one frame and what the kernel says about it.
+/// Room for one frame and what the kernel says about it, and not for more: file descriptors that
+/// somebody sends along must not come to us.
 struct Room {
     frame: Vec<u8>,
     control: Vec<u8>,
 }
 
 impl Room {
-    fn new() -> Self {
-        Self { frame: vec![0; MAX_FRAME], control: nix::cmsg_space!(u32) }
+    fn new(speakers: &Speakers) -> Self {
+        let control = match speakers {
+            Speakers::Everybody => Vec::new(),
+            Speakers::Networks(_) => nix::cmsg_space!(u32),
+            Speakers::Users(_) => nix::cmsg_space!(UnixCredentials),
+        };
+        Self { frame: vec![0; MAX_FRAME], control }
     }
 }
 
-/// What a stranger can provoke is said at debug level only.
-fn report(receiver: &str, frame: &[u8], heard: &Heard) {
-    match (heard.verdict, heard.granted()) {
-        (_, Some(Granted::New)) => info!(
-            address = heard.address.map(tracing::field::display),
-            user = heard.user,
-            daemon = heard.daemon.as_deref(),
-            "authorised"
-        ),
-        (Verdict::None, _) if !tracing::enabled!(tracing::Level::DEBUG) => {}
-        _ => debug!(
-            receiver,
-            verdict = heard.verdict.as_str(),
-            address = heard.address.map(tracing::field::display),
-            user = heard.user,
-            daemon = heard.daemon.as_deref(),
-            reason = %heard.reason,
-            frame = %frame.escape_ascii(),
-            "heard"
-        ),
+/// A frame for people's eyes. What can be printed stays as it is, backslashes too: of a log that
+/// comes back piece by piece, each piece must not be longer than the one before.
+struct Shown<'a>(&'a [u8]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| match byte {
+            b' '..=b'~' => f.write_char(char::from(*byte)),
+            _ => write!(f, "\\x{byte:02x}"),
+        })
     }
+}
+
+/// Whether an error will be there at the next attempt too: the socket itself is not what it was.
+fn never_heals(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        code,
+        Some(Errno::EBADF | Errno::ENOTSOCK | Errno::EINVAL | Errno::EFAULT | Errno::EOPNOTSUPP)
+    )
 }
 
 fn address_of(storage: SockaddrStorage) -> Option<IpAddr> {

@@ -3,13 +3,14 @@
 //! Promise  everything that is wrong is found in one go. What cannot be learned of Postfix's
 //!          `mynetworks` is said; only if it was asked for by name is it a fault.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
 
 use ipnet::IpNet;
 
-use crate::config::values::{ExcludeWhat, Network};
+use crate::config::values::{ExcludeWhat, Facilities, Network};
 use crate::config::{Config, DaemonsDir, Matching, loopback};
 use crate::disk;
 use crate::engine::daemons::{self, Daemon, DaemonFile, Fault, Table};
@@ -139,10 +140,18 @@ fn read_daemon(path: &Path) -> Result<DaemonFile, Failure> {
 /// The table of the daemons that are believed, whatever their examples say.
 ///
 /// # Errors
-/// Every fault of every file but those of examples.
+/// Every fault of every file but those of examples, and every facility of a daemon that no file has.
 pub fn load(matching: &Matching) -> Result<Table, Vec<Failure>> {
     let own = own_daemons(&matching.daemons_dir).map_err(|failure| vec![failure])?;
-    Table::load(&own, &matching.daemons).map_err(|faults| failures(&faults))
+    let loaded = Table::load(&own, &matching.daemons).map_err(|faults| failures(&faults));
+    let mut table = loaded?;
+    let mut facilities: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
+    for Facilities { daemon, codes } in &matching.facilities {
+        facilities.entry(daemon).or_default().extend(codes);
+    }
+    let set = facilities.iter().filter_map(|(name, codes)| table.set_facilities(name, codes).err());
+    let faults: Vec<Fault> = set.collect();
+    if faults.is_empty() { Ok(table) } else { Err(failures(&faults)) }
 }
 
 /// The users' own examples that do not prove true. The built-in ones are proved when the program
@@ -218,6 +227,7 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
             exclusions.remarks.extend(config.remarks());
             let rules = Rules {
                 table,
+                hosts: config.matching.hosts.clone(),
                 grace: config.grace,
                 max_clients: config.max_clients,
                 exclude,

@@ -64,12 +64,14 @@ pub struct Listener {
     pub name: String,
     /// Frames handed to the engine.
     pub frames: u64,
-    /// Frames of senders that `allow-from` does not name.
+    /// Frames of senders that `allow-from` or `allow-uid` does not name.
     pub strangers: u64,
     /// Frames larger than any frame should be.
     pub oversized: u64,
     /// Frames that the kernel dropped because the receive buffer was full.
     pub kernel_drops: u64,
+    /// Errors of the socket that did not end it.
+    pub errors: u64,
 }
 
 /// An address that too many users share.
@@ -138,6 +140,7 @@ impl Describe {
             let stats = engine.stats();
             let counts = [
                 ("malformed", stats.malformed),
+                ("other_hosts", stats.other_hosts),
                 ("other_programs", stats.other_programs),
                 ("excluded", stats.excluded),
                 ("blocked", stats.blocked),
@@ -191,6 +194,7 @@ fn listener(receiver: &Receiver) -> Listener {
         strangers: count(&counters.strangers),
         oversized: count(&counters.oversized),
         kernel_drops: count(&counters.kernel_drops),
+        errors: count(&counters.errors),
     }
 }
 

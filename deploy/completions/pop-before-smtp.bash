@@ -25,6 +25,9 @@ _pop__before__smtp() {
             pop__before__smtp,daemons)
                 cmd="pop__before__smtp__subcmd__daemons"
                 ;;
+            pop__before__smtp,doctor)
+                cmd="pop__before__smtp__subcmd__doctor"
+                ;;
             pop__before__smtp,help)
                 cmd="pop__before__smtp__subcmd__help"
                 ;;
@@ -55,6 +58,9 @@ _pop__before__smtp() {
             pop__before__smtp__subcmd__help,daemons)
                 cmd="pop__before__smtp__subcmd__help__subcmd__daemons"
                 ;;
+            pop__before__smtp__subcmd__help,doctor)
+                cmd="pop__before__smtp__subcmd__help__subcmd__doctor"
+                ;;
             pop__before__smtp__subcmd__help,help)
                 cmd="pop__before__smtp__subcmd__help__subcmd__help"
                 ;;
@@ -83,7 +89,7 @@ _pop__before__smtp() {
 
     case "${cmd}" in
         pop__before__smtp)
-            opts="-h -V --help --version run test check daemons list query allow revoke status help"
+            opts="-h -V --help --version run test check daemons list query allow revoke status doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -131,7 +137,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__subcmd__before__subcmd__smtp__subcmd__check)
-            opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --daemons-dir --exclude --state --control --control-group --dry-run --log-level --json --help"
+            opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --log-level --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -158,6 +164,14 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --allow-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-uid)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-host)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -257,6 +271,10 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --facility)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --daemons-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -274,6 +292,14 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --control-group)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control-read)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control-read-group)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -297,13 +323,21 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__subcmd__before__subcmd__smtp__subcmd__daemons)
-            opts="-h --json --daemons-dir --help"
+            opts="-c -h --json --daemons-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --daemons-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -314,8 +348,198 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pop__subcmd__before__subcmd__smtp__subcmd__doctor)
+            opts="-c -n -h --log-socket --json --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --log-level --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --log-socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen-mode)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen-group)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-uid)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --map)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --map-value)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --map-interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --map-inexact-ipv6)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --socketmap)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --policy)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --lookup-mode)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --lookup-group)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sender)
+                    COMPREPLY=($(compgen -W "any user domain" -- "${cur}"))
+                    return 0
+                    ;;
+                --sender-domains)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sender-table)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sender-login-map)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sender-delimiter)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sender-mismatch)
+                    COMPREPLY=($(compgen -W "dunno reject" -- "${cur}"))
+                    return 0
+                    ;;
+                --sender-reject-text)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-null-sender)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --remember-users)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --max-users-per-address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --postfix-config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --grace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --extend-while-connected)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --session-ceiling)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-clients)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --daemon)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --facility)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --daemons-dir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --exclude)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control-group)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control-read)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control-read-group)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --dry-run)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pop__subcmd__before__subcmd__smtp__subcmd__help)
-            opts="run test check daemons list query allow revoke status help"
+            opts="run test check daemons list query allow revoke status doctor help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -357,6 +581,20 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__subcmd__before__subcmd__smtp__subcmd__help__subcmd__daemons)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pop__subcmd__before__subcmd__smtp__subcmd__help__subcmd__doctor)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -551,7 +789,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__subcmd__before__subcmd__smtp__subcmd__run)
-            opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --daemons-dir --exclude --state --control --control-group --dry-run --log-level --help"
+            opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --log-level --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -578,6 +816,14 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --allow-from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-uid)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-host)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -677,6 +923,10 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --facility)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --daemons-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -694,6 +944,14 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --control-group)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control-read)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --control-read-group)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -743,7 +1001,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__subcmd__before__subcmd__smtp__subcmd__test)
-            opts="-0 -c -h --null --json --config --daemon --daemons-dir --exclude --postfix-config --help"
+            opts="-0 -c -h --null --json --config --daemon --facility --allow-host --daemons-dir --exclude --postfix-config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -758,6 +1016,14 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --daemon)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --facility)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --allow-host)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::layer::Layer;
-use crate::config::values::{ExcludeWhat, Span};
+use crate::config::values::{ExcludeWhat, Facilities, HostName, Span};
 
 /// Lets the address of a recent POP3 or IMAP login relay mail through Postfix for a while.
 #[derive(Debug, Parser)]
@@ -96,6 +96,12 @@ pub(super) struct MatchingArgs {
     /// Mail daemons that are believed [default: all that are verified]
     #[arg(long, value_name = "NAME")]
     pub(super) daemon: Option<Vec<String>>,
+    /// Facilities to which a mail daemon logs [default: those of its description]
+    #[arg(long, value_name = "DAEMON=FACILITY[,FACILITY...]")]
+    pub(super) facility: Option<Vec<Facilities>>,
+    /// Host names in frames that are believed; - for frames without one [default: every host]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub(super) allow_host: Option<Vec<HostName>>,
     /// Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]
     #[arg(long, value_name = "DIR")]
     pub(super) daemons_dir: Option<PathBuf>,
@@ -117,6 +123,9 @@ pub(super) struct DaemonsArgs {
     /// Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]
     #[arg(long, value_name = "DIR")]
     pub(super) daemons_dir: Option<PathBuf>,
+    /// Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
 }
 
 /// How the running daemon is reached.

@@ -11,7 +11,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 use serde::Deserialize;
 
 use super::sending::{Mismatch, SenderRule};
-use super::values::{ExcludeWhat, Listen, Mode, Network, Serve, Span};
+use super::values::{ExcludeWhat, Facilities, HostName, Listen, Mode, Network, Serve, Span};
 use crate::error::Failure;
 use crate::postfix::map_spec::MapSpec;
 
@@ -36,6 +36,12 @@ pub struct Layer {
     /// UDP senders that are heard [default: loopback]
     #[arg(long, value_name = "NET")]
     pub allow_from: Option<Vec<Network>>,
+    /// Users whose processes are heard over Unix sockets [default: all who can open them]
+    #[arg(long, value_name = "USER")]
+    pub allow_uid: Option<Vec<String>>,
+    /// Host names in frames that are believed; - for frames without one [default: every host]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
+    pub allow_host: Option<Vec<HostName>>,
     /// Access map to publish; TYPE may be `auto`
     #[arg(long, value_name = "TYPE:PATH")]
     pub map: Option<MapSpec>,
@@ -46,7 +52,7 @@ pub struct Layer {
     #[arg(long, value_name = "DURATION")]
     pub map_interval: Option<Span>,
     /// Publish IPv6 addresses even where their key would admit other hosts too [default: false]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
     pub map_inexact_ipv6: Option<bool>,
     /// Answer Postfix's socketmap lookups here: unix:/PATH or inet:HOST:PORT
     #[arg(long, value_name = "ADDR")]
@@ -83,10 +89,10 @@ pub struct Layer {
     #[arg(long, value_name = "TEXT")]
     pub sender_reject_text: Option<String>,
     /// Let users send as the null sender <> too [default: false]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
     pub allow_null_sender: Option<bool>,
     /// Remember who has logged in [default: true]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
     pub remember_users: Option<bool>,
     /// Do not authorise an address from which more different users than this have logged in
     #[arg(long, value_name = "N")]
@@ -99,7 +105,7 @@ pub struct Layer {
     pub grace: Option<Span>,
     /// Whoever stays connected stays authorised; the grace counts from the log-out
     /// [default: false]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
     pub extend_while_connected: Option<bool>,
     /// With extend-while-connected: a log-out that is never seen counts after so long
     /// [default: 24h]
@@ -111,6 +117,9 @@ pub struct Layer {
     /// Mail daemons that are believed [default: all that are verified]
     #[arg(long, value_name = "NAME")]
     pub daemon: Option<Vec<String>>,
+    /// Facilities to which a mail daemon logs [default: those of its description]
+    #[arg(long, value_name = "DAEMON=FACILITY[,FACILITY...]")]
+    pub facility: Option<Vec<Facilities>>,
     /// Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]
     #[arg(long, value_name = "DIR")]
     pub daemons_dir: Option<PathBuf>,
@@ -127,8 +136,14 @@ pub struct Layer {
     /// Group that may use the control socket, beside root and the daemon's own user
     #[arg(long, value_name = "NAME")]
     pub control_group: Option<String>,
+    /// A second control socket, on which nothing can be changed
+    #[arg(long, value_name = "PATH")]
+    pub control_read: Option<PathBuf>,
+    /// Group that may use that one, beside root and the daemon's own user
+    #[arg(long, value_name = "NAME")]
+    pub control_read_group: Option<String>,
     /// Say what would be authorised and published; write no map and no state [default: false]
-    #[arg(short = 'n', long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
+    #[arg(short = 'n', long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
     pub dry_run: Option<bool>,
     /// How much is logged to stderr: error, warn, info, debug [default: info]
     #[arg(long, value_name = "LEVEL")]
@@ -155,6 +170,8 @@ impl Layer {
             listen_mode: self.listen_mode.or(under.listen_mode),
             listen_group: self.listen_group.or(under.listen_group),
             allow_from: self.allow_from.or(under.allow_from),
+            allow_uid: self.allow_uid.or(under.allow_uid),
+            allow_host: self.allow_host.or(under.allow_host),
             map: self.map.or(under.map),
             map_value: self.map_value.or(under.map_value),
             map_interval: self.map_interval.or(under.map_interval),
@@ -179,11 +196,14 @@ impl Layer {
             session_ceiling: self.session_ceiling.or(under.session_ceiling),
             max_clients: self.max_clients.or(under.max_clients),
             daemon: self.daemon.or(under.daemon),
+            facility: self.facility.or(under.facility),
             daemons_dir: self.daemons_dir.or(under.daemons_dir),
             exclude: self.exclude.or(under.exclude),
             state: self.state.or(under.state),
             control: self.control.or(under.control),
             control_group: self.control_group.or(under.control_group),
+            control_read: self.control_read.or(under.control_read),
+            control_read_group: self.control_read_group.or(under.control_read_group),
             dry_run: self.dry_run.or(under.dry_run),
             log_level: self.log_level.or(under.log_level),
         }

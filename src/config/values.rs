@@ -12,6 +12,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, de};
 
+use crate::engine::daemons::facility_code;
 use crate::postfix::map_spec::MapSpec;
 
 /// Reads a value from a string wherever serde finds one.
@@ -25,7 +26,17 @@ macro_rules! deserialize_from_text {
     )+};
 }
 
-deserialize_from_text!(Span, Listen, Serve, Network, ExcludeWhat, Mode, MapSpec);
+deserialize_from_text!(
+    Span,
+    Listen,
+    Serve,
+    Network,
+    ExcludeWhat,
+    HostName,
+    Facilities,
+    Mode,
+    MapSpec
+);
 
 /// A length of time: `30m`, `1800s`, `1h 30m`. At least one second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +204,45 @@ impl FromStr for ExcludeWhat {
     }
 }
 
+/// A host name as it stands in frames, or `-` for frames without one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostName(pub String);
+
+impl FromStr for HostName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let shown = text.escape_debug();
+            return Err(format!("`{shown}` is no host name; write it as it stands in your log"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// The facilities to which a mail daemon logs: `qpopper=local0,mail`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facilities {
+    /// The mail daemon's name.
+    pub daemon: String,
+    /// Codes of RFC 5424, table 1.
+    pub codes: Vec<u8>,
+}
+
+impl FromStr for Facilities {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.split_once('=').filter(|(daemon, _)| !daemon.is_empty());
+        let (daemon, names) = parts.ok_or_else(|| {
+            format!("`{text}`: write DAEMON=FACILITY[,FACILITY...], such as qpopper=local0,mail")
+        })?;
+        let codes = names.split(',').map(facility_code).collect::<Result<_, _>>();
+        let codes = codes.map_err(|why| format!("`{text}`: {why}"))?;
+        Ok(Self { daemon: daemon.to_owned(), codes })
+    }
+}
+
 /// The permission bits of a socket, in octal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode(pub u32);
@@ -259,6 +309,23 @@ mod tests {
         for (text, expected) in rows {
             let Network(net) = text.parse().expect("a network");
             assert_eq!(net.to_string(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn facilities() {
+        let read = |text: &str| text.parse::<Facilities>().map(|read| (read.daemon, read.codes));
+        assert_eq!(read("qpopper=local0,mail"), Ok(("qpopper".to_owned(), vec![16, 2])));
+        for wrong in ["qpopper", "qpopper=", "=mail", "qpopper=mial", "qpopper=mail,", "a=mail b"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn host_names() {
+        assert_eq!("MX1".parse(), Ok(HostName("MX1".to_owned())));
+        for wrong in ["", "mx1 mx2", "mx\n"] {
+            assert!(wrong.parse::<HostName>().is_err(), "{wrong:?}");
         }
     }
 

@@ -118,7 +118,8 @@ impl Trial<'_> {
         loop {
             for probe in probes.iter_mut().filter(|probe| !probe.arrived) {
                 let request = Request::Probe { text: probe.text.clone() };
-                probe.arrived = matches!(client::ask(self.control, &request)?, Answer::Probe(true));
+                probe.arrived =
+                    matches!(client::ask(self.control, None, &request)?, Answer::Probe(true));
             }
             if !any && probes.iter().any(|probe| probe.arrived) {
                 any = true;
@@ -171,7 +172,7 @@ impl Trial<'_> {
     fn tell_none(&self, before: &Status, report: &mut Report) {
         let socket = self.log_socket.display();
         let strangers = |status: &Status| status.listeners.iter().map(|l| l.strangers).sum::<u64>();
-        let after = client::ask(self.control, &Request::Status);
+        let after = client::ask(self.control, None, &Request::Status);
         let listeners: Vec<&str> = before.listeners.iter().map(|l| &*l.name).collect();
         if matches!(&after, Ok(Answer::Status(now)) if strangers(now) > strangers(before)) {
             report.mend(

@@ -3,11 +3,12 @@
 //! Promise  a daemon is data: the built-in files below and the users' own are read by the same
 //!          functions. A pattern sees the text of a message whose program name was matched
 //!          exactly, from its first byte, in linear time.
-//! Layers   `file` the TOML format and its faults; `daemon` what is read from one; `pattern` one
-//!          compiled pattern; here the table.
+//! Layers   `file` the TOML format and its faults, with `codes`; `daemon` what is read from one;
+//!          `pattern` one compiled pattern; here the table.
 //! Not here what several lines mean together (`streams`), who may relay (`grants`).
 
 mod built_in;
+mod codes;
 mod daemon;
 mod file;
 mod pattern;
@@ -17,8 +18,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use built_in::BUILT_IN;
+pub use codes::{FACILITIES, facility_code};
 pub use daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
-pub use file::{DaemonFile, FACILITIES, Fault};
+pub use file::{DaemonFile, Fault};
 pub use pattern::{Pattern, Priorities, Refusal};
 
 use super::syslog::Message;
@@ -81,6 +83,8 @@ pub enum Selection {
 #[derive(Debug, Default)]
 pub struct Table {
     daemons: Vec<Daemon>,
+    /// Those that were not selected.
+    others: Vec<Name>,
     by_program: HashMap<String, Vec<usize>>,
 }
 
@@ -97,14 +101,15 @@ impl Table {
         };
         if let Selection::Named(names) = selection {
             for name in names.iter().filter(|n| !daemons.iter().any(|d| *d.name == ***n)) {
-                faults.push(Fault::unknown_daemon(name));
+                faults.push(Fault::unknown_daemon("daemon", name));
             }
         }
-        if faults.is_empty() {
-            Ok(Self::of(daemons.into_iter().filter(|d| chosen(d)).collect()))
-        } else {
-            Err(faults)
+        if !faults.is_empty() {
+            return Err(faults);
         }
+        let (daemons, others): (Vec<_>, Vec<_>) = daemons.into_iter().partition(chosen);
+        let others = others.into_iter().map(|daemon| daemon.name).collect();
+        Ok(Self { others, ..Self::of(daemons) })
     }
 
     /// A table of just these daemons.
@@ -115,7 +120,20 @@ impl Table {
                 by_program.entry(program.clone()).or_default().push(index);
             }
         }
-        Self { daemons, by_program }
+        Self { daemons, others: Vec::new(), by_program }
+    }
+
+    /// Replaces the facilities to which a mail daemon logs.
+    ///
+    /// # Errors
+    /// There is no such mail daemon, selected or not.
+    pub fn set_facilities(&mut self, name: &str, facilities: &[u8]) -> Result<(), Fault> {
+        match self.daemons.iter_mut().find(|daemon| *daemon.name == *name) {
+            Some(daemon) => daemon.facilities = Some(facilities.to_vec()),
+            None if self.others.iter().any(|other| **other == *name) => {}
+            None => return Err(Fault::unknown_daemon("facility", name)),
+        }
+        Ok(())
     }
 
     /// The daemons of the table, built-in ones first.

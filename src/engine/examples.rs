@@ -1,7 +1,7 @@
 //! A mail daemon's examples, run through the engine itself.
 //!
 //! Promise  an example is heard exactly as the running daemon would hear it, by an engine that
-//!          knows this one mail daemon and excludes nobody.
+//!          knows this one mail daemon as its file describes it, and excludes nobody.
 
 use super::daemons::{Daemon, Example, ExpectedVerdict, Fault, Table};
 use super::heard::{Heard, Verdict};
@@ -15,7 +15,7 @@ pub fn prove(daemon: &Daemon) -> Vec<Fault> {
 }
 
 fn wrong(daemon: &Daemon, example: &Example) -> Option<Fault> {
-    let table = Table::of(vec![daemon.clone()]);
+    let table = Table::of(vec![daemon.as_described()]);
     let mut engine = Engine::new(Rules { table, ..Rules::default() });
     let heard = example
         .lines

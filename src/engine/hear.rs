@@ -1,6 +1,6 @@
 //! A frame's way to its verdict.
 //!
-//! Promise  each step can only take trust away: not the tail of a cut line, not a repetition, a
+//! Promise  each step can only take trust away: a host that is believed, not the tail of a cut line, not a repetition, a
 //!          pattern of a daemon that fits whole, a process that is believed, an address that may
 //!          be authorised. What passes them all is granted; every way out has its reason.
 
@@ -55,6 +55,11 @@ impl Engine {
         message: &Message<'_>,
         length: usize,
     ) -> Heard {
+        // Whatever it says, it takes no room among what is remembered of others.
+        if !self.rules.hosts.believe(message.host) {
+            self.stats.other_hosts += 1;
+            return nothing(Reason::OtherHost(message.host.map(str::to_owned)));
+        }
         // Says nothing of itself: neither a piece nor a tail.
         if message.text().starts_with(REPEATED) {
             return nothing(Reason::Repeated);

@@ -62,6 +62,8 @@ pub enum Reason {
     Shared,
     /// The frame is no syslog message.
     Malformed(Malformed),
+    /// The frame names a host that is not believed, or none.
+    OtherHost(Option<String>),
     /// No mail daemon that is believed has this program name.
     UnknownProgram(String),
     /// A test message of `doctor`.
@@ -104,6 +106,12 @@ impl fmt::Display for Reason {
                 "more different users than max-users-per-address have logged in from this address"
             }
             Self::Malformed(why) => return why.fmt(f),
+            Self::OtherHost(Some(name)) => {
+                return write!(f, "allow-host does not name the host `{}`", name.escape_debug());
+            }
+            Self::OtherHost(None) => {
+                "the frame names no host, and allow-host does not have `-` for such"
+            }
             Self::UnknownProgram(name) => {
                 return write!(f, "no mail daemon that is believed has the program name `{name}`");
             }

@@ -5,11 +5,11 @@
 //!          moment is an argument. It never panics on input. Calls that come early or twice
 //!          change nothing. When in doubt an address is not listed.
 //! Layers   `syslog` a frame's message; `daemons` what a message says; `streams` what it means
-//!          after those before it; `exclude`, `grants` and `origins` who may relay until when;
-//!          `map` what Postfix should read; `state` what survives a restart. `socketmap` and `policy` what
-//!          Postfix asks and how it is answered; `senders` who may send as what. Beside them, for
-//!          tests and `check`: `examples`, and `claims`, which `proof` proves; for `doctor`:
-//!          `probes`.
+//!          after those before it; `hosts`, `exclude`, `grants` and `origins` who may relay until
+//!          when; `map` what Postfix should read; `state` what survives a restart. `socketmap` and
+//!          `policy` what Postfix asks and how it is answered; `senders` who may send as what.
+//!          Beside them, for tests and `check`: `examples`, and `claims`, which `proof` proves; for
+//!          `doctor`: `probes`.
 
 pub mod address;
 pub mod claims;
@@ -20,6 +20,7 @@ pub mod frame;
 pub mod grants;
 mod hear;
 pub mod heard;
+pub mod hosts;
 pub mod map;
 pub mod netstring;
 pub mod origins;
@@ -42,6 +43,7 @@ use std::time::Duration;
 use daemons::Table;
 use exclude::Exclude;
 use grants::{By, Given, Grant, Granted, Grants, Slice};
+use hosts::Hosts;
 use map::{Edition, Level};
 use origins::Origins;
 use probes::Probes;
@@ -63,6 +65,8 @@ pub const MAX_BY_HAND: Duration = Duration::from_secs(7 * 24 * 3600);
 pub struct Rules {
     /// The mail daemons that are believed.
     pub table: Table,
+    /// The hosts whose messages are believed.
+    pub hosts: Hosts,
     /// How long a login authorises.
     pub grace: Duration,
     /// Most addresses held.
@@ -89,6 +93,7 @@ impl Default for Rules {
     fn default() -> Self {
         Self {
             table: Table::default(),
+            hosts: Hosts::default(),
             grace: Duration::from_secs(30 * 60),
             max_clients: 65_536,
             exclude: Exclude::default(),

@@ -61,7 +61,7 @@ mod tests {
             assert_eq!((heard.verdict, heard.reason), (Verdict::None, Reason::Probe), "{frame}");
             assert!(engine.probes().has(&format!("probe {number}")), "{frame}");
         }
-        assert!(engine.list(now).is_empty() && engine.stats().other_programs == 0);
+        assert!(engine.clients_at(now) == 0 && engine.stats().other_programs == 0);
     }
 
     #[test]

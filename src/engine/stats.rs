@@ -20,6 +20,8 @@ pub struct Stats {
     pub frames: u64,
     /// Frames that are no syslog message.
     pub malformed: u64,
+    /// Messages of hosts that are not believed.
+    pub other_hosts: u64,
     /// Messages of programs that belong to no mail daemon.
     pub other_programs: u64,
     /// Complete logins, excluded ones not counted.

@@ -12,6 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tracing::warn;
 
+use super::speakers::Speakers;
 use super::{DatagramSocket, Receiver};
 use crate::config::Config;
 use crate::config::lookups::Role;
@@ -49,9 +50,10 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
         match listen {
             Listen::Unix(path) => {
                 let (socket, file) = unix_socket::bind_datagram(path)?;
+                // Before others may write: their first frames shall carry their credentials.
+                bound.add(config, listen.to_string(), Raw::Unix(socket))?;
                 file.give_to(config.listen_mode, config.listen_group.as_deref())?;
                 bound.files.push(file);
-                bound.add(config, listen.to_string(), Raw::Unix(socket))?;
             }
             Listen::Udp(address) => {
                 let socket = udp(*address).map_err(|error| {
@@ -67,13 +69,18 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
 
 impl Bound {
     fn add(&mut self, config: &Config, name: String, socket: Raw) -> Result<(), Failure> {
-        let is_udp = matches!(socket, Raw::Udp(_));
+        let speakers = match (&socket, &config.allow_uid) {
+            (Raw::Udp(_), _) => {
+                Speakers::Networks(config.allow_from.iter().map(|net| net.0).collect())
+            }
+            (Raw::Unix(_), Some(users)) => Speakers::Users(users.clone()),
+            (Raw::Unix(_), None) => Speakers::Everybody,
+        };
         let socket = socket
-            .prepare(&name)
+            .prepare(&name, &speakers)
             .map_err(|error| Failure::io(format!("cannot set up the socket `{name}`: {error}")))?;
         let number = u16::try_from(self.receivers.len()).unwrap_or(u16::MAX);
-        let heard_from = is_udp.then(|| config.allow_from.iter().map(|net| net.0).collect());
-        self.receivers.push(Receiver::new(number, name, socket, heard_from));
+        self.receivers.push(Receiver::new(number, name, socket, speakers));
         Ok(())
     }
 }
@@ -85,10 +92,13 @@ enum Raw {
 }
 
 impl Raw {
-    fn prepare(self, name: &str) -> io::Result<DatagramSocket> {
+    fn prepare(self, name: &str, speakers: &Speakers) -> io::Result<DatagramSocket> {
         match self {
             Self::Unix(socket) => {
                 socket.set_nonblocking(true)?;
+                if let Speakers::Users(_) = speakers {
+                    setsockopt(&socket, sockopt::PassCred, &true)?;
+                }
                 tokio::net::UnixDatagram::from_std(socket).map(DatagramSocket::Unix)
             }
             Self::Udp(socket) => {

@@ -60,6 +60,15 @@ impl Daemon {
 
     /// Starts it without waiting: for what is refused at the start.
     pub fn spawn(home: &Path, options: &[impl AsRef<str>]) -> Self {
+        Self::spawn_with(home, options, |_| {})
+    }
+
+    /// The same, with something more about the command: its environment, its user.
+    pub fn spawn_with(
+        home: &Path,
+        options: &[impl AsRef<str>],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let options: Vec<&str> = options.iter().map(AsRef::as_ref).collect();
         let control = home.join("control.sock");
         let config = home.join("config.toml");
@@ -82,6 +91,7 @@ impl Daemon {
         let paths = [home.join("bin")].into_iter().chain(std::env::split_paths(&path));
         command.env("PATH", std::env::join_paths(paths).unwrap());
         command.env("NOTIFY_SOCKET", manager).stdin(Stdio::null()).stderr(Stdio::piped());
+        prepare(&mut command);
         let mut process = Process::spawn(&mut command);
         let stderr = process.child().stderr.take().expect("it is piped");
         let mut log = fs::File::create(home.join("log")).unwrap();

@@ -99,6 +99,13 @@ impl Story {
         self
     }
 
+    /// A frame arrives that is nothing, for this reason.
+    pub fn refused(mut self, frame: &str, reason: &Reason) -> Self {
+        let heard = self.frame(Source::default(), frame);
+        self.check(&(heard.verdict, &heard.reason), &(Verdict::None, reason), frame);
+        self
+    }
+
     /// A frame arrives by the only socket.
     pub fn hear(mut self, frame: &str, verdict: Verdict) -> Self {
         let heard = self.frame(Source::default(), frame);

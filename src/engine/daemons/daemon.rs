@@ -24,6 +24,8 @@ pub struct Daemon {
     pub note: Option<String>,
     /// Exact syslog program names.
     pub programs: Vec<String>,
+    /// The administrator's word on the facilities of logins and connections, instead of the file's.
+    pub facilities: Option<Vec<u8>>,
     /// The user's file, or nothing for a built-in one.
     pub origin: Option<String>,
     /// A message of this many bytes or more is a piece of a line that was cut.
@@ -44,6 +46,11 @@ pub struct Daemon {
 }
 
 impl Daemon {
+    /// What the description alone says, without the administrator's word.
+    pub fn as_described(&self) -> Self {
+        Self { facilities: None, ..self.clone() }
+    }
+
     /// Whether its logins are told over several lines, to be joined by PID.
     pub fn joins(&self) -> bool {
         self.login.iter().any(|pattern| !pattern.has_group("address"))
@@ -69,7 +76,11 @@ impl Daemon {
         message: &Message<'m>,
         length: usize,
     ) -> Option<Result<Event<'m>, Refusal>> {
-        let first = |patterns: &[Pattern]| patterns.iter().find_map(|p| p.take(message, length));
+        let facilities = self.facilities.as_deref();
+        let all = |patterns: &[Pattern], facilities| {
+            patterns.iter().find_map(|p| p.take(message, length, facilities))
+        };
+        let first = |patterns: &[Pattern]| all(patterns, facilities);
         let login = |Taken { address, user, session }| Event::Login { address, user, session };
         let logout = |Taken { address, user, session }| Event::Logout { address, user, session };
         let connect = |Taken { address, .. }| Event::Connect { address };
@@ -79,7 +90,7 @@ impl Daemon {
             Some(taken.map(login))
         } else if let Some(taken) = first(&self.connect) {
             Some(taken.map(connect))
-        } else if let Some(taken) = first(&self.logout) {
+        } else if let Some(taken) = all(&self.logout, None) {
             // Nobody is authorised by a log-out: an odd name or address is no reason to keep
             // the session.
             Some(Ok(taken.map_or(Event::End, logout)))

@@ -8,18 +8,9 @@ use std::fmt;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::codes::{FACILITIES, SEVERITIES, code};
 use super::daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
 use super::pattern::{Pattern, Priorities};
-
-/// Facility names of syslog.conf(5), at the index of their code (RFC 5424 section 6.2.1).
-pub const FACILITIES: [&str; 24] = [
-    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",
-    "ftp", "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4",
-    "local5", "local6", "local7",
-];
-/// Severity names of syslog.conf(5), at the index of their code (RFC 5424 section 6.2.1).
-const SEVERITIES: [&str; 8] =
-    ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 
 /// A description file: where it came from and what it says.
 #[derive(Clone, Debug)]
@@ -48,10 +39,10 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn unknown_daemon(name: &str) -> Self {
+    pub(super) fn unknown_daemon(option: &str, name: &str) -> Self {
         let what =
             format!("there is no mail daemon `{name}`; `pop-before-smtp daemons` lists them");
-        Self { origin: "daemon".into(), line: None, what }
+        Self { origin: option.into(), line: None, what }
     }
 
     pub(super) fn twice(daemon: &Daemon, other: &str) -> Self {
@@ -227,6 +218,7 @@ impl Reader<'_> {
             verified: written.verified || file.origin.is_some(),
             note: written.note,
             programs: written.programs,
+            facilities: None,
             origin: file.origin.clone(),
             cut_length: written.cut_length,
             pid_per_session: written.pid_per_session,
@@ -244,12 +236,9 @@ impl Reader<'_> {
     fn codes(&mut self, names: &[String], known: &[&str], what: &str) -> Vec<u8> {
         let mut codes = Vec::new();
         for name in names {
-            match known.iter().position(|k| k == name).map(u8::try_from) {
-                Some(Ok(code)) => codes.push(code),
-                _ => {
-                    let all = known.join(", ");
-                    self.fault(None, format!("`{name}` is no syslog {what} (they are {all})"));
-                }
+            match code(name, known, what) {
+                Ok(code) => codes.push(code),
+                Err(fault) => self.fault(None, fault),
             }
         }
         codes

@@ -22,8 +22,10 @@ const MAX_USER: usize = 255;
 /// Why a message that fits a login pattern is not believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The frame's facility or severity is not that of a genuine login.
-    Priority,
+    /// The frame's facility is not one to which the daemon logs.
+    Facility,
+    /// The frame's severity is not that of a genuine login.
+    Severity,
     /// Longer than a genuine login can be.
     TooLong,
     /// A text that must stand in it once stands in it more often.
@@ -47,7 +49,10 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
-            Self::Priority => "facility or severity is not that of a genuine login line",
+            Self::Facility => {
+                "the mail daemon does not log to this facility; if yours does, `facility` says so"
+            }
+            Self::Severity => "the severity is not that of a genuine login line",
             Self::TooLong => "the message is longer than a genuine login line can be",
             Self::Ambiguous(literal) => {
                 return write!(f, "ambiguous: `{literal}` must stand in it exactly once");
@@ -76,12 +81,19 @@ pub struct Priorities {
 }
 
 impl Priorities {
-    fn admit(&self, message: &Message<'_>) -> bool {
+    /// Checks a message; `facilities` take the place of those written here.
+    fn check(&self, message: &Message<'_>, facilities: Option<&[u8]>) -> Result<(), Refusal> {
         let fits = |list: &[u8], code: Option<u8>| match code {
             Some(code) => list.is_empty() || list.contains(&code),
             None => true, // the forwarder did not say
         };
-        fits(&self.facilities, message.facility) && fits(&self.severities, message.severity)
+        if !fits(facilities.unwrap_or(&self.facilities), message.facility) {
+            Err(Refusal::Facility)
+        } else if !fits(&self.severities, message.severity) {
+            Err(Refusal::Severity)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -161,19 +173,20 @@ impl Pattern {
         self.is_for(message.program) && self.regex.is_match(message.text())
     }
 
-    /// Matches and checks everything.
+    /// Matches and checks everything. `facilities` take the place of the pattern's own, if it has
+    /// any.
     pub(super) fn take<'m>(
         &self,
         message: &Message<'m>,
         length: usize,
+        facilities: Option<&[u8]>,
     ) -> Option<Result<Taken<'m>, Refusal>> {
         if !self.is_for(message.program) {
             return None;
         }
         // Replaced bytes are longer than those that arrived; the longer count is the safer one.
         let believed = self.believe(message.text(), length.max(message.body.len()))?;
-        let admitted = self.priorities.admit(message);
-        Some(if admitted { believed } else { Err(Refusal::Priority) })
+        Some(self.priorities.check(message, facilities).and(believed))
     }
 
     /// Matches and checks a text, whoever logged it at whatever priority; `length` is that of the

@@ -1,0 +1,24 @@
+//! Facilities and severities by their names.
+
+/// Facility names of syslog.conf(5), at the index of their code (RFC 5424 section 6.2.1).
+pub const FACILITIES: [&str; 24] = [
+    "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv",
+    "ftp", "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4",
+    "local5", "local6", "local7",
+];
+/// Severity names of syslog.conf(5), at the index of their code (RFC 5424 section 6.2.1).
+pub(super) const SEVERITIES: [&str; 8] =
+    ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
+
+/// The code of a facility, by its name.
+///
+/// # Errors
+/// A sentence that names all of them.
+pub fn facility_code(name: &str) -> Result<u8, String> {
+    code(name, &FACILITIES, "facility")
+}
+
+pub(super) fn code(name: &str, known: &[&str], what: &str) -> Result<u8, String> {
+    let code = known.iter().position(|k| *k == name).and_then(|code| u8::try_from(code).ok());
+    code.ok_or_else(|| format!("`{name}` is no syslog {what} (they are {})", known.join(", ")))
+}

@@ -1,0 +1,55 @@
+//! The hosts whose messages are believed, by the names in the headers of frames.
+//!
+//! Promise  a name is compared whole, upper and lower case alike.
+//! Not here who has sent the frame: a header says what its sender wants.
+
+/// How a frame without a host name is named.
+const NONE: &str = "-";
+
+/// Which hosts are believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Hosts {
+    /// Any, named or not.
+    #[default]
+    All,
+    /// Exactly these; `-` stands for frames that name none.
+    Named(Vec<String>),
+}
+
+impl Hosts {
+    /// Whether messages of this host are believed.
+    pub fn believe(&self, host: Option<&str>) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => {
+                let host = host.unwrap_or(NONE);
+                names.iter().any(|name| name.eq_ignore_ascii_case(host))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_whole() {
+        let named = |names: &[&str]| Hosts::Named(names.iter().map(|&n| n.to_owned()).collect());
+        let rows = [
+            (Hosts::All, None, true),
+            (Hosts::All, Some("mx2"), true),
+            (named(&["mx1"]), Some("MX1"), true),
+            (named(&["MX1.Example.org"]), Some("mx1.example.ORG"), true),
+            (named(&["mx1"]), Some("mx1.example.org"), false),
+            (named(&["mx1.example.org"]), Some("mx1"), false),
+            (named(&["mx1", "mx3"]), Some("mx2"), false),
+            (named(&["mx1"]), None, false),
+            (named(&["mx1", "-"]), None, true),
+            (named(&[]), Some(""), false),
+        ];
+        for (hosts, host, expected) in rows {
+            assert_eq!(hosts.believe(host), expected, "{hosts:?} {host:?}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the process knows, who logs in from where, stays in it.
+//!
+//! Promise  no core file is written, and no other process of the same user looks into the memory
+//!          (prctl(2), `PR_SET_DUMPABLE`). Programs that are started inherit the first.
+//! Limits   root sees everything all the same.
+
+use nix::sys::prctl::set_dumpable;
+use nix::sys::resource::{Resource, setrlimit};
+use tracing::warn;
+
+/// Switches core files off, and debuggers of the same user. What fails is said and no more.
+pub fn close_memory() {
+    let closed = setrlimit(Resource::RLIMIT_CORE, 0, 0).and_then(|()| set_dumpable(false));
+    if let Err(error) = closed {
+        warn!(%error, "a crash may leave a core file, with the names of users in it");
+    }
+}
