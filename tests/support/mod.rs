@@ -19,6 +19,7 @@ pub mod network;
 pub mod postfix;
 pub mod process;
 pub mod story;
+pub mod systemd;
 pub mod wire;
 
 use std::os::unix::fs::PermissionsExt as _;
