@@ -60,11 +60,21 @@ pub struct Forwarder {
 impl Forwarder {
     /// Starts one that forwards everything to `wire`.
     pub fn start(program: Program, wire: &Wire, form: Form) -> Self {
-        let dir = directory();
-        let (mut command, configuration) = match program {
-            Program::Rsyslog => (rsyslogd(dir.path()), rsyslog_conf(dir.path(), wire, form)),
-            Program::SyslogNg => (syslog_ng(dir.path()), syslog_ng_conf(dir.path(), wire, form)),
+        let output = match program {
+            Program::Rsyslog => rsyslog_output(wire, form),
+            Program::SyslogNg => syslog_ng_output(wire, form),
         };
+        Self::start_with(program, &output)
+    }
+
+    /// Starts one with this piece of configuration; `s_src` is what syslog-ng takes.
+    pub fn start_with(program: Program, piece: &str) -> Self {
+        let dir = directory();
+        let (mut command, base) = match program {
+            Program::Rsyslog => (rsyslogd(dir.path()), rsyslog_base(dir.path())),
+            Program::SyslogNg => (syslog_ng(dir.path()), syslog_ng_base(dir.path())),
+        };
+        let configuration = base + piece;
         let at = |name: &str| dir.path().join(name);
         fs::write(at("conf"), configuration).unwrap();
         let mut process = Process::spawn(
@@ -105,7 +115,7 @@ fn rsyslogd(dir: &Path) -> Command {
     command
 }
 
-fn rsyslog_conf(dir: &Path, wire: &Wire, form: Form) -> String {
+fn rsyslog_output(wire: &Wire, form: Form) -> String {
     let template = match form {
         Form::Traditional => "RSYSLOG_TraditionalForwardFormat",
         Form::IsoStamp => "RSYSLOG_ForwardFormat",
@@ -123,13 +133,16 @@ fn rsyslog_conf(dir: &Path, wire: &Wire, form: Form) -> String {
         ),
     };
     // Without permitSlashInProgramName, RFC 5424 names of Cyrus end at the slash.
+    format!("global(parser.permitSlashInProgramName=\"on\")\n{output}\n")
+}
+
+fn rsyslog_base(dir: &Path) -> String {
     format!(
-        "global(workDirectory=\"{dir}\" parser.permitSlashInProgramName=\"on\")\n\
+        "global(workDirectory=\"{dir}\")\n\
          module(load=\"imuxsock\" SysSock.Use=\"off\")\n\
          input(type=\"imuxsock\" Socket=\"{dir}/log\" RateLimit.Interval=\"0\")\n\
          template(name=\"record\" type=\"string\" string=\"%syslogtag%%msg%\\n\")\n\
-         action(type=\"omfile\" file=\"{dir}/record\" template=\"record\")\n\
-         {output}\n",
+         action(type=\"omfile\" file=\"{dir}/record\" template=\"record\")\n",
         dir = dir.display()
     )
 }
@@ -150,7 +163,7 @@ fn syslog_ng(dir: &Path) -> Command {
     command
 }
 
-fn syslog_ng_conf(dir: &Path, wire: &Wire, form: Form) -> String {
+fn syslog_ng_output(wire: &Wire, form: Form) -> String {
     let form_option = match form {
         Form::Traditional => "",
         Form::IsoStamp => "template(\"<$PRI>$ISODATE $HOST $MSGHDR$MSG\\n\")",
@@ -163,11 +176,17 @@ fn syslog_ng_conf(dir: &Path, wire: &Wire, form: Form) -> String {
         Wire::Unix(path) => format!("unix-dgram(\"{}\" {form_option})", path.display()),
     };
     format!(
+        "destination far {{ {output}; }};\n\
+         log {{ source(s_src); destination(far); }};\n"
+    )
+}
+
+fn syslog_ng_base(dir: &Path) -> String {
+    format!(
         "@version: current\n\
-         source local {{ unix-dgram(\"{dir}/log\"); }};\n\
-         destination far {{ {output}; }};\n\
+         source s_src {{ unix-dgram(\"{dir}/log\"); }};\n\
          destination record {{ file(\"{dir}/record\" template(\"$MSGHDR$MSG\\n\")); }};\n\
-         log {{ source(local); destination(far); destination(record); }};\n",
+         log {{ source(s_src); destination(record); }};\n",
         dir = dir.display()
     )
 }
