@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -18,6 +19,10 @@ use super::process::Process;
 use super::{PATIENCE, eventually, within};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pop-before-smtp");
+
+/// Makes of standard input and output the passed sockets; `exec` keeps the process id.
+const PASS_ON: &str = "exec 3<&0 4<&1 < /dev/null > /dev/null; \
+                       LISTEN_PID=$$ LISTEN_FDS=2 exec \"$0\" \"$@\"";
 
 /// Text that a thread collects and a test reads.
 #[derive(Clone, Default)]
@@ -51,11 +56,19 @@ impl Daemon {
     /// # Panics
     /// If it does not become ready, with what it said.
     pub fn start(home: &Path, options: &[impl AsRef<str>]) -> Self {
-        let mut daemon = Self::spawn(home, options);
-        let ready =
-            within(PATIENCE, || daemon.has_notified("READY=1") || daemon.process.ended().is_some());
-        assert!(ready && daemon.process.ended().is_none(), "not ready: {}", daemon.said());
-        daemon
+        Self::spawn(home, options).ready()
+    }
+
+    /// The same, with two sockets passed as systemd does it (sd_listen_fds(3)).
+    pub fn start_with_sockets(
+        home: &Path,
+        options: &[impl AsRef<str>],
+        sockets: [OwnedFd; 2],
+    ) -> Self {
+        let mut shell = unconfigured(Command::new("bash"));
+        let [first, second] = sockets;
+        shell.arg("-c").arg(PASS_ON).arg(PROGRAM).stdin(first).stdout(second);
+        Self::run(shell, home, options).ready()
     }
 
     /// Starts it without waiting: for what is refused at the start.
@@ -69,13 +82,26 @@ impl Daemon {
         options: &[impl AsRef<str>],
         prepare: impl FnOnce(&mut Command),
     ) -> Self {
+        let mut command = program();
+        command.stdin(Stdio::null());
+        prepare(&mut command);
+        Self::run(command, home, options)
+    }
+
+    fn ready(mut self) -> Self {
+        let ready =
+            within(PATIENCE, || self.has_notified("READY=1") || self.process.ended().is_some());
+        assert!(ready && self.process.ended().is_none(), "not ready: {}", self.said());
+        self
+    }
+
+    fn run(mut command: Command, home: &Path, options: &[impl AsRef<str>]) -> Self {
         let options: Vec<&str> = options.iter().map(AsRef::as_ref).collect();
         let control = home.join("control.sock");
         let config = home.join("config.toml");
         if !config.exists() {
             fs::write(&config, "").unwrap();
         }
-        let mut command = program();
         command.arg("run").args(&options).arg("--control").arg(&control);
         if !options.contains(&"--config") {
             command.arg("--config").arg(&config);
@@ -90,8 +116,7 @@ impl Daemon {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let paths = [home.join("bin")].into_iter().chain(std::env::split_paths(&path));
         command.env("PATH", std::env::join_paths(paths).unwrap());
-        command.env("NOTIFY_SOCKET", manager).stdin(Stdio::null()).stderr(Stdio::piped());
-        prepare(&mut command);
+        command.env("NOTIFY_SOCKET", manager).stderr(Stdio::piped());
         let mut process = Process::spawn(&mut command);
         let stderr = process.child().stderr.take().expect("it is piped");
         let mut log = fs::File::create(home.join("log")).unwrap();
@@ -191,7 +216,10 @@ impl Daemon {
 
 /// The program with nothing of the caller's environment that could configure it.
 pub fn program() -> Command {
-    let mut command = Command::new(PROGRAM);
+    unconfigured(Command::new(PROGRAM))
+}
+
+fn unconfigured(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("POP_BEFORE_SMTP_") {
             command.env_remove(name);

@@ -19,9 +19,6 @@ use super::{PATIENCE, directory, need, within};
 /// Where tests/all unpacks syslog-ng: Debian installs one syslog daemon at a time.
 const SYSLOG_NG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/syslog-ng");
 
-/// What stands in rsyslog's configuration between the record and the rest.
-const RECORDED: &str = "# recorded\n";
-
 /// The form in which a frame leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -63,31 +60,28 @@ pub struct Forwarder {
 impl Forwarder {
     /// Starts one that forwards everything to `wire`.
     pub fn start(program: Program, wire: &Wire, form: Form) -> Self {
-        let dir = directory();
-        let (command, configuration) = match program {
-            Program::Rsyslog => (rsyslogd(dir.path()), rsyslog_conf(dir.path(), wire, form)),
-            Program::SyslogNg => (syslog_ng(dir.path()), syslog_ng_conf(dir.path(), wire, form)),
+        let output = match program {
+            Program::Rsyslog => rsyslog_output(wire, form),
+            Program::SyslogNg => syslog_ng_output(wire, form),
         };
-        Self::configured(program, dir, command, configuration)
+        Self::start_with(program, &output)
     }
 
-    /// Starts an rsyslogd that forwards what this selector of syslog.conf(5) names.
+    /// Starts an rsyslogd that forwards what this selector of syslog.conf(5) names; its record is
+    /// kept of all.
     pub fn selecting(selector: &str, wire: &Wire) -> Self {
-        let dir = directory();
         let rest = format!("if not prifilt(\"{selector}\") then stop\n");
-        // The record is kept of all.
-        let configuration = rsyslog_conf(dir.path(), wire, Form::Traditional);
-        let configuration = configuration.replace(RECORDED, &format!("{RECORDED}{rest}"));
-        let command = rsyslogd(dir.path());
-        Self::configured(Program::Rsyslog, dir, command, configuration)
+        Self::start_with(Program::Rsyslog, &(rest + &rsyslog_output(wire, Form::Traditional)))
     }
 
-    fn configured(
-        program: Program,
-        dir: TempDir,
-        mut command: Command,
-        configuration: String,
-    ) -> Self {
+    /// Starts one with this piece of configuration; `s_src` is what syslog-ng takes.
+    pub fn start_with(program: Program, piece: &str) -> Self {
+        let dir = directory();
+        let (mut command, base) = match program {
+            Program::Rsyslog => (rsyslogd(dir.path()), rsyslog_base(dir.path())),
+            Program::SyslogNg => (syslog_ng(dir.path()), syslog_ng_base(dir.path())),
+        };
+        let configuration = base + piece;
         let at = |name: &str| dir.path().join(name);
         fs::write(at("conf"), configuration).unwrap();
         let mut process = Process::spawn(
@@ -128,7 +122,7 @@ fn rsyslogd(dir: &Path) -> Command {
     command
 }
 
-fn rsyslog_conf(dir: &Path, wire: &Wire, form: Form) -> String {
+fn rsyslog_output(wire: &Wire, form: Form) -> String {
     let template = match form {
         Form::Traditional => "RSYSLOG_TraditionalForwardFormat",
         Form::IsoStamp => "RSYSLOG_ForwardFormat",
@@ -146,13 +140,16 @@ fn rsyslog_conf(dir: &Path, wire: &Wire, form: Form) -> String {
         ),
     };
     // Without permitSlashInProgramName, RFC 5424 names of Cyrus end at the slash.
+    format!("global(parser.permitSlashInProgramName=\"on\")\n{output}\n")
+}
+
+fn rsyslog_base(dir: &Path) -> String {
     format!(
-        "global(workDirectory=\"{dir}\" parser.permitSlashInProgramName=\"on\")\n\
+        "global(workDirectory=\"{dir}\")\n\
          module(load=\"imuxsock\" SysSock.Use=\"off\")\n\
          input(type=\"imuxsock\" Socket=\"{dir}/log\" RateLimit.Interval=\"0\")\n\
          template(name=\"record\" type=\"string\" string=\"%syslogtag%%msg%\\n\")\n\
-         action(type=\"omfile\" file=\"{dir}/record\" template=\"record\")\n\
-         {RECORDED}{output}\n",
+         action(type=\"omfile\" file=\"{dir}/record\" template=\"record\")\n",
         dir = dir.display()
     )
 }
@@ -173,7 +170,7 @@ fn syslog_ng(dir: &Path) -> Command {
     command
 }
 
-fn syslog_ng_conf(dir: &Path, wire: &Wire, form: Form) -> String {
+fn syslog_ng_output(wire: &Wire, form: Form) -> String {
     let form_option = match form {
         Form::Traditional => "",
         Form::IsoStamp => "template(\"<$PRI>$ISODATE $HOST $MSGHDR$MSG\\n\")",
@@ -186,11 +183,17 @@ fn syslog_ng_conf(dir: &Path, wire: &Wire, form: Form) -> String {
         Wire::Unix(path) => format!("unix-dgram(\"{}\" {form_option})", path.display()),
     };
     format!(
+        "destination far {{ {output}; }};\n\
+         log {{ source(s_src); destination(far); }};\n"
+    )
+}
+
+fn syslog_ng_base(dir: &Path) -> String {
+    format!(
         "@version: current\n\
-         source local {{ unix-dgram(\"{dir}/log\"); }};\n\
-         destination far {{ {output}; }};\n\
+         source s_src {{ unix-dgram(\"{dir}/log\"); }};\n\
          destination record {{ file(\"{dir}/record\" template(\"$MSGHDR$MSG\\n\")); }};\n\
-         log {{ source(local); destination(far); destination(record); }};\n",
+         log {{ source(s_src); destination(record); }};\n",
         dir = dir.display()
     )
 }

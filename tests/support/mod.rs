@@ -21,6 +21,7 @@ pub mod postfix;
 pub mod process;
 pub mod site;
 pub mod story;
+pub mod systemd;
 pub mod wire;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,0 +1,253 @@
+//! The files of deploy/ for each syslog daemon, as they are, with the real programs: what a mail
+//! daemon logs, with its facility and its name whole, is in `list`. (journald: tests/systemd.rs.)
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use support::daemon::Daemon;
+use support::forwarder::{Forwarder, Program};
+use support::process::Process;
+use support::wire::Wire;
+use support::{PATIENCE, directory, network, within};
+use tempfile::TempDir;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+/// Where tests/all unpacks busybox.
+const BUSYBOX: &str = "target/tools/busybox/bin/busybox";
+
+/// The socket and the port that the files name.
+const SOCKET: &str = "/run/pop-before-smtp/log.sock";
+const UDP: &str = "udp:127.0.0.1:5514";
+
+/// Logins as syslog(3) sends them, of an address each: the facility mail, a name without and with a
+/// process id, and a name with a slash.
+const LOGINS: &[(&str, &str)] = &[
+    (
+        "198.51.100.11",
+        "<22>Nov 22 08:57:07 dovecot: imap-login: Logged in: user=<joe>, method=PLAIN, \
+         rip=198.51.100.11, lip=192.0.2.1, mpid=84, TLS, session=<a>",
+    ),
+    (
+        "198.51.100.12",
+        "<21>Nov 22 07:46:45 cyrus/imaps[350]: login: localhost [198.51.100.12] joe PLAIN User \
+         logged in SESSIONID=<cyrus-1795333605-350-1-157>",
+    ),
+    (
+        "198.51.100.13",
+        "<22>Nov 22 09:05:57 ipop3d[31]: Login user=joe host=[198.51.100.13] nmsgs=0/0",
+    ),
+];
+
+/// One more, by a mail daemon with another facility.
+const OTHER: (&str, &str) = (
+    "198.51.100.14",
+    "<134>Nov 22 09:05:57 teapop[54]: Successful login for joe [192.0.2.1] from unknown \
+     [198.51.100.14]",
+);
+
+/// The daemon, hearing where the files of deploy/ say, in a network of its own.
+struct Site {
+    home: TempDir,
+    daemon: Daemon,
+}
+
+impl Site {
+    fn start() -> Self {
+        network::enter();
+        let home = directory();
+        let unix = Wire::unix(home.path().join("log.sock")).to_string();
+        let options = ["--dry-run", "--exclude", "none", "--listen", UDP, "--listen", &unix];
+        Self { daemon: Daemon::start(home.path(), &options), home }
+    }
+
+    /// A file of deploy/, with the directory of this site instead of /run.
+    fn recipe(&self, path: &str) -> String {
+        let text = fs::read_to_string(Path::new(ROOT).join("deploy").join(path));
+        let text = text.expect("a file of deploy/");
+        text.replace(SOCKET, &self.home.path().join("log.sock").display().to_string())
+    }
+
+    /// Waits until this address is authorised.
+    fn hears(&self, address: &str, whose: &str) {
+        let heard = within(PATIENCE, || self.daemon.query(address));
+        assert!(heard, "{whose}: {address} is not authorised: {}", self.daemon.said());
+    }
+}
+
+fn deliver(program: Program, path: &str) {
+    let site = Site::start();
+    let recipe = site.recipe(path);
+    let forwarder = Forwarder::start_with(program, &recipe);
+    forwarder.log(OTHER.1);
+    for (address, frame) in LOGINS {
+        forwarder.log(frame);
+        site.hears(address, path);
+    }
+    assert!(!site.daemon.query(OTHER.0), "{path}: more is handed over than is needed");
+    drop(forwarder);
+
+    // What the file says about other facilities.
+    let [before, after] = match program {
+        Program::Rsyslog => ["mail.*    ", "mail.*;daemon.*;local0.*    "],
+        Program::SyslogNg => ["{ facility(mail); }", "{ facility(mail, daemon, local0); }"],
+    };
+    let more = recipe.replace(before, after);
+    assert!(more != recipe && recipe.contains(after.trim_matches(['{', ' ', ';', '}'])));
+    let forwarder = Forwarder::start_with(program, &more);
+    forwarder.log(OTHER.1);
+    site.hears(OTHER.0, path);
+}
+
+#[test]
+fn rsyslog_over_a_unix_socket() {
+    deliver(Program::Rsyslog, "rsyslog/pop-before-smtp.conf");
+}
+
+#[test]
+fn rsyslog_over_udp() {
+    deliver(Program::Rsyslog, "rsyslog/pop-before-smtp-udp.conf");
+}
+
+#[test]
+fn syslog_ng_over_a_unix_socket() {
+    deliver(Program::SyslogNg, "syslog-ng/pop-before-smtp.conf");
+}
+
+#[test]
+fn syslog_ng_over_udp() {
+    deliver(Program::SyslogNg, "syslog-ng/pop-before-smtp-udp.conf");
+}
+
+/// The daemon is away and its socket with it: what the files say about that.
+#[test]
+fn what_is_logged_while_nobody_listens() {
+    let away = |program, path: &str| {
+        let site = Site::start();
+        let forwarder = Forwarder::start_with(program, &site.recipe(path));
+        forwarder.log(LOGINS[0].1);
+        site.hears(LOGINS[0].0, path);
+        let Site { home, daemon } = site;
+        assert!(daemon.stop().success());
+        forwarder.log(LOGINS[1].1);
+        let logged = within(PATIENCE, || forwarder.record().contains(LOGINS[1].0));
+        assert!(logged, "{path}: other logs wait");
+        let unix = Wire::unix(home.path().join("log.sock")).to_string();
+        let options = ["--dry-run", "--exclude", "none", "--listen", UDP, "--listen", &unix];
+        let site = Site { daemon: Daemon::start(home.path(), &options), home };
+        // The next login is heard without more ado, and comes behind what was kept.
+        let heard = within(PATIENCE, || {
+            forwarder.log(LOGINS[2].1);
+            site.daemon.query(LOGINS[2].0)
+        });
+        assert!(heard, "{path}: {}", site.daemon.said());
+        site.daemon.query(LOGINS[1].0)
+    };
+    assert!(!away(Program::Rsyslog, "rsyslog/pop-before-smtp.conf"));
+    assert!(!away(Program::Rsyslog, "rsyslog/pop-before-smtp-udp.conf"));
+    assert!(away(Program::SyslogNg, "syslog-ng/pop-before-smtp.conf"));
+    assert!(!away(Program::SyslogNg, "syslog-ng/pop-before-smtp-udp.conf"));
+}
+
+/// A daemon that does not read keeps no other log waiting, and gets everything afterwards.
+#[test]
+fn what_is_logged_while_the_daemon_stands_still() {
+    for (program, path) in [
+        (Program::Rsyslog, "rsyslog/pop-before-smtp.conf"),
+        (Program::SyslogNg, "syslog-ng/pop-before-smtp.conf"),
+    ] {
+        let mut site = Site::start();
+        let forwarder = Forwarder::start_with(program, &site.recipe(path));
+        forwarder.log(LOGINS[0].1);
+        site.hears(LOGINS[0].0, path);
+        site.daemon.signal(Signal::SIGSTOP);
+        let addresses: Vec<String> = (1..=200).map(|last| format!("203.0.113.{last}")).collect();
+        for address in &addresses {
+            forwarder.log(LOGINS[0].1.replace(LOGINS[0].0, address));
+        }
+        let last = addresses.last().expect("there are some");
+        let logged = within(PATIENCE, || forwarder.record().contains(last));
+        assert!(logged, "{path}: other logs wait");
+        site.daemon.signal(Signal::SIGCONT);
+        site.hears(last, path);
+        assert_eq!(site.daemon.authorised().len(), 1 + addresses.len(), "{path}");
+    }
+}
+
+/// busybox syslogd writes to /dev/log and nowhere else: it gets a /dev of its own.
+#[test]
+fn busybox_syslogd() {
+    let site = Site::start();
+    let options = site.home.path().join("syslog");
+    fs::write(&options, site.recipe("busybox/syslog")).expect("written");
+    let script = "mount -t tmpfs dev /dev; mknod -m 666 /dev/null c 1 3; . \"$1\"; \
+                  \"$2\" syslogd -n $SYSLOGD_OPTS -O /dev/messages & \
+                  until [ -S /dev/log ]; do sleep 0.02; done; \
+                  logger -p mail.info -t dovecot \"$3\"; \
+                  logger -p mail.notice -i -t cyrus/imaps \"$4\"; \
+                  read -r _ || true; kill $!";
+    let text = |frame: &str| frame.split_once(": ").expect("a tag").1.to_owned();
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "bash", "-euc", script, "busybox"]).arg(&options);
+    command.arg(Path::new(ROOT).join(BUSYBOX));
+    command.args(LOGINS[..2].iter().map(|(_, frame)| text(frame))).stdin(Stdio::piped());
+    let mut busybox = Process::spawn(&mut command);
+    for (address, _) in &LOGINS[..2] {
+        site.hears(address, "busybox");
+    }
+    drop(busybox.child().stdin.take());
+    busybox.wait();
+}
+
+/// logger in all its forms, and what Docker's log driver `syslog` writes in its formats.
+#[test]
+fn other_senders() {
+    let site = Site::start();
+    let socket = site.home.path().join("log.sock").display().to_string();
+    let udp = ["-n", "127.0.0.1", "-P", "5514", "-d"];
+    let unix = ["-u", &*socket];
+    let login = |address: &str| {
+        format!(
+            "imap-login: Login: user=<joe>, method=PLAIN, rip={address}, lip=192.0.2.1, mpid=7, \
+             session=<a>"
+        )
+    };
+    let forms: [&[&str]; 6] = [
+        &[],
+        &["--rfc3164"],
+        &["--rfc5424"],
+        &["--rfc5424=notime"],
+        &["--rfc5424=notq,nohost"],
+        &["-i"],
+    ];
+    let mut addresses = (100..250).map(|last| format!("203.0.113.{last}"));
+    for form in forms {
+        for way in [&udp[..], &unix[..]] {
+            let address = addresses.next().expect("there are enough");
+            let mut command = Command::new("logger");
+            command.args(["-p", "mail.info", "-t", "dovecot"]).args(way).args(form);
+            let status = command.arg(login(&address)).status().expect("logger can be started");
+            assert!(status.success());
+            site.hears(&address, &format!("{command:?}"));
+        }
+    }
+    // github.com/RackSec/srslog, which Docker uses: formatter.go and, for the application name,
+    // Docker's daemon/logger/syslog; `--log-opt tag=dovecot --log-opt syslog-facility=mail`.
+    let frames = [
+        ("", "<22>Nov 22 07:31:24 dovecot[4711]: LOGIN\n"),
+        ("rfc3164", "<22>Nov 22 07:31:24 mx1 dovecot[4711]: LOGIN\n"),
+        ("rfc5424", "<22>1 2026-11-22T07:31:24Z mx1 dovecot 4711 dovecot - LOGIN\n"),
+        (
+            "rfc5424micro",
+            "<22>1 2026-11-22T07:31:24.123456+01:00 mx1 dovecot 4711 dovecot - LOGIN\n",
+        ),
+    ];
+    for (format, frame) in frames {
+        let address = addresses.next().expect("there are enough");
+        Wire::unix(&socket).send(frame.replace("LOGIN", &login(&address)).as_bytes());
+        site.hears(&address, &format!("Docker's syslog-format={format}"));
+    }
+}

@@ -1,0 +1,101 @@
+//! A private systemd: the real one as PID 1, with its journal, in a root of its own.
+//!
+//! Promise  its services, sockets, accounts and control groups are not this machine's; all ends
+//!          with the test.
+//! Not here other services of the distribution, a network.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use super::process::Process;
+use super::{PATIENCE, directory, need, within};
+
+/// Makes the root and starts systemd in it.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/systemd-root.sh");
+
+/// A running systemd.
+pub struct Systemd {
+    process: Process,
+    id: String,
+    _dir: TempDir,
+}
+
+impl Systemd {
+    /// Starts it with these files, by their paths without the first slash, and waits until it has
+    /// booted.
+    pub fn start(files: &[(&str, &Path)]) -> Self {
+        need("systemd-analyze", "systemd");
+        need("unshare", "util-linux");
+        let dir = directory();
+        for name in ["files", "root"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        for (path, source) in files {
+            let path = dir.path().join("files").join(path);
+            fs::create_dir_all(path.parent().expect("it is in a directory")).unwrap();
+            fs::copy(source, path).unwrap_or_else(|why| panic!("{}: {why}", source.display()));
+        }
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "bash", ROOT]);
+        command.arg(dir.path().join("files")).arg(dir.path().join("root"));
+        let mut process = Process::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+        let mut id = String::new();
+        let output = process.child().stdout.take().expect("it is piped");
+        BufReader::new(output).read_line(&mut id).expect("the id of the parent of PID 1");
+        let id = id.trim();
+        let children = format!("/proc/{id}/task/{id}/children");
+        let mut inner = String::new();
+        let there = within(PATIENCE, || {
+            inner = fs::read_to_string(&children).unwrap_or_default().trim().to_owned();
+            fs::read_to_string(format!("/proc/{inner}/comm")).is_ok_and(|name| name == "systemd\n")
+        });
+        assert!(there, "systemd does not start: it needs CAP_SYS_ADMIN and control groups");
+        let systemd = Self { process, id: inner, _dir: dir };
+        let booted = within(PATIENCE, || {
+            systemd.run("systemctl is-active test.target").stdout == b"active\n"
+        });
+        assert!(booted, "systemd has not booted: {}", systemd.journal());
+        systemd
+    }
+
+    /// A file in its root.
+    pub fn at(&self, path: &str) -> PathBuf {
+        Path::new("/proc").join(&self.id).join("root").join(path.trim_start_matches('/'))
+    }
+
+    /// Runs a shell command beside it, as root.
+    pub fn run(&self, script: &str) -> Output {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.id, "--mount", "--pid", "--net", "--uts", "--ipc"]);
+        command.args(["--cgroup", "--root", "--wd", "--", "bash", "-euc", script]);
+        command.stdin(Stdio::null()).output().expect("nsenter can be started")
+    }
+
+    /// The same; what it prints.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn must(&self, script: &str) -> String {
+        let output = self.run(script);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}: {said}\n{}", self.journal());
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    }
+
+    /// What has been logged.
+    pub fn journal(&self) -> String {
+        String::from_utf8_lossy(&self.run("journalctl --no-pager").stdout).into_owned()
+    }
+}
+
+impl Drop for Systemd {
+    fn drop(&mut self) {
+        // The script hears that and clears away.
+        drop(self.process.child().stdin.take());
+        within(PATIENCE, || self.process.ended().is_some());
+    }
+}
