@@ -59,6 +59,7 @@ impl Command {
             Self::Allow(args) => allow(args),
             Self::Revoke(args) => revoke(&args),
             Self::Status(args) => status(&args),
+            Self::Wipe(args) => wipe(&args),
         }
     }
 }
@@ -96,6 +97,15 @@ fn run(args: RunArgs) -> Outcome {
     let config = Config::of(&args.layer().map_err(one)?, passed.roles())?;
     log_to_stderr(config.log_level);
     runtime()?.block_on(daemon::run(config, passed, || args.layer()))?;
+    Ok(true)
+}
+
+fn wipe(args: &RunArgs) -> Outcome {
+    let layer = args.layer().map_err(one)?;
+    match runtime()?.block_on(daemon::wipe(&layer)).map_err(one)? {
+        Some(table) => println!("the map {table} lists nobody now"),
+        None => println!("there is no map to wipe: the configuration names none"),
+    }
     Ok(true)
 }
 

@@ -1,12 +1,14 @@
 //! The state file on disk: read once, appended to, and made anew when it has grown.
 //!
 //! Promise  what the engine has decided is on disk before a map announces it. A record that could
-//!          not be written is not lost: the next attempt writes the whole file.
+//!          not be written is not lost: the next attempt writes the whole file. So it does when
+//!          somebody else has removed or changed the file.
 //! Limits   a file larger than `MAX_FILE` is not read; it is made anew above twice its live size.
 //! Not here what the lines mean (`engine::state`).
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -90,7 +92,17 @@ impl StateFile {
     /// when the disk has it, or when it is known that the disk does not take it.
     pub async fn with<R>(&self, shared: &Shared, ask: impl FnOnce(&mut Engine, Time) -> R) -> R {
         let mut open = self.open.lock().await;
-        let whole = open.as_ref().is_none_or(Open::has_grown);
+        let whole = match &*open {
+            Some(open) if !open.is_at(&self.path).await => {
+                warn!(
+                    path = %self.path.display(),
+                    "somebody else has removed or changed the state file; it is made anew"
+                );
+                true
+            }
+            Some(open) => open.has_grown(),
+            None => true,
+        };
         let (text, answer) = shared.with(|engine, now| {
             let journal = engine.journal();
             let text = if whole { engine.state(now) } else { journal };
@@ -124,6 +136,17 @@ impl Open {
 
     fn has_grown(&self) -> bool {
         self.size > 2 * self.live + SMALL
+    }
+
+    /// Whether the file at this path still is ours, and nobody else has written to it.
+    async fn is_at(&self, path: &Path) -> bool {
+        let (path, file, size) = (path.to_owned(), Arc::clone(&self.file), self.size as u64);
+        let is_ours = move || {
+            let (named, ours) = (fs::metadata(path)?, file.metadata()?);
+            let inode = |found: &Metadata| (found.dev(), found.ino());
+            Ok(inode(&named) == inode(&ours) && ours.len() == size)
+        };
+        blocking(is_ours).await.unwrap_or(false)
     }
 
     async fn append(self, text: String) -> io::Result<Self> {

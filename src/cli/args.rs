@@ -39,6 +39,8 @@ pub(super) enum Command {
     Revoke(RevokeArgs),
     /// How the daemon is
     Status(ListArgs),
+    /// Publish an empty map while no daemon runs
+    Wipe(RunArgs),
 }
 
 #[derive(Args, Debug)]

@@ -2,7 +2,8 @@
 //!
 //! Promise  the map that Postfix reads is always a whole edition: the source and the compiled file
 //!          are replaced by rename only, never rewritten in place, and never absent once they are
-//!          there. After a failed publication the old map serves.
+//!          there. After a failed publication the old map serves. What others do to the files
+//!          afterwards can be found out.
 //! Limits   one publication at a time, by one process: the daemon holds a lock on the map.
 //! Not here when an edition is due, and what to do after a failure.
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use crate::child::{self, Trouble};
-use crate::disk::{self, directory};
+use crate::disk::{self, Likeness, directory};
 use crate::engine::map::{Edition, GENERATION_KEY};
 use crate::error::Failure;
 use crate::postfix::Postfix;
@@ -42,6 +43,8 @@ pub struct MapTarget {
     remark: Option<String>,
     /// Held by each piece of work on the disk: one that was abandoned ends before the next begins.
     turn: Arc<Mutex<()>>,
+    /// The compiled file and the source as they were put into place.
+    placed: Vec<(PathBuf, Likeness)>,
 }
 
 /// What was being done when a publication failed.
@@ -101,7 +104,15 @@ impl MapTarget {
     ) -> Result<Self, Failure> {
         let kind = postfix.map_type(&spec.kind).await?;
         let path = spec.path.clone();
-        let mut target = Self { postfix, kind, path, value, remark: None, turn: Arc::default() };
+        let mut target = Self {
+            postfix,
+            kind,
+            path,
+            value,
+            remark: None,
+            turn: Arc::default(),
+            placed: Vec::new(),
+        };
         let path = spec.path.clone();
         let place = target.with_disk(move || Ok(check_place(&path))).await;
         target.remark = place.map_err(|lost| Failure::bug(lost.to_string()))??;
@@ -125,16 +136,31 @@ impl MapTarget {
     /// # Errors
     /// Says which step failed and why. Nothing is left behind, and the next attempt starts afresh.
     pub async fn publish(&mut self, edition: &Edition) -> Result<(), NotPublished> {
-        let outcome = self.attempt(edition).await;
-        if outcome.is_err() {
-            let new = self.new_path();
-            // What cannot be removed now is met again, and told, at the next attempt.
-            let _ = self.with_disk(move || clear(&new)).await;
+        match self.attempt(edition).await {
+            Ok(placed) => {
+                self.placed = placed;
+                Ok(())
+            }
+            Err((step, why)) => {
+                let new = self.new_path();
+                // What cannot be removed now is met again, and told, at the next attempt.
+                let _ = self.with_disk(move || clear(&new)).await;
+                Err(NotPublished { map: self.table(), step, why })
+            }
         }
-        outcome.map_err(|(step, why)| NotPublished { map: self.table(), step, why })
     }
 
-    async fn attempt(&self, edition: &Edition) -> Result<(), (Step, String)> {
+    /// A file of the last publication that somebody else has removed, replaced or written to.
+    pub async fn disturbed(&self) -> Option<PathBuf> {
+        let placed = self.placed.clone();
+        let differs = |(path, as_placed): &(PathBuf, Likeness)| {
+            disk::likeness(path).map_or(true, |found| found != *as_placed)
+        };
+        let found = self.with_disk(move || Ok(placed.into_iter().find(differs))).await;
+        found.ok().flatten().map(|(path, _)| path)
+    }
+
+    async fn attempt(&self, edition: &Edition) -> Result<Vec<(PathBuf, Likeness)>, (Step, String)> {
         let text = edition.text(self.value.as_str());
         let new = self.new_path();
         self.with_disk(move || {
@@ -167,22 +193,26 @@ impl MapTarget {
         }
 
         let (new, path) = (self.new_path(), self.path.clone());
-        self.with_disk(move || {
-            let extension = compiled_extension(&new)?;
-            let compiled = disk::with_suffix(&new, &extension);
-            disk::sync(&compiled)?;
-            disk::rename(&compiled, &disk::with_suffix(&path, &extension))
-        })
-        .await
-        .map_err(at(Step::Install))?;
+        let compiled = self
+            .with_disk(move || {
+                let extension = compiled_extension(&new)?;
+                let compiled = disk::with_suffix(&new, &extension);
+                disk::sync(&compiled)?;
+                put(&compiled, disk::with_suffix(&path, &extension))
+            })
+            .await
+            .map_err(at(Step::Install))?;
 
         let (new, path) = (self.new_path(), self.path.clone());
-        self.with_disk(move || {
-            disk::rename(&new, &path)?;
-            disk::sync(directory(&path))
-        })
-        .await
-        .map_err(at(Step::InstallSource))
+        let source = self
+            .with_disk(move || {
+                let source = put(&new, path)?;
+                disk::sync(directory(&source.0))?;
+                Ok(source)
+            })
+            .await
+            .map_err(at(Step::InstallSource))?;
+        Ok(vec![compiled, source])
     }
 
     /// Waits for the disk on a thread that may wait.
@@ -205,6 +235,13 @@ impl MapTarget {
 
 fn at<E: fmt::Display>(step: Step) -> impl FnOnce(E) -> (Step, String) {
     move |error| (step, error.to_string())
+}
+
+/// Renames a file into its place; says what it is known by there.
+fn put(new: &Path, place: PathBuf) -> io::Result<(PathBuf, Likeness)> {
+    let likeness = disk::likeness(new)?;
+    disk::rename(new, &place)?;
+    Ok((place, likeness))
 }
 
 fn table(kind: &str, path: &Path) -> String {
