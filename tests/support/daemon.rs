@@ -117,6 +117,11 @@ impl Daemon {
         self.notified.text()
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.ended().is_some()
+    }
+
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id()

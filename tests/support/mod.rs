@@ -18,6 +18,7 @@ pub mod maild;
 pub mod network;
 pub mod postfix;
 pub mod process;
+pub mod random;
 pub mod story;
 pub mod wire;
 
