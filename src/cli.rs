@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal as _, stdin, stdout};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
@@ -81,6 +82,9 @@ fn written(outcome: io::Result<()>) -> Outcome {
 fn runtime() -> Result<tokio::runtime::Runtime, Vec<Failure>> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // The thread that waits for the disk stays: where no new one can be made, work for it would
+        // otherwise end the daemon.
+        .thread_keep_alive(Duration::MAX)
         .enable_all()
         .build()
         .map_err(|error| one(Failure::io(format!("cannot start threads: {error}"))))

@@ -5,7 +5,7 @@
 //! Not here threads: these calls wait for the disk, and belong on a thread that may.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -94,17 +94,23 @@ pub struct Likeness {
     modified: (i64, i64),
 }
 
+impl Likeness {
+    /// That of a file of which this is known.
+    pub fn of(found: &Metadata) -> Self {
+        Self {
+            inode: (found.dev(), found.ino()),
+            length: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        }
+    }
+}
+
 /// The likeness of the file that is at a path now.
 ///
 /// # Errors
 /// As the operating system says.
 pub fn likeness(path: &Path) -> io::Result<Likeness> {
-    let found = fs::metadata(path).map_err(|e| about(path, &e))?;
-    Ok(Likeness {
-        inode: (found.dev(), found.ino()),
-        length: found.len(),
-        modified: (found.mtime(), found.mtime_nsec()),
-    })
+    fs::metadata(path).map(|found| Likeness::of(&found)).map_err(|e| about(path, &e))
 }
 
 /// The directory that a file is in.

@@ -6,9 +6,8 @@
 //! Limits   a file larger than `MAX_FILE` is not read; it is made anew above twice its live size.
 //! Not here what the lines mean (`engine::state`).
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use crate::disk;
+use crate::disk::{self, Likeness};
 use crate::engine::Engine;
 use crate::engine::time::Time;
 use crate::error::Failure;
@@ -42,6 +41,8 @@ struct Open {
     file: Arc<File>,
     live: usize,
     size: usize,
+    /// After the last record.
+    likeness: Likeness,
 }
 
 impl StateFile {
@@ -131,7 +132,8 @@ impl Open {
     fn anew(path: &Path, text: &str) -> io::Result<Self> {
         disk::replace(path, text.as_bytes(), MODE)?;
         let file = OpenOptions::new().append(true).open(path)?;
-        Ok(Self { file: Arc::new(file), live: text.len(), size: text.len() })
+        let likeness = disk::likeness(path)?;
+        Ok(Self { file: Arc::new(file), live: text.len(), size: text.len(), likeness })
     }
 
     fn has_grown(&self) -> bool {
@@ -140,13 +142,8 @@ impl Open {
 
     /// Whether the file at this path still is ours, and nobody else has written to it.
     async fn is_at(&self, path: &Path) -> bool {
-        let (path, file, size) = (path.to_owned(), Arc::clone(&self.file), self.size as u64);
-        let is_ours = move || {
-            let (named, ours) = (fs::metadata(path)?, file.metadata()?);
-            let inode = |found: &Metadata| (found.dev(), found.ino());
-            Ok(inode(&named) == inode(&ours) && ours.len() == size)
-        };
-        blocking(is_ours).await.unwrap_or(false)
+        let path = path.to_owned();
+        blocking(move || disk::likeness(&path)).await.is_ok_and(|found| found == self.likeness)
     }
 
     async fn append(self, text: String) -> io::Result<Self> {
@@ -155,12 +152,13 @@ impl Open {
         }
         let file = Arc::clone(&self.file);
         let size = self.size + text.len();
-        blocking(move || {
+        let likeness = blocking(move || {
             (&*file).write_all(text.as_bytes())?;
-            file.sync_data()
+            file.sync_data()?;
+            Ok(Likeness::of(&file.metadata()?))
         })
         .await?;
-        Ok(Self { size, ..self })
+        Ok(Self { size, likeness, ..self })
     }
 }
 

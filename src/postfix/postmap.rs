@@ -142,9 +142,9 @@ impl MapTarget {
                 Ok(())
             }
             Err((step, why)) => {
-                let new = self.new_path();
+                let path = self.path.clone();
                 // What cannot be removed now is met again, and told, at the next attempt.
-                let _ = self.with_disk(move || clear(&new)).await;
+                let _ = self.with_disk(move || clear(&path)).await;
                 Err(NotPublished { map: self.table(), step, why })
             }
         }
@@ -162,9 +162,9 @@ impl MapTarget {
 
     async fn attempt(&self, edition: &Edition) -> Result<Vec<(PathBuf, Likeness)>, (Step, String)> {
         let text = edition.text(self.value.as_str());
-        let new = self.new_path();
+        let (new, path) = (self.new_path(), self.path.clone());
         self.with_disk(move || {
-            clear(&new)?;
+            clear(&path)?;
             disk::write_new(&new, text.as_bytes(), MODE)
         })
         .await
@@ -228,8 +228,9 @@ impl MapTarget {
         spawn_blocking(work).await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
     }
 
+    /// A name of this process: a postmap that has outlived a killed daemon has another one.
     fn new_path(&self) -> PathBuf {
-        disk::with_suffix(&self.path, ".new")
+        disk::with_suffix(&self.path, &format!(".new-{}", std::process::id()))
     }
 }
 
@@ -295,11 +296,13 @@ fn is_ours(path: &Path) -> bool {
     })
 }
 
-/// Removes the new source and all that was built from it.
-fn clear(new: &Path) -> io::Result<()> {
-    disk::remove(new)?;
-    for extension in extensions(new)? {
-        disk::remove(&disk::with_suffix(new, &extension))?;
+/// Removes new sources and all that was built from them, also those of daemons that were killed.
+fn clear(path: &Path) -> io::Result<()> {
+    let new = disk::with_suffix(path, ".new");
+    for end in ends(&new)? {
+        if end.is_empty() || end.starts_with(['.', '-']) {
+            disk::remove(&disk::with_suffix(&new, &end))?;
+        }
     }
     Ok(())
 }
@@ -307,7 +310,8 @@ fn clear(new: &Path) -> io::Result<()> {
 /// The extension of the one file that postmap built. It is looked for and not taken from a table,
 /// because Postfix 3.11 may build `hash:` as lmdb or cdb (postfix-non-bdb(1)).
 fn compiled_extension(new: &Path) -> io::Result<String> {
-    let mut found = extensions(new)?;
+    let mut found = ends(new)?;
+    found.retain(|end| end.starts_with('.'));
     match (found.pop(), found.is_empty()) {
         (Some(extension), true) => Ok(extension),
         (None, _) => Err(io::Error::other("postmap built no file")),
@@ -315,14 +319,14 @@ fn compiled_extension(new: &Path) -> io::Result<String> {
     }
 }
 
-/// What follows the name of the new source in the names of the files beside it: `.db`, `.lmdb`.
-fn extensions(new: &Path) -> io::Result<Vec<String>> {
-    let name = new.file_name().unwrap_or_default().to_string_lossy();
+/// What follows this name in the names of the files that begin with it: nothing, `.db`, `.lmdb`.
+fn ends(path: &Path) -> io::Result<Vec<String>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut found = Vec::new();
-    for entry in fs::read_dir(directory(new))? {
+    for entry in fs::read_dir(directory(path))? {
         let beside = entry?.file_name();
-        let extension = beside.to_str().and_then(|beside| beside.strip_prefix(name.as_ref()));
-        found.extend(extension.filter(|e| e.starts_with('.')).map(str::to_owned));
+        let end = beside.to_str().and_then(|beside| beside.strip_prefix(name.as_ref()));
+        found.extend(end.map(str::to_owned));
     }
     Ok(found)
 }
@@ -334,20 +338,20 @@ mod tests {
     #[test]
     fn only_our_own_files_are_cleared() {
         let dir = tempfile::tempdir().expect("a directory");
-        let ours = ["clients.new", "clients.new.db", "clients.new.cdb.tmp"];
+        let ours = ["clients.new-7", "clients.new-7.db", "clients.new-80", "clients.new.cdb.tmp"];
         let others = ["clients", "clients.db", "clients.newer", "clients.news.db", "x.clients.new"];
         for name in ours.iter().chain(&others) {
             fs::write(dir.path().join(name), "").expect("a file");
         }
-        let new = dir.path().join("clients.new");
+        let new = dir.path().join("clients.new-7");
+        assert_eq!(compiled_extension(&new).expect("one file"), ".db");
+        fs::write(dir.path().join("clients.new-7.lmdb"), "").expect("a file");
         assert!(compiled_extension(&new).is_err(), "two files were built");
-        clear(&new).expect("cleared");
+        clear(&dir.path().join("clients")).expect("cleared");
         let left = |name: &&str| dir.path().join(name).exists();
         assert!(!ours.iter().any(left));
         assert!(others.iter().all(left));
         assert!(compiled_extension(&new).is_err(), "no file was built");
-        fs::write(dir.path().join("clients.new.lmdb"), "").expect("a file");
-        assert_eq!(compiled_extension(&new).expect("one file"), ".lmdb");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -52,14 +53,30 @@ impl Daemon {
     /// If it does not become ready, with what it said.
     pub fn start(home: &Path, options: &[impl AsRef<str>]) -> Self {
         let mut daemon = Self::spawn(home, options);
-        let ready =
-            within(PATIENCE, || daemon.has_notified("READY=1") || daemon.process.ended().is_some());
-        assert!(ready && daemon.process.ended().is_none(), "not ready: {}", daemon.said());
+        daemon.wait_until_ready();
         daemon
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready, with what it said.
+    pub fn wait_until_ready(&mut self) {
+        let ready = within(PATIENCE, || self.has_notified("READY=1") || self.has_ended());
+        assert!(ready && !self.has_ended(), "not ready: {}", self.said());
     }
 
     /// Starts it without waiting: for what is refused at the start.
     pub fn spawn(home: &Path, options: &[impl AsRef<str>]) -> Self {
+        Self::spawn_as(home, options, |_| {})
+    }
+
+    /// The same, with a last word about its command: another user, another environment.
+    pub fn spawn_as(
+        home: &Path,
+        options: &[impl AsRef<str>],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Self {
         let options: Vec<&str> = options.iter().map(AsRef::as_ref).collect();
         let control = home.join("control.sock");
         let config = home.join("config.toml");
@@ -78,10 +95,13 @@ impl Daemon {
         let _ = fs::remove_file(&manager);
         let (said, notified) = (Heap::default(), Heap::default());
         collect_notifications(UnixDatagram::bind(&manager).unwrap(), notified.clone());
+        // Also a daemon of another user may speak to it.
+        fs::set_permissions(&manager, fs::Permissions::from_mode(0o666)).unwrap();
         let path = std::env::var_os("PATH").unwrap_or_default();
         let paths = [home.join("bin")].into_iter().chain(std::env::split_paths(&path));
         command.env("PATH", std::env::join_paths(paths).unwrap());
         command.env("NOTIFY_SOCKET", manager).stdin(Stdio::null()).stderr(Stdio::piped());
+        prepare(&mut command);
         let mut process = Process::spawn(&mut command);
         let stderr = process.child().stderr.take().expect("it is piped");
         let mut log = fs::File::create(home.join("log")).unwrap();

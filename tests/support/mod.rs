@@ -19,6 +19,7 @@ pub mod network;
 pub mod postfix;
 pub mod process;
 pub mod random;
+pub mod small_disk;
 pub mod story;
 pub mod wire;
 
