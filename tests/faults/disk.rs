@@ -1,5 +1,6 @@
 //! No room, and no right to write.
 
+use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::time::Duration;
@@ -51,10 +52,13 @@ const STATE: &[Row] = &[
         // Notes of operators make the journal grow, until it is worth to be made anew.
         fault: |place, daemon| {
             let note = "x".repeat(3500);
-            for _ in 0..20 {
+            let length = || fs::metadata(place.home.at("states/state")).unwrap().len();
+            // Twice what it was at the start, and 64 KiB.
+            while length() < (64 << 10) + 500 {
+                let before = length();
                 let words = ["allow", "198.51.100.99", "--note", &note];
                 assert!(daemon.command(&words).status.success());
-                std::thread::sleep(Duration::from_millis(60));
+                eventually("the note is written down", PATIENCE, || length() > before);
             }
             place.states.fill(0);
         },
@@ -219,8 +223,8 @@ fn a_directory_that_is_taken_away_is_waited_for() {
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
     let mode = |name: &str, mode| {
-        let mode = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(home.at(name), mode).expect("the mode");
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(home.at(name), mode).expect("the mode");
     };
     for name in ["maps", "states"] {
         mode(name, 0o555);
