@@ -26,13 +26,15 @@ use support::random::{Random, setting};
 use support::story::login_frame;
 use support::wire::Wire;
 use support::{PATIENCE, eventually, within};
+use tempfile::TempDir;
 
 /// Kills in a usual run of all tests.
 const KILLS: u64 = 80;
 /// Short, so that deadlines pass during the test, in milliseconds.
 const GRACE: u64 = 8000;
-/// Decisions are written down together, each batch 50 ms after its first and when the disk has
-/// taken the one before: a kill may lose a reply of the socketmap that is younger than this.
+/// Decisions are written down together, 50 ms after the batch before and when the disk has taken
+/// that: a kill may lose a reply of the socketmap that is younger than this. The state lies in
+/// memory, because a busy disk may take half a second for a batch.
 const UNSYNCED: u64 = 150;
 /// A frame may wait so long in its socket until it is heard, and counts from then on.
 const HEARD_LATE: u64 = 250;
@@ -89,6 +91,7 @@ struct Figures {
 /// Everything that the threads of the test share.
 struct Scene {
     home: Home,
+    memory: TempDir,
     udp: Wire,
     logins: Mutex<BTreeMap<IpAddr, Login>>,
     next: AtomicU32,
@@ -113,7 +116,13 @@ impl Scene {
         let (socketmap, listen) = (self.socketmap(), self.udp.to_string());
         let socketmap = format!("unix:{}", socketmap.display());
         let grace = format!("{}s", GRACE / 1000);
-        self.home.spawn(&["--grace", &grace, "--socketmap", &socketmap, "--listen", &listen])
+        let state = self.state().display().to_string();
+        let options = ["--socketmap", &socketmap, "--listen", &listen, "--state", &state];
+        self.home.spawn(&[&["--grace", &*grace][..], &options].concat())
+    }
+
+    fn state(&self) -> PathBuf {
+        self.memory.path().join("state")
     }
 
     fn socketmap(&self) -> PathBuf {
@@ -271,7 +280,7 @@ impl Scene {
         let (listed, mapped) = (daemon.authorised(), self.map());
         let listed: BTreeSet<IpAddr> = listed.into_iter().collect();
         let after = now();
-        let state = fs::read_to_string(self.home.at("state")).expect("the state file");
+        let state = fs::read_to_string(self.state()).expect("the state file");
         let mut logins = self.logins.lock().unwrap();
         for (from, addresses, then) in [("list", &listed, before), ("map", &mapped, started)] {
             for address in addresses {
@@ -368,6 +377,7 @@ fn torture(map_type: &'static str, kills: u64, seed: u64) {
     println!("{map_type}: {kills} kills, TORTURE_SEED={seed}");
     let scene = Scene {
         home: Home::with_map(map_type),
+        memory: tempfile::tempdir_in("/dev/shm").expect("a directory in memory"),
         udp: Wire::udp(),
         logins: Mutex::default(),
         next: AtomicU32::new(1),
