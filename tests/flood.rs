@@ -5,6 +5,8 @@
 //!          has no line that a stranger can cause.
 //! Limits   `FLOOD_FRAMES=1000000` of each kind is a full run.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what must not be ends the test")]
+
 mod support;
 
 use std::fs;

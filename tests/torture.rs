@@ -6,6 +6,8 @@
 //!          state file may not have it yet: `UNSYNCED`.
 //! Limits   `TORTURE_KILLS=500` is a full run; `TORTURE_SEED` repeats the moments of a run.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what must not be ends the test")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -7,6 +7,8 @@
 //!          write; `files` what others do to our files; `host` what the operating system denies;
 //!          `time` clocks and pauses. Here the words they share.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what must not be ends the test")]
+
 #[path = "../support/mod.rs"]
 mod support;
 
