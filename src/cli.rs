@@ -11,6 +11,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal as _, stdin, stdout};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
@@ -60,6 +61,7 @@ impl Command {
             Self::Revoke(args) => revoke(&args),
             Self::Status(args) => status(&args),
             Self::Doctor(args) => doctor(&args),
+            Self::Wipe(args) => wipe(&args),
         }
     }
 }
@@ -81,6 +83,9 @@ fn written(outcome: io::Result<()>) -> Outcome {
 fn runtime() -> Result<tokio::runtime::Runtime, Vec<Failure>> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
+        // The thread that waits for the disk stays: where no new one can be made, work for it would
+        // otherwise end the daemon.
+        .thread_keep_alive(Duration::MAX)
         .enable_all()
         .build()
         .map_err(|error| one(Failure::io(format!("cannot start threads: {error}"))))
@@ -97,6 +102,15 @@ fn run(args: RunArgs) -> Outcome {
     let config = Config::of(&args.layer().map_err(one)?, passed.roles())?;
     log_to_stderr(config.log_level);
     runtime()?.block_on(daemon::run(config, passed, || args.layer()))?;
+    Ok(true)
+}
+
+fn wipe(args: &RunArgs) -> Outcome {
+    let layer = args.layer().map_err(one)?;
+    match runtime()?.block_on(daemon::wipe(&layer)).map_err(one)? {
+        Some(table) => println!("the map {table} lists nobody now"),
+        None => println!("there is no map to wipe: the configuration names none"),
+    }
     Ok(true)
 }
 

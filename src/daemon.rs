@@ -17,6 +17,7 @@ use crate::config::lookups::Role;
 use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Matching};
 use crate::control::Rights;
 use crate::engine::Engine;
+use crate::engine::map::Edition;
 use crate::error::Failure;
 use crate::farewells::Farewells;
 use crate::lock::Lock;
@@ -124,6 +125,23 @@ pub async fn examine(layer: &Layer) -> Result<Vec<String>, Vec<Failure>> {
             Err(faults)
         }
     }
+}
+
+/// Publishes an empty map in the place of a daemon that has ended, so that nobody may relay by what
+/// it has left. The state file stays: the next start knows who may. The map, if there is one.
+///
+/// # Errors
+/// A daemon runs, or the map cannot be published.
+pub async fn wipe(layer: &Layer) -> Result<Option<String>, Failure> {
+    let Some(map) = layer.map.as_ref().filter(|_| layer.dry_run != Some(true)) else {
+        return Ok(None);
+    };
+    // The value stands in no entry. Faults in other options are no reason to leave the map.
+    let mut target = map_target(map, MapValue::default(), &Matching::of(layer)).await?;
+    let _lock = Lock::take(&map.path)?;
+    let empty = Edition { number: 0, addresses: Vec::new() };
+    target.publish(&empty).await.map_err(|failure| Failure::io(failure.to_string()))?;
+    Ok(Some(target.table()))
 }
 
 async fn outlet(config: &Config) -> Result<Outlet, Failure> {
@@ -267,31 +285,37 @@ impl Daemon {
         systemd::ready("serving");
         info!(version = env!("CARGO_PKG_VERSION"), map = self.describe.map, "ready");
         let shared = Arc::clone(&self.shared);
-        let publishing = self.publisher.run();
-        tokio::pin!(publishing);
-        loop {
-            tokio::select! {
-                () = &mut publishing => {}
-                Some(ended) = tasks.join_next() => {
-                    let cause = ended.unwrap_or_else(|lost| lost.to_string());
-                    return Err(one(Failure::io(format!("a receiver has failed: {cause}"))));
-                }
-                event = signals.next() => match event {
-                    Event::Stop => return Ok(()),
-                    Event::Reload => {
-                        systemd::reloading();
-                        match reload(&shared, &exclusions, config, &read).await {
-                            Ok(()) => info!("configuration reloaded"),
-                            Err(failures) => {
-                                for failure in failures {
-                                    error!("not reloaded, the old configuration stays: {failure}");
+        let attend = async {
+            loop {
+                tokio::select! {
+                    Some(ended) = tasks.join_next() => {
+                        let cause = ended.unwrap_or_else(|lost| lost.to_string());
+                        return Err(one(Failure::io(format!("a receiver has failed: {cause}"))));
+                    }
+                    event = signals.next() => match event {
+                        Event::Stop => return Ok(()),
+                        Event::Reload => {
+                            systemd::reloading();
+                            match reload(&shared, &exclusions, config, &read).await {
+                                Ok(()) => info!("configuration reloaded"),
+                                Err(failures) => {
+                                    for failure in failures {
+                                        error!("not reloaded, the old configuration stays: {failure}");
+                                    }
                                 }
                             }
+                            // In any case: whoever sends the signal may have found the map damaged.
+                            shared.with(|engine, _| engine.publish_again());
+                            systemd::ready("serving");
                         }
-                        systemd::ready("serving");
-                    }
-                },
+                    },
+                }
             }
+        };
+        // Side by side: a reload waits for Postfix, and the map must not wait for the reload.
+        tokio::select! {
+            outcome = attend => outcome,
+            () = self.publisher.run() => Ok(()),
         }
     }
 

@@ -5,9 +5,9 @@
 //! Not here threads: these calls wait for the disk, and belong on a thread that may.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// Makes the file hold exactly what `content` writes, with these permission bits whatever the
@@ -103,6 +103,34 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What a file is known by: another one in its place has another likeness, and so has one that
+/// was written to. A rename keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Likeness {
+    inode: (u64, u64),
+    length: u64,
+    modified: (i64, i64),
+}
+
+impl Likeness {
+    /// That of a file of which this is known.
+    pub fn of(found: &Metadata) -> Self {
+        Self {
+            inode: (found.dev(), found.ino()),
+            length: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        }
+    }
+}
+
+/// The likeness of the file that is at a path now.
+///
+/// # Errors
+/// As the operating system says.
+pub fn likeness(path: &Path) -> io::Result<Likeness> {
+    fs::metadata(path).map(|found| Likeness::of(&found)).map_err(|e| about(path, &e))
+}
+
 /// The directory that a file is in.
 pub fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
@@ -151,6 +179,21 @@ mod tests {
         let error = error.expect_err("a directory is no file");
         assert!(error.to_string().contains("taken"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1);
+    }
+
+    #[test]
+    fn another_file_has_another_likeness() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, moved) = (dir.path().join("file"), dir.path().join("moved"));
+        fs::write(&path, "12345").expect("a file");
+        let before = likeness(&path).expect("there");
+        rename(&path, &moved).expect("renamed");
+        assert_eq!(likeness(&moved).expect("there"), before);
+        assert!(likeness(&path).is_err());
+        fs::write(&path, "12345").expect("a file");
+        assert_ne!(likeness(&path).expect("there"), before, "the same text in another file");
+        fs::write(&moved, "123456").expect("a file");
+        assert_ne!(likeness(&moved).expect("there"), before, "another text in the same file");
     }
 
     #[test]

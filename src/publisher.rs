@@ -2,7 +2,7 @@
 //! matters.
 //!
 //! Promise  one publication at a time, in full. A failure leaves the old map and is retried after
-//!          a growing pause.
+//!          a growing pause. A map that somebody else has removed or changed is published again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +63,7 @@ impl Publisher {
                 () = tokio::time::sleep(nap.unwrap_or(HEARTBEAT).min(HEARTBEAT)) => {}
                 () = self.shared.plans_changed() => {}
             }
+            self.look_after_map().await;
         }
     }
 
@@ -71,6 +72,22 @@ impl Publisher {
     pub async fn farewell(&mut self) -> bool {
         let edition = self.shared.with(|engine, _| engine.farewell());
         self.publish(&edition).await
+    }
+
+    /// A map that is no longer what was published has to be published again.
+    async fn look_after_map(&self) {
+        let Outlet::Map(map) = &self.outlet else { return };
+        // An edition that is due makes it right in any case.
+        if self.shared.with(|engine, _| engine.level().due().is_some()) {
+            return;
+        }
+        if let Some(path) = map.disturbed().await {
+            warn!(
+                path = %path.display(),
+                "somebody else has removed or changed a file of the map; it is published again"
+            );
+            self.shared.with(|engine, _| engine.publish_again());
+        }
     }
 
     async fn turn(&self) -> Option<Edition> {

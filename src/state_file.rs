@@ -2,7 +2,7 @@
 //!
 //! Promise  what the engine decides is on disk a moment later, and only then may a map announce
 //!          it. A record that could not be written is not lost: the next attempt writes the
-//!          whole file.
+//!          whole file. So does the next one after somebody else has removed or changed the file.
 //! Limits   a file larger than `MAX_FILE` is not read; it is made anew above twice its live size.
 //! Not here what the lines mean (`engine::state`).
 
@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use crate::disk;
+use crate::disk::{self, Likeness};
 use crate::engine::state::{Reading, Restored};
 use crate::error::Failure;
 use crate::shared::Shared;
@@ -30,6 +30,8 @@ const MODE: u32 = 0o600;
 
 /// Decisions of this time are written to disk together.
 const BATCH: Duration = Duration::from_millis(50);
+/// It is looked after at least this often, also if nothing is decided.
+const HEARTBEAT: Duration = Duration::from_secs(60);
 /// After a failure: the pause before the next attempt doubles from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 
@@ -43,9 +45,11 @@ pub struct StateFile {
 
 #[derive(Debug)]
 struct Open {
-    file: Arc<File>,
+    file: File,
     live: usize,
     size: usize,
+    /// After the last record.
+    likeness: Likeness,
 }
 
 impl StateFile {
@@ -80,14 +84,20 @@ impl StateFile {
         let mut open = self.open.lock().await;
         let mut journal = shared.with(|engine, _| engine.journal());
         let text = std::mem::take(&mut journal.text);
-        let written = match open.take().filter(|open| !open.has_grown()) {
-            Some(open) => blocking(move || open.append(&text)).await,
-            None => {
-                let (path, shared) = (self.path.clone(), Arc::clone(shared));
-                blocking(move || Open::anew(&path, &shared)).await
+        let (path, known) = (self.path.clone(), Arc::clone(shared));
+        let ours = open.take().filter(|open| !open.has_grown());
+        let written = blocking(move || match ours {
+            Some(open) if open.is_at(&path) => open.append(&text),
+            Some(_) => {
+                warn!(
+                    path = %path.display(),
+                    "somebody else has removed or changed the state file; it is made anew"
+                );
+                Open::anew(&path, &known)
             }
-        };
-        match written {
+            None => Open::anew(&path, &known),
+        });
+        match written.await {
             Ok(new) => {
                 *open = Some(new);
                 shared.with(|engine, _| engine.saved(&journal));
@@ -111,7 +121,10 @@ impl StateFile {
 pub async fn keep(state: Option<Arc<StateFile>>, shared: Arc<Shared>) {
     let mut pause = PAUSES.0;
     loop {
-        shared.journal_filled().await;
+        tokio::select! {
+            () = shared.journal_filled() => {}
+            () = tokio::time::sleep(HEARTBEAT) => {}
+        }
         let Some(state) = &state else {
             shared.with(|engine, _| {
                 let journal = engine.journal();
@@ -174,17 +187,24 @@ impl Open {
             Ok(())
         })?;
         let file = OpenOptions::new().append(true).open(path)?;
-        Ok(Self { file: Arc::new(file), live: size, size })
+        let likeness = disk::likeness(path)?;
+        Ok(Self { file, live: size, size, likeness })
     }
 
     fn has_grown(&self) -> bool {
         self.size > 2 * self.live + SMALL
     }
 
-    fn append(self, text: &str) -> io::Result<Self> {
+    /// Whether the file at this path still is ours, and nobody else has written to it.
+    fn is_at(&self, path: &Path) -> bool {
+        disk::likeness(path).is_ok_and(|found| found == self.likeness)
+    }
+
+    fn append(mut self, text: &str) -> io::Result<Self> {
         if !text.is_empty() {
-            (&*self.file).write_all(text.as_bytes())?;
+            self.file.write_all(text.as_bytes())?;
             self.file.sync_data()?;
+            self.likeness = Likeness::of(&self.file.metadata()?);
         }
         Ok(Self { size: self.size + text.len(), ..self })
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::{Output, Stdio};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use support::daemon::{Daemon, program};
 use support::home::Home;
@@ -260,4 +261,57 @@ fn a_dry_run_only_says_what_it_would_do() {
     daemon.wait_until_said(&format!("postmap -r lmdb:{}", home.at("clients").display()));
     assert!(daemon.stop().success());
     assert!(!home.at("state").exists() && !home.at("clients").exists());
+}
+
+fn wipe(home: &Home, more: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = program();
+    command.arg("wipe").args(home.options(more)).args(["--config", "/dev/null"]);
+    outcome(command.output().expect("it can be started"))
+}
+
+#[test]
+fn wipe_empties_what_a_crash_has_left_and_nothing_else() {
+    let home = Home::new();
+    let mut daemon = home.start(&[]);
+    home.wire.send(login_frame(A).as_bytes());
+    home.wait_until_mapped(A, &daemon);
+    let (status, out, said) = wipe(&home, &[]);
+    assert_eq!((status, out.as_str()), (Some(74), ""), "{said}");
+    assert!(said.contains(&format!("in use by the process {}", daemon.id())), "{said}");
+    assert_eq!(home.map_says(A).as_deref(), Some("OK"));
+
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    assert_eq!(home.map_says(A).as_deref(), Some("OK"), "left behind");
+    // Also under a configuration that keeps the daemon from starting.
+    let (status, out, said) = wipe(&home, &["--grace", "8days"]);
+    assert_eq!((status, said.as_str()), (Some(0), ""), "{out}");
+    assert_eq!(out, format!("the map {} lists nobody now\n", home.table()));
+    assert_eq!(home.map_says(A), None);
+    assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
+    assert!(!home.at("clients.lock").exists());
+
+    let daemon = home.start(&[]);
+    assert_eq!(home.map_says(A).as_deref(), Some("OK"), "the state file stays");
+    assert!(daemon.stop().success());
+    assert_eq!(wipe(&home, &[]).0, Some(0), "after an orderly end");
+    assert_eq!(home.map_says(A), None);
+
+    home.play_postmap("exit 1");
+    let mut failing = program();
+    failing.arg("wipe").args(home.options(&[])).args(["--config", "/dev/null"]);
+    let path = std::env::var_os("PATH").expect("a PATH");
+    let paths = [home.at("bin")].into_iter().chain(std::env::split_paths(&path));
+    failing.env("PATH", std::env::join_paths(paths).expect("paths"));
+    let (status, out, said) = outcome(failing.output().expect("it can be started"));
+    assert_eq!((status, out.as_str()), (Some(74), ""), "{said}");
+    assert!(said.contains("was not published"), "{said}");
+
+    for options in [&["--policy", "inet:127.0.0.1:9"][..], &["--map", "lmdb:/x", "--dry-run"]] {
+        let mut command = program();
+        command.arg("wipe").args(options).args(["--config", "/dev/null"]);
+        let (status, out, said) = outcome(command.output().expect("it can be started"));
+        assert_eq!((status, said.as_str()), (Some(0), ""), "{out}");
+        assert!(out.contains("no map to wipe"), "{out}");
+    }
 }

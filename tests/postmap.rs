@@ -3,6 +3,8 @@
 //! Needs the packages postfix, postfix-lmdb and postfix-cdb; the full disk needs root, who may
 //! mount a small one. Without them these tests fail, and say so.
 
+mod support;
+
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -17,6 +19,7 @@ use pop_before_smtp::error::Failure;
 use pop_before_smtp::postfix::Postfix;
 use pop_before_smtp::postfix::map_spec::{MapSpec, MapValue};
 use pop_before_smtp::postfix::postmap::{MapTarget, NotPublished, Step};
+use support::small_disk::SmallDisk;
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
@@ -152,6 +155,34 @@ async fn each_type_is_published_and_replaced() {
 }
 
 #[tokio::test]
+async fn what_others_do_to_the_map_is_found_out() {
+    let lab = Lab::new();
+    let mut target = lab.target("hash").await;
+    assert_eq!(target.disturbed().await, None, "nothing has been published yet");
+    let (source, compiled) = (lab.path(), lab.path().with_extension("db"));
+    let again = |path: &Path| {
+        let text = fs::read(path).expect("the file");
+        fs::remove_file(path).and_then(|()| fs::write(path, text)).expect("written");
+    };
+    let rows: [(&str, &Path, &dyn Fn()); 5] = [
+        ("the source is gone", &source, &|| fs::remove_file(&source).expect("removed")),
+        ("the map is gone", &compiled, &|| fs::remove_file(&compiled).expect("removed")),
+        ("the source is edited", &source, &|| fs::write(&source, "x OK\n").expect("written")),
+        ("another map of the same size", &compiled, &|| again(&compiled)),
+        ("no directory", &compiled, &|| {
+            fs::remove_dir_all(compiled.parent().expect("a directory")).expect("removed");
+        }),
+    ];
+    for (number, (what, path, disturb)) in (1..).zip(rows) {
+        target.publish(&edition(number, &["192.0.2.7"])).await.expect(what);
+        assert_eq!(lab.look_up("hash", "192.0.2.7").as_deref(), Some("OK"), "{what}");
+        assert_eq!(target.disturbed().await, None, "{what}: not yet");
+        disturb();
+        assert_eq!(target.disturbed().await.as_deref(), Some(path), "{what}");
+    }
+}
+
+#[tokio::test]
 async fn auto_is_what_postfix_would_take() {
     for kind in ["hash", "lmdb"] {
         let lab = Lab::new();
@@ -234,7 +265,7 @@ fn check_old_map(lab: &Lab, kind: &str, failure: &NotPublished, step: Step, why:
     assert_eq!(failure.step, step, "{sentence}");
     assert!(sentence.contains(why), "{sentence}");
     assert!(sentence.len() < 600 && !sentence.contains(char::is_control), "{sentence}");
-    assert!(sentence.ends_with("the old map stays and serves"), "{sentence}");
+    assert!(sentence.ends_with("Postfix goes on with what it had"), "{sentence}");
     assert_eq!(lab.look_up(kind, "192.0.2.7").as_deref(), Some("OK"), "{sentence}");
     assert_eq!(lab.look_up(kind, "192.0.2.8"), None, "{sentence}");
     assert_eq!(lab.files().len(), 2, "{sentence}: {:?}", lab.files());
@@ -376,33 +407,6 @@ exec $REAL "$@""#,
     assert_eq!(lab.look_up("lmdb", "192.0.2.7").as_deref(), Some("OK"));
 }
 
-/// A disk of a size that soon is too small.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(path: PathBuf) -> Self {
-        let mut mount = Command::new("mount");
-        let mount = mount.args(["-t", "tmpfs", "-o", "size=1m,mode=755", "none"]).arg(&path);
-        let done = mount.status().expect("mount");
-        assert!(done.success(), "this test needs root, who may mount a small disk");
-        Self(path)
-    }
-
-    /// Leaves about `kib` KiB free.
-    fn fill(&self, kib: usize) {
-        fs::write(self.0.join("filler"), vec![1; 2 * 1024 * 1024]).expect_err("the disk is full");
-        let filler = File::options().write(true).open(self.0.join("filler")).expect("open");
-        let used = filler.metadata().expect("there").len();
-        filler.set_len(used - kib as u64 * 1024).expect("shorter");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(&self.0).status();
-    }
-}
-
 #[tokio::test]
 async fn on_a_full_disk_the_old_map_serves() {
     // 4000 addresses: the source needs 60 KiB, and each compiled file more than 100 KiB.
@@ -426,7 +430,7 @@ async fn on_a_full_disk_the_old_map_serves() {
         assert_eq!(lab.look_up(kind, "192.0.2.7").as_deref(), Some("OK"), "{failure}");
         assert_eq!(lab.files().len(), 3, "{failure}: {:?}", lab.files());
 
-        fs::remove_file(disk.0.join("filler")).expect("removed");
+        disk.clear();
         target.publish(&large_edition(3, 4000)).await.expect("there is room again");
         assert_eq!(lab.look_up(kind, "10.0.0.9").as_deref(), Some("OK"), "{kind}");
         assert_eq!(lab.look_up(kind, "192.0.2.7"), None, "{kind}");
@@ -437,9 +441,7 @@ async fn on_a_full_disk_the_old_map_serves() {
 async fn a_directory_that_cannot_be_written_is_refused() {
     let lab = Lab::new();
     let disk = SmallDisk::mount(lab.dir.path().join("map"));
-    let mut mount = Command::new("mount");
-    let done = mount.args(["-o", "remount,ro"]).arg(&disk.0).status().expect("mount");
-    assert!(done.success(), "this test needs root, who may mount a small disk");
+    disk.forbid_writing();
     let failure = lab.prepare("hash").await.expect_err("read-only").to_string();
     assert!(failure.contains("Read-only file system") && failure.contains("hint: "), "{failure}");
 }

@@ -36,6 +36,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "all
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "revoke" -d 'End an authorisation now'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "status" -d 'How the daemon is'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "doctor" -d 'Examine Postfix, the log\'s way and the daemon, and say what to mend; 0: nothing, 1: something'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "wipe" -d 'Publish an empty map while no daemon runs'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l listen -d 'Receive syslog frames here: unix:/PATH (datagram) or udp:HOST:PORT' -r
@@ -233,14 +234,68 @@ info\t''
 debug\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l json -d 'Print JSON'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -s h -l help -d 'Print help'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor help" -f -a "run" -d 'Run the daemon, in the foreground; log to stderr'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor help" -f -a "test" -d 'Say what the daemon would make of log lines or syslog frames'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor help" -f -a "check" -d 'Validate configuration and mail daemon tables; say every fault at once'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor help" -f -a "daemons" -d 'The mail daemons that are known; with NAME, its description to start your own from'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor help" -f -a "list" -d 'Who is authorised now'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor help" -f -a "query" -d 'Is this address authorised? Exit status 0: yes, 1: no'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor help" -f -a "allow" -d 'Authorise an address by hand'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor help" -f -a "revoke" -d 'End an authorisation now'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor help" -f -a "status" -d 'How the daemon is'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor help" -f -a "doctor" -d 'Examine Postfix, the log\'s way and the daemon, and say what to mend; 0: nothing, 1: something'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l listen -d 'Receive syslog frames here: unix:/PATH (datagram) or udp:HOST:PORT' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l listen-mode -d 'File mode of the Unix sockets that receive frames [default: 0660]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l listen-group -d 'Group of the Unix sockets that receive frames' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l allow-from -d 'UDP senders that are heard [default: loopback]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l allow-uid -d 'Users whose processes are heard over Unix sockets [default: all who can open them]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l allow-host -d 'Host names in frames that are believed; - for frames without one [default: every host]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l map -d 'Access map to publish; TYPE may be `auto`' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l map-value -d 'The value of each entry [default: OK]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l map-interval -d 'Least time between two publications of the map [default: 1s]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l map-inexact-ipv6 -d 'Publish IPv6 addresses even where their key would admit other hosts too [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH or inet:HOST:PORT' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l policy -d 'Answer Postfix\'s policy requests here: unix:/PATH or inet:HOST:PORT' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l lookup-mode -d 'File mode of the Unix sockets on which Postfix is answered [default: 0660]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l lookup-group -d 'Group of the Unix sockets on which Postfix is answered' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender -d 'Envelope sender that policy requests need: any, user (who logged in), domain (of that user) [default: any]' -r -f -a "any\t'Any sender'
+user\t'The sender is the user who logged in'
+domain\t'The sender\'s domain is that of the user who logged in'"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender-domains -d 'Domains in which users send whose login name has none' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender-table -d 'File of lines `login address[, address...]`: what users may send as besides' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender-login-map -d 'Map of Postfix, as in smtpd_sender_login_maps: senders, and the logins that may use them' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender-delimiter -d 'Characters that begin an address extension [default: Postfix\'s recipient_delimiter]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender-mismatch -d 'What another sender gets: dunno (as a stranger), reject (550 and a text) [default: dunno]' -r -f -a "dunno\t'The next restriction decides, as for a stranger'
+reject\t'It is refused at once, with a text for the user'"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender-reject-text -d 'The text behind 550 5.7.1 for another sender' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l allow-null-sender -d 'Let users send as the null sender <> too [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l max-users-per-address -d 'Do not authorise an address from which more different users than this have logged in' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l postfix-config -d 'Postfix\'s configuration directory [default: Postfix\'s own]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l grace -d 'How long a login authorises [default: 30m]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l extend-while-connected -d 'Whoever stays connected stays authorised; the grace counts from the log-out [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l session-ceiling -d 'With extend-while-connected: a log-out that is never seen counts after so long [default: 24h]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l max-clients -d 'Most addresses held; the one that would end first makes room [default: 65536]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l facility -d 'Facilities to which a mail daemon logs [default: those of its description]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l exclude -d 'Never authorised: loopback, link-local, own, gateway, mynetworks, a network, or none [default: the first five]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l state -d 'Authorisations that survive a restart [default: /var/lib/pop-before-smtp/state]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control -d 'Control socket [default: /run/pop-before-smtp/control.sock]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control-group -d 'Group that may use the control socket, beside root and the daemon\'s own user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control-read -d 'A second control socket, on which nothing can be changed' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control-read-group -d 'Group that may use that one, beside root and the daemon\'s own user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -s n -l dry-run -d 'Say what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
+false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l log-level -d 'How much is logged to stderr: error, warn, info, debug [default: info]' -r -f -a "error\t''
+warn\t''
+info\t''
+debug\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -s h -l help -d 'Print help'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "run" -d 'Run the daemon, in the foreground; log to stderr'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "test" -d 'Say what the daemon would make of log lines or syslog frames'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "check" -d 'Validate configuration and mail daemon tables; say every fault at once'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "daemons" -d 'The mail daemons that are known; with NAME, its description to start your own from'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "list" -d 'Who is authorised now'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "query" -d 'Is this address authorised? Exit status 0: yes, 1: no'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "allow" -d 'Authorise an address by hand'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "revoke" -d 'End an authorisation now'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "status" -d 'How the daemon is'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "doctor" -d 'Examine Postfix, the log\'s way and the daemon, and say what to mend; 0: nothing, 1: something'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "wipe" -d 'Publish an empty map while no daemon runs'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -41,6 +41,8 @@ pub(super) enum Command {
     Status(ListArgs),
     /// Examine Postfix, the log's way and the daemon, and say what to mend; 0: nothing, 1: something
     Doctor(DoctorArgs),
+    /// Publish an empty map while no daemon runs
+    Wipe(RunArgs),
 }
 
 #[derive(Args, Debug)]

@@ -356,6 +356,11 @@ impl Engine {
         Edition { number: self.level.wanted(), addresses: Vec::new() }
     }
 
+    /// What Postfix reads is not known any more: an edition is due although nothing has changed.
+    pub fn publish_again(&mut self) {
+        self.level.change();
+    }
+
     /// Edition `number` is what Postfix reads from now on.
     pub fn published(&mut self, number: u64, now: Time) {
         self.level.published(number, now, self.rules.publish_interval);

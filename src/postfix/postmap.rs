@@ -2,7 +2,8 @@
 //!
 //! Promise  the map that Postfix reads is always a whole edition: the source and the compiled file
 //!          are replaced by rename only, never rewritten in place, and never absent once they are
-//!          there. After a failed publication the old map serves.
+//!          there. After a failed publication the old map serves. What others do to the files
+//!          afterwards can be found out.
 //! Limits   one publication at a time, by one process: the daemon holds a lock on the map.
 //! Not here when an edition is due, and what to do after a failure.
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use crate::child::{self, Trouble};
-use crate::disk::{self, directory};
+use crate::disk::{self, Likeness, directory};
 use crate::engine::map::{Edition, GENERATION_KEY};
 use crate::error::Failure;
 use crate::postfix::Postfix;
@@ -42,6 +43,8 @@ pub struct MapTarget {
     remark: Option<String>,
     /// Held by each piece of work on the disk: one that was abandoned ends before the next begins.
     turn: Arc<Mutex<()>>,
+    /// The compiled file and the source as they were put into place.
+    placed: Vec<(PathBuf, Likeness)>,
 }
 
 /// What was being done when a publication failed.
@@ -104,7 +107,15 @@ impl MapTarget {
     ) -> Result<Self, Failure> {
         let kind = postfix.map_type(&spec.kind).await?;
         let path = spec.path.clone();
-        let mut target = Self { postfix, kind, path, value, remark: None, turn: Arc::default() };
+        let mut target = Self {
+            postfix,
+            kind,
+            path,
+            value,
+            remark: None,
+            turn: Arc::default(),
+            placed: Vec::new(),
+        };
         let path = spec.path.clone();
         let place = target.with_disk(move || Ok(check_place(&path))).await;
         target.remark = place.map_err(|lost| Failure::bug(lost.to_string()))??;
@@ -128,20 +139,35 @@ impl MapTarget {
     /// # Errors
     /// Says which step failed and why. Nothing is left behind, and the next attempt starts afresh.
     pub async fn publish(&mut self, edition: &Edition) -> Result<(), NotPublished> {
-        let outcome = self.attempt(edition).await;
-        if outcome.is_err() {
-            let new = self.new_path();
-            // What cannot be removed now is met again, and told, at the next attempt.
-            let _ = self.with_disk(move || clear(&new)).await;
+        match self.attempt(edition).await {
+            Ok(placed) => {
+                self.placed = placed;
+                Ok(())
+            }
+            Err((step, why)) => {
+                let path = self.path.clone();
+                // What cannot be removed now is met again, and told, at the next attempt.
+                let _ = self.with_disk(move || clear(&path)).await;
+                Err(NotPublished { map: self.table(), step, why })
+            }
         }
-        outcome.map_err(|(step, why)| NotPublished { map: self.table(), step, why })
     }
 
-    async fn attempt(&self, edition: &Edition) -> Result<(), (Step, String)> {
+    /// A file of the last publication that somebody else has removed, replaced or written to.
+    pub async fn disturbed(&self) -> Option<PathBuf> {
+        let placed = self.placed.clone();
+        let differs = |(path, as_placed): &(PathBuf, Likeness)| {
+            disk::likeness(path).map_or(true, |found| found != *as_placed)
+        };
+        let found = self.with_disk(move || Ok(placed.into_iter().find(differs))).await;
+        found.ok().flatten().map(|(path, _)| path)
+    }
+
+    async fn attempt(&self, edition: &Edition) -> Result<Vec<(PathBuf, Likeness)>, (Step, String)> {
         let text = edition.text(self.value.as_str());
-        let new = self.new_path();
+        let (new, path) = (self.new_path(), self.path.clone());
         self.with_disk(move || {
-            clear(&new)?;
+            clear(&path)?;
             disk::write_new(&new, MODE, |file| file.write_all(text.as_bytes()))
         })
         .await
@@ -170,22 +196,26 @@ impl MapTarget {
         }
 
         let (new, path) = (self.new_path(), self.path.clone());
-        self.with_disk(move || {
-            let extension = compiled_extension(&new)?;
-            let compiled = disk::with_suffix(&new, &extension);
-            disk::sync(&compiled)?;
-            disk::rename(&compiled, &disk::with_suffix(&path, &extension))
-        })
-        .await
-        .map_err(at(Step::Install))?;
+        let compiled = self
+            .with_disk(move || {
+                let extension = compiled_extension(&new)?;
+                let compiled = disk::with_suffix(&new, &extension);
+                disk::sync(&compiled)?;
+                put(&compiled, disk::with_suffix(&path, &extension))
+            })
+            .await
+            .map_err(at(Step::Install))?;
 
         let (new, path) = (self.new_path(), self.path.clone());
-        self.with_disk(move || {
-            disk::rename(&new, &path)?;
-            disk::sync(directory(&path))
-        })
-        .await
-        .map_err(at(Step::InstallSource))
+        let source = self
+            .with_disk(move || {
+                let source = put(&new, path)?;
+                disk::sync(directory(&source.0))?;
+                Ok(source)
+            })
+            .await
+            .map_err(at(Step::InstallSource))?;
+        Ok(vec![compiled, source])
     }
 
     /// Waits for the disk on a thread that may wait.
@@ -201,13 +231,21 @@ impl MapTarget {
         spawn_blocking(work).await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
     }
 
+    /// A name of this process: a postmap that has outlived a killed daemon has another one.
     fn new_path(&self) -> PathBuf {
-        disk::with_suffix(&self.path, ".new")
+        disk::with_suffix(&self.path, &format!(".new-{}", std::process::id()))
     }
 }
 
 fn at<E: fmt::Display>(step: Step) -> impl FnOnce(E) -> (Step, String) {
     move |error| (step, error.to_string())
+}
+
+/// Renames a file into its place; says what it is known by there.
+fn put(new: &Path, place: PathBuf) -> io::Result<(PathBuf, Likeness)> {
+    let likeness = disk::likeness(new)?;
+    disk::rename(new, &place)?;
+    Ok((place, likeness))
 }
 
 fn table(kind: &str, path: &Path) -> String {
@@ -261,11 +299,13 @@ fn is_ours(path: &Path) -> bool {
     })
 }
 
-/// Removes the new source and all that was built from it.
-fn clear(new: &Path) -> io::Result<()> {
-    disk::remove(new)?;
-    for extension in extensions(new)? {
-        disk::remove(&disk::with_suffix(new, &extension))?;
+/// Removes new sources and all that was built from them, also those of daemons that were killed.
+fn clear(path: &Path) -> io::Result<()> {
+    let new = disk::with_suffix(path, ".new");
+    for end in ends(&new)? {
+        if end.is_empty() || end.starts_with(['.', '-']) {
+            disk::remove(&disk::with_suffix(&new, &end))?;
+        }
     }
     Ok(())
 }
@@ -273,7 +313,8 @@ fn clear(new: &Path) -> io::Result<()> {
 /// The extension of the one file that postmap built. It is looked for and not taken from a table,
 /// because Postfix 3.11 may build `hash:` as lmdb or cdb (postfix-non-bdb(1)).
 fn compiled_extension(new: &Path) -> io::Result<String> {
-    let mut found = extensions(new)?;
+    let mut found = ends(new)?;
+    found.retain(|end| end.starts_with('.'));
     match (found.pop(), found.is_empty()) {
         (Some(extension), true) => Ok(extension),
         (None, _) => Err(io::Error::other("postmap built no file")),
@@ -281,14 +322,14 @@ fn compiled_extension(new: &Path) -> io::Result<String> {
     }
 }
 
-/// What follows the name of the new source in the names of the files beside it: `.db`, `.lmdb`.
-fn extensions(new: &Path) -> io::Result<Vec<String>> {
-    let name = new.file_name().unwrap_or_default().to_string_lossy();
+/// What follows this name in the names of the files that begin with it: nothing, `.db`, `.lmdb`.
+fn ends(path: &Path) -> io::Result<Vec<String>> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut found = Vec::new();
-    for entry in fs::read_dir(directory(new))? {
+    for entry in fs::read_dir(directory(path))? {
         let beside = entry?.file_name();
-        let extension = beside.to_str().and_then(|beside| beside.strip_prefix(name.as_ref()));
-        found.extend(extension.filter(|e| e.starts_with('.')).map(str::to_owned));
+        let end = beside.to_str().and_then(|beside| beside.strip_prefix(name.as_ref()));
+        found.extend(end.map(str::to_owned));
     }
     Ok(found)
 }
@@ -300,20 +341,20 @@ mod tests {
     #[test]
     fn only_our_own_files_are_cleared() {
         let dir = tempfile::tempdir().expect("a directory");
-        let ours = ["clients.new", "clients.new.db", "clients.new.cdb.tmp"];
+        let ours = ["clients.new-7", "clients.new-7.db", "clients.new-80", "clients.new.cdb.tmp"];
         let others = ["clients", "clients.db", "clients.newer", "clients.news.db", "x.clients.new"];
         for name in ours.iter().chain(&others) {
             fs::write(dir.path().join(name), "").expect("a file");
         }
-        let new = dir.path().join("clients.new");
+        let new = dir.path().join("clients.new-7");
+        assert_eq!(compiled_extension(&new).expect("one file"), ".db");
+        fs::write(dir.path().join("clients.new-7.lmdb"), "").expect("a file");
         assert!(compiled_extension(&new).is_err(), "two files were built");
-        clear(&new).expect("cleared");
+        clear(&dir.path().join("clients")).expect("cleared");
         let left = |name: &&str| dir.path().join(name).exists();
         assert!(!ours.iter().any(left));
         assert!(others.iter().all(left));
         assert!(compiled_extension(&new).is_err(), "no file was built");
-        fs::write(dir.path().join("clients.new.lmdb"), "").expect("a file");
-        assert_eq!(compiled_extension(&new).expect("one file"), ".lmdb");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
@@ -71,6 +72,20 @@ impl Daemon {
         Self::run(shell, home, options).ready()
     }
 
+    fn ready(mut self) -> Self {
+        self.wait_until_ready();
+        self
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready, with what it said.
+    pub fn wait_until_ready(&mut self) {
+        let ready = within(PATIENCE, || self.has_notified("READY=1") || self.has_ended());
+        assert!(ready && !self.has_ended(), "not ready: {}", self.said());
+    }
+
     /// Starts it without waiting: for what is refused at the start.
     pub fn spawn(home: &Path, options: &[impl AsRef<str>]) -> Self {
         Self::spawn_with(home, options, |_| {})
@@ -86,13 +101,6 @@ impl Daemon {
         command.stdin(Stdio::null());
         prepare(&mut command);
         Self::run(command, home, options)
-    }
-
-    fn ready(mut self) -> Self {
-        let ready =
-            within(PATIENCE, || self.has_notified("READY=1") || self.process.ended().is_some());
-        assert!(ready && self.process.ended().is_none(), "not ready: {}", self.said());
-        self
     }
 
     fn run(mut command: Command, home: &Path, options: &[impl AsRef<str>]) -> Self {
@@ -113,6 +121,8 @@ impl Daemon {
         let _ = fs::remove_file(&manager);
         let (said, notified) = (Heap::default(), Heap::default());
         collect_notifications(UnixDatagram::bind(&manager).unwrap(), notified.clone());
+        // Also a daemon of another user may speak to it.
+        fs::set_permissions(&manager, fs::Permissions::from_mode(0o666)).unwrap();
         let path = std::env::var_os("PATH").unwrap_or_default();
         let paths = [home.join("bin")].into_iter().chain(std::env::split_paths(&path));
         command.env("PATH", std::env::join_paths(paths).unwrap());
@@ -150,6 +160,11 @@ impl Daemon {
     /// All that it has told the service manager, one assignment a line.
     pub fn notified(&self) -> String {
         self.notified.text()
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.ended().is_some()
     }
 
     /// Its process id.

@@ -17,6 +17,7 @@ use super::{PATIENCE, directory, eventually};
 pub struct Home {
     dir: TempDir,
     map_type: &'static str,
+    map: &'static str,
     /// The Postfix that reads the map; not started.
     pub postfix: Postfix,
     /// Where the daemon listens.
@@ -31,11 +32,24 @@ impl Home {
 
     /// The same with a map of another type.
     pub fn with_map(map_type: &'static str) -> Self {
+        Self::with_map_at(map_type, "clients")
+    }
+
+    /// The same with the map in a directory of its own, `maps`; there is another one, `states`.
+    pub fn with_directories(map_type: &'static str) -> Self {
+        let home = Self::with_map_at(map_type, "maps/clients");
+        for name in ["maps", "states"] {
+            fs::create_dir(home.at(name)).unwrap();
+        }
+        home
+    }
+
+    fn with_map_at(map_type: &'static str, map: &'static str) -> Self {
         let dir = directory();
-        let table = format!("{map_type}:{}", dir.path().join("clients").display());
+        let table = format!("{map_type}:{}", dir.path().join(map).display());
         let restrictions = format!("check_client_access {table}, reject_unauth_destination");
         let wire = Wire::unix(dir.path().join("log.sock"));
-        Self { postfix: Postfix::configure(&restrictions), dir, map_type, wire }
+        Self { postfix: Postfix::configure(&restrictions), dir, map_type, map, wire }
     }
 
     /// A file at home.
@@ -63,9 +77,16 @@ impl Home {
         Daemon::spawn(self.dir.path(), &self.options(more))
     }
 
+    /// Starts the daemon in a way of its own and waits until it is ready.
+    pub fn start_as(&self, more: &[&str], prepare: impl FnOnce(&mut Command)) -> Daemon {
+        let mut daemon = Daemon::spawn_with(self.dir.path(), &self.options(more), prepare);
+        daemon.wait_until_ready();
+        daemon
+    }
+
     /// The map as Postfix names it.
     pub fn table(&self) -> String {
-        format!("{}:{}", self.map_type, self.at("clients").display())
+        format!("{}:{}", self.map_type, self.at(self.map).display())
     }
 
     /// What the map says of a key, if there is a map and it says something: the real postmap tells.

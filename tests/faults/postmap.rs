@@ -1,23 +1,16 @@
 //! What happens to Postfix when the map changes quickly, and when postmap does what it should not:
 //! the real smtpd answers as before, and the next attempt makes it right.
 
-mod support;
-
 use std::fs;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::daemon::Daemon;
-use support::home::Home;
-use support::story::login_frame;
-use support::{PATIENCE, eventually, within};
 
-const A: &str = "198.51.100.7";
-
-fn log_in(home: &Home, daemon: &Daemon, address: &str) {
-    home.wire.send(login_frame(address).as_bytes());
-    daemon.wait_until_authorised(address);
-}
+use crate::support::daemon::Daemon;
+use crate::support::home::Home;
+use crate::support::{PATIENCE, eventually, within};
+use crate::{A, log_in};
 
 fn eventually_relays(home: &Home, daemon: &Daemon, client: &str, code: u16) {
     let right = within(PATIENCE, || home.postfix.relay(client) == code);
@@ -66,6 +59,11 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "prints nonsense and does nothing",
         "echo nonsense; echo more >&2; exit 0",
         "was not published",
+    ),
+    (
+        "floods its stderr",
+        "yes complaint | head -c 20000000 >&2; exit 1",
+        "status: 1: complaint ...",
     ),
     (
         "builds the map of yesterday",
@@ -125,6 +123,28 @@ fn whatever_postmap_does_postfix_answers_as_before() {
         !files.map(|e| e.unwrap().file_name()).any(|name| name.to_string_lossy().contains(".new"))
     });
     assert!(!home.postfix.log().contains("error"), "{}", home.postfix.log());
+    assert!(daemon.stop().success());
+}
+
+/// A postmap that takes its time holds up nobody else, and loses nothing that came meanwhile.
+#[test]
+fn a_slow_postmap_is_waited_for() {
+    let home = Home::new();
+    home.play_postmap("[ ! -e $home/slow ] || sleep 3\nreal \"$@\"");
+    let daemon = home.start(&[]);
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    fs::write(home.at("slow"), "").unwrap();
+    let begun = Instant::now();
+    for client in 1..=20 {
+        log_in(&home, &daemon, &format!("203.0.113.{client}"));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(daemon.command(&["revoke", A]).status.success());
+    home.wait_until_mapped("203.0.113.20", &daemon);
+    crate::wait_until_unmapped(&home, A, &daemon);
+    assert!(!daemon.said().contains("was not published"), "{}", daemon.said());
+    fs::remove_file(home.at("slow")).unwrap();
     assert!(daemon.stop().success());
 }
 

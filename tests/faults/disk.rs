@@ -1,0 +1,245 @@
+//! No room, and no right to write.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::time::Duration;
+
+use nix::unistd::User;
+
+use crate::support::daemon::Daemon;
+use crate::support::home::Home;
+use crate::support::small_disk::SmallDisk;
+use crate::support::story::login_frame;
+use crate::support::{PATIENCE, eventually};
+use crate::{
+    A, B, crowd_logs_in, is_no_flood, log_in, survives_a_kill, wait_until_said_after,
+    wait_until_saved, wait_until_unmapped, with_state,
+};
+
+/// What a fault has to work on.
+struct Place {
+    home: Home,
+    maps: SmallDisk,
+    states: SmallDisk,
+    over: Option<SmallDisk>,
+}
+
+/// One fault.
+struct Row {
+    what: &'static str,
+    map_type: &'static str,
+    fault: fn(&mut Place, &Daemon),
+    mend: fn(&mut Place),
+    /// So many others log in during the fault.
+    crowd: u32,
+    says: &'static str,
+}
+
+const STATE: &[Row] = &[
+    Row {
+        what: "no room for the journal of the state",
+        map_type: "hash",
+        fault: |place, _| place.states.fill(0),
+        mend: |place| place.states.clear(),
+        // More than fits into what the file has of its last page.
+        crowd: 100,
+        says: "No space left",
+    },
+    Row {
+        what: "no room to write the state anew",
+        map_type: "lmdb",
+        // Notes of operators make the journal grow, until it is worth to be made anew.
+        fault: |place, daemon| {
+            let note = "x".repeat(3500);
+            let length = || fs::metadata(place.home.at("states/state")).unwrap().len();
+            // Twice what it was at the start, and 64 KiB.
+            while length() < (64 << 10) + 500 {
+                let before = length();
+                let words = ["allow", "198.51.100.99", "--note", &note];
+                assert!(daemon.command(&words).status.success());
+                eventually("the note is written down", PATIENCE, || length() > before);
+            }
+            place.states.fill(0);
+        },
+        mend: |place| place.states.clear(),
+        crowd: 0,
+        says: "state.tmp: No space left",
+    },
+    Row {
+        what: "the directory of the state is read-only",
+        map_type: "hash",
+        fault: |place, _| {
+            let over = SmallDisk::mount(place.home.at("states"));
+            over.forbid_writing();
+            place.over = Some(over);
+        },
+        mend: |place| place.over = None,
+        crowd: 0,
+        says: "Read-only file system",
+    },
+    Row {
+        what: "both disks are full",
+        map_type: "hash",
+        fault: |place, _| {
+            place.states.fill(0);
+            place.maps.fill(0);
+        },
+        mend: |place| {
+            place.states.clear();
+            place.maps.clear();
+        },
+        crowd: 100,
+        says: "No space left",
+    },
+];
+
+const MAP: &[Row] = &[
+    Row {
+        what: "no room for the source of the map",
+        map_type: "hash",
+        fault: |place, _| place.maps.fill(0),
+        mend: |place| place.maps.clear(),
+        crowd: 0,
+        says: "its source could not be written",
+    },
+    Row {
+        what: "no room for a hash map",
+        map_type: "hash",
+        fault: |place, _| place.maps.fill(100),
+        mend: |place| place.maps.clear(),
+        crowd: 4000,
+        says: "postmap did not build it",
+    },
+    Row {
+        what: "no room for a cdb map",
+        map_type: "cdb",
+        fault: |place, _| place.maps.fill(100),
+        mend: |place| place.maps.clear(),
+        crowd: 4000,
+        says: "postmap did not build it",
+    },
+    Row {
+        what: "no room for an lmdb map, of which postmap says nothing",
+        map_type: "lmdb",
+        fault: |place, _| place.maps.fill(100),
+        mend: |place| place.maps.clear(),
+        crowd: 4000,
+        says: "a full disk?",
+    },
+    Row {
+        what: "the directory of the map is read-only",
+        map_type: "hash",
+        fault: |place, _| place.over = Some(SmallDisk::read_only_view(place.home.at("maps"))),
+        mend: |place| place.over = None,
+        crowd: 0,
+        says: "Read-only file system",
+    },
+];
+
+#[test]
+fn a_disk_that_takes_no_state_delays_and_loses_nothing() {
+    for row in STATE {
+        go_through(row);
+    }
+}
+
+#[test]
+fn a_disk_that_takes_no_map_delays_and_loses_nothing() {
+    for row in MAP {
+        go_through(row);
+    }
+}
+
+fn go_through(row: &Row) {
+    let what = row.what;
+    let home = Home::with_directories(row.map_type);
+    let (maps, states) = (SmallDisk::mount(home.at("maps")), SmallDisk::mount(home.at("states")));
+    let mut place = Place { home, maps, states, over: None };
+    let options = with_state(&place.home);
+    let options = [&*options[0], &*options[1]];
+    let daemon = place.home.start(&options);
+    log_in(&place.home, &daemon, A);
+    place.home.wait_until_mapped(A, &daemon);
+    wait_until_saved(&place.home, A, &daemon);
+    let before = daemon.said().len();
+    (row.fault)(&mut place, &daemon);
+    crowd_logs_in(&place.home, row.crowd);
+    // Who asks directly gets the truth.
+    log_in(&place.home, &daemon, B);
+    wait_until_said_after(&daemon, before, row.says);
+    // More than one edition could have been made.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert!(daemon.query(A) && daemon.query(B), "{what}");
+    assert_eq!(place.home.map_says(A).as_deref(), Some("OK"), "{what}: {}", daemon.said());
+    assert_eq!(place.home.map_says(B), None, "{what}: {}", daemon.said());
+    is_no_flood(what, &daemon, before, 40);
+
+    (row.mend)(&mut place);
+    place.home.wait_until_mapped(B, &daemon);
+    wait_until_saved(&place.home, B, &daemon);
+    survives_a_kill(&place.home, daemon, &options, &[A, B]);
+}
+
+/// Who has lost his right leaves the map, although nothing can be written down.
+#[test]
+fn a_full_disk_for_the_state_prolongs_nothing() {
+    let home = Home::with_directories("hash");
+    let states = SmallDisk::mount(home.at("states"));
+    let options = with_state(&home);
+    let options = [&*options[0], &*options[1], "--grace", "4s"];
+    let daemon = home.start(&options);
+    assert!(daemon.command(&["allow", A, "--for", "1h"]).status.success());
+    log_in(&home, &daemon, "198.51.100.9");
+    home.wait_until_mapped("198.51.100.9", &daemon);
+    home.wait_until_mapped(A, &daemon);
+    states.fill(0);
+    crowd_logs_in(&home, 100);
+    daemon.wait_until_said("No space left");
+    assert!(daemon.command(&["revoke", A]).status.success());
+    for address in [A, "198.51.100.9"] {
+        wait_until_unmapped(&home, address, &daemon);
+    }
+    states.clear();
+    log_in(&home, &daemon, B);
+    home.wait_until_mapped(B, &daemon);
+    assert!(daemon.stop().success());
+}
+
+/// As a user like any other, whom permission bits bind.
+#[test]
+fn a_directory_that_is_taken_away_is_waited_for() {
+    let home = Home::with_directories("hash");
+    let nobody = User::from_name("nobody").ok().flatten().expect("there is a user nobody");
+    let (user, group) = (nobody.uid.as_raw(), nobody.gid.as_raw());
+    for name in [".", "maps", "states"] {
+        chown(home.at(name), Some(user), Some(group)).expect("given away");
+    }
+    let options = with_state(&home);
+    let options = [&*options[0], &*options[1]];
+    let daemon = home.start_as(&options, |command| {
+        command.uid(user).gid(group);
+    });
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    let mode = |name: &str, mode| {
+        let mode = fs::Permissions::from_mode(mode);
+        fs::set_permissions(home.at(name), mode).expect("the mode");
+    };
+    for name in ["maps", "states"] {
+        mode(name, 0o555);
+    }
+    let before = daemon.said().len();
+    home.wire.send(login_frame(B).as_bytes());
+    wait_until_said_after(&daemon, before, "Permission denied");
+    // The journal is open, and goes on.
+    wait_until_saved(&home, B, &daemon);
+    assert_eq!(home.map_says(A).as_deref(), Some("OK"));
+    assert_eq!(home.map_says(B), None);
+    for name in ["maps", "states"] {
+        mode(name, 0o755);
+    }
+    home.wait_until_mapped(B, &daemon);
+    eventually("the log calms down", PATIENCE, || daemon.command(&["status"]).status.success());
+    assert!(daemon.stop().success());
+}

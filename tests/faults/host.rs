@@ -1,0 +1,192 @@
+//! What the operating system denies, and too much at once.
+
+use std::fs;
+use std::os::unix::fs::chown;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::User;
+
+use crate::support::daemon::Daemon;
+use crate::support::home::Home;
+use crate::support::small_disk::SmallDisk;
+use crate::support::story::login_frame;
+use crate::support::{PATIENCE, eventually, within};
+use crate::{
+    A, B, crowd_logs_in, is_no_flood, log_in, survives_a_kill, wait_until_said_after,
+    wait_until_unmapped, with_state,
+};
+
+/// Changes a soft limit of a running process, as its own user.
+fn limit(daemon: &Daemon, (user, group): (u32, u32), what: &str) {
+    let mut prlimit = Command::new("prlimit");
+    prlimit.uid(user).gid(group).args(["--pid", &daemon.id().to_string(), what]);
+    assert!(prlimit.status().expect("prlimit").success(), "{what}");
+}
+
+/// The time that it has spent on a processor.
+fn work(daemon: &Daemon) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.id())).expect("it runs");
+    // The fields behind the name, which may hold anything; proc(5) counts from 1: utime is 14.
+    let fields: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..].split(' ').collect();
+    let ticks = |at: usize| fields[at - 3].parse::<u64>().expect("a number");
+    Duration::from_millis((ticks(14) + ticks(15)) * 10)
+}
+
+/// Frames are heard without new files; the map and new connections wait.
+#[test]
+fn without_file_descriptors_frames_are_heard_and_nothing_spins() {
+    let home = Home::new();
+    let socketmap = home.at("socketmap.sock");
+    let option = format!("unix:{}", socketmap.display());
+    let options = ["--socketmap", &*option];
+    let daemon = home.start(&options);
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    let open = fs::read_dir(format!("/proc/{}/fd", daemon.id())).expect("it runs").count();
+    limit(&daemon, (0, 0), &format!("--nofile={}:", open + 20));
+    let before = daemon.said().len();
+    let mut connections: Vec<UnixStream> = Vec::new();
+    while connections.len() < 60 {
+        connections.push(UnixStream::connect(&socketmap).expect("the kernel takes it"));
+    }
+    wait_until_said_after(&daemon, before, "cannot accept a connection");
+    home.wire.send(login_frame(B).as_bytes());
+    wait_until_said_after(&daemon, before, &format!("authorised address={B}"));
+    wait_until_said_after(&daemon, before, "Too many open files");
+    let (worked, begun) = (work(&daemon), Instant::now());
+    std::thread::sleep(Duration::from_secs(3));
+    let (worked, span) = (work(&daemon) - worked, begun.elapsed());
+    assert!(worked < span / 4, "it has worked for {worked:?} of {span:?}");
+    is_no_flood("no file descriptors", &daemon, before, 30);
+    assert_eq!(home.map_says(A).as_deref(), Some("OK"));
+    assert_eq!(home.map_says(B), None, "{}", daemon.said());
+
+    drop(connections);
+    home.wait_until_mapped(B, &daemon);
+    limit(&daemon, (0, 0), "--nofile=1024:");
+    assert!(daemon.query(A) && daemon.query(B));
+    survives_a_kill(&home, daemon, &options, &[A, B]);
+}
+
+/// No process and no thread can be made, for longer than idle threads live.
+#[test]
+fn without_processes_frames_are_heard_and_the_map_follows() {
+    let home = Home::new();
+    let nobody = User::from_name("nobody").ok().flatten().expect("there is a user nobody");
+    let (user, group) = (nobody.uid.as_raw(), nobody.gid.as_raw());
+    chown(home.at("."), Some(user), Some(group)).expect("given away");
+    let daemon = home.start_as(&[], |command| {
+        command.uid(user).gid(group);
+    });
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    limit(&daemon, (user, group), "--nproc=1:");
+    std::thread::sleep(Duration::from_secs(12));
+    let before = daemon.said().len();
+    log_in(&home, &daemon, B);
+    wait_until_said_after(&daemon, before, "temporarily unavailable");
+    assert_eq!(home.map_says(A).as_deref(), Some("OK"));
+    assert_eq!(home.map_says(B), None, "{}", daemon.said());
+    is_no_flood("no processes", &daemon, before, 20);
+    limit(&daemon, (user, group), "--nproc=4096:");
+    home.wait_until_mapped(B, &daemon);
+    assert!(!daemon.said().contains("panicked"), "{}", daemon.said());
+    assert!(daemon.stop().success());
+}
+
+/// Hundreds of reloads while hundreds log in.
+#[test]
+fn a_storm_of_reloads_loses_no_frame() {
+    let home = Home::with_directories("hash");
+    let options = with_state(&home);
+    let options = [&*options[0], &*options[1]];
+    let mut daemon = home.start(&options);
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    for round in 0..20 {
+        for _ in 0..20 {
+            daemon.signal(Signal::SIGHUP);
+        }
+        crowd_logs_in(&home, 50 * (round + 1));
+    }
+    log_in(&home, &daemon, B);
+    assert_eq!(daemon.authorised().len(), 1002, "every frame was heard");
+    home.wait_until_mapped(B, &daemon);
+    let calm = || daemon.command(&["status"]).status.success();
+    eventually("it answers", PATIENCE, calm);
+    survives_a_kill(&home, daemon, &options, &[A, B, "198.18.0.1", "198.18.3.232"]);
+}
+
+/// Who has no right any more leaves the map even while a reload waits for Postfix.
+#[test]
+fn a_reload_that_hangs_holds_up_nothing() {
+    let home = Home::new();
+    fs::create_dir(home.at("bin")).unwrap();
+    let script = format!(
+        "#!/bin/sh\n[ ! -e {} ] || exec sleep 8\nexec /usr/sbin/postconf \"$@\"\n",
+        home.at("hang").display()
+    );
+    fs::write(home.at("bin/new"), script).unwrap();
+    let mut install = Command::new("install");
+    let done = install.args(["-m", "755"]).args([home.at("bin/new"), home.at("bin/postconf")]);
+    assert!(done.status().unwrap().success());
+    let mut daemon = home.start(&["--grace", "3s"]);
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    fs::write(home.at("hang"), "").unwrap();
+    let begun = Instant::now();
+    daemon.signal(Signal::SIGHUP);
+    wait_until_unmapped(&home, A, &daemon);
+    log_in(&home, &daemon, B);
+    home.wait_until_mapped(B, &daemon);
+    assert!(begun.elapsed() < Duration::from_secs(8), "the map waited: {}", daemon.said());
+    daemon.wait_until_said("configuration reloaded");
+    assert!(daemon.stop().success());
+}
+
+/// Everything at once, and then nothing of it.
+#[test]
+fn several_faults_at_once_delay_and_lose_nothing() {
+    let home = Home::with_directories("hash");
+    home.play_postmap("[ ! -e $home/broken ] || exit 1\nreal \"$@\"");
+    let (maps, states) = (SmallDisk::mount(home.at("maps")), SmallDisk::mount(home.at("states")));
+    let options = with_state(&home);
+    let options = [&*options[0], &*options[1]];
+    let mut daemon = home.start(&options);
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    let before = daemon.said().len();
+    fs::write(home.at("broken"), "").unwrap();
+    states.fill(0);
+    fs::remove_file(home.at("maps/clients")).unwrap();
+    maps.fill(8);
+    fs::write(home.at("config.toml"), "grace = 'soon'\n").unwrap();
+    for _ in 0..20 {
+        daemon.signal(Signal::SIGHUP);
+        crowd_logs_in(&home, 100);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    log_in(&home, &daemon, B);
+    wait_until_said_after(&daemon, before, "was not published");
+    wait_until_said_after(&daemon, before, "not reloaded");
+    assert_eq!(home.map_says(A).as_deref(), Some("OK"), "the old map serves");
+    assert_eq!(home.map_says(B), None);
+    for mended in 0..4 {
+        match mended {
+            0 => maps.clear(),
+            1 => fs::write(home.at("config.toml"), "").unwrap(),
+            2 => states.clear(),
+            _ => fs::remove_file(home.at("broken")).unwrap(),
+        }
+        assert!(daemon.query(A) && daemon.query(B));
+    }
+    home.wait_until_mapped(B, &daemon);
+    let source = || fs::read_to_string(home.at("maps/clients")).unwrap_or_default();
+    assert!(within(PATIENCE, || source().contains(B)), "{}", daemon.said());
+    crate::wait_until_saved(&home, B, &daemon);
+    survives_a_kill(&home, daemon, &options, &[A, B, "198.18.0.1", "198.18.0.100"]);
+}

@@ -1,0 +1,89 @@
+//! The fault table: what is done to the daemon and its neighbours, what the log then says, and what
+//! holds afterwards.
+//!
+//! Promise  a fault may delay an authorisation; it loses none that was announced, it creates none,
+//!          and it prolongs none.
+//! Layers   `postmap` what postmap does, seen by the real smtpd; `disk` no room and no right to
+//!          write; `files` what others do to our files; `host` what the operating system denies;
+//!          `time` clocks and pauses. Here the words they share.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what must not be ends the test")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod disk;
+mod files;
+mod host;
+mod postmap;
+mod time;
+
+use support::daemon::Daemon;
+use support::home::Home;
+use support::story::login_frame;
+use support::{PATIENCE, eventually, within};
+
+/// Logs in before every fault.
+const A: &str = "198.51.100.7";
+/// Logs in during the fault.
+const B: &str = "198.51.100.8";
+
+/// A login arrives and is authorised, whatever else does not work.
+fn log_in(home: &Home, daemon: &Daemon, address: &str) {
+    home.wire.send(login_frame(address).as_bytes());
+    daemon.wait_until_authorised(address);
+}
+
+/// Many logins arrive.
+fn crowd_logs_in(home: &Home, size: u32) {
+    for number in 1..=size {
+        let address = std::net::Ipv4Addr::from_bits(0xc612_0000 + number);
+        home.wire.send(login_frame(address).as_bytes());
+    }
+}
+
+/// Waits until the daemon says this, after the first `before` bytes of its log.
+fn wait_until_said_after(daemon: &Daemon, before: usize, says: &str) {
+    let said = within(PATIENCE, || daemon.said()[before..].contains(says));
+    assert!(said, "it has not said {says:?}, but: {}", &daemon.said()[before..]);
+}
+
+/// Waits until the state file names an address.
+fn wait_until_saved(home: &Home, address: &str, daemon: &Daemon) {
+    let grant = format!("grant\t{address}\t");
+    let state = || std::fs::read_to_string(home.at("states/state")).unwrap_or_default();
+    let saved = within(PATIENCE, || state().contains(&grant));
+    assert!(saved, "{address} is not in the state file: {}", daemon.said());
+}
+
+/// A kill and a start: these are authorised, and in the map.
+fn survives_a_kill(home: &Home, mut daemon: Daemon, options: &[&str], addresses: &[&str]) {
+    daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    daemon.wait();
+    let said = daemon.said();
+    assert!(!said.contains("panicked"), "{said}");
+    let daemon = home.start(options);
+    for address in addresses {
+        assert!(daemon.query(address), "{address} is lost: {said}\nthen: {}", daemon.said());
+        assert_eq!(home.map_says(address).as_deref(), Some("OK"), "{address}: {said}");
+    }
+    assert!(daemon.stop().success());
+}
+
+/// Nobody is told the same thing all the time.
+fn is_no_flood(what: &str, daemon: &Daemon, before: usize, most: usize) {
+    let said = daemon.said();
+    let lines = said[before..].lines().filter(|line| !line.contains(" authorised")).count();
+    assert!(lines <= most, "{what}: {lines} lines: {}", &said[before..]);
+}
+
+/// The options that go with `Home::with_directories`.
+fn with_state(home: &Home) -> [String; 2] {
+    ["--state".to_owned(), home.at("states/state").display().to_string()]
+}
+
+/// Waits until nobody finds an address in the map.
+fn wait_until_unmapped(home: &Home, address: &str, daemon: &Daemon) {
+    let gone = || home.map_says(address).is_none() && home.map_says("_pbs_generation_").is_some();
+    eventually(&format!("{address} leaves the map: {}", daemon.said()), PATIENCE, gone);
+}

@@ -1,0 +1,144 @@
+//! Clocks that jump, hosts that sleep or start again, processes that are halted.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::PATIENCE;
+use crate::support::daemon::Daemon;
+use crate::support::home::Home;
+use crate::support::story::login_frame;
+use crate::support::{eventually, within};
+use crate::{A, B, log_in, wait_until_unmapped};
+
+/// Where tests/all unpacks libfaketime.
+const FAKETIME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/faketime");
+
+/// A daemon whose wall clock is what the file `clock` says, such as `-1d`; other clocks are real.
+fn start_with_clock(home: &Home, options: &[&str]) -> Daemon {
+    let library = fs::read_dir(Path::new(FAKETIME).join("usr/lib"))
+        .expect("tests/all unpacks libfaketime")
+        .map(|entry| entry.expect("an entry").path().join("faketime/libfaketimeMT.so.1"))
+        .find(|path| path.exists())
+        .expect("the library");
+    let clock = home.at("clock");
+    home.start_as(options, move |command| {
+        command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", clock);
+        command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    })
+}
+
+fn expires_in(daemon: &Daemon) -> u64 {
+    daemon.list()[0]["expires_in"].as_u64().expect("a number")
+}
+
+/// The wall clock is asked at the start only: a step neither ends a right nor prolongs it.
+#[test]
+fn a_clock_that_jumps_changes_no_right() {
+    for jump in ["+1d", "-1d"] {
+        let home = Home::new();
+        fs::write(home.at("clock"), "+0").unwrap();
+        let mut daemon = start_with_clock(&home, &["--grace", "6s"]);
+        log_in(&home, &daemon, A);
+        let end = Instant::now() + Duration::from_secs(6);
+        home.wait_until_mapped(A, &daemon);
+        fs::write(home.at("clock"), jump).unwrap();
+        // The log's time stamps come from the clock that jumps: it has.
+        daemon.signal(Signal::SIGHUP);
+        daemon.wait_until_said("configuration reloaded");
+        let stamps = |said: String| {
+            let days = said.lines().map(|line| line[..10].to_owned());
+            days.collect::<std::collections::BTreeSet<_>>().len()
+        };
+        assert!(stamps(daemon.said()) > 1, "{jump}: it has not jumped: {}", daemon.said());
+        assert!(daemon.query(A), "{jump}: the right has ended: {}", daemon.said());
+        assert!(expires_in(&daemon) <= 6, "{jump}: {:?}", daemon.list());
+        wait_until_unmapped(&home, A, &daemon);
+        let late = Instant::now().saturating_duration_since(end);
+        assert!(late < Duration::from_secs(3), "{jump}: {late:?} after its end");
+        assert!(!daemon.query(A), "{jump}");
+        log_in(&home, &daemon, B);
+        assert!((1..=6).contains(&expires_in(&daemon)), "{jump}: {:?}", daemon.list());
+        assert!(daemon.stop().success());
+    }
+}
+
+/// The clock is another one at the next start: forwards, rights have ended; backwards, they last
+/// for a grace at most.
+#[test]
+fn a_clock_that_jumps_between_two_lives_prolongs_nothing_beyond_a_grace() {
+    for (jump, lasts) in [("+1d", false), ("-1d", true)] {
+        let home = Home::new();
+        fs::write(home.at("clock"), "+0").unwrap();
+        let mut daemon = start_with_clock(&home, &["--grace", "60s"]);
+        log_in(&home, &daemon, A);
+        home.wait_until_mapped(A, &daemon);
+        daemon.signal(Signal::SIGKILL);
+        daemon.wait();
+        fs::write(home.at("clock"), jump).unwrap();
+        let daemon = start_with_clock(&home, &["--grace", "60s"]);
+        assert_eq!(daemon.query(A), lasts, "{jump}: {}", daemon.said());
+        assert_eq!(home.map_says(A).is_some(), lasts, "{jump}: {}", daemon.said());
+        assert!(!lasts || expires_in(&daemon) <= 60, "{jump}: {:?}", daemon.list());
+        assert!(daemon.stop().success());
+    }
+}
+
+/// A host that starts again counts from another boot.
+#[test]
+fn another_boot_changes_no_right() {
+    let home = Home::new();
+    let start = |boot_time: &str| {
+        home.start_as(&["--grace", "60s"], |command| {
+            let mut inner = Command::new("unshare");
+            inner.args(["--time", "--boottime", boot_time]);
+            inner.arg(command.get_program()).args(command.get_args());
+            for (name, value) in command.get_envs() {
+                match value {
+                    Some(value) => inner.env(name, value),
+                    None => inner.env_remove(name),
+                };
+            }
+            inner.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
+            *command = inner;
+        })
+    };
+    let mut daemon = start("8000000");
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    let before = expires_in(&daemon);
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    // Later, and earlier.
+    for boot_time in ["9000000", "0"] {
+        let mut daemon = start(boot_time);
+        assert!(daemon.query(A), "{boot_time}: {}", daemon.said());
+        assert!((before - 20..=before).contains(&expires_in(&daemon)), "{:?}", daemon.list());
+        daemon.signal(Signal::SIGKILL);
+        daemon.wait();
+    }
+}
+
+/// A process that is halted hears what has come meanwhile, and knows that time has passed.
+#[test]
+fn a_halt_counts_as_time() {
+    let home = Home::new();
+    let mut daemon = home.start(&["--grace", "4s"]);
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    daemon.signal(Signal::SIGSTOP);
+    home.wire.send(login_frame(B).as_bytes());
+    std::thread::sleep(Duration::from_millis(4500));
+    daemon.signal(Signal::SIGCONT);
+    let went_on = Instant::now();
+    assert!(!daemon.query(A), "its time was up: {}", daemon.said());
+    daemon.wait_until_authorised(B);
+    wait_until_unmapped(&home, A, &daemon);
+    assert!(within(PATIENCE, || home.map_says(B).is_some()), "{}", daemon.said());
+    assert!(went_on.elapsed() < Duration::from_secs(3), "{:?}", went_on.elapsed());
+    eventually("the map is empty", PATIENCE, || home.map_says(B).is_none());
+    assert!(daemon.stop().success());
+}

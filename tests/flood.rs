@@ -1,0 +1,226 @@
+//! A flood of frames, random ones and genuine ones that were bent, at full speed from several
+//! senders, while real logins arrive.
+//!
+//! Promise  every login that arrives over the Unix socket counts, memory stays flat, and the log
+//!          has no line that a stranger can cause.
+//! Limits   `FLOOD_FRAMES=1000000` of each kind is a full run.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "what must not be ends the test")]
+
+mod support;
+
+use std::fs;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::daemon::Daemon;
+use support::home::Home;
+use support::random::{Random, setting};
+use support::story::login_frame;
+use support::wire::Wire;
+use support::{PATIENCE, eventually};
+
+/// Of each kind, in a usual run of all tests.
+const FRAMES: u64 = 60_000;
+/// Real logins meanwhile, at least.
+const LOGINS: u32 = 500;
+/// Addresses that the daemon may hold: so that what bent logins authorise has a bound.
+const CLIENTS: &str = "2000";
+/// What its memory may grow by in the second half of the flood, in KiB: then its tables are full.
+const GROWTH: u64 = 12 * 1024;
+/// Lines that are not about an address that got or lost its right.
+const OTHER_LINES: usize = 10;
+const CORPUS: [&str; 2] =
+    [include_str!("corpus/frames.jsonl"), include_str!("corpus/frames2.jsonl")];
+
+/// RFC 4648, section 4.
+fn from_base64(text: &str) -> Vec<u8> {
+    let digit = |byte: u8| match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'=').map(digit).collect();
+    let group = |group: &[u8]| {
+        let bits = group.iter().fold(0u32, |bits, digit| bits << 6 | u32::from(*digit));
+        let bytes = (bits << (6 * (4 - group.len()))).to_be_bytes();
+        bytes[1..group.len()].to_vec()
+    };
+    digits.chunks(4).flat_map(group).collect()
+}
+
+fn genuine_frames() -> Vec<Vec<u8>> {
+    let frame = |line: &str| {
+        let row: Value = serde_json::from_str(line).expect("a row of JSON");
+        from_base64(row["raw_b64"].as_str().expect("a frame"))
+    };
+    CORPUS.iter().flat_map(|text| text.lines()).map(frame).collect()
+}
+
+fn random_frame(random: &mut Random) -> Vec<u8> {
+    let length = match random.below(1000) {
+        0 => 60_000,
+        1..=20 => random.index(8000),
+        _ => random.index(400),
+    };
+    // A good part begins as frames do.
+    let mut frame =
+        if random.below(2) == 0 { b"<22>Nov 22 07:31:23 ".to_vec() } else { Vec::new() };
+    frame.extend((0..length.div_ceil(8)).flat_map(|_| random.number().to_le_bytes()));
+    frame
+}
+
+fn bent_frame(random: &mut Random, genuine: &[Vec<u8>]) -> Vec<u8> {
+    let mut frame = genuine[random.index(genuine.len())].clone();
+    for _ in 0..1 + random.below(3) {
+        let length = frame.len();
+        if length == 0 {
+            break;
+        }
+        let (at, to) = (random.index(length), random.index(length));
+        match random.below(6) {
+            0 => frame[at] = random.number().to_le_bytes()[0],
+            1 => frame.truncate(at),
+            2 => drop(frame.drain(at.min(to)..at.max(to))),
+            3 => {
+                let piece = frame[at.min(to)..at.max(to)].to_vec();
+                frame.splice(at..at, piece);
+            }
+            4 => frame.insert(at, random.number().to_le_bytes()[0]),
+            _ => {
+                let other = &genuine[random.index(genuine.len())];
+                frame.splice(
+                    at..,
+                    other[random.index(other.len().max(1)).min(other.len())..].to_vec(),
+                );
+            }
+        }
+    }
+    frame
+}
+
+/// Resident memory in KiB.
+fn memory(daemon: &Daemon) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.id())).expect("it runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a figure");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+fn status(daemon: &Daemon) -> Value {
+    let output = daemon.command(&["status", "--json"]);
+    serde_json::from_slice(&output.stdout).expect("status --json prints JSON")
+}
+
+/// Sends so many frames of both kinds, by UDP or to the Unix socket.
+fn flood(home: &Home, udp: &Wire, seed: u64, count: u64, sent: &AtomicU64, genuine: &[Vec<u8>]) {
+    let mut random = Random::new(seed);
+    let (Wire::Udp(port), Wire::Unix(path)) = (udp, &home.wire) else {
+        panic!("one of each kind");
+    };
+    let to = ("127.0.0.1", port.number());
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let local = UnixDatagram::unbound().expect("a socket");
+    for number in 0..count {
+        let frame = match number % 2 {
+            0 => random_frame(&mut random),
+            _ => bent_frame(&mut random, genuine),
+        };
+        // UDP loses what is too much; the Unix socket makes its senders wait.
+        let taken = match seed % 2 {
+            0 => socket.send_to(&frame, to).is_ok(),
+            _ => local.send_to(&frame, path).is_ok(),
+        };
+        sent.fetch_add(u64::from(taken), Ordering::Relaxed);
+    }
+}
+
+fn real_address(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(0xc612_0000 + number)
+}
+
+#[test]
+fn a_flood_hides_no_login_and_leaves_no_trace() {
+    let frames = setting("FLOOD_FRAMES").unwrap_or(FRAMES);
+    let seed = 2 * setting("FLOOD_SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    println!("{frames} frames of each kind, FLOOD_SEED={}", seed / 2);
+    let genuine = genuine_frames();
+    let (home, udp) = (Home::new(), Wire::udp());
+    let listen = udp.to_string();
+    let daemon = home.start(&["--listen", &listen, "--max-clients", CLIENTS]);
+    let (sent, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (mut course, mut real) = (Vec::new(), 0);
+    let begun = Instant::now();
+    thread::scope(|threads| {
+        let senders: Vec<_> = (0..4)
+            .map(|sender| {
+                let (home, udp, sent, genuine) = (&home, &udp, &sent, &genuine);
+                threads.spawn(move || flood(home, udp, seed + sender, frames / 2, sent, genuine))
+            })
+            .collect();
+        let logins = threads.spawn(|| {
+            let mut number = 0;
+            while number < LOGINS || !over.load(Ordering::Relaxed) {
+                number += 1;
+                let address = real_address(number);
+                let frame = login_frame(address);
+                home.wire.send(frame.as_bytes());
+                // Others may come later and push it out: it is looked for while it is young.
+                if number % 50 == 0 {
+                    daemon.wait_until_authorised(&address.to_string());
+                }
+                thread::sleep(Duration::from_millis(2));
+            }
+            number
+        });
+        for tenth in 1..=10 {
+            let passed = || sent.load(Ordering::Relaxed) >= frames / 5 * tenth;
+            eventually("another tenth of the flood", Duration::from_secs(600), passed);
+            course.push(memory(&daemon));
+        }
+        for sender in senders {
+            sender.join().expect("it has sent everything");
+        }
+        over.store(true, Ordering::Relaxed);
+        real = logins.join().expect("every login was heard");
+    });
+    let span = begun.elapsed();
+    // One socket keeps the order.
+    home.wire.send(login_frame("198.51.100.7").as_bytes());
+    daemon.wait_until_authorised("198.51.100.7");
+    home.wait_until_mapped("198.51.100.7", &daemon);
+    let (late, status) = (memory(&daemon), status(&daemon));
+
+    let said = daemon.said();
+    let (about, other): (Vec<&str>, Vec<&str>) =
+        said.lines().partition(|line| line.contains("authorised") && line.contains(" address="));
+    let heard = |number: u32| {
+        about.iter().any(|line| line.contains(&format!(" address={} ", real_address(number))))
+    };
+    println!(
+        "{} of {} frames in {span:.1?}, {} heard, {} of the UDP frames dropped by the kernel; \
+         {real} real logins; {} rights given in all; memory {course:?} KiB, {late} KiB at the \
+         end; {} lines about rights, {} others",
+        sent.load(Ordering::Relaxed),
+        2 * frames,
+        status["frames"],
+        status["listeners"][1]["kernel_drops"],
+        status["counts"]["granted"],
+        about.len(),
+        other.len(),
+    );
+    let missing: Vec<u32> = (1..=real).filter(|number| !heard(*number)).collect();
+    assert!(missing.is_empty(), "not authorised: {missing:?}");
+    let half_way = course[4];
+    assert!(late <= half_way + GROWTH, "memory grows: {course:?} KiB, {late} KiB");
+    assert!(other.len() <= OTHER_LINES, "the log is flooded: {:#?}", &other[..20.min(other.len())]);
+    let granted = usize::try_from(status["counts"]["granted"].as_u64().expect("a number"));
+    assert!(about.len() <= 2 * granted.expect("small"), "more lines than rights");
+    eventually("the map is as it should be", PATIENCE, || daemon.query("198.51.100.7"));
+    assert!(daemon.stop().success());
+}
