@@ -18,14 +18,21 @@ const CLIENT: &str = "198.51.100.7";
 const NEIGHBOUR: &str = "198.51.100.8";
 const FAR: &str = "someone@elsewhere.example";
 
-/// How Postfix asks, as main.cf has it: `ASK` is the socket.
-const POLICY: &str = "permit_mynetworks, permit_sasl_authenticated, permit_auth_destination, \
-                      check_policy_service { ASK, timeout=3s, default_action=DUNNO }, reject";
-const SOCKETMAP: &str = "permit_mynetworks, permit_sasl_authenticated, \
-                         check_client_access socketmap:ASK:clients, reject_unauth_destination";
-const SOCKETMAP_LAST: &str = "permit_mynetworks, permit_sasl_authenticated, \
-                              permit_auth_destination, check_client_access socketmap:ASK:clients, \
-                              reject";
+/// Lines of main.cf, and what they call the socket.
+type Lines = (&'static str, &'static str);
+
+/// How Postfix asks: the files of deploy/.
+const POLICY: Lines =
+    (include_str!("../deploy/postfix/main.cf.policy"), "unix:pop-before-smtp/policy");
+const SOCKETMAP_LAST: Lines =
+    (include_str!("../deploy/postfix/main.cf.socketmap"), "unix:pop-before-smtp/socketmap");
+/// The same in the place of the map.
+const SOCKETMAP: Lines = (
+    "smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, \
+     check_client_access socketmap:unix:pop-before-smtp/socketmap:clients, \
+     reject_unauth_destination",
+    "unix:pop-before-smtp/socketmap",
+);
 
 /// The kind of socket.
 #[derive(Clone, Copy, Debug)]
@@ -46,15 +53,16 @@ struct Site {
 }
 
 impl Site {
-    fn configure(restrictions: &str, kind: Kind, more: &[&str]) -> Self {
+    fn configure((lines, socket): Lines, kind: Kind, more: &[&str]) -> Self {
         let (home, wire, port) = (support::directory(), Wire::udp(), Port::claim());
         let inet = format!("inet:127.0.0.1:{}", port.number());
         let ask = match kind {
-            Kind::Unix => "unix:pbs/asked",
+            Kind::Unix => socket,
             Kind::Inet => &inet,
         };
-        let postfix = Postfix::configure(&restrictions.replace("ASK", ask));
-        let directory = postfix.queue().join("pbs");
+        let (_, value) = lines.split_once("smtpd_relay_restrictions =").expect("they set it");
+        let postfix = Postfix::configure(&value.replace(socket, ask));
+        let directory = postfix.queue().join("pop-before-smtp");
         std::fs::create_dir(&directory).expect("a directory");
         let group = nix::unistd::Group::from_name("postfix").ok().flatten();
         let group = group.expect("the package postfix makes a group postfix");
@@ -62,10 +70,10 @@ impl Site {
         std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o750))
             .expect("it is ours");
         let asked = match kind {
-            Kind::Unix => format!("unix:{}", directory.join("asked").display()),
+            Kind::Unix => socket.replace("unix:", &format!("unix:{}/", postfix.queue().display())),
             Kind::Inet => inet,
         };
-        let protocol = if restrictions.contains("socketmap:") { "--socketmap" } else { "--policy" };
+        let protocol = if lines.contains("socketmap:") { "--socketmap" } else { "--policy" };
         let config = postfix.config().display().to_string();
         let listen = wire.to_string();
         let words = [
@@ -105,8 +113,8 @@ impl Site {
 
 /// Refused, accepted in the very next RCPT after the login, refused after the grace period: all in
 /// sessions that stay open.
-fn a_login_counts_at_once_and_ends(restrictions: &str, kind: Kind) {
-    let site = Site::configure(restrictions, kind, &["--grace", "8s"]);
+fn a_login_counts_at_once_and_ends(lines: Lines, kind: Kind) {
+    let site = Site::configure(lines, kind, &["--grace", "8s"]);
     let daemon = site.daemon();
     site.postfix.start();
     for client in [CLIENT, "2001:db8::7"] {
@@ -218,9 +226,9 @@ fn users_send_as_themselves() {
 /// The extension is split off as this Postfix does it.
 #[test]
 fn extensions_are_those_of_postfix() {
-    let restrictions = format!("{POLICY}\nrecipient_delimiter = -");
     let bound = ["--sender=user", "--sender-domains", OWN_DOMAIN];
-    let site = Site::configure(&restrictions, Kind::Unix, &bound);
+    let site = Site::configure(POLICY, Kind::Unix, &bound);
+    site.postfix.add("main.cf", "recipient_delimiter = -\n");
     let daemon = site.daemon();
     site.postfix.start();
     site.login(&daemon, "joe", CLIENT);
@@ -234,8 +242,8 @@ fn extensions_are_those_of_postfix() {
 
 /// What clients get while the daemon is away, and that all is well when it is back; the sessions
 /// stay open over all of it.
-fn the_daemon_comes_and_goes(restrictions: &str, kind: Kind, own: u16, far: u16) {
-    let site = Site::configure(restrictions, kind, &[]);
+fn the_daemon_comes_and_goes(lines: Lines, kind: Kind, own: u16, far: u16) {
+    let site = Site::configure(lines, kind, &[]);
     let mut daemon = site.daemon();
     site.postfix.start();
     site.login(&daemon, "joe", CLIENT);

@@ -197,8 +197,32 @@ fn the_readme_shows_what_test_prints() {
 
 #[test]
 fn the_readme_has_the_lines_of_main_cf() {
-    let snippet = read("deploy/postfix/main.cf.snippet");
-    assert!(read("README.md").contains(&format!("```text\n{snippet}```\n")));
+    let readme = read("README.md");
+    for name in ["map", "policy", "socketmap"] {
+        let snippet = read(&format!("deploy/postfix/main.cf.{name}"));
+        let lines: String =
+            snippet.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect();
+        assert!(readme.contains(&format!("\n{lines}```\n")), "the README lacks:\n{lines}");
+    }
+    // One setting that the README has in one line.
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let postscreen = read("deploy/postfix/main.cf.postscreen");
+    let (_, setting) = postscreen.split_once("postscreen_access_list").expect("it is set");
+    let setting = words(setting).join(" ");
+    assert!(readme.contains(&format!("`postscreen_access_list {setting}`")), "{setting}");
+}
+
+/// What the README tells to type is about files that are there.
+#[test]
+fn the_files_that_the_readme_names_are_there() {
+    let readme = read("README.md");
+    let names = readme.split(|c: char| !(c.is_ascii_alphanumeric() || "/._-*".contains(c)));
+    let names = names.filter(|name| name.starts_with("deploy/") && !name.ends_with('*'));
+    let names: Vec<_> = names.map(|name| name.trim_end_matches(['.', '/'])).collect();
+    assert!(names.len() > 10);
+    for name in names {
+        assert!(fs::exists(format!("{ROOT}/{name}")).unwrap(), "{name}");
+    }
 }
 
 /// Every key is in the example file, with its default, and the file is sound with and without the

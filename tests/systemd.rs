@@ -20,49 +20,43 @@ const CLIENT: &str = "198.51.100.7";
 /// The highest exposure that `systemd-analyze security` may find, in tenths.
 const EXPOSURE: u32 = 15;
 
-const UNITS: [&str; 5] = [
-    "pop-before-smtp.service",
-    "pop-before-smtp.socket",
-    "pop-before-smtp-udp.socket",
-    "pop-before-smtp-policy.socket",
-    "pop-before-smtp-socketmap.socket",
-];
+/// What the README tells to type: the block below this mark.
+fn readme(mark: &str) -> String {
+    let text = fs::read_to_string(Path::new(ROOT).join("README.md")).expect("it is there");
+    let (_, block) = text.split_once(&format!("{mark}\n```sh\n")).expect("a mark above a block");
+    let (block, _) = block.split_once("```\n").expect("a block ends");
+    format!("cd /src\n{block}")
+}
 
-/// What a shell command of a user must find, as in README.md.
-const INSTALLATION: &str = "\
-    systemd-sysusers; \
-    systemd-tmpfiles --create pop-before-smtp.conf; \
-    sed -i 's/^listen = /#&/' /etc/pop-before-smtp/config.toml; \
-    systemctl daemon-reload; \
-    systemctl enable --now pop-before-smtp";
+const SERVICE: &str = "<!-- service: tests/systemd.rs runs this -->";
+const MORE_SOCKETS: &str = "<!-- sockets: tests/systemd.rs runs this -->";
+const JOURNAL: &str = "<!-- journal: tests/systemd.rs runs this -->";
 
-/// A host on which nothing has been installed but the files.
+/// The files below a directory of the project.
+fn files_below(dir: &str) -> Vec<String> {
+    let entries = fs::read_dir(Path::new(ROOT).join(dir)).expect("a directory");
+    let below = |entry: fs::DirEntry| {
+        let path = format!("{dir}/{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() { files_below(&path) } else { vec![path] }
+    };
+    entries.flat_map(|entry| below(entry.expect("an entry"))).collect()
+}
+
+/// A host with Postfix, the program, its configuration as it comes, and deploy/ in /src.
 fn host() -> Systemd {
     let dir = directory();
     let main = dir.path().join("main.cf");
     fs::write(&main, "compatibility_level = 3.6\nmynetworks = 127.0.0.0/8\n").expect("written");
     fs::set_permissions(&main, fs::Permissions::from_mode(0o644)).expect("it is ours");
-    let deploy = |path: &str| Path::new(ROOT).join("deploy").join(path);
-    let mut files: Vec<(String, PathBuf)> = UNITS
-        .iter()
-        .map(|unit| (format!("etc/systemd/system/{unit}"), deploy(&format!("systemd/{unit}"))))
+    let here = Path::new(ROOT);
+    let mut files: Vec<(String, PathBuf)> = files_below("deploy")
+        .into_iter()
+        .map(|path| (format!("src/{path}"), here.join(&path)))
         .collect();
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_pop-before-smtp"));
     let others = [
-        ("usr/local/bin/pop-before-smtp", program),
-        ("etc/pop-before-smtp/config.toml", deploy("example.toml")),
+        ("usr/local/bin/pop-before-smtp", env!("CARGO_BIN_EXE_pop-before-smtp").into()),
+        ("etc/pop-before-smtp/config.toml", here.join("deploy/example.toml")),
         ("etc/postfix/main.cf", main),
-        ("etc/sysusers.d/pop-before-smtp.conf", deploy("systemd/sysusers.conf")),
-        ("etc/tmpfiles.d/pop-before-smtp.conf", deploy("systemd/tmpfiles.conf")),
-        (
-            "etc/systemd/system/pop-before-smtp.service.d/before-253.conf",
-            deploy("systemd/before-253.conf"),
-        ),
-        (
-            "etc/systemd/system/pop-before-smtp-journal.socket",
-            deploy("journald/pop-before-smtp-journal.socket"),
-        ),
-        ("etc/systemd/journald.conf.d/pop-before-smtp.conf", deploy("journald/journald.conf")),
     ];
     files.extend(others.map(|(path, source)| (path.to_owned(), source)));
     let files: Vec<_> = files.iter().map(|(path, source)| (&**path, &**source)).collect();
@@ -85,9 +79,10 @@ fn wait_until_authorised(host: &Systemd, address: &str) {
 #[test]
 fn the_units_are_sound_and_tight() {
     let host = host();
-    host.must("systemd-sysusers");
+    host.must(&readme(SERVICE));
     let version = host.must("systemctl --version | sed -n '1s/^systemd \\([0-9]*\\).*/\\1/p'");
     let version: u32 = version.parse().expect("a number");
+    host.must("cp /src/deploy/journald/*.socket /etc/systemd/system");
     let output = host.run("cd /etc/systemd/system; systemd-analyze verify --man=no ./pop-before-smtp*.*t ./pop-before-smtp.service");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let known = |line: &str| version < 253 && line.ends_with("ignoring: notify-reload");
@@ -101,11 +96,9 @@ fn the_units_are_sound_and_tight() {
 #[test]
 fn the_service_lives_under_systemd() {
     let host = host();
-    host.must(INSTALLATION);
-    host.must(
-        "systemctl enable pop-before-smtp-udp.socket pop-before-smtp-policy.socket \
-         pop-before-smtp-socketmap.socket",
-    );
+    host.must(&readme(SERVICE));
+    host.must(&readme(MORE_SOCKETS));
+    host.must("systemctl enable pop-before-smtp-udp.socket pop-before-smtp-socketmap.socket");
     host.must("systemctl restart pop-before-smtp");
     let show = |name: &str| host.must(&format!("systemctl show -P {name} pop-before-smtp"));
     assert!(["notify", "notify-reload"].contains(&&*show("Type")));
@@ -162,8 +155,9 @@ fn the_service_lives_under_systemd() {
 #[test]
 fn a_crash_leaves_no_right() {
     let host = host();
-    host.must("printf '[Service]\\nRestart=no\\n' > /etc/systemd/system/pop-before-smtp.service.d/no.conf");
-    host.must(INSTALLATION);
+    host.must(&readme(SERVICE));
+    host.must("sed -i 's/^Restart=.*/Restart=no/' /etc/systemd/system/pop-before-smtp.service");
+    host.must("systemctl daemon-reload");
     let socket = UnixDatagram::unbound().unwrap();
     let path = host.at("/run/pop-before-smtp/log.sock");
     socket.send_to(login_frame(CLIENT).as_bytes(), &path).unwrap();
@@ -180,7 +174,7 @@ fn a_crash_leaves_no_right() {
 fn restarts_lose_no_login() {
     const LOGINS: usize = 400;
     let host = host();
-    host.must(INSTALLATION);
+    host.must(&readme(SERVICE));
     let path = host.at("/run/pop-before-smtp/log.sock");
     let address = |number: usize| format!("203.0.{}.{}", 113 + number / 200, 1 + number % 200);
     let sender = thread::spawn(move || {
@@ -203,10 +197,8 @@ fn restarts_lose_no_login() {
 #[test]
 fn the_journal_hands_logins_on() {
     let host = host();
-    host.must(INSTALLATION);
-    host.must("systemctl restart systemd-journald");
-    host.must("systemctl enable pop-before-smtp-journal.socket");
-    host.must("systemctl restart pop-before-smtp");
+    host.must(&readme(SERVICE));
+    host.must(&readme(JOURNAL));
     let text = login_frame(CLIENT).split_once(": ").expect("a tag").1.to_owned();
     host.must(&format!("logger -p mail.info -t dovecot '{text}'"));
     wait_until_authorised(&host, CLIENT);

@@ -4,7 +4,7 @@
 //!          The instance ends with the test, by the process id of its own master.
 //! Not here delivery, port 25, changes to /etc/postfix (read for the list of loadable tables).
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -50,13 +50,19 @@ impl Postfix {
         let owner = nix::unistd::User::from_name("postfix").ok().flatten();
         let owner = owner.expect("the package postfix makes a user postfix");
         std::os::unix::fs::chown(at("data"), Some(owner.uid.as_raw()), None).unwrap();
-        let mut main = fs::File::create(at("etc/main.cf")).unwrap();
-        main.write_all(main_cf(postfix.dir.path(), relay_restrictions).as_bytes()).unwrap();
-        // Every Postfix program reads a file younger than a second again and again until it is not.
-        main.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+        postfix.add("main.cf", &main_cf(postfix.dir.path(), relay_restrictions));
         let [plain, chrooted] = [postfix.plain.number(), postfix.chrooted.number()];
-        fs::write(at("etc/master.cf"), master_cf(plain, chrooted)).unwrap();
+        postfix.add("master.cf", &master_cf(plain, chrooted));
         postfix
+    }
+
+    /// Adds lines to a file of its configuration, before it is started.
+    pub fn add(&self, file: &str, lines: &str) {
+        let mut file =
+            OpenOptions::new().create(true).append(true).open(self.config().join(file)).unwrap();
+        file.write_all(lines.as_bytes()).unwrap();
+        // Every Postfix program reads a file younger than a second again and again until it is not.
+        file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
     }
 
     /// Starts it. Every table that the restrictions name has to exist: an smtpd that finds one
@@ -134,7 +140,8 @@ pub struct Session {
 }
 
 impl Session {
-    fn open(port: &Port, client: &str) -> Self {
+    /// Opens one at this port of the instance, as if from `client`.
+    pub fn open(port: &Port, client: &str) -> Self {
         let client: IpAddr = client.parse().expect("an address");
         let family = if client.is_ipv6() { "IPV6:" } else { "" };
         let stream = TcpStream::connect(("127.0.0.1", port.number())).expect("postfix listens");
