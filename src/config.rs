@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::engine::daemons::Selection;
 use crate::error::Failure;
 use crate::postfix::map_spec::{MapSpec, MapValue};
-use layer::{Layer, LogLevel};
+use layer::{Layer, LogFormat, LogLevel};
 use lookups::{Lookups, Role};
 use sending::Sending;
 use values::{ExcludeWhat, Listen, Mode, Network};
@@ -98,6 +98,8 @@ pub struct Config {
     pub dry_run: bool,
     /// How much is logged.
     pub log_level: LogLevel,
+    /// What the log looks like, if the administrator says so.
+    pub log_format: Option<LogFormat>,
 }
 
 impl Matching {
@@ -231,6 +233,7 @@ impl Config {
             control_group: layer.control_group.clone(),
             dry_run,
             log_level: layer.log_level.unwrap_or(LogLevel::Info),
+            log_format: layer.log_format,
         })
     }
 
@@ -254,6 +257,7 @@ impl Config {
             ("control-group", a.control_group != b.control_group),
             ("dry-run", a.dry_run != b.dry_run),
             ("log-level", a.log_level != b.log_level),
+            ("log-format", a.log_format != b.log_format),
         ];
         differs.into_iter().filter_map(|(option, differs)| differs.then_some(option)).collect()
     }

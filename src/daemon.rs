@@ -20,6 +20,7 @@ use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Matching};
 use crate::engine::Engine;
 use crate::error::Failure;
 use crate::lock::Lock;
+use crate::log::Log;
 use crate::lookup::Service;
 use crate::postfix::Postfix;
 use crate::postfix::map_spec::{MapSpec, MapValue};
@@ -49,6 +50,7 @@ const CONTROL_MODE: Mode = Mode(0o660);
 pub async fn run(
     config: Config,
     mut passed: Passed,
+    log: Log,
     layers: impl Fn() -> Result<Layer, Failure>,
 ) -> Result<(), Vec<Failure>> {
     let signals = Signals::new().map_err(one)?;
@@ -64,7 +66,7 @@ pub async fn run(
     let lookup::bind::Bound { services, files: _lookup_files } =
         asked(&config, &mut passed).map_err(one)?;
     let _locks = lock_files(&config).map_err(one)?;
-    let mut daemon = start(&config, rules, outlet, receivers, services).map_err(one)?;
+    let mut daemon = start(&config, rules, outlet, receivers, services, log).map_err(one)?;
     let read = || Config::of(&layers().map_err(one)?, passed.roles());
     let outcome = daemon.serve(listener, exclusions, signals, &config, read).await;
     let left = daemon.leave().await.map_err(one);
@@ -188,6 +190,7 @@ fn start(
     outlet: Outlet,
     receivers: Vec<Receiver>,
     services: Vec<Service>,
+    log: Log,
 ) -> Result<Daemon, Failure> {
     let shared = Arc::new(Shared::new(Engine::new(rules)));
     let restore = |path: &std::path::PathBuf| {
@@ -206,6 +209,7 @@ fn start(
             receivers: Arc::clone(&receivers),
             services: Arc::clone(&services),
             map,
+            log,
             started,
         },
         publisher: Publisher { shared: Arc::clone(&shared), state, outlet },

@@ -8,8 +8,8 @@
 //! speaks to the engine through [`shared`], the one door, which is also the only reader of the
 //! clock. [`daemon`] is the order of life. [`config`] holds what the administrator has decided,
 //! and [`rules`] makes the engine's rules of it, of what [`host`] and [`postfix`] say, and of the
-//! mail daemons' files. [`cli`] turns words into a command, [`client`] and [`trial`] are commands
-//! of their own.
+//! mail daemons' files. [`log`] never makes anyone wait, and [`terminal`] is how things look. [`cli`]
+//! turns words into a command, [`client`] and [`trial`] are commands of their own.
 
 pub mod child;
 pub mod cli;
@@ -22,6 +22,7 @@ pub mod engine;
 pub mod error;
 pub mod host;
 pub mod lock;
+pub mod log;
 pub mod lookup;
 pub mod postfix;
 pub mod publisher;
@@ -31,5 +32,6 @@ pub mod shared;
 pub mod state_file;
 pub mod status;
 pub mod systemd;
+pub mod terminal;
 pub mod trial;
 pub mod unix_socket;

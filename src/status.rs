@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::rfc3339;
 use crate::engine::time::Time;
+use crate::log::Log;
 use crate::lookup::Service;
 use crate::receiver::Receiver;
 use crate::shared::Shared;
@@ -24,6 +25,8 @@ pub struct Describe {
     pub services: Arc<Vec<Service>>,
     /// The map as main.cf names it.
     pub map: Option<String>,
+    /// The log, which counts what it loses.
+    pub log: Log,
     /// When the daemon was started.
     pub started: Time,
 }
@@ -55,6 +58,8 @@ pub struct Status {
     pub daemons: BTreeMap<String, DaemonStatus>,
     /// The map.
     pub map: MapStatus,
+    /// Lines of the log that were dropped because nobody read them in time.
+    pub log_lines_lost: u64,
 }
 
 /// One receiving socket.
@@ -175,6 +180,7 @@ impl Describe {
                     failures: level.failures(),
                     kept_out: engine.unpublished(),
                 },
+                log_lines_lost: self.log.lost(),
             }
         })
     }

@@ -130,6 +130,9 @@ pub struct Layer {
     /// How much is logged to stderr: error, warn, info, debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
+    /// What the log looks like: text, json, journald [default: journald in the journal, else text]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
+    pub log_format: Option<LogFormat>,
 }
 
 /// How much is logged.
@@ -141,6 +144,18 @@ pub enum LogLevel {
     Warn,
     Info,
     Debug,
+}
+
+/// What the log looks like.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line with time and level.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// A line behind its syslog priority (sd-daemon(3)).
+    Journald,
 }
 
 impl Layer {
@@ -182,6 +197,7 @@ impl Layer {
             control_group: self.control_group.or(under.control_group),
             dry_run: self.dry_run.or(under.dry_run),
             log_level: self.log_level.or(under.log_level),
+            log_format: self.log_format.or(under.log_format),
         }
     }
 
