@@ -21,6 +21,7 @@ use crate::engine::{Engine, Rules};
 use crate::error::Failure;
 use crate::log::Log;
 use crate::systemd::Passed;
+use crate::terminal::Manner;
 use crate::{client, daemon, rules, trial};
 
 pub use args::Cli;
@@ -197,7 +198,8 @@ fn beside_the_point(answer: &Answer) -> Vec<Failure> {
 fn list(args: &ListArgs) -> Outcome {
     match args.control.ask(&Request::List)? {
         Answer::List(entries) => {
-            written(print::entries(&entries, args.json, BufWriter::new(stdout().lock())))
+            let manner = Manner::of(&stdout());
+            written(print::entries(&entries, args.json, manner, BufWriter::new(stdout().lock())))
         }
         other => Err(beside_the_point(&other)),
     }
@@ -244,7 +246,10 @@ fn revoke(args: &RevokeArgs) -> Outcome {
 
 fn status(args: &ListArgs) -> Outcome {
     match args.control.ask(&Request::Status)? {
-        Answer::Status(status) => written(print::status(&status, args.json, stdout().lock())),
+        Answer::Status(status) => {
+            let manner = Manner::of(&stdout());
+            written(print::status(&status, args.json, manner, BufWriter::new(stdout().lock())))
+        }
         other => Err(beside_the_point(&other)),
     }
 }

@@ -38,8 +38,12 @@ pub struct Status {
     pub version: String,
     /// When the daemon was started, RFC 3339.
     pub started: String,
+    /// The moment of all this, RFC 3339.
+    pub now: String,
     /// Addresses that are authorised.
     pub clients: usize,
+    /// Most of them that are held.
+    pub max_clients: usize,
     /// Addresses that are not authorised because too many users share them.
     pub shared: Vec<SharedAddress>,
     /// The receiving sockets.
@@ -123,6 +127,16 @@ pub struct MapStatus {
     pub table: Option<String>,
     /// The number of the last edition that was published.
     pub published: u64,
+    /// The number of the edition that says who is authorised now.
+    pub wanted: u64,
+    /// When the last edition was published, RFC 3339.
+    pub last_publication: Option<String>,
+    /// How long that took, in seconds.
+    pub last_publication_seconds: Option<f64>,
+    /// Editions that were published, ever.
+    pub publications: u64,
+    /// Attempts that failed, ever.
+    pub publication_failures: u64,
     /// Whether another edition is due.
     pub pending: bool,
     /// Attempts that have failed since the last success.
@@ -161,10 +175,13 @@ impl Describe {
                 (name.to_string(), DaemonStatus { logins, unmatched, last_login, stopped })
             });
             let level = engine.level();
+            let history = level.history();
             Status {
                 version: env!("CARGO_PKG_VERSION").into(),
                 started: rfc3339(self.started),
+                now: rfc3339(now),
                 clients,
+                max_clients: engine.rules().max_clients,
                 shared: shared.collect(),
                 listeners,
                 lookups,
@@ -176,6 +193,11 @@ impl Describe {
                 map: MapStatus {
                     table: self.map.clone(),
                     published: level.last(),
+                    wanted: level.wanted(),
+                    last_publication: history.last.map(rfc3339),
+                    last_publication_seconds: history.last.map(|_| history.took.as_secs_f64()),
+                    publications: history.published,
+                    publication_failures: history.failed,
                     pending: level.due().is_some(),
                     failures: level.failures(),
                     kept_out: engine.unpublished(),

@@ -308,6 +308,7 @@ impl Engine {
         if now < at {
             return None;
         }
+        self.level.compose(now);
         let listed = |grant: &&Grant| !grant.shared && self.is_published(grant.address);
         let mut addresses: Vec<_> =
             self.grants.iter().filter(listed).map(|grant| grant.address).collect();
