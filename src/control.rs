@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use crate::engine::Engine;
 use crate::engine::grants::{By, Grant, Granted};
 use crate::engine::time::Time;
 use crate::shared::Shared;
@@ -103,7 +105,7 @@ pub struct Entry {
 impl Entry {
     fn of(grant: &Grant, now: Time) -> Self {
         let (daemon, host) = match &grant.by {
-            By::Login { daemon, host } => (Some(daemon.to_string()), host.clone()),
+            By::Login(origin) => (Some(origin.daemon.to_string()), origin.host.clone()),
             By::Hand => (None, None),
         };
         let users: Vec<String> = grant.users(now).map(str::to_owned).collect();
@@ -117,7 +119,7 @@ impl Entry {
             expires: rfc3339(grant.until),
             expires_in: grant.until.since(now).as_millis().div_ceil(1000) as u64,
             logins: grant.logins,
-            note: grant.note.clone(),
+            note: grant.by_hand.as_ref().and_then(|hand| hand.note.clone()),
         }
     }
 }
@@ -140,7 +142,7 @@ pub async fn serve(listener: UnixListener, shared: Arc<Shared>, describe: status
                 let (shared, describe) = (Arc::clone(&shared), describe.clone());
                 tokio::spawn(async move {
                     let _seat = seat;
-                    match timeout(PATIENCE, converse(stream, &shared, &describe)).await {
+                    match timeout(PATIENCE, converse(stream, shared, describe)).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => debug!(%error, "control connection broke"),
                         Err(_) => debug!("control connection took too long"),
@@ -157,27 +159,30 @@ pub async fn serve(listener: UnixListener, shared: Arc<Shared>, describe: status
 
 async fn converse(
     stream: UnixStream,
-    shared: &Shared,
-    describe: &status::Describe,
+    shared: Arc<Shared>,
+    describe: status::Describe,
 ) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(MAX_REQUEST)).read_line(&mut line).await?;
     let answer = match serde_json::from_str(&line) {
-        Ok(request) => answer(request, shared, describe),
-        Err(error) => Answer::Refused(format!("the request is not understood: {error}")),
+        // A long list takes its time.
+        Ok(request) => {
+            spawn_blocking(move || serde_json::to_vec(&answer(request, &shared, &describe)))
+        }
+        Err(error) => {
+            let refused = Answer::Refused(format!("the request is not understood: {error}"));
+            spawn_blocking(move || serde_json::to_vec(&refused))
+        }
     };
-    let mut text = serde_json::to_vec(&answer)?;
+    let mut text = answer.await.map_err(std::io::Error::other)??;
     text.push(b'\n');
     write.write_all(&text).await
 }
 
 fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Answer {
     match request {
-        Request::List => {
-            let (list, now) = shared.with(|engine, now| (engine.list(now), now));
-            Answer::List(list.iter().map(|grant| Entry::of(grant, now)).collect())
-        }
+        Request::List => Answer::List(list(shared)),
         Request::Query { address } => Answer::Query(
             shared
                 .with(|engine, now| engine.admits(now, address).map(|grant| Entry::of(grant, now))),
@@ -194,6 +199,13 @@ fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Ans
         }
         Request::Status => Answer::Status(Box::new(describe.status(shared))),
     }
+}
+
+/// All who are authorised, by address.
+fn list(shared: &Shared) -> Vec<Entry> {
+    let entries =
+        |engine: &Engine, now, behind| engine.list(now, behind, |grant| Entry::of(grant, now));
+    shared.slices(entries).flatten().collect()
 }
 
 fn allow(shared: &Shared, address: IpAddr, span: Option<Duration>, note: Option<String>) -> Answer {

@@ -25,12 +25,12 @@ use crate::lookup::Service;
 use crate::postfix::Postfix;
 use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::postfix::postmap::MapTarget;
-use crate::publisher::{self, Outlet, Publisher};
+use crate::publisher::{Outlet, Publisher};
 use crate::receiver::Receiver;
 use crate::receiver::bind::{self, Bound};
 use crate::rules::{self, Exclusions};
 use crate::shared::Shared;
-use crate::state_file::StateFile;
+use crate::state_file::{self, StateFile};
 use crate::status::Describe;
 use crate::systemd::{self, Passed};
 use crate::unix_socket::{self, SocketFile};
@@ -180,6 +180,7 @@ struct Daemon {
     shared: Arc<Shared>,
     receivers: Arc<Vec<Receiver>>,
     services: Arc<Vec<Service>>,
+    state: Option<Arc<StateFile>>,
     publisher: Publisher,
     describe: Describe,
 }
@@ -193,9 +194,7 @@ fn start(
     log: Log,
 ) -> Result<Daemon, Failure> {
     let shared = Arc::new(Shared::new(Engine::new(rules)));
-    let restore = |path: &std::path::PathBuf| {
-        shared.with(|engine, now| StateFile::restore(path, engine, now)).map(Arc::new)
-    };
+    let restore = |path: &std::path::PathBuf| StateFile::restore(path, &shared).map(Arc::new);
     let state = config.state.as_ref().map(restore).transpose()?;
     let receivers = Arc::new(receivers);
     let services = Arc::new(services);
@@ -212,7 +211,8 @@ fn start(
             log,
             started,
         },
-        publisher: Publisher { shared: Arc::clone(&shared), state, outlet },
+        publisher: Publisher { shared: Arc::clone(&shared), outlet },
+        state,
         receivers,
         services,
         shared,
@@ -239,7 +239,7 @@ impl Daemon {
         }
         let mut helpers = JoinSet::new();
         helpers.spawn(lookup::serve(Arc::clone(&self.services), Arc::clone(&self.shared)));
-        helpers.spawn(publisher::keep(Arc::clone(&self.shared), self.publisher.state.clone()));
+        helpers.spawn(state_file::keep(self.state.clone(), Arc::clone(&self.shared)));
         let published = tokio::select! {
             published = self.publisher.first() => published,
             () = stop(&mut signals.term, &mut signals.int) => return Ok(()),
@@ -293,6 +293,10 @@ impl Daemon {
         systemd::stopping();
         for receiver in self.receivers.iter() {
             receiver.drain(LAST_FRAMES, &self.shared);
+        }
+        if let Some(state) = &self.state {
+            // What could not be saved has been said.
+            state.sync(&self.shared).await;
         }
         if !self.publisher.farewell().await {
             return Err(Failure::io(

@@ -6,18 +6,23 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-/// Makes the file hold exactly these bytes, with these permission bits whatever the umask.
+/// Makes the file hold exactly what `content` writes, with these permission bits whatever the
+/// umask.
 ///
 /// # Errors
 /// As the operating system says; the old file then stays as it was, unless only the directory is unsure.
-pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub fn replace(
+    path: &Path,
+    mode: u32,
+    content: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let beside = with_suffix(path, ".tmp");
     remove(&beside)?;
-    write_new(&beside, bytes, mode)
+    write_new(&beside, mode, content)
         .and_then(|()| rename(&beside, path))
         .inspect_err(|_| drop(fs::remove_file(&beside)))?;
     sync(directory(path))
@@ -27,11 +32,15 @@ pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 ///
 /// # Errors
 /// As the operating system says; a half-written file may then be left.
-pub fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+pub fn write_new(
+    path: &Path,
+    mode: u32,
+    content: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.set_permissions(Permissions::from_mode(mode))?;
-        file.write_all(bytes)?;
+        content(&mut file)?;
         file.sync_all()
     };
     write().map_err(|e| about(path, &e))
@@ -64,25 +73,34 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Reads a regular file of at most `limit` bytes.
+/// Opens a regular file of at most `limit` bytes.
 ///
 /// # Errors
 /// As the operating system says; a larger file, and what is no file, is refused.
-pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let read = || {
+pub fn open(path: &Path, limit: u64) -> io::Result<File> {
+    let open = || {
         // Asked first, because opening a pipe waits for its writer.
-        if !fs::metadata(path)?.is_file() {
+        let metadata = fs::metadata(path)?;
+        if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let mut bytes = Vec::new();
-        File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > limit {
+        if metadata.len() > limit {
             let what = format!("larger than {limit} bytes");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
         }
-        Ok(bytes)
+        File::open(path)
     };
-    read().map_err(|e| about(path, &e))
+    open().map_err(|e| about(path, &e))
+}
+
+/// Reads a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// As [`open`], and what the operating system says while it is read.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path, limit)?.take(limit).read_to_end(&mut bytes).map_err(|e| about(path, &e))?;
+    Ok(bytes)
 }
 
 /// The directory that a file is in.
@@ -103,6 +121,8 @@ fn about(path: &Path, error: &io::Error) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -111,7 +131,7 @@ mod tests {
         let path = dir.path().join("state");
         fs::write(dir.path().join("state.tmp"), "left by a crash").expect("a file");
         for text in ["first", "second"] {
-            replace(&path, text.as_bytes(), 0o600).expect("written");
+            replace(&path, 0o600, |file| file.write_all(text.as_bytes())).expect("written");
             assert_eq!(read(&path, 6).expect("read"), text.as_bytes());
         }
         assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
@@ -127,7 +147,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("taken");
         fs::create_dir(&path).expect("a directory");
-        let error = replace(&path, b"text", 0o600).expect_err("a directory is no file");
+        let error = replace(&path, 0o600, |file| file.write_all(b"text"));
+        let error = error.expect_err("a directory is no file");
         assert!(error.to_string().contains("taken"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1);
     }

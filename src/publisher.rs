@@ -1,25 +1,22 @@
-//! The slow loop: take out what has ended, write down what was decided, publish the map, sleep
-//! until the next moment that matters.
+//! The slow loop: take out what has ended, publish the map, sleep until the next moment that
+//! matters.
 //!
-//! Promise  one publication at a time, in full; what a map announces has been written down before.
-//!          A failure leaves the old map and is retried after a growing pause.
+//! Promise  one publication at a time, in full. A failure leaves the old map and is retried after
+//!          a growing pause.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use crate::engine::Gone;
 use crate::engine::map::Edition;
-use crate::engine::time::Time;
 use crate::postfix::postmap::MapTarget;
 use crate::shared::Shared;
-use crate::state_file::StateFile;
 
 /// The loop looks around at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(60);
-/// Decisions of this time are written to disk together.
-const BATCH: Duration = Duration::from_millis(50);
 
 /// What to do about a mail daemon whose logins have stopped.
 pub const STOPPED: &str = "has an upgrade changed the wording of its log? feed such a line to \
@@ -39,8 +36,6 @@ pub enum Outlet {
 pub struct Publisher {
     /// The door to the engine.
     pub shared: Arc<Shared>,
-    /// The state file, if there is one.
-    pub state: Option<Arc<StateFile>>,
     /// Where editions go.
     pub outlet: Outlet,
 }
@@ -69,31 +64,32 @@ impl Publisher {
         }
     }
 
-    /// Publishes a map without any entry and writes everything down: nobody will take an address
-    /// out while the daemon is away. Whether it went well; if not, the cause has been said.
+    /// Publishes a map without any entry: nobody will take an address out while the daemon is
+    /// away. Whether it went well; if not, the cause has been said.
     pub async fn farewell(&mut self) -> bool {
-        let edition = self.decided(|engine, _| engine.farewell()).await;
+        let edition = self.shared.with(|engine, _| engine.farewell());
         self.publish(&edition).await
     }
 
     async fn turn(&self) -> Option<Edition> {
-        let (gone, edition) =
-            self.decided(|engine, now| (engine.tick(now), engine.edition(now))).await;
+        let (gone, stopped, number) = self
+            .shared
+            .with(|engine, now| (engine.tick(now), engine.stopped_daemons(now), engine.due(now)));
         say(&gone);
-        for daemon in self.shared.with(|engine, now| engine.stopped_daemons(now)) {
+        for daemon in stopped {
             warn!(%daemon, "no login for long, although it goes on to log; {STOPPED}");
         }
-        edition
-    }
-
-    /// Asks the engine, and returns when what it had decided is on disk.
-    async fn decided<R>(&self, ask: impl FnOnce(&mut crate::engine::Engine, Time) -> R) -> R {
-        match &self.state {
-            Some(state) => state.with(&self.shared, ask).await,
-            None => self.shared.with(|engine, now| {
-                engine.journal();
-                ask(engine, now)
-            }),
+        let (number, shared) = (number?, Arc::clone(&self.shared));
+        let listed = spawn_blocking(move || {
+            let slices = shared.slices(|engine, now, behind| engine.listed(now, behind));
+            slices.flatten().collect()
+        });
+        match listed.await {
+            Ok(addresses) => Some(Edition { number, addresses }),
+            Err(lost) => {
+                error!("the map could not be put together: {lost}");
+                None
+            }
         }
     }
 
@@ -126,17 +122,5 @@ fn say(gone: &[Gone]) {
     for Gone { grant, why } in gone {
         let (logins, users) = (grant.logins, grant.users.len());
         info!(address = %grant.address, logins, users, "{}", why.as_str());
-    }
-}
-
-/// Writes down what the engine decides, soon after it was decided, until the task is dropped.
-pub async fn keep(shared: Arc<Shared>, state: Option<Arc<StateFile>>) {
-    loop {
-        shared.journal_filled().await;
-        tokio::time::sleep(BATCH).await;
-        match &state {
-            Some(state) => state.with(&shared, |_, _| ()).await,
-            None => drop(shared.with(|engine, _| engine.journal())),
-        }
     }
 }

@@ -1,8 +1,10 @@
 //! The one door to the engine: the lock, the clock, and the bell that plans have changed.
 //!
 //! Promise  what is asked of the engine is a synchronous closure, so the lock is never held
-//!          across a wait. This file is the only reader of the clock.
+//!          across a wait, and what goes over the whole set is asked slice by slice. This file is
+//!          the only reader of the clock.
 
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,6 +12,7 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
 use crate::engine::Engine;
+use crate::engine::grants::Slice;
 use crate::engine::time::Time;
 
 /// The wall clock at the start plus the time since on `CLOCK_BOOTTIME`: it never jumps, it counts
@@ -34,6 +37,9 @@ impl Clock {
 fn since_boot() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME exists since Linux 2.6.39").into()
 }
+
+/// Between two slices, long enough for whoever waits for the lock to get it.
+const BETWEEN_SLICES: Duration = Duration::from_micros(60);
 
 /// The engine, shared by all tasks.
 #[derive(Debug)]
@@ -68,6 +74,25 @@ impl Shared {
             self.journal_filled.notify_one();
         }
         answer
+    }
+
+    /// What the engine says of all that it holds: it is asked for one slice after another, which
+    /// begins behind an address, and others have their turn in between. For threads that may
+    /// sleep.
+    pub fn slices<T>(
+        &self,
+        ask: impl Fn(&Engine, Time, Option<IpAddr>) -> Slice<T>,
+    ) -> impl Iterator<Item = T> {
+        let mut next = Some(None);
+        std::iter::from_fn(move || {
+            let behind = next?;
+            if behind.is_some() {
+                std::thread::sleep(BETWEEN_SLICES);
+            }
+            let slice = self.with(|engine, now| ask(engine, now, behind));
+            next = slice.next.map(Some);
+            Some(slice.items)
+        })
     }
 
     /// Waits until the engine's next moment may have changed.

@@ -1,22 +1,23 @@
 //! The state file on disk: read once, appended to, and made anew when it has grown.
 //!
-//! Promise  what the engine has decided is on disk before a map announces it. A record that could
-//!          not be written is not lost: the next attempt writes the whole file.
+//! Promise  what the engine decides is on disk a moment later, and only then may a map announce
+//!          it. A record that could not be written is not lost: the next attempt writes the
+//!          whole file.
 //! Limits   a file larger than `MAX_FILE` is not read; it is made anew above twice its live size.
 //! Not here what the lines mean (`engine::state`).
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use crate::disk;
-use crate::engine::Engine;
-use crate::engine::time::Time;
+use crate::engine::state::{Reading, Restored};
 use crate::error::Failure;
 use crate::shared::Shared;
 
@@ -27,7 +28,12 @@ const SMALL: usize = 64 << 10;
 /// The file names who reads his mail from where.
 const MODE: u32 = 0o600;
 
-/// The state file, or none.
+/// Decisions of this time are written to disk together.
+const BATCH: Duration = Duration::from_millis(50);
+/// After a failure: the pause before the next attempt doubles from the first to the last.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
+
+/// The state file.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
@@ -47,97 +53,140 @@ impl StateFile {
     ///
     /// # Errors
     /// The file is there and cannot be read, or a new one cannot be written.
-    pub fn restore(path: &Path, engine: &mut Engine, now: Time) -> Result<Self, Failure> {
+    pub fn restore(path: &Path, shared: &Shared) -> Result<Self, Failure> {
         let shown = path.display();
-        let bytes = match disk::read(path, MAX_FILE) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        match read(path) {
+            Ok(reading) => {
+                let restored = shared.with(|engine, now| engine.restore(now, reading));
+                say(path, &restored);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 let what = format!("cannot read the state file `{shown}`: {error}");
                 return Err(Failure::io(what)
                     .hint("the daemon's user must own it; to start without it, move it away"));
             }
-        };
-        let restored = engine.restore(now, &String::from_utf8_lossy(&bytes));
-        if restored.foreign || restored.damaged > 0 {
-            let kept = disk::with_suffix(path, ".damaged");
-            let copied = disk::replace(&kept, &bytes, MODE).is_ok();
-            warn!(
-                path = %shown,
-                damaged_lines = restored.damaged,
-                foreign = restored.foreign,
-                copy = copied.then(|| tracing::field::display(kept.display())),
-                "the state file is not whole; what was understood goes on"
-            );
         }
-        if !bytes.is_empty() {
-            info!(
-                authorised = restored.grants,
-                expired = restored.expired,
-                refused = restored.refused,
-                shortened = restored.shortened,
-                "state restored"
-            );
-        }
-        let open = Open::anew(path, &engine.state(now)).map_err(|error| {
+        let open = Open::anew(path, shared).map_err(|error| {
             let what = format!("cannot write the state file `{shown}`: {error}");
             Failure::io(what).hint("its directory must exist and belong to the daemon's user")
         })?;
         Ok(Self { path: path.to_owned(), open: Mutex::new(Some(open)) })
     }
 
-    /// Asks the engine something and writes down what it has decided until then. The answer comes
-    /// when the disk has it, or when it is known that the disk does not take it.
-    pub async fn with<R>(&self, shared: &Shared, ask: impl FnOnce(&mut Engine, Time) -> R) -> R {
+    /// Writes down what the engine has decided until now. Whether the disk has it; if not, the
+    /// cause has been said.
+    pub async fn sync(&self, shared: &Arc<Shared>) -> bool {
         let mut open = self.open.lock().await;
-        let whole = open.as_ref().is_none_or(Open::has_grown);
-        let (text, answer) = shared.with(|engine, now| {
-            let journal = engine.journal();
-            let text = if whole { engine.state(now) } else { journal };
-            (text, ask(engine, now))
-        });
-        let written = match open.take() {
-            Some(old) if !whole => old.append(text).await,
-            _ => {
-                let path = self.path.clone();
-                blocking(move || Open::anew(&path, &text)).await
+        let mut journal = shared.with(|engine, _| engine.journal());
+        let text = std::mem::take(&mut journal.text);
+        let written = match open.take().filter(|open| !open.has_grown()) {
+            Some(open) => blocking(move || open.append(&text)).await,
+            None => {
+                let (path, shared) = (self.path.clone(), Arc::clone(shared));
+                blocking(move || Open::anew(&path, &shared)).await
             }
         };
         match written {
-            Ok(new) => *open = Some(new),
-            Err(error) => error!(
-                path = %self.path.display(),
-                %error,
-                "state not saved; authorisations since then would be lost by a restart"
-            ),
+            Ok(new) => {
+                *open = Some(new);
+                shared.with(|engine, _| engine.saved(&journal));
+                true
+            }
+            Err(error) => {
+                shared.with(|engine, _| engine.unsaved(journal));
+                error!(
+                    path = %self.path.display(),
+                    %error,
+                    "state not saved: a map does not announce new clients until it is"
+                );
+                false
+            }
         }
-        answer
+    }
+}
+
+/// Writes down what the engine decides, at once or soon after, until the task is dropped. Without
+/// a file nothing has to be on disk.
+pub async fn keep(state: Option<Arc<StateFile>>, shared: Arc<Shared>) {
+    let mut pause = PAUSES.0;
+    loop {
+        shared.journal_filled().await;
+        let Some(state) = &state else {
+            shared.with(|engine, _| {
+                let journal = engine.journal();
+                engine.saved(&journal);
+            });
+            continue;
+        };
+        if state.sync(&shared).await {
+            pause = PAUSES.0;
+            tokio::time::sleep(BATCH).await;
+        } else {
+            tokio::time::sleep(pause).await;
+            pause = (2 * pause).min(PAUSES.1);
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Reading> {
+    let mut reading = Reading::default();
+    let mut file = BufReader::new(disk::open(path, MAX_FILE)?);
+    let mut line = Vec::new();
+    while file.read_until(b'\n', &mut line)? > 0 {
+        reading.line(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
+        line.clear();
+    }
+    Ok(reading)
+}
+
+fn say(path: &Path, restored: &Restored) {
+    if restored.foreign || restored.damaged > 0 {
+        let kept = disk::with_suffix(path, ".damaged");
+        let copied = fs::copy(path, &kept).is_ok();
+        warn!(
+            path = %path.display(),
+            damaged_lines = restored.damaged,
+            foreign = restored.foreign,
+            copy = copied.then(|| tracing::field::display(kept.display())),
+            "the state file is not whole; what was understood goes on"
+        );
+    }
+    if *restored != Restored::default() {
+        info!(
+            authorised = restored.grants,
+            expired = restored.expired,
+            refused = restored.refused,
+            shortened = restored.shortened,
+            "state restored"
+        );
     }
 }
 
 impl Open {
-    fn anew(path: &Path, text: &str) -> io::Result<Self> {
-        disk::replace(path, text.as_bytes(), MODE)?;
+    fn anew(path: &Path, shared: &Shared) -> io::Result<Self> {
+        let mut size = 0;
+        disk::replace(path, MODE, |file| {
+            for text in shared.slices(|engine, now, behind| engine.state(now, behind)) {
+                size += text.len();
+                file.write_all(text.as_bytes())?;
+            }
+            Ok(())
+        })?;
         let file = OpenOptions::new().append(true).open(path)?;
-        Ok(Self { file: Arc::new(file), live: text.len(), size: text.len() })
+        Ok(Self { file: Arc::new(file), live: size, size })
     }
 
     fn has_grown(&self) -> bool {
         self.size > 2 * self.live + SMALL
     }
 
-    async fn append(self, text: String) -> io::Result<Self> {
-        if text.is_empty() {
-            return Ok(self);
+    fn append(self, text: &str) -> io::Result<Self> {
+        if !text.is_empty() {
+            (&*self.file).write_all(text.as_bytes())?;
+            self.file.sync_data()?;
         }
-        let file = Arc::clone(&self.file);
-        let size = self.size + text.len();
-        blocking(move || {
-            (&*file).write_all(text.as_bytes())?;
-            file.sync_data()
-        })
-        .await?;
-        Ok(Self { size, ..self })
+        Ok(Self { size: self.size + text.len(), ..self })
     }
 }
 

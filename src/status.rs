@@ -151,7 +151,6 @@ impl Describe {
         let listeners = self.receivers.iter().map(listener).collect();
         let lookups = self.services.iter().map(lookup).collect();
         shared.with(|engine, now| {
-            // Takes out what has ended, so that the number is that of this moment.
             let clients = engine.clients_at(now);
             let shared = engine.shared(now).into_iter();
             let shared = shared.map(|(address, users)| SharedAddress { address, users });

@@ -11,6 +11,7 @@ use pop_before_smtp::engine::state::{HEADER, Restored};
 use pop_before_smtp::engine::streams::Source;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, MAX_BY_HAND, Rules};
+use support::around;
 use support::story::{DAWN, excluding, ip, login_frame, rules, story};
 
 const A: &str = "192.0.2.7";
@@ -151,9 +152,9 @@ fn names_cannot_forge_records() {
     let now = Time::from_millis(DAWN);
     let note = "x\t.\ngrant\t192.0.2.66\t0\t1795000009000\t\t\t0\t\t\t\t.";
     engine.allow(now, ip(A), None, Some(note.to_owned())).expect("allowed");
-    let text = engine.state(now);
+    let text = around::state(&engine, now);
     assert_eq!(text.lines().count(), 2, "{text}");
-    let restored = Engine::new(rules()).restore(now, &text);
+    let restored = around::restore(&mut Engine::new(rules()), now, &text);
     assert_eq!(restored, Restored { grants: 1, ..NOTHING }, "{text}");
 }
 
@@ -261,7 +262,7 @@ fn history(seed: u64, steps: usize) {
     };
     let mut now = DAWN;
     let mut engine = Engine::new(rules(grace, most, excluded));
-    let mut file = engine.state(Time::from_millis(now));
+    let mut file = around::state(&engine, Time::from_millis(now));
     let mut model = Model::default();
     for step in 0..steps {
         let context = format!("seed {seed}, step {step}");
@@ -309,8 +310,8 @@ fn history(seed: u64, steps: usize) {
                 model.shrink(now, most);
             }
             15 => {
-                engine.journal();
-                file = engine.state(at);
+                around::journal(&mut engine);
+                file = around::state(&engine, at);
                 model.rights.retain(|_, right| now < right.until());
                 model.blocks.retain(|_, until| now < *until);
             }
@@ -322,9 +323,9 @@ fn history(seed: u64, steps: usize) {
                     _ => now,
                 };
                 engine = Engine::new(rules(grace, most, excluded));
-                engine.restore(Time::from_millis(now), &file);
-                file = engine.state(Time::from_millis(now));
-                engine.journal();
+                around::restore(&mut engine, Time::from_millis(now), &file);
+                file = around::state(&engine, Time::from_millis(now));
+                around::journal(&mut engine);
                 model.restart(now, grace, most, excluded);
             }
             _ => drop(engine.tick(at)),
@@ -333,12 +334,12 @@ fn history(seed: u64, steps: usize) {
         if lost {
             // The power fails before the disk has the last decision.
             engine = Engine::new(rules(grace, most, excluded));
-            engine.restore(at, &file);
-            file = engine.state(at);
+            around::restore(&mut engine, at, &file);
+            file = around::state(&engine, at);
             model = before;
             model.restart(now, grace, most, excluded);
         } else {
-            file += &engine.journal();
+            file += &around::journal(&mut engine);
         }
         let admitted: Vec<IpAddr> =
             clients.iter().copied().filter(|c| engine.admits(at, *c).is_some()).collect();
@@ -347,9 +348,86 @@ fn history(seed: u64, steps: usize) {
             let until = engine.admits(at, address).expect("just admitted").until.as_millis();
             assert_eq!(until, model.rights[&address].until(), "{context}: {address}\n{file}");
         }
-        if let Some(edition) = engine.edition(at) {
+        if let Some(edition) = around::edition(&engine, at) {
             assert_eq!(edition.addresses, model.admitted(now), "{context}");
             engine.published(edition.number, at);
         }
     }
+}
+
+#[test]
+fn a_map_announces_only_what_a_restart_would_find() {
+    let mut engine = Engine::new(rules());
+    let at = |seconds: u64| Time::from_millis(DAWN + 1000 * seconds);
+    let login = |engine: &mut Engine, address, seconds| {
+        let frame = login_frame(ip(address));
+        drop(engine.hear(at(seconds), Source::default(), frame.as_bytes()));
+    };
+    let announced = |engine: &mut Engine, seconds| {
+        engine.tick(at(seconds));
+        let edition = around::edition(engine, at(seconds))?;
+        engine.published(edition.number, at(seconds));
+        Some(edition.addresses)
+    };
+    assert_eq!(announced(&mut engine, 0), Some(vec![]));
+
+    // The disk is full: those who come are admitted when Postfix asks, but not announced.
+    login(&mut engine, A, 1);
+    let lost = engine.journal();
+    engine.unsaved(lost);
+    assert!(engine.admits(at(1), ip(A)).is_some());
+    assert_eq!(announced(&mut engine, 5), None);
+    let journal = engine.journal();
+    assert!(journal.text.contains(A), "what was lost comes again");
+    login(&mut engine, B, 6);
+    engine.saved(&journal);
+    assert_eq!(announced(&mut engine, 10), Some(vec![ip(A)]), "and not the one who came since");
+    assert!(around::journal(&mut engine).contains(B));
+    assert_eq!(announced(&mut engine, 20), Some(vec![ip(A), ip(B)]));
+
+    // Who was announced stays so while renewals cannot be saved, and leaves on time.
+    login(&mut engine, A, 100);
+    let lost = engine.journal();
+    engine.unsaved(lost);
+    assert_eq!(announced(&mut engine, 200), None, "membership has not changed");
+    assert_eq!(announced(&mut engine, 1806), Some(vec![ip(A)]));
+    engine.revoke(at(1807), ip(A), None);
+    assert_eq!(announced(&mut engine, 1808), Some(vec![]));
+
+    // A record of a right that has ended since says nothing of the next one.
+    login(&mut engine, A, 2000);
+    let journal = engine.journal();
+    engine.revoke(at(2001), ip(A), None);
+    login(&mut engine, A, 2002);
+    engine.saved(&journal);
+    assert_eq!(announced(&mut engine, 2003), None);
+    around::journal(&mut engine);
+    assert_eq!(announced(&mut engine, 2004), Some(vec![ip(A)]));
+}
+
+#[test]
+fn ten_thousand_may_end_together() {
+    const MANY: u32 = 10_000;
+    let mut engine = Engine::new(rules());
+    let at = |seconds: u64| Time::from_millis(DAWN + 1000 * seconds);
+    for number in 0..MANY {
+        let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
+        engine.allow(at(0), address.into(), None, None).expect("allowed");
+    }
+    around::journal(&mut engine);
+    let edition = around::edition(&engine, at(1799)).expect("an edition");
+    assert_eq!(edition.addresses.len() as u32, MANY);
+    assert!(edition.addresses.is_sorted());
+    engine.published(edition.number, at(1799));
+
+    let gone = engine.tick(at(1800)).len();
+    assert!(gone < MANY as usize / 2, "nobody waits for all of them");
+    assert_eq!(engine.clients_at(at(1800)), 0, "and yet all have ended");
+    assert!(engine.wake_at() <= Some(at(1800)), "the rest at once");
+    let rest: usize = (0..MANY).map(|_| engine.tick(at(1800)).len()).take_while(|n| *n > 0).sum();
+    assert_eq!(gone + rest, MANY as usize);
+    assert_eq!(
+        around::edition(&engine, at(1801)).expect("an edition").addresses,
+        [] as [IpAddr; 0]
+    );
 }

@@ -1,11 +1,14 @@
 //! A client who stays connected stays authorised, if the administrator wants it so.
 
+mod support;
+
 use std::time::Duration;
 
 use pop_before_smtp::engine::daemons::{self, Table};
 use pop_before_smtp::engine::streams::Source;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, Rules};
+use support::around;
 
 const CLIENT: &str = "192.0.2.7";
 
@@ -152,13 +155,13 @@ fn another_session_s_log_out_ends_nothing() {
 fn revoking_and_restarting_end_what_sessions_give() {
     let mut engine = engine(Some(86_400));
     hear(&mut engine, &[(0, PAIRS[0].1[0])]);
-    let state = engine.state(at(100));
+    let state = around::state(&engine, at(100));
     engine.revoke(at(200), CLIENT.parse().expect("an address"), None);
     hear(&mut engine, &[(210, PAIRS[0].2)]);
     assert!(!is_admitted(&engine, 211), "its log-out gives nothing back");
 
     let mut restarted = self::engine(Some(86_400));
-    restarted.restore(at(100), &state);
+    around::restore(&mut restarted, at(100), &state);
     assert!(
         is_admitted(&restarted, 159) && !is_admitted(&restarted, 160),
         "sessions are forgotten"

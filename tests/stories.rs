@@ -304,7 +304,7 @@ fn a_reload_keeps_the_set() {
         .rejects(&[B])
         .at(1799)
         .admits(&[A])
-        .restart(rules(), Restored { grants: 1, ..Restored::default() });
+        .restart(rules(), Restored { grants: 1, expired: 1, ..Restored::default() });
     story("a smaller house")
         .login(A)
         .at(1)

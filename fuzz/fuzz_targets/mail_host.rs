@@ -38,8 +38,8 @@ fuzz_target!(|data: &[u8]| {
                 assert!(host.has_logged_in(address), "{address} did not log in: {text:?}");
             }
         }
-        for grant in engine.list(now) {
-            engine.revoke(now, grant.address, None);
+        for address in engine.list(now, None, |grant| grant.address).items {
+            engine.revoke(now, address, None);
         }
         engine.tick(now);
         engine.journal();

@@ -4,16 +4,25 @@
 //!          user's own right ends with his own login's grace: another's login does not prolong it.
 //! Limits   at most `most` addresses; the one that would end first makes room. At most `MAX_USERS`
 //!          of one address; the one who logged in longest ago makes room.
-//! Shape    two indexes, by address and by deadline; only `insert` and `remove` touch both.
+//! Shape    ordered indexes, by address and by deadline; only `insert` and `remove` touch them. No
+//!          question to the set takes longer because many are in it, and whoever wants them all
+//!          asks for a slice at a time.
 //! Not here clock, disk, sockets, log.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::daemons::Name;
+use smallvec::SmallVec;
+
+use super::address;
+use super::origins::Origin;
 use super::time::Time;
 
+/// Addresses in one slice: what is dearest to do with them takes below a millisecond.
+const SLICE: usize = 1024;
 /// Users that are held of one address: more than any household or office has, and a bound for an
 /// address that thousands share.
 pub const MAX_USERS: usize = 64;
@@ -22,12 +31,7 @@ pub const MAX_USERS: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum By {
     /// A login at a mail daemon.
-    Login {
-        /// The daemon's name.
-        daemon: Name,
-        /// The host that logged it.
-        host: Option<String>,
-    },
+    Login(Arc<Origin>),
     /// The operator.
     Hand,
 }
@@ -36,18 +40,20 @@ pub enum By {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The login name, as the mail daemon logged it.
-    pub name: String,
+    pub name: Box<str>,
     /// His own right ends at this moment.
     pub until: Time,
 }
 
 /// A right that the operator has given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hand {
     /// When it was given.
     pub given: Time,
     /// It ends at this moment.
     pub until: Time,
+    /// What the operator wrote about it.
+    pub note: Option<String>,
 }
 
 /// One address and the right it has.
@@ -63,27 +69,32 @@ pub struct Grant {
     pub until: Time,
     /// How many logins there were since then.
     pub logins: u64,
-    /// What the operator wrote about it.
-    pub note: Option<String>,
     /// What the logins have given ends at this moment.
     pub by_login: Option<Time>,
     /// What the operator has given; it is bound to no user.
-    pub by_hand: Option<Hand>,
+    pub by_hand: Option<Box<Hand>>,
     /// More users have logged in than one address may have: it is remembered, not authorised.
     pub shared: bool,
+    /// A restart would find this unbroken right: only then may a map announce it.
+    pub saved: bool,
     /// Who has logged in, the latest last; some may have ended.
-    pub users: Vec<User>,
+    pub users: SmallVec<[User; 1]>,
 }
 
 impl Grant {
+    /// Whether the address may relay at a moment.
+    pub fn lasts(&self, now: Time) -> bool {
+        now < self.until && !self.shared
+    }
+
     /// The users whose right lasts at a moment, the latest last.
     pub fn users(&self, now: Time) -> impl DoubleEndedIterator<Item = &str> {
-        self.users.iter().filter(move |user| now < user.until).map(|user| user.name.as_str())
+        self.users.iter().filter(move |user| now < user.until).map(|user| &*user.name)
     }
 
     /// Whether the operator's own right lasts at a moment.
     pub fn is_by_hand(&self, now: Time) -> bool {
-        self.by_hand.is_some_and(|hand| now < hand.until)
+        self.by_hand.as_ref().is_some_and(|hand| now < hand.until)
     }
 
     fn none(address: IpAddr, since: Time) -> Self {
@@ -93,11 +104,11 @@ impl Grant {
             since,
             until: since,
             logins: 0,
-            note: None,
             by_login: None,
             by_hand: None,
             shared: false,
-            users: Vec::new(),
+            saved: false,
+            users: SmallVec::new(),
         }
     }
 
@@ -105,7 +116,7 @@ impl Grant {
     /// operator has given stays then, what logins have given does not.
     pub fn settle(&mut self, most_users: Option<usize>) {
         let crowded = most_users.is_some_and(|most| self.users.len() > most);
-        let hand = self.by_hand.map(|hand| hand.until);
+        let hand = self.by_hand.as_ref().map(|hand| hand.until);
         self.shared = crowded && hand.is_none();
         let login = self.by_login.filter(|_| !crowded || self.shared);
         self.until = login.max(hand).unwrap_or(self.since);
@@ -120,14 +131,14 @@ impl Grant {
         (left.shared && now < left.until).then_some(left)
     }
 
-    fn log_in(&mut self, name: String, until: Time) {
-        let old = self.users.iter().position(|user| user.name == name);
+    fn log_in(&mut self, name: &str, until: Time) {
+        let old = self.users.iter().position(|user| *user.name == *name);
         let old = old.map(|place| self.users.remove(place));
         if self.users.len() == MAX_USERS {
             self.users.remove(0);
         }
         let until = old.map_or(until, |old| old.until.max(until));
-        self.users.push(User { name, until });
+        self.users.push(User { name: name.into(), until });
     }
 }
 
@@ -155,17 +166,30 @@ pub enum Granted {
     Shared,
 }
 
+/// What was made of the next addresses of the set.
+#[derive(Debug)]
+pub struct Slice<T> {
+    /// What was made of them.
+    pub items: T,
+    /// Behind this address the next slice begins, if there is one.
+    pub next: Option<IpAddr>,
+}
+
 /// The expiring set.
 #[derive(Debug, Default)]
 pub struct Grants {
-    by_address: HashMap<IpAddr, Grant>,
+    by_address: BTreeMap<IpAddr, Box<Grant>>,
     by_deadline: BTreeSet<(Time, IpAddr)>,
+    /// Those that are shared.
+    crowds: BTreeSet<IpAddr>,
+    /// How many of the others have a key that admits other hosts too.
+    inexact: usize,
 }
 
 impl Grants {
     /// Authorises an address, or renews its right; the later deadline wins. An address with more
-    /// than `most_users` is shared and loses its right, but not what the operator gave. Expired
-    /// entries must have been swept before.
+    /// than `most_users` is shared and loses its right, but not what the operator gave. If its right
+    /// has ended, it must have been taken out before.
     pub fn grant(
         &mut self,
         address: IpAddr,
@@ -180,20 +204,22 @@ impl Grants {
         let mut grant = old.unwrap_or_else(|| Grant::none(address, now));
         if !renewed {
             grant.since = now;
+            grant.saved = false;
         }
         grant.by_login = grant.by_login.filter(|until| now < *until);
         grant.by_hand = grant.by_hand.filter(|hand| now < hand.until);
         if by == By::Hand {
-            let hand = Hand { given: now, until: end };
-            grant.by_hand = grant.by_hand.filter(|old| end < old.until).or(Some(hand));
+            let hand = || Box::new(Hand { given: now, until: end, note: None });
+            let mut hand = grant.by_hand.filter(|old| end < old.until).unwrap_or_else(hand);
+            hand.note = note.or(hand.note);
+            grant.by_hand = Some(hand);
         } else {
             grant.by_login = grant.by_login.max(Some(end));
             grant.logins += 1;
         }
         grant.by = by;
-        grant.note = note.or(grant.note);
         grant.users.retain(|user| now < user.until);
-        if let Some(name) = user {
+        if let Some(name) = &user {
             grant.log_in(name, end);
         }
         grant.settle(most_users);
@@ -218,7 +244,7 @@ impl Grants {
         let Some(mut grant) = self.remove(address) else { return false };
         grant.by_login = until;
         if let Some((name, until)) = user {
-            let same = grant.users.iter_mut().filter(|user| user.name == name);
+            let same = grant.users.iter_mut().filter(|user| *user.name == *name);
             same.for_each(|user| user.until = until);
         }
         grant.settle(most_users);
@@ -239,9 +265,11 @@ impl Grants {
     /// Applies a new limit of users that may share an address. Those for which this changes
     /// something, as they were.
     pub fn settle_all(&mut self, most_users: Option<usize>) -> Vec<Grant> {
-        let settled = |grant: &Grant| {
-            let mut grant = grant.clone();
+        let settled = |old: &Grant| {
+            let mut grant = old.clone();
             grant.settle(most_users);
+            // As if it came anew: a map learns of it once it is on disk.
+            grant.saved &= grant.shared || !old.shared;
             grant
         };
         let changed = |old: &Grant| Some((old.clone(), settled(old))).filter(|(a, b)| a != b);
@@ -259,41 +287,51 @@ impl Grants {
 
     /// The right of an address at a moment.
     pub fn at(&self, address: IpAddr, now: Time) -> Option<&Grant> {
-        self.get(address).filter(|grant| now < grant.until && !grant.shared)
+        self.get(address).filter(|grant| grant.lasts(now))
     }
 
     /// The entry of an address, ended or not.
     pub fn get(&self, address: IpAddr) -> Option<&Grant> {
-        self.by_address.get(&address)
+        self.by_address.get(&address).map(Box::as_ref)
+    }
+
+    /// The record of an unbroken right that began then is on disk. Whether it was not before.
+    pub fn save(&mut self, address: IpAddr, since: Time) -> bool {
+        let grant = self.by_address.get_mut(&address).filter(|grant| grant.since == since);
+        grant.is_some_and(|grant| !std::mem::replace(&mut grant.saved, true))
     }
 
     /// Takes an address out.
     pub fn remove(&mut self, address: IpAddr) -> Option<Grant> {
         let grant = self.by_address.remove(&address)?;
         self.by_deadline.remove(&(grant.until, address));
+        if !self.crowds.remove(&address) {
+            self.inexact -= usize::from(address::admits_others(address));
+        }
         debug_assert_eq!(self.by_address.len(), self.by_deadline.len());
-        Some(grant)
+        Some(*grant)
     }
 
     fn insert(&mut self, grant: Grant) {
         self.by_deadline.insert((grant.until, grant.address));
-        self.by_address.insert(grant.address, grant);
+        if grant.shared {
+            self.crowds.insert(grant.address);
+        } else {
+            self.inexact += usize::from(address::admits_others(grant.address));
+        }
+        self.by_address.insert(grant.address, Box::new(grant));
         debug_assert_eq!(self.by_address.len(), self.by_deadline.len());
     }
 
-    /// Takes out one address whose right has ended, the earliest first.
-    pub fn pop_expired(&mut self, now: Time) -> Option<Grant> {
-        let (until, address) = *self.by_deadline.first()?;
-        if now < until { None } else { self.remove(address) }
+    /// The address whose right ends first, if it has ended.
+    pub fn first_expired(&self, now: Time) -> Option<IpAddr> {
+        self.by_deadline.first().filter(|(until, _)| *until <= now).map(|(_, address)| *address)
     }
 
-    /// Takes out the address that would end first, if there are more than `most`.
-    pub fn pop_excess(&mut self, most: usize) -> Option<Grant> {
-        if self.len() <= most {
-            return None;
-        }
-        let (_, address) = *self.by_deadline.first()?;
-        self.remove(address)
+    /// The address whose right ends first, if there are more than `most`.
+    pub fn first_excess(&self, most: usize) -> Option<IpAddr> {
+        let first = self.by_deadline.first().filter(|_| self.len() > most);
+        first.map(|(_, address)| *address)
     }
 
     /// The next deadline.
@@ -311,9 +349,43 @@ impl Grants {
         self.by_address.is_empty()
     }
 
-    /// All grants, in no order, those of shared addresses included.
+    /// All grants, by address, those of shared addresses included.
     pub fn iter(&self) -> impl Iterator<Item = &Grant> {
-        self.by_address.values()
+        self.by_address.values().map(Box::as_ref)
+    }
+
+    /// Does something with the next grants behind an address, in ascending order, those included
+    /// that have ended or are shared.
+    pub fn slice<T>(
+        &self,
+        behind: Option<IpAddr>,
+        mut items: T,
+        mut each: impl FnMut(&mut T, &Grant),
+    ) -> Slice<T> {
+        let start = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut seen, mut last) = (0, None);
+        for (address, grant) in self.by_address.range((start, Bound::Unbounded)).take(SLICE) {
+            (seen, last) = (seen + 1, Some(*address));
+            each(&mut items, grant);
+        }
+        Slice { items, next: last.filter(|_| seen == SLICE) }
+    }
+
+    /// The addresses that are shared.
+    pub fn crowds(&self) -> impl Iterator<Item = &Grant> {
+        self.crowds.iter().filter_map(|address| self.get(*address))
+    }
+
+    /// How many addresses have a right at a moment.
+    pub fn count(&self, now: Time) -> usize {
+        let ended = self.by_deadline.iter().take_while(|(until, _)| *until <= now);
+        let ended = ended.filter(|(_, address)| !self.crowds.contains(address)).count();
+        self.len() - self.crowds.len() - ended
+    }
+
+    /// How many addresses, shared ones aside, have a key that admits other hosts too.
+    pub fn inexact(&self) -> usize {
+        self.inexact
     }
 
     /// Forgets who has logged in.

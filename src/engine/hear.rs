@@ -19,14 +19,14 @@ use super::time::Time;
 const REPEATED: &str = "message repeated ";
 
 /// A login on its way to a verdict.
-struct Login {
+struct Login<'a> {
     process: Option<Key>,
     doubted: Option<Key>,
     session: Option<Key>,
     address: Option<IpAddr>,
     user: Option<String>,
     daemon: Name,
-    host: Option<String>,
+    host: Option<&'a str>,
 }
 
 impl Engine {
@@ -126,7 +126,7 @@ impl Engine {
                 Heard { verdict: Verdict::Logout, address, user, ..nothing(Reason::LoggedOut) }
             }
             Event::Login { address, user, session } => {
-                let host = message.host.map(str::to_owned);
+                let host = message.host;
                 let session = self.streams.session(source, message, session);
                 let session = session.filter(|_| self.sessions.is_paired(stream)).or(by_process);
                 let daemon = name.clone();
@@ -137,7 +137,7 @@ impl Engine {
         Heard { daemon: Some(name), ..heard }
     }
 
-    fn hear_login(&mut self, now: Time, login: Login) -> Heard {
+    fn hear_login(&mut self, now: Time, login: Login<'_>) -> Heard {
         let user = login.user;
         if let Some(process) = login.doubted
             && self.streams.is_distrusted(process, now)
@@ -173,7 +173,7 @@ impl Engine {
         self.count_login(now, &login.daemon);
         let remembered = user.clone().filter(|_| self.rules.remember_users);
         let given = Given {
-            by: By::Login { daemon: login.daemon, host: login.host },
+            by: By::Login(self.origins.share(&login.daemon, login.host)),
             span: self.span(now, address, remembered.clone(), login.session),
             user: remembered,
             note: None,

@@ -5,8 +5,8 @@
 //!          moment is an argument. It never panics on input. Calls that come early or twice
 //!          change nothing. When in doubt an address is not listed.
 //! Layers   `syslog` a frame's message; `daemons` what a message says; `streams` what it means
-//!          after those before it; `exclude` and `grants` who may relay until when; `map` what
-//!          Postfix should read; `state` what survives a restart. `socketmap` and `policy` what
+//!          after those before it; `exclude`, `grants` and `origins` who may relay until when;
+//!          `map` what Postfix should read; `state` what survives a restart. `socketmap` and `policy` what
 //!          Postfix asks and how it is answered; `senders` who may send as what. Beside them, for
 //!          tests and `check`: `examples`, and `claims`, which `proof` proves.
 
@@ -21,6 +21,7 @@ mod hear;
 pub mod heard;
 pub mod map;
 pub mod netstring;
+pub mod origins;
 pub mod policy;
 pub mod proof;
 pub mod senders;
@@ -32,19 +33,24 @@ pub mod streams;
 pub mod syslog;
 pub mod time;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use daemons::Table;
 use exclude::Exclude;
-use grants::{By, Given, Grant, Granted, Grants};
+use grants::{By, Given, Grant, Granted, Grants, Slice};
 use map::{Edition, Level};
+use origins::Origins;
 use senders::Senders;
 use sessions::Sessions;
 use stats::Stats;
 use streams::Streams;
 use time::Time;
+
+/// Rights that have ended and are taken out in one go: a million may end together, and nobody
+/// shall wait for all of them.
+const SWEEP: usize = 1024;
 
 /// Longest time for which the operator may authorise or block an address by hand.
 pub const MAX_BY_HAND: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -140,7 +146,8 @@ pub struct Engine {
     streams: Streams,
     sessions: Sessions,
     grants: Grants,
-    blocked: HashMap<IpAddr, Time>,
+    origins: Origins,
+    blocked: BTreeMap<IpAddr, Time>,
     level: Level,
     gone: Vec<Gone>,
     dirty: HashSet<IpAddr>,
@@ -156,7 +163,8 @@ impl Engine {
             streams: Streams::default(),
             sessions: Sessions::default(),
             grants: Grants::default(),
-            blocked: HashMap::new(),
+            origins: Origins::default(),
+            blocked: BTreeMap::new(),
             level: Level::unknown(),
             gone: Vec::new(),
             dirty: HashSet::new(),
@@ -166,15 +174,14 @@ impl Engine {
     }
 
     fn grant(&mut self, now: Time, address: IpAddr, given: Given) -> Granted {
-        self.sweep(now);
+        self.expire(now, address);
         let admitted = self.grants.at(address, now).is_some();
         let granted = self.grants.grant(address, given, now, self.rules.max_users);
         self.dirty.insert(address);
         match granted {
             Granted::New => {
                 self.stats.granted += 1;
-                self.membership_changed(address);
-                self.shrink();
+                self.shrink(now);
             }
             Granted::Shared if admitted => {
                 self.stats.shared += 1;
@@ -188,10 +195,15 @@ impl Engine {
     }
 
     /// Makes the set obey `max_clients`.
-    fn shrink(&mut self) {
-        while let Some(grant) = self.grants.pop_excess(self.rules.max_clients) {
-            self.stats.evicted += 1;
-            self.left(grant, WhyGone::Evicted);
+    fn shrink(&mut self, now: Time) {
+        while let Some(address) = self.grants.first_excess(self.rules.max_clients) {
+            if self.expire(now, address) {
+                continue;
+            }
+            if let Some(grant) = self.grants.remove(address) {
+                self.stats.evicted += 1;
+                self.left(grant, WhyGone::Evicted);
+            }
         }
     }
 
@@ -203,14 +215,10 @@ impl Engine {
         }
         // One that is shared has left before.
         if !grant.shared {
-            self.membership_changed(grant.address);
+            if self.is_listed(&grant) {
+                self.level.change();
+            }
             self.gone.push(Gone { grant, why });
-        }
-    }
-
-    fn membership_changed(&mut self, address: IpAddr) {
-        if self.is_published(address) {
-            self.level.change();
         }
     }
 
@@ -219,15 +227,31 @@ impl Engine {
         self.rules.publish_inexact || !address::admits_others(address)
     }
 
+    /// Whether the map has the address of a right, while that lasts.
+    fn is_listed(&self, grant: &Grant) -> bool {
+        grant.saved && !grant.shared && self.is_published(grant.address)
+    }
+
     fn sweep(&mut self, now: Time) {
-        while let Some(grant) = self.grants.pop_expired(now) {
-            let crowd = grant.crowd_left(now, self.rules.max_users);
-            self.stats.expired += u64::from(!grant.shared);
-            self.left(grant, WhyGone::Expired);
-            if let Some(crowd) = crowd {
-                self.grants.put(crowd);
-            }
+        for _ in 0..SWEEP {
+            let Some(address) = self.grants.first_expired(now) else { return };
+            self.expire(now, address);
         }
+    }
+
+    /// Takes an address out if its right has ended. Whether it had.
+    fn expire(&mut self, now: Time, address: IpAddr) -> bool {
+        if self.grants.get(address).is_none_or(|grant| now < grant.until) {
+            return false;
+        }
+        let Some(grant) = self.grants.remove(address) else { return false };
+        let crowd = grant.crowd_left(now, self.rules.max_users);
+        self.stats.expired += u64::from(!grant.shared);
+        self.left(grant, WhyGone::Expired);
+        if let Some(crowd) = crowd {
+            self.grants.put(crowd);
+        }
+        true
     }
 
     /// The truth, at the lookup: the right of an address at this moment.
@@ -273,8 +297,7 @@ impl Engine {
     /// it had one.
     pub fn revoke(&mut self, now: Time, address: IpAddr, block: Option<Duration>) -> bool {
         let address = address.to_canonical();
-        self.sweep(now);
-        self.blocked.retain(|_, until| now < *until);
+        self.expire(now, address);
         if let Some(span) = block {
             self.blocked.insert(address, now + span.min(MAX_BY_HAND));
             self.dirty_blocks.insert(address);
@@ -286,6 +309,7 @@ impl Engine {
     }
 
     /// Housekeeping: takes out what has ended and tells what has left the set since the last call.
+    /// If very much has ended, [`Self::wake_at`] asks for another call at once.
     pub fn tick(&mut self, now: Time) -> Vec<Gone> {
         self.sweep(now);
         self.blocked.retain(|_, until| now < *until);
@@ -301,19 +325,21 @@ impl Engine {
         [self.grants.first_deadline(), due].into_iter().flatten().min()
     }
 
-    /// The whole map, if another edition than the published one is due.
-    pub fn edition(&mut self, now: Time) -> Option<Edition> {
-        self.sweep(now);
-        let (number, at) = self.level.due()?;
-        if now < at {
-            return None;
-        }
+    /// The number of another edition than the published one, if one is due. It says what
+    /// [`Self::listed`] says from now on; what changes meanwhile makes another one due.
+    pub fn due(&mut self, now: Time) -> Option<u64> {
+        let (number, _) = self.level.due().filter(|(_, at)| *at <= now)?;
         self.level.compose(now);
-        let listed = |grant: &&Grant| !grant.shared && self.is_published(grant.address);
-        let mut addresses: Vec<_> =
-            self.grants.iter().filter(listed).map(|grant| grant.address).collect();
-        addresses.sort_unstable();
-        Some(Edition { number, addresses })
+        Some(number)
+    }
+
+    /// The addresses that the map should have, a slice of them.
+    pub fn listed(&self, now: Time, behind: Option<IpAddr>) -> Slice<Vec<IpAddr>> {
+        self.grants.slice(behind, Vec::new(), |addresses, grant| {
+            if now < grant.until && self.is_listed(grant) {
+                addresses.push(grant.address);
+            }
+        })
     }
 
     /// The last edition: a map without any entry.
@@ -340,7 +366,9 @@ impl Engine {
     /// Replaces the rules and keeps the set, but for addresses that are excluded now or that more
     /// users share than may. If sessions no longer count, those that are open end now.
     pub fn reload(&mut self, now: Time, rules: Rules) {
-        self.sweep(now);
+        while self.grants.first_expired(now).is_some() {
+            self.sweep(now);
+        }
         let inexact_changed = self.rules.publish_inexact != rules.publish_inexact;
         self.rules = rules;
         if !self.rules.remember_users {
@@ -359,7 +387,7 @@ impl Engine {
             }
         }
         self.drop_excluded();
-        self.shrink();
+        self.shrink(now);
         if inexact_changed {
             self.level.change();
         }
@@ -386,32 +414,35 @@ impl Engine {
         &self.rules
     }
 
-    /// All rights that are in force at this moment, by address.
-    pub fn list(&self, now: Time) -> Vec<Grant> {
-        let lasts = |grant: &&Grant| now < grant.until && !grant.shared;
-        let mut list: Vec<_> = self.grants.iter().filter(lasts).cloned().collect();
-        list.sort_unstable_by_key(|grant| grant.address);
-        list
+    /// What `each` makes of the rights that are in force at this moment, by address, a slice of
+    /// them.
+    pub fn list<T>(
+        &self,
+        now: Time,
+        behind: Option<IpAddr>,
+        each: impl Fn(&Grant) -> T,
+    ) -> Slice<Vec<T>> {
+        self.grants.slice(behind, Vec::new(), |list, grant| {
+            if grant.lasts(now) {
+                list.push(each(grant));
+            }
+        })
     }
 
     /// How many addresses are authorised at this moment.
-    pub fn clients_at(&mut self, now: Time) -> usize {
-        self.sweep(now);
-        self.grants.iter().filter(|grant| !grant.shared).count()
+    pub fn clients_at(&self, now: Time) -> usize {
+        self.grants.count(now)
     }
 
-    /// The addresses that too many users share, each with their number.
+    /// The addresses that too many users share, each with their number, in ascending order.
     pub fn shared(&self, now: Time) -> Vec<(IpAddr, usize)> {
-        let shared = self.grants.iter().filter(|grant| grant.shared && now < grant.until);
-        let mut list: Vec<_> = shared.map(|g| (g.address, g.users(now).count())).collect();
-        list.sort_unstable();
-        list
+        let shared = self.grants.crowds().filter(|grant| now < grant.until);
+        shared.map(|grant| (grant.address, grant.users(now).count())).collect()
     }
 
     /// How many addresses are held and kept out of the map because their key would admit others.
     pub fn unpublished(&self) -> usize {
-        let kept_out = |grant: &&Grant| !grant.shared && !self.is_published(grant.address);
-        self.grants.iter().filter(kept_out).count()
+        if self.rules.publish_inexact { 0 } else { self.grants.inexact() }
     }
 
     /// The mail daemons whose logins have stopped although they go on to log; each is told once.

@@ -13,11 +13,14 @@
 //! Promise  a line that is not understood is counted and costs nothing else. Whatever the file
 //!          says, a right never lasts longer than one given now would.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use super::grants::{By, Grant, Hand, MAX_USERS, User};
+use smallvec::SmallVec;
+
+use super::grants::{By, Grant, Hand, MAX_USERS, Slice, User};
+use super::origins::Origins;
 use super::time::Time;
 use super::{Engine, MAX_BY_HAND, address};
 
@@ -41,35 +44,106 @@ pub struct Restored {
     pub foreign: bool,
 }
 
+/// What has changed since the last journal.
+#[derive(Debug)]
+pub struct Journal {
+    /// The records, to be appended to the file.
+    pub text: String,
+    grants: Vec<(IpAddr, Option<Time>)>,
+    blocks: Vec<IpAddr>,
+}
+
+/// A state file while it is read, line by line.
+#[derive(Debug, Default)]
+pub struct Reading {
+    begun: bool,
+    foreign: bool,
+    damaged: usize,
+    origins: Origins,
+    grants: BTreeMap<IpAddr, Box<Grant>>,
+    blocks: BTreeMap<IpAddr, Time>,
+}
+
+impl Reading {
+    /// Takes the next line.
+    pub fn line(&mut self, line: &str) {
+        if !self.begun {
+            self.begun = true;
+            self.foreign = line != HEADER;
+        } else if !self.foreign {
+            match read(line, &mut self.origins) {
+                Some(Record::Grant(grant)) => drop(self.grants.insert(grant.address, grant)),
+                Some(Record::Gone(address)) => drop(self.grants.remove(&address)),
+                Some(Record::Block(address, until)) => drop(self.blocks.insert(address, until)),
+                Some(Record::Unblock(address)) => drop(self.blocks.remove(&address)),
+                None => self.damaged += 1,
+            }
+        }
+    }
+}
+
+impl<'a> FromIterator<&'a str> for Reading {
+    fn from_iter<T: IntoIterator<Item = &'a str>>(lines: T) -> Self {
+        let mut reading = Self::default();
+        lines.into_iter().for_each(|line| reading.line(line));
+        reading
+    }
+}
+
 impl Engine {
-    /// The whole state as the text of a new file.
-    pub fn state(&self, now: Time) -> String {
-        let mut text = format!("{HEADER}\n");
-        for grant in self.grants.iter().filter(|grant| now < grant.until) {
-            write_grant(&mut text, grant);
+    /// The whole state as the text of a new file, slice by slice. What changes between two of them
+    /// is in the next journal.
+    pub fn state(&self, now: Time, behind: Option<IpAddr>) -> Slice<String> {
+        let mut text = String::new();
+        if behind.is_none() {
+            text = format!("{HEADER}\n");
+            for (address, until) in self.blocked.iter().filter(|(_, until)| now < **until) {
+                write_block(&mut text, *address, *until);
+            }
         }
-        for (address, until) in self.blocked.iter().filter(|(_, until)| now < **until) {
-            write_block(&mut text, *address, *until);
-        }
-        text
+        self.grants.slice(behind, text, |text, grant| {
+            if now < grant.until {
+                write_grant(text, grant);
+            }
+        })
     }
 
-    /// The records of what has changed since the last call, to be appended to the file.
-    pub fn journal(&mut self) -> String {
+    /// The records of what has changed since the last call. Whoever takes it says what became of
+    /// it: [`Self::saved`] or [`Self::unsaved`].
+    pub fn journal(&mut self) -> Journal {
         let mut text = String::new();
+        let mut grants = Vec::with_capacity(self.dirty.len());
         for address in self.dirty.drain() {
-            match self.grants.get(address) {
+            let grant = self.grants.get(address);
+            match grant {
                 Some(grant) => write_grant(&mut text, grant),
                 None => text.push_str(&format!("gone\t{address}\t.\n")),
             }
+            grants.push((address, grant.map(|grant| grant.since)));
         }
-        for address in self.dirty_blocks.drain() {
-            match self.blocked.get(&address) {
-                Some(until) => write_block(&mut text, address, *until),
+        for address in &self.dirty_blocks {
+            match self.blocked.get(address) {
+                Some(until) => write_block(&mut text, *address, *until),
                 None => text.push_str(&format!("unblock\t{address}\t.\n")),
             }
         }
-        text
+        Journal { text, grants, blocks: self.dirty_blocks.drain().collect() }
+    }
+
+    /// A journal is on disk, or nobody wants it there: a map may announce what stands in it.
+    pub fn saved(&mut self, journal: &Journal) {
+        for (address, since) in &journal.grants {
+            let newly = since.is_some_and(|since| self.grants.save(*address, since));
+            if newly && self.grants.get(*address).is_some_and(|grant| self.is_listed(grant)) {
+                self.level.change();
+            }
+        }
+    }
+
+    /// A journal could not be written: the next one has its records too.
+    pub fn unsaved(&mut self, journal: Journal) {
+        self.dirty.extend(journal.grants.into_iter().map(|(address, _)| address));
+        self.dirty_blocks.extend(journal.blocks);
     }
 
     /// Whether `journal` has something to say.
@@ -78,31 +152,17 @@ impl Engine {
     }
 
     /// Takes over the rights that a state file holds. For an engine that has heard nothing yet.
-    pub fn restore(&mut self, now: Time, text: &str) -> Restored {
-        let mut restored = Restored::default();
-        let mut lines = text.lines();
-        match lines.next() {
-            None => return restored,
-            Some(HEADER) => {}
-            Some(_) => return Restored { foreign: true, ..restored },
+    pub fn restore(&mut self, now: Time, reading: Reading) -> Restored {
+        let Reading { foreign, damaged, origins, grants, blocks, .. } = reading;
+        let mut restored = Restored { foreign, damaged, ..Restored::default() };
+        self.origins = origins;
+        for (address, until) in blocks.into_iter().filter(|(_, until)| now < *until) {
+            self.blocked.insert(address, until.min(now + MAX_BY_HAND));
         }
-        let mut grants: HashMap<IpAddr, Grant> = HashMap::new();
-        for line in lines {
-            match read(line) {
-                Some(Record::Grant(grant)) => drop(grants.insert(grant.address, grant)),
-                Some(Record::Gone(address)) => drop(grants.remove(&address)),
-                Some(Record::Block(address, until)) => {
-                    self.blocked.insert(address, until.min(now + MAX_BY_HAND));
-                }
-                Some(Record::Unblock(address)) => drop(self.blocked.remove(&address)),
-                None => restored.damaged += 1,
-            }
-        }
-        self.blocked.retain(|_, until| now < *until);
         for grant in grants.into_values() {
-            self.take_over(now, grant, &mut restored);
+            self.take_over(now, *grant, &mut restored);
         }
-        self.shrink();
+        self.shrink(now);
         restored
     }
 
@@ -119,10 +179,11 @@ impl Engine {
         // What was given for an hour never lasts for longer than that from now on.
         let last = now + self.rules.grace;
         grant.by_login = grant.by_login.map(|until| until.min(last));
-        grant.by_hand = grant.by_hand.map(|Hand { given, until }| Hand {
-            given: given.min(now),
-            until: until.min(now + MAX_BY_HAND.min(until.since(given))),
-        });
+        if let Some(hand) = &mut grant.by_hand {
+            let longest = MAX_BY_HAND.min(hand.until.since(hand.given));
+            hand.until = hand.until.min(now + longest);
+            hand.given = hand.given.min(now);
+        }
         grant.users.retain(|user| now < user.until && self.rules.remember_users);
         grant.users.iter_mut().for_each(|user| user.until = user.until.min(last));
         let before = grant.until;
@@ -130,17 +191,18 @@ impl Engine {
         restored.shortened += usize::from(grant.until < before);
         grant.since = grant.since.min(now);
         restored.grants += usize::from(!grant.shared);
+        grant.saved = true;
         self.grants.put(grant);
-        self.membership_changed(address);
     }
 }
 
 fn write_grant(text: &mut String, grant: &Grant) {
     let (daemon, host) = match &grant.by {
-        By::Login { daemon, host } => (&**daemon, host.as_deref()),
+        By::Login(origin) => (&*origin.daemon, origin.host.as_deref()),
         By::Hand => ("", None),
     };
     let field = |text: Option<&str>| text.unwrap_or_default().replace(char::is_control, "?");
+    let hand = grant.by_hand.as_deref();
     let millis = |at: Option<Time>| at.map_or_else(String::new, |at| at.as_millis().to_string());
     // Writing to a String cannot fail.
     let _ = write!(
@@ -149,11 +211,11 @@ fn write_grant(text: &mut String, grant: &Grant) {
         grant.address,
         grant.since.as_millis(),
         millis(grant.by_login),
-        millis(grant.by_hand.map(|hand| hand.given)),
-        millis(grant.by_hand.map(|hand| hand.until)),
+        millis(hand.map(|hand| hand.given)),
+        millis(hand.map(|hand| hand.until)),
         grant.logins,
         field(host),
-        field(grant.note.as_deref()),
+        field(hand.and_then(|hand| hand.note.as_deref())),
     );
     for user in &grant.users {
         let _ = write!(text, "\t{}\t{}", user.until.as_millis(), field(Some(&user.name)));
@@ -166,14 +228,14 @@ fn write_block(text: &mut String, address: IpAddr, until: Time) {
 }
 
 enum Record {
-    Grant(Grant),
+    Grant(Box<Grant>),
     Gone(IpAddr),
     Block(IpAddr, Time),
     Unblock(IpAddr),
 }
 
-fn read(line: &str) -> Option<Record> {
-    let fields: Vec<&str> = line.split('\t').collect();
+fn read(line: &str, origins: &mut Origins) -> Option<Record> {
+    let fields: SmallVec<[&str; 16]> = line.split('\t').collect();
     let time = |text: &str| text.parse().ok().map(Time::from_millis);
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     match fields[..] {
@@ -193,30 +255,33 @@ fn read(line: &str) -> Option<Record> {
         ] => {
             let by = match daemon {
                 "" => By::Hand,
-                name => By::Login { daemon: name.into(), host: some(host) },
+                name => By::Login(origins.share(name, Some(host).filter(|host| !host.is_empty()))),
             };
             let by_login = if login.is_empty() { None } else { Some(time(login)?) };
             let by_hand = match (given, hand) {
                 ("", "") => None,
-                _ => Some(Hand { given: time(given)?, until: time(hand)? }),
+                _ => {
+                    let (given, until) = (time(given)?, time(hand)?);
+                    Some(Box::new(Hand { given, until, note: some(note) }))
+                }
             };
             let user = |pair: &[&str]| match *pair {
-                [until, name] => Some(User { name: name.to_owned(), until: time(until)? }),
+                [until, name] => Some(User { name: name.into(), until: time(until)? }),
                 _ => None,
             };
-            let users: Option<Vec<User>> = users.chunks(2).map(user).collect();
-            Some(Record::Grant(Grant {
+            let users: Option<SmallVec<[User; 1]>> = users.chunks(2).map(user).collect();
+            Some(Record::Grant(Box::new(Grant {
                 address: address::read(address).ok()?,
                 by,
                 since: time(since)?,
-                until: by_login.max(by_hand.map(|hand| hand.until))?,
+                until: by_login.max(by_hand.as_ref().map(|hand| hand.until))?,
                 logins: logins.parse().ok()?,
-                note: some(note),
                 by_login,
                 by_hand,
                 shared: false,
+                saved: false,
                 users: users.filter(|users| users.len() <= MAX_USERS)?,
-            }))
+            })))
         }
         ["gone", address, "."] => Some(Record::Gone(address::read(address).ok()?)),
         ["block", address, until, "."] => {

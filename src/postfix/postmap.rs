@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, BufRead as _};
+use std::io::{self, BufRead as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -82,7 +82,10 @@ impl fmt::Display for NotPublished {
                 return write!(f, "the map {map} is new, but its source could not follow: {why}");
             }
         };
-        write!(f, "the map {map} was not published, {doing}: {why}; the old map stays and serves")
+        write!(
+            f,
+            "the map {map} was not published, {doing}: {why}; Postfix goes on with what it had"
+        )
     }
 }
 
@@ -139,7 +142,7 @@ impl MapTarget {
         let new = self.new_path();
         self.with_disk(move || {
             clear(&new)?;
-            disk::write_new(&new, text.as_bytes(), MODE)
+            disk::write_new(&new, MODE, |file| file.write_all(text.as_bytes()))
         })
         .await
         .map_err(at(Step::Write))?;
@@ -234,7 +237,7 @@ fn check_place(path: &Path) -> Result<Option<String>, Failure> {
     }
     // A name of our own: another process may be publishing there, as while `check` is run.
     let probe = disk::with_suffix(path, &format!(".probe-{}", std::process::id()));
-    let tried = disk::remove(&probe).and_then(|()| disk::write_new(&probe, b"", MODE));
+    let tried = disk::remove(&probe).and_then(|()| disk::write_new(&probe, MODE, |_| Ok(())));
     tried.and_then(|()| disk::remove(&probe)).map_err(|error| {
         Failure::io(format!("no map can be written in {}: {error}", directory.display())).hint(
             "the directory must belong to the user that runs this daemon; \

@@ -9,6 +9,7 @@
 #![allow(dead_code, reason = "each test file uses its own part of the rig")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a rig that cannot be built ends the test")]
 
+pub mod around;
 pub mod attack;
 pub mod client;
 pub mod daemon;

@@ -16,6 +16,8 @@ use pop_before_smtp::engine::streams::Source;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, Rules};
 
+use super::around;
+
 /// Second 0 of every story, in milliseconds since 1970.
 pub const DAWN: u64 = 1_795_000_000_000;
 
@@ -67,7 +69,7 @@ pub fn story(name: &'static str) -> Story {
 pub fn story_with(name: &'static str, rules: Rules) -> Story {
     let now = Time::from_millis(DAWN);
     let mut engine = Engine::new(rules);
-    let file = engine.state(now);
+    let file = around::state(&engine, now);
     engine.published(1, Time::default());
     Story { name, engine, file, now }
 }
@@ -184,7 +186,8 @@ impl Story {
 
     fn due(mut self, addresses: &[&str]) -> (Self, u64) {
         self.engine.tick(self.now);
-        let edition = self.engine.edition(self.now);
+        self.file += &around::journal(&mut self.engine);
+        let edition = around::edition(&self.engine, self.now);
         let edition = edition
             .unwrap_or_else(|| panic!("{}, at {}: no edition is due", self.name, self.clock()));
         let expected: Vec<IpAddr> = addresses.iter().map(|address| ip(address)).collect();
@@ -195,7 +198,8 @@ impl Story {
     /// No edition is due now.
     pub fn quiet(mut self) -> Self {
         self.engine.tick(self.now);
-        let edition = self.engine.edition(self.now);
+        self.file += &around::journal(&mut self.engine);
+        let edition = around::edition(&self.engine, self.now);
         assert_eq!(edition, None, "{}, at {}: the map is not quiet", self.name, self.clock());
         self
     }
@@ -215,17 +219,17 @@ impl Story {
 
     /// The daemon ends and starts again, with these rules; this is what the file gives it.
     pub fn restart(mut self, rules: Rules, expected: Restored) -> Self {
-        self.file += &self.engine.journal();
+        self.file += &around::journal(&mut self.engine);
         self.engine = Engine::new(rules);
-        let restored = self.engine.restore(self.now, &self.file);
+        let restored = around::restore(&mut self.engine, self.now, &self.file);
         self.check(&restored, &expected, "what the state file gave");
-        self.file = self.engine.state(self.now);
+        self.file = around::state(&self.engine, self.now);
         self
     }
 
     /// Somebody else writes into the state file.
     pub fn scribble(mut self, scribble: impl FnOnce(String) -> String) -> Self {
-        self.file += &self.engine.journal();
+        self.file += &around::journal(&mut self.engine);
         self.file = scribble(self.file);
         self
     }

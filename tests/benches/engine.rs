@@ -1,0 +1,109 @@
+//! What one frame and one question cost in the engine, with few and with many clients.
+//!
+//! `cargo bench --bench engine`
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a benchmark")]
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use pop_before_smtp::engine::daemons::{Selection, Table};
+use pop_before_smtp::engine::frame::Frame;
+use pop_before_smtp::engine::socketmap;
+use pop_before_smtp::engine::streams::Source;
+use pop_before_smtp::engine::time::Time;
+use pop_before_smtp::engine::{Engine, Rules};
+
+const NOW: Time = Time::from_millis(1_795_000_000_000);
+
+/// What arrives at a mail host: one login among messages that are none.
+const NOISE: [&str; 9] = [
+    "<22>Nov 22 07:31:23 mx1 postfix/smtpd[211]: connect from unknown[203.0.113.9]",
+    "<22>Nov 22 07:31:23 mx1 postfix/smtpd[211]: disconnect from unknown[203.0.113.9] ehlo=1 quit=1 commands=2",
+    "<22>Nov 22 07:31:23 mx1 postfix/qmgr[99]: 4XyZ1a2b3c: from=<ann@example.org>, size=2314, nrcpt=1 (queue active)",
+    "<22>Nov 22 07:31:23 mx1 postfix/smtp[317]: 4XyZ1a2b3c: to=<bob@example.net>, relay=mx.example.net[198.51.100.9]:25, delay=0.4, dsn=2.0.0, status=sent (250 ok)",
+    "<22>Nov 22 07:31:23 mx1 dovecot: imap-login: Disconnected (no auth attempts in 0 secs): user=<>, rip=203.0.113.9, lip=192.0.2.1, session=<x>",
+    "<22>Nov 22 07:31:23 mx1 dovecot: imap(ann)<71><x>: Disconnected: Logged out in=93 out=713 deleted=0 expunged=0",
+    "<22>Nov 22 07:31:23 mx1 amavis[71]: (00071-01) Passed CLEAN {RelayedInbound}, [203.0.113.9]:4711 <ann@example.org> -> <bob@example.net>",
+    "<30>Nov 22 07:31:23 mx1 systemd[1]: Started Session 71 of User root.",
+    "<86>Nov 22 07:31:23 mx1 sshd[4711]: Accepted publickey for root from 192.0.2.3 port 50000 ssh2",
+];
+
+fn login(address: IpAddr) -> String {
+    format!(
+        "<22>Nov 22 07:31:23 mx1 dovecot: imap-login: Login: user=<ann>, method=PLAIN, \
+         rip={address}, lip=192.0.2.1, mpid=71, TLS, session=<x>"
+    )
+}
+
+fn client(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x0B00_0000 + number).into()
+}
+
+fn engine(clients: u32) -> Engine {
+    let table = Table::load(&[], &Selection::Verified).unwrap();
+    let mut engine = Engine::new(Rules { table, max_clients: 2_000_000, ..Rules::default() });
+    for number in 0..clients {
+        engine.allow(NOW, client(number), None, None).unwrap();
+    }
+    let journal = engine.journal();
+    engine.saved(&journal);
+    engine
+}
+
+fn all(criterion: &mut Criterion) {
+    for clients in [10, 100_000, 1_000_000] {
+        let mut engine = engine(clients);
+        let mut turn = 0_u32;
+        // Far apart, so that no cache holds the next one.
+        let mut next = || {
+            turn = turn.wrapping_add(7_368_787);
+            turn % clients
+        };
+        let mut group = criterion.benchmark_group("frame");
+        group.throughput(Throughput::Elements(1));
+        group.bench_function(BenchmarkId::new("login that renews", clients), |bencher| {
+            bencher.iter_batched(
+                || login(client(next())),
+                |frame| engine.hear(NOW, Source::default(), frame.as_bytes()),
+                criterion::BatchSize::SmallInput,
+            );
+        });
+        let mut place = 0;
+        group.bench_function(BenchmarkId::new("no login", clients), |bencher| {
+            bencher.iter(|| {
+                place = (place + 1) % NOISE.len();
+                engine.hear(NOW, Source::default(), black_box(NOISE[place]).as_bytes())
+            });
+        });
+        group.finish();
+        let mut group = criterion.benchmark_group("question");
+        group.bench_function(BenchmarkId::new("socketmap", clients), |bencher| {
+            bencher.iter_batched(
+                || {
+                    let key = format!("clients {}", client(next()));
+                    format!("{}:{key},", key.len())
+                },
+                |query| match socketmap::read(query.as_bytes()) {
+                    Frame::Whole { request: Some(address), .. } => {
+                        assert!(engine.admits(NOW, address).is_some());
+                    }
+                    other => panic!("{other:?}"),
+                },
+                criterion::BatchSize::SmallInput,
+            );
+        });
+        // For so long the lock is held while a map is rebuilt, or the state file.
+        group.bench_function(BenchmarkId::new("slice of the map", clients), |bencher| {
+            bencher.iter(|| engine.listed(NOW, None));
+        });
+        group.bench_function(BenchmarkId::new("slice of the state", clients), |bencher| {
+            bencher.iter(|| engine.state(NOW, None));
+        });
+        group.finish();
+    }
+}
+
+criterion_group!(benches, all);
+criterion_main!(benches);
