@@ -19,7 +19,7 @@ use crate::postfix::map_spec::{MapSpec, MapValue};
 use layer::{Layer, LogFormat, LogLevel};
 use lookups::{Lookups, Role};
 use sending::Sending;
-use values::{ExcludeWhat, Listen, Mode, Network};
+use values::{ExcludeWhat, Inet, Listen, Mode, Network};
 
 /// Where the control socket is unless the administrator says otherwise.
 pub const DEFAULT_CONTROL: &str = "/run/pop-before-smtp/control.sock";
@@ -96,6 +96,8 @@ pub struct Config {
     pub control_group: Option<String>,
     /// Say what would be done, write no map and no state.
     pub dry_run: bool,
+    /// Where monitoring asks, beside sockets that systemd passes.
+    pub metrics: Option<Inet>,
     /// How much is logged.
     pub log_level: LogLevel,
     /// What the log looks like, if the administrator says so.
@@ -136,6 +138,7 @@ impl Config {
             Role::Frames => layer.listen.as_ref().is_some_and(|list| !list.is_empty()),
             Role::Socketmap => layer.socketmap.is_some(),
             Role::Policy => layer.policy.is_some(),
+            Role::Metrics => layer.metrics.is_some(),
         } || passed.contains(&role);
         let lookups = Lookups::of(layer, is_asked(Role::Socketmap), &mut faults);
         let sending = Sending::of(layer, is_asked(Role::Policy), &mut faults);
@@ -232,6 +235,7 @@ impl Config {
             control: layer.control.clone().unwrap_or_else(|| DEFAULT_CONTROL.into()),
             control_group: layer.control_group.clone(),
             dry_run,
+            metrics: layer.metrics,
             log_level: layer.log_level.unwrap_or(LogLevel::Info),
             log_format: layer.log_format,
         })
@@ -256,6 +260,7 @@ impl Config {
             ("control", a.control != b.control),
             ("control-group", a.control_group != b.control_group),
             ("dry-run", a.dry_run != b.dry_run),
+            ("metrics", a.metrics != b.metrics),
             ("log-level", a.log_level != b.log_level),
             ("log-format", a.log_format != b.log_format),
         ];

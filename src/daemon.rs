@@ -22,6 +22,7 @@ use crate::error::Failure;
 use crate::lock::Lock;
 use crate::log::Log;
 use crate::lookup::Service;
+use crate::metrics::http::Door;
 use crate::postfix::Postfix;
 use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::postfix::postmap::MapTarget;
@@ -34,7 +35,7 @@ use crate::state_file::{self, StateFile};
 use crate::status::Describe;
 use crate::systemd::{self, Passed};
 use crate::unix_socket::{self, SocketFile};
-use crate::{control, lookup};
+use crate::{control, lookup, metrics};
 
 /// The host is asked for its own addresses and gateways this often.
 const HOST_INTERVAL: Duration = Duration::from_secs(60);
@@ -65,10 +66,11 @@ pub async fn run(
     let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
     let lookup::bind::Bound { services, files: _lookup_files } =
         asked(&config, &mut passed).map_err(one)?;
+    let doors = metrics::http::bind::all(&config, &mut passed).map_err(one)?;
     let _locks = lock_files(&config).map_err(one)?;
     let mut daemon = start(&config, rules, outlet, receivers, services, log).map_err(one)?;
     let read = || Config::of(&layers().map_err(one)?, passed.roles());
-    let outcome = daemon.serve(listener, exclusions, signals, &config, read).await;
+    let outcome = daemon.serve(listener, doors, exclusions, signals, &config, read).await;
     let left = daemon.leave().await.map_err(one);
     outcome.and(left)
 }
@@ -223,6 +225,7 @@ impl Daemon {
     async fn serve(
         &mut self,
         listener: UnixListener,
+        doors: Vec<Door>,
         exclusions: Exclusions,
         mut signals: Signals,
         config: &Config,
@@ -240,6 +243,10 @@ impl Daemon {
         let mut helpers = JoinSet::new();
         helpers.spawn(lookup::serve(Arc::clone(&self.services), Arc::clone(&self.shared)));
         helpers.spawn(state_file::keep(self.state.clone(), Arc::clone(&self.shared)));
+        let monitored: Vec<String> = doors.iter().map(|door| door.name.clone()).collect();
+        let answering =
+            metrics::http::serve(doors, self.describe.clone(), Arc::clone(&self.shared));
+        helpers.spawn(answering);
         let published = tokio::select! {
             published = self.publisher.first() => published,
             () = stop(&mut signals.term, &mut signals.int) => return Ok(()),
@@ -257,6 +264,9 @@ impl Daemon {
         }
         for service in self.services.iter() {
             info!(service = service.name, "answering Postfix");
+        }
+        for door in monitored {
+            info!(door, "answering monitoring");
         }
         systemd::ready("serving");
         info!(version = env!("CARGO_PKG_VERSION"), map = self.describe.map, "ready");

@@ -4,7 +4,7 @@
 //! moment, and knows what the map should say; it has neither clock nor socket nor disk. Everything
 //! else is the weather around it. [`receiver`] takes frames from sockets; [`publisher`] writes
 //! down and publishes what was decided, through [`state_file`] and [`postfix::postmap`];
-//! [`lookup`] answers Postfix and [`control`] operators, with [`status`]. They never meet: each
+//! [`lookup`] answers Postfix, [`control`] operators with [`status`], [`metrics`] their monitoring. They never meet: each
 //! speaks to the engine through [`shared`], the one door, which is also the only reader of the
 //! clock. [`daemon`] is the order of life. [`config`] holds what the administrator has decided,
 //! and [`rules`] makes the engine's rules of it, of what [`host`] and [`postfix`] say, and of the
@@ -24,6 +24,7 @@ pub mod host;
 pub mod lock;
 pub mod log;
 pub mod lookup;
+pub mod metrics;
 pub mod postfix;
 pub mod publisher;
 pub mod receiver;

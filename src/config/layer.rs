@@ -11,7 +11,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 use serde::Deserialize;
 
 use super::sending::{Mismatch, SenderRule};
-use super::values::{ExcludeWhat, Listen, Mode, Network, Serve, Span};
+use super::values::{ExcludeWhat, Inet, Listen, Mode, Network, Serve, Span};
 use crate::error::Failure;
 use crate::postfix::map_spec::MapSpec;
 
@@ -127,6 +127,9 @@ pub struct Layer {
     /// Say what would be authorised and published; write no map and no state [default: false]
     #[arg(short = 'n', long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true)]
     pub dry_run: Option<bool>,
+    /// Answer monitoring here, by HTTP: inet:HOST:PORT
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<Inet>,
     /// How much is logged to stderr: error, warn, info, debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
@@ -196,6 +199,7 @@ impl Layer {
             control: self.control.or(under.control),
             control_group: self.control_group.or(under.control_group),
             dry_run: self.dry_run.or(under.dry_run),
+            metrics: self.metrics.or(under.metrics),
             log_level: self.log_level.or(under.log_level),
             log_format: self.log_format.or(under.log_format),
         }

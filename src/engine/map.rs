@@ -64,7 +64,7 @@ pub struct History {
 }
 
 /// The wanted and the published number, and the earliest moment of the next attempt.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Level {
     wanted: u64,
     published: u64,
