@@ -8,19 +8,21 @@ mod args;
 mod print;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal as _, stdin, stdout};
+use std::io::{self, BufRead, BufReader, BufWriter, stdin, stdout};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tracing::level_filters::LevelFilter;
+use tracing::error;
 
-use crate::config::layer::{Layer, LogLevel};
+use crate::config::layer::Layer;
 use crate::config::{Config, DEFAULT_CONTROL, Matching};
 use crate::control::{Answer, Request};
 use crate::engine::{Engine, Rules};
 use crate::error::Failure;
+use crate::log::Log;
 use crate::systemd::Passed;
+use crate::terminal::Manner;
 use crate::{client, daemon, doctor, rules, trial};
 
 pub use args::Cli;
@@ -35,33 +37,33 @@ type Outcome = Result<bool, Vec<Failure>>;
 impl Cli {
     /// Carries out the command and says what went wrong.
     pub fn run(self) -> ExitCode {
-        match self.command.run() {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::from(1),
-            Err(failures) => {
-                for failure in &failures {
-                    eprintln!("pop-before-smtp: {failure}");
-                }
-                failures.first().map_or(ExitCode::FAILURE, Failure::exit_code)
-            }
-        }
+        let outcome = match self.command {
+            Command::Run(args) => match prepare(&args) {
+                Ok(prepared) => return run(&args, prepared),
+                Err(failures) => Err(failures),
+            },
+            Command::Test(args) => test(args),
+            Command::Check(args) => check(args),
+            Command::Daemons(args) => daemons(&args),
+            Command::List(args) => list(&args),
+            Command::Query(args) => query(&args),
+            Command::Allow(args) => allow(args),
+            Command::Revoke(args) => revoke(&args),
+            Command::Status(args) => status(&args),
+            Command::Doctor(args) => doctor(&args),
+            Command::Wipe(args) => wipe(&args),
+        };
+        exit_code(outcome, |failure| eprintln!("pop-before-smtp: {failure}"))
     }
 }
 
-impl Command {
-    fn run(self) -> Outcome {
-        match self {
-            Self::Run(args) => run(args),
-            Self::Test(args) => test(args),
-            Self::Check(args) => check(args),
-            Self::Daemons(args) => daemons(&args),
-            Self::List(args) => list(&args),
-            Self::Query(args) => query(&args),
-            Self::Allow(args) => allow(args),
-            Self::Revoke(args) => revoke(&args),
-            Self::Status(args) => status(&args),
-            Self::Doctor(args) => doctor(&args),
-            Self::Wipe(args) => wipe(&args),
+fn exit_code(outcome: Outcome, say: impl Fn(&Failure)) -> ExitCode {
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(failures) => {
+            failures.iter().for_each(say);
+            failures.first().map_or(ExitCode::FAILURE, Failure::exit_code)
         }
     }
 }
@@ -97,12 +99,20 @@ impl RunArgs {
     }
 }
 
-fn run(args: RunArgs) -> Outcome {
+fn prepare(args: &RunArgs) -> Result<(Config, Passed, Log), Vec<Failure>> {
     let passed = Passed::from_env();
     let config = Config::of(&args.layer().map_err(one)?, passed.roles())?;
-    log_to_stderr(config.log_level);
-    runtime()?.block_on(daemon::run(config, passed, || args.layer()))?;
-    Ok(true)
+    let log = Log::start(config.log_level, config.log_format).map_err(one)?;
+    Ok((config, passed, log))
+}
+
+/// From here on only the log writes to stderr, for it never waits.
+fn run(args: &RunArgs, (config, passed, log): (Config, Passed, Log)) -> ExitCode {
+    let run = daemon::run(config, passed, log.clone(), || args.layer());
+    let outcome = runtime().and_then(|runtime| runtime.block_on(run));
+    let code = exit_code(outcome.map(|()| true), |failure| error!("{failure}"));
+    log.flush();
+    code
 }
 
 fn wipe(args: &RunArgs) -> Outcome {
@@ -112,21 +122,6 @@ fn wipe(args: &RunArgs) -> Outcome {
         None => println!("there is no map to wipe: the configuration names none"),
     }
     Ok(true)
-}
-
-fn log_to_stderr(level: LogLevel) {
-    let level = match level {
-        LogLevel::Error => LevelFilter::ERROR,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Info => LevelFilter::INFO,
-        LogLevel::Debug => LevelFilter::DEBUG,
-    };
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .init();
 }
 
 fn check(args: CheckArgs) -> Outcome {
@@ -220,7 +215,8 @@ fn beside_the_point(answer: &Answer) -> Vec<Failure> {
 fn list(args: &ListArgs) -> Outcome {
     match args.control.ask(&Request::List)? {
         Answer::List(entries) => {
-            written(print::entries(&entries, args.json, BufWriter::new(stdout().lock())))
+            let manner = Manner::of(&stdout());
+            written(print::entries(&entries, args.json, manner, BufWriter::new(stdout().lock())))
         }
         other => Err(beside_the_point(&other)),
     }
@@ -267,7 +263,10 @@ fn revoke(args: &RevokeArgs) -> Outcome {
 
 fn status(args: &ListArgs) -> Outcome {
     match args.control.ask(&Request::Status)? {
-        Answer::Status(status) => written(print::status(&status, args.json, stdout().lock())),
+        Answer::Status(status) => {
+            let manner = Manner::of(&stdout());
+            written(print::status(&status, args.json, manner, BufWriter::new(stdout().lock())))
+        }
         other => Err(beside_the_point(&other)),
     }
 }

@@ -20,11 +20,11 @@ use crate::engine::daemons::Selection;
 use crate::engine::hosts::Hosts;
 use crate::error::Failure;
 use crate::postfix::map_spec::{MapSpec, MapValue};
-use layer::{Layer, LogLevel};
+use layer::{Layer, LogFormat, LogLevel};
 use lookups::{Lookups, Role};
 use operators::Reading;
 use sending::Sending;
-use values::{ExcludeWhat, Facilities, Listen, Mode, Network};
+use values::{ExcludeWhat, Facilities, Inet, Listen, Mode, Network};
 
 /// Where the control socket is unless the administrator says otherwise.
 pub const DEFAULT_CONTROL: &str = "/run/pop-before-smtp/control.sock";
@@ -109,8 +109,12 @@ pub struct Config {
     pub reading: Option<Reading>,
     /// Say what would be done, write no map and no state.
     pub dry_run: bool,
+    /// Where monitoring asks, beside sockets that systemd passes.
+    pub metrics: Option<Inet>,
     /// How much is logged.
     pub log_level: LogLevel,
+    /// What the log looks like, if the administrator says so.
+    pub log_format: Option<LogFormat>,
 }
 
 impl Matching {
@@ -149,6 +153,7 @@ impl Config {
             Role::Frames => layer.listen.as_ref().is_some_and(|list| !list.is_empty()),
             Role::Socketmap => layer.socketmap.is_some(),
             Role::Policy => layer.policy.is_some(),
+            Role::Metrics => layer.metrics.is_some(),
         } || passed.contains(&role);
         let lookups = Lookups::of(layer, is_asked(Role::Socketmap), &mut faults);
         let sending = Sending::of(layer, is_asked(Role::Policy), &mut faults);
@@ -253,7 +258,9 @@ impl Config {
             control_group: layer.control_group.clone(),
             reading,
             dry_run,
+            metrics: layer.metrics,
             log_level: layer.log_level.unwrap_or(LogLevel::Info),
+            log_format: layer.log_format,
         })
     }
 
@@ -281,7 +288,9 @@ impl Config {
             ("control-read", path(&a.reading) != path(&b.reading)),
             ("control-read-group", group(&a.reading) != group(&b.reading)),
             ("dry-run", a.dry_run != b.dry_run),
+            ("metrics", a.metrics != b.metrics),
             ("log-level", a.log_level != b.log_level),
+            ("log-format", a.log_format != b.log_format),
         ];
         differs.into_iter().filter_map(|(option, differs)| differs.then_some(option)).collect()
     }

@@ -300,6 +300,7 @@ mod tests {
 
     use super::*;
     use crate::engine::Rules;
+    use crate::log::Log;
 
     /// More than a socket holds: nobody else reads it meanwhile.
     const MANY: u32 = 20_000;
@@ -309,6 +310,7 @@ mod tests {
             receivers: Arc::default(),
             services: Arc::default(),
             map: None,
+            log: Log::default(),
             started: Time::default(),
         }
     }

@@ -21,7 +21,9 @@ use crate::engine::map::Edition;
 use crate::error::Failure;
 use crate::farewells::Farewells;
 use crate::lock::Lock;
+use crate::log::Log;
 use crate::lookup::Service;
+use crate::metrics::http::Door;
 use crate::postfix::Postfix;
 use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::postfix::postmap::MapTarget;
@@ -35,7 +37,7 @@ use crate::signals::{Event, Signals};
 use crate::state_file::{self, StateFile};
 use crate::status::Describe;
 use crate::systemd::{self, Passed};
-use crate::{control, lookup};
+use crate::{control, lookup, metrics};
 
 /// The host is asked for its own addresses and gateways this often.
 const HOST_INTERVAL: Duration = Duration::from_secs(60);
@@ -49,13 +51,14 @@ const LAST_FRAMES: usize = 10_000;
 pub async fn run(
     config: Config,
     passed: Passed,
+    log: Log,
     layers: impl Fn() -> Result<Layer, Failure>,
 ) -> Result<(), Vec<Failure>> {
     privacy::close_memory();
     let signals = Signals::new().map_err(one)?;
     let impatient = Signals::new().map_err(one)?;
     tokio::select! {
-        outcome = live(config, passed, layers, signals) => outcome,
+        outcome = live(config, passed, log, layers, signals) => outcome,
         // All that lived is gone by now, a postmap at work as well. Not by the way out of main:
         // the runtime would wait there for a disk that is stuck.
         () = impatient.second() => std::process::exit(1),
@@ -65,6 +68,7 @@ pub async fn run(
 async fn live(
     config: Config,
     mut passed: Passed,
+    log: Log,
     layers: impl Fn() -> Result<Layer, Failure>,
     signals: Signals,
 ) -> Result<(), Vec<Failure>> {
@@ -80,10 +84,11 @@ async fn live(
     let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
     let lookup::bind::Bound { services, files: _lookup_files } =
         asked(&config, &mut passed).map_err(one)?;
+    let doors = metrics::http::bind::all(&config, &mut passed).map_err(one)?;
     let _locks = lock_files(&config).map_err(one)?;
-    let mut daemon = start(&config, rules, outlet, receivers, services).map_err(one)?;
+    let mut daemon = start(&config, rules, outlet, receivers, services, log).map_err(one)?;
     let read = || Config::of(&layers().map_err(one)?, passed.roles());
-    let outcome = daemon.serve(listeners, exclusions, signals, &config, read).await;
+    let outcome = daemon.serve(listeners, doors, exclusions, signals, &config, read).await;
     let left = daemon.leave().await.map_err(one);
     outcome.and(left)
 }
@@ -210,6 +215,7 @@ fn start(
     outlet: Outlet,
     receivers: Vec<Receiver>,
     services: Vec<Service>,
+    log: Log,
 ) -> Result<Daemon, Failure> {
     let shared = Arc::new(Shared::new(Engine::new(rules)));
     let restore = |path: &std::path::PathBuf| StateFile::restore(path, &shared).map(Arc::new);
@@ -226,6 +232,7 @@ fn start(
             receivers: Arc::clone(&receivers),
             services: Arc::clone(&services),
             map,
+            log,
             started,
         },
         publisher: Publisher {
@@ -244,6 +251,7 @@ impl Daemon {
     async fn serve(
         &mut self,
         listeners: Vec<(UnixListener, Rights)>,
+        doors: Vec<Door>,
         exclusions: Exclusions,
         mut signals: Signals,
         config: &Config,
@@ -261,6 +269,10 @@ impl Daemon {
         let mut helpers = JoinSet::new();
         helpers.spawn(lookup::serve(Arc::clone(&self.services), Arc::clone(&self.shared)));
         helpers.spawn(state_file::keep(self.state.clone(), Arc::clone(&self.shared)));
+        let monitored: Vec<String> = doors.iter().map(|door| door.name.clone()).collect();
+        let answering =
+            metrics::http::serve(doors, self.describe.clone(), Arc::clone(&self.shared));
+        helpers.spawn(answering);
         let published = tokio::select! {
             published = self.publisher.first() => published,
             () = signals.stop() => return Ok(()),
@@ -281,6 +293,9 @@ impl Daemon {
         }
         for service in self.services.iter() {
             info!(service = service.name, "answering Postfix");
+        }
+        for door in monitored {
+            info!(door, "answering monitoring");
         }
         systemd::ready("serving");
         info!(version = env!("CARGO_PKG_VERSION"), map = self.describe.map, "ready");

@@ -4,12 +4,13 @@
 //! moment, and knows what the map should say; it has neither clock nor socket nor disk. Everything
 //! else is the weather around it. [`receiver`] takes frames from sockets; [`publisher`] writes
 //! down and publishes what was decided, through [`state_file`] and [`postfix::postmap`], and
-//! [`farewells`] says who has left; [`lookup`] answers Postfix and [`control`] operators, with
-//! [`status`]. They never meet: each speaks to the engine through [`shared`], the one door, which
-//! is also the only reader of the clock. [`daemon`] is the order of life, from [`privacy`] to
-//! [`signals`]. [`config`] holds what the administrator has decided, and [`rules`] makes the
-//! engine's rules of it, of what [`host`] and [`postfix`] say, of the mail daemons' files and of the
-//! [`sender_tables`]. [`cli`] turns words into a command, [`client`] and [`trial`] are commands of
+//! [`farewells`] says who has left; [`lookup`] answers Postfix, [`control`] operators with
+//! [`status`], [`metrics`] their monitoring. They never meet: each speaks to the engine through
+//! [`shared`], the one door, which is also the only reader of the clock. [`daemon`] is the order of
+//! life, from [`privacy`] to [`signals`]. [`config`] holds what the administrator has decided, and
+//! [`rules`] makes the engine's rules of it, of what [`host`] and [`postfix`] say, of the mail
+//! daemons' files and of the [`sender_tables`]. [`log`] never makes anyone wait, and [`terminal`] is
+//! how things look. [`cli`] turns words into a command, [`client`] and [`trial`] are commands of
 //! their own; [`doctor`] examines what is around the daemon.
 
 pub mod child;
@@ -25,7 +26,9 @@ pub mod error;
 pub mod farewells;
 pub mod host;
 pub mod lock;
+pub mod log;
 pub mod lookup;
+pub mod metrics;
 pub mod postfix;
 pub mod privacy;
 pub mod publisher;
@@ -38,5 +41,6 @@ pub mod signals;
 pub mod state_file;
 pub mod status;
 pub mod systemd;
+pub mod terminal;
 pub mod trial;
 pub mod unix_socket;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::rfc3339;
 use crate::engine::time::Time;
+use crate::log::Log;
 use crate::lookup::Service;
 use crate::receiver::Receiver;
 use crate::shared::Shared;
@@ -24,6 +25,8 @@ pub struct Describe {
     pub services: Arc<Vec<Service>>,
     /// The map as main.cf names it.
     pub map: Option<String>,
+    /// The log, which counts what it loses.
+    pub log: Log,
     /// When the daemon was started.
     pub started: Time,
 }
@@ -35,8 +38,12 @@ pub struct Status {
     pub version: String,
     /// When the daemon was started, RFC 3339.
     pub started: String,
+    /// The moment of all this, RFC 3339.
+    pub now: String,
     /// Addresses that are authorised.
     pub clients: usize,
+    /// Most of them that are held.
+    pub max_clients: usize,
     /// Addresses that are not authorised because too many users share them.
     pub shared: Vec<SharedAddress>,
     /// The receiving sockets.
@@ -55,6 +62,8 @@ pub struct Status {
     pub daemons: BTreeMap<String, DaemonStatus>,
     /// The map.
     pub map: MapStatus,
+    /// Lines of the log that were dropped because nobody read them in time.
+    pub log_lines_lost: u64,
 }
 
 /// One receiving socket.
@@ -120,6 +129,16 @@ pub struct MapStatus {
     pub table: Option<String>,
     /// The number of the last edition that was published.
     pub published: u64,
+    /// The number of the edition that says who is authorised now.
+    pub wanted: u64,
+    /// When the last edition was published, RFC 3339.
+    pub last_publication: Option<String>,
+    /// How long that took, in seconds.
+    pub last_publication_seconds: Option<f64>,
+    /// Editions that were published, ever.
+    pub publications: u64,
+    /// Attempts that failed, ever.
+    pub publication_failures: u64,
     /// Whether another edition is due.
     pub pending: bool,
     /// Attempts that have failed since the last success.
@@ -158,10 +177,13 @@ impl Describe {
                 (name.to_string(), DaemonStatus { logins, unmatched, last_login, stopped })
             });
             let level = engine.level();
+            let history = level.history();
             Status {
                 version: env!("CARGO_PKG_VERSION").into(),
                 started: rfc3339(self.started),
+                now: rfc3339(now),
                 clients,
+                max_clients: engine.rules().max_clients,
                 shared: shared.collect(),
                 listeners,
                 lookups,
@@ -173,10 +195,16 @@ impl Describe {
                 map: MapStatus {
                     table: self.map.clone(),
                     published: level.last(),
+                    wanted: level.wanted(),
+                    last_publication: history.last.map(rfc3339),
+                    last_publication_seconds: history.last.map(|_| history.took.as_secs_f64()),
+                    publications: history.published,
+                    publication_failures: history.failed,
                     pending: level.due().is_some(),
                     failures: level.failures(),
                     kept_out: engine.unpublished(),
                 },
+                log_lines_lost: self.log.lost(),
             }
         })
     }

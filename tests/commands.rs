@@ -82,7 +82,7 @@ fn operators_ask_and_change() {
         ("query 198.51.100.7", 1, "not authorised"),
         ("list", 0, "198.51.100.8  -      by hand  -"),
         ("list", 0, "guest"),
-        ("status", 0, "clients     1\n"),
+        ("status", 0, "clients     1 of at most 65536\n"),
         ("status", 0, "map         lmdb:"),
         ("nonsense", 2, "nonsense"),
     ] {

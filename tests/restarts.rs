@@ -348,7 +348,7 @@ fn history(seed: u64, steps: usize) {
             let until = engine.admits(at, address).expect("just admitted").until.as_millis();
             assert_eq!(until, model.rights[&address].until(), "{context}: {address}\n{file}");
         }
-        if let Some(edition) = around::edition(&engine, at) {
+        if let Some(edition) = around::edition(&mut engine, at) {
             assert_eq!(edition.addresses, model.admitted(now), "{context}");
             engine.published(edition.number, at);
         }
@@ -415,7 +415,7 @@ fn ten_thousand_may_end_together() {
         engine.allow(at(0), address.into(), None, None).expect("allowed");
     }
     around::journal(&mut engine);
-    let edition = around::edition(&engine, at(1799)).expect("an edition");
+    let edition = around::edition(&mut engine, at(1799)).expect("an edition");
     assert_eq!(edition.addresses.len() as u32, MANY);
     assert!(edition.addresses.is_sorted());
     engine.published(edition.number, at(1799));
@@ -427,7 +427,7 @@ fn ten_thousand_may_end_together() {
     let rest: usize = (0..MANY).map(|_| engine.tick(at(1800)).len()).take_while(|n| *n > 0).sum();
     assert_eq!(gone + rest, MANY as usize);
     assert_eq!(
-        around::edition(&engine, at(1801)).expect("an edition").addresses,
+        around::edition(&mut engine, at(1801)).expect("an edition").addresses,
         [] as [IpAddr; 0]
     );
 }

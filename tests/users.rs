@@ -39,7 +39,7 @@ struct Story(Engine);
 impl Story {
     fn new(rules: Rules) -> Self {
         let mut engine = Engine::new(rules);
-        let first = around::edition(&engine, at(0)).expect("the first edition");
+        let first = around::edition(&mut engine, at(0)).expect("the first edition");
         engine.published(first.number, at(0));
         Self(engine)
     }
@@ -55,7 +55,7 @@ impl Story {
     /// What is due once everything is written down.
     fn edition(&mut self, now: Time) -> Option<Edition> {
         around::journal(&mut self.0);
-        around::edition(&self.0, now)
+        around::edition(&mut self.0, now)
     }
 
     fn is_admitted(&self, seconds: u64) -> bool {

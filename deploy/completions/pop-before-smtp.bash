@@ -143,7 +143,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__subcmd__before__subcmd__smtp__subcmd__check)
-            opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --log-level --json --help"
+            opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --metrics --log-level --log-format --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -317,8 +317,16 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
+                --metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --log-level)
                     COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json journald" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -355,7 +363,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__subcmd__before__subcmd__smtp__subcmd__doctor)
-            opts="-c -n -h --log-socket --json --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --log-level --help"
+            opts="-c -n -h --log-socket --json --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -533,8 +541,16 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
+                --metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --log-level)
                     COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json journald" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -809,7 +825,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__subcmd__before__subcmd__smtp__subcmd__run)
-            opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --log-level --help"
+            opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -983,8 +999,16 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
+                --metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --log-level)
                     COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json journald" -- "${cur}"))
                     return 0
                     ;;
                 *)
@@ -1067,7 +1091,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__subcmd__before__subcmd__smtp__subcmd__wipe)
-            opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --log-level --help"
+            opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1241,8 +1265,16 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
+                --metrics)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --log-level)
                     COMPREPLY=($(compgen -W "error warn info debug" -- "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -W "text json journald" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -86,10 +86,14 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l control-read-group -d 'Group that may use that one, beside root and the daemon\'s own user' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s n -l dry-run -d 'Say what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l metrics -d 'Answer monitoring here, by HTTP: inet:HOST:PORT' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l log-level -d 'How much is logged to stderr: error, warn, info, debug [default: info]' -r -f -a "error\t''
 warn\t''
 info\t''
 debug\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l log-format -d 'What the log looks like: text, json, journald [default: journald in the journal, else text]' -r -f -a "text\t'A line with time and level'
+json\t'One JSON object a line'
+journald\t'A line behind its syslog priority (sd-daemon(3))'"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
@@ -149,10 +153,14 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l control-read-group -d 'Group that may use that one, beside root and the daemon\'s own user' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -s n -l dry-run -d 'Say what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l metrics -d 'Answer monitoring here, by HTTP: inet:HOST:PORT' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l log-level -d 'How much is logged to stderr: error, warn, info, debug [default: info]' -r -f -a "error\t''
 warn\t''
 info\t''
 debug\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l log-format -d 'What the log looks like: text, json, journald [default: journald in the journal, else text]' -r -f -a "text\t'A line with time and level'
+json\t'One JSON object a line'
+journald\t'A line behind its syslog priority (sd-daemon(3))'"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l json -d 'Print JSON'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand daemons" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
@@ -228,10 +236,14 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l control-read-group -d 'Group that may use that one, beside root and the daemon\'s own user' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -s n -l dry-run -d 'Say what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l metrics -d 'Answer monitoring here, by HTTP: inet:HOST:PORT' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l log-level -d 'How much is logged to stderr: error, warn, info, debug [default: info]' -r -f -a "error\t''
 warn\t''
 info\t''
 debug\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l log-format -d 'What the log looks like: text, json, journald [default: journald in the journal, else text]' -r -f -a "text\t'A line with time and level'
+json\t'One JSON object a line'
+journald\t'A line behind its syslog priority (sd-daemon(3))'"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l json -d 'Print JSON'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
@@ -282,10 +294,14 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control-read-group -d 'Group that may use that one, beside root and the daemon\'s own user' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -s n -l dry-run -d 'Say what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l metrics -d 'Answer monitoring here, by HTTP: inet:HOST:PORT' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l log-level -d 'How much is logged to stderr: error, warn, info, debug [default: info]' -r -f -a "error\t''
 warn\t''
 info\t''
 debug\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l log-format -d 'What the log looks like: text, json, journald [default: journald in the journal, else text]' -r -f -a "text\t'A line with time and level'
+json\t'One JSON object a line'
+journald\t'A line behind its syslog priority (sd-daemon(3))'"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "run" -d 'Run the daemon, in the foreground; log to stderr'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "test" -d 'Say what the daemon would make of log lines or syslog frames'

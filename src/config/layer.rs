@@ -11,7 +11,7 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 use serde::Deserialize;
 
 use super::sending::{Mismatch, SenderRule};
-use super::values::{ExcludeWhat, Facilities, HostName, Listen, Mode, Network, Serve, Span};
+use super::values::{ExcludeWhat, Facilities, HostName, Inet, Listen, Mode, Network, Serve, Span};
 use crate::error::Failure;
 use crate::postfix::map_spec::MapSpec;
 
@@ -145,9 +145,15 @@ pub struct Layer {
     /// Say what would be authorised and published; write no map and no state [default: false]
     #[arg(short = 'n', long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
     pub dry_run: Option<bool>,
+    /// Answer monitoring here, by HTTP: inet:HOST:PORT
+    #[arg(long, value_name = "ADDR")]
+    pub metrics: Option<Inet>,
     /// How much is logged to stderr: error, warn, info, debug [default: info]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<LogLevel>,
+    /// What the log looks like: text, json, journald [default: journald in the journal, else text]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
+    pub log_format: Option<LogFormat>,
 }
 
 /// How much is logged.
@@ -159,6 +165,18 @@ pub enum LogLevel {
     Warn,
     Info,
     Debug,
+}
+
+/// What the log looks like.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line with time and level.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// A line behind its syslog priority (sd-daemon(3)).
+    Journald,
 }
 
 impl Layer {
@@ -205,7 +223,9 @@ impl Layer {
             control_read: self.control_read.or(under.control_read),
             control_read_group: self.control_read_group.or(under.control_read_group),
             dry_run: self.dry_run.or(under.dry_run),
+            metrics: self.metrics.or(under.metrics),
             log_level: self.log_level.or(under.log_level),
+            log_format: self.log_format.or(under.log_format),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Where Postfix asks, and what each passed socket is for.
+//! Where Postfix and monitoring ask, and what each passed socket is for.
 
 use super::layer::Layer;
 use super::values::{Mode, Serve};
@@ -14,6 +14,8 @@ pub enum Role {
     Socketmap,
     /// Postfix's policy protocol: `policy`.
     Policy,
+    /// Monitoring, by HTTP: `metrics`.
+    Metrics,
 }
 
 impl Role {
@@ -22,6 +24,7 @@ impl Role {
         match name {
             "socketmap" => Self::Socketmap,
             "policy" => Self::Policy,
+            "metrics" => Self::Metrics,
             _ => Self::Frames,
         }
     }

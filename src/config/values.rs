@@ -30,6 +30,7 @@ deserialize_from_text!(
     Span,
     Listen,
     Serve,
+    Inet,
     Network,
     ExcludeWhat,
     HostName,
@@ -129,6 +130,27 @@ impl fmt::Display for Serve {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Inet(address) => write!(f, "inet:{address}"),
         }
+    }
+}
+
+/// Where monitoring asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inet(pub SocketAddr);
+
+impl FromStr for Inet {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let address = text.strip_prefix("inet:").and_then(host_and_port);
+        address
+            .map(Self)
+            .ok_or_else(|| format!("`{text}`: write inet:HOST:PORT with a numeric address"))
+    }
+}
+
+impl fmt::Display for Inet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "inet:{}", self.0)
     }
 }
 

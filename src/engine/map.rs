@@ -48,19 +48,43 @@ impl Edition {
     }
 }
 
+/// What became of the editions until now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// Editions that were published.
+    pub published: u64,
+    /// Attempts that failed.
+    pub failed: u64,
+    /// When the last edition was published.
+    pub last: Option<Time>,
+    /// How long that took, from the moment at which it was composed.
+    pub took: Duration,
+    /// When the first of the attempts failed that have failed since the last success.
+    pub failing_since: Option<Time>,
+}
+
 /// The wanted and the published number, and the earliest moment of the next attempt.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Level {
     wanted: u64,
     published: u64,
     not_before: Time,
     failures: u32,
+    composed: Option<Time>,
+    history: History,
 }
 
 impl Level {
     /// A level at which an edition is due at once: what the map says now is unknown.
     pub fn unknown() -> Self {
-        Self { wanted: 1, published: 0, not_before: Time::default(), failures: 0 }
+        Self {
+            wanted: 1,
+            published: 0,
+            not_before: Time::default(),
+            failures: 0,
+            composed: None,
+            history: History::default(),
+        }
     }
 
     /// The set has changed.
@@ -78,11 +102,20 @@ impl Level {
         (self.published < self.wanted).then_some((self.wanted, self.not_before))
     }
 
+    /// An edition is composed, to be published.
+    pub fn compose(&mut self, now: Time) {
+        self.composed = Some(now);
+    }
+
     /// Edition `number` is what Postfix reads from now on; the next one waits for `interval`.
     pub fn published(&mut self, number: u64, now: Time, interval: Duration) {
         self.published = self.published.max(number.min(self.wanted));
         self.not_before = now + interval;
         self.failures = 0;
+        self.history.published += 1;
+        self.history.last = Some(now);
+        self.history.took = self.composed.take().map_or(Duration::ZERO, |begin| now.since(begin));
+        self.history.failing_since = None;
     }
 
     /// An edition could not be published; the pause before the next attempt grows.
@@ -91,12 +124,19 @@ impl Level {
         let pause = pause.min(LONGEST_PAUSE);
         self.failures = (self.failures + 1).min(16);
         self.not_before = now + pause;
+        self.history.failed += 1;
+        self.history.failing_since.get_or_insert(now);
         pause
     }
 
     /// Failed attempts since the last success.
     pub fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// What became of the editions until now.
+    pub fn history(&self) -> History {
+        self.history
     }
 
     /// The number of the last edition that was published.
@@ -135,6 +175,27 @@ mod tests {
         assert_eq!(level.due(), Some((1, at(60))));
         level.published(1, at(60), SECOND);
         assert_eq!(level.failures(), 0);
+    }
+
+    #[test]
+    fn what_became_of_editions_is_remembered() {
+        let mut level = Level::unknown();
+        level.compose(at(1));
+        level.failed(at(2));
+        level.compose(at(3));
+        level.failed(at(4));
+        let failing = History { failed: 2, failing_since: Some(at(2)), ..History::default() };
+        assert_eq!(level.history(), failing);
+        level.compose(at(8));
+        level.published(1, at(9), SECOND);
+        let well = History {
+            published: 1,
+            failed: 2,
+            last: Some(at(9)),
+            took: SECOND,
+            failing_since: None,
+        };
+        assert_eq!(level.history(), well);
     }
 
     #[test]

@@ -337,8 +337,10 @@ impl Engine {
 
     /// The number of another edition than the published one, if one is due. It says what
     /// [`Self::listed`] says from now on; what changes meanwhile makes another one due.
-    pub fn due(&self, now: Time) -> Option<u64> {
-        self.level.due().filter(|(_, at)| *at <= now).map(|(number, _)| number)
+    pub fn due(&mut self, now: Time) -> Option<u64> {
+        let (number, _) = self.level.due().filter(|(_, at)| *at <= now)?;
+        self.level.compose(now);
+        Some(number)
     }
 
     /// The addresses that the map should have, a slice of them.

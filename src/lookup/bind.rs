@@ -42,7 +42,11 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
             _ => ("policy", Protocol::Policy),
         };
         while let Some(listener) = take_passed(passed, role)? {
-            bound.add(format!("{name} systemd"), protocol.clone(), listener);
+            bound.add(
+                format!("{name} systemd:{}", bound.services.len()),
+                protocol.clone(),
+                listener,
+            );
         }
         let Some(serve) = serve else { continue };
         let cannot_listen = |error: io::Error| cannot_listen(serve, &error);
@@ -99,7 +103,11 @@ fn watched_inet(listener: std::net::TcpListener) -> io::Result<Listener> {
     TcpListener::from_std(listener).map(Listener::Inet)
 }
 
-pub(super) fn inet(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+/// A TCP socket that listens at an address.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn inet(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

@@ -26,7 +26,7 @@ pub fn journal(engine: &mut Engine) -> String {
 }
 
 /// The edition of the map that is due.
-pub fn edition(engine: &Engine, now: Time) -> Option<Edition> {
+pub fn edition(engine: &mut Engine, now: Time) -> Option<Edition> {
     let number = engine.due(now)?;
     Some(Edition { number, addresses: slices(|behind| engine.listed(now, behind)).concat() })
 }

@@ -194,7 +194,7 @@ impl Story {
     fn due(mut self, addresses: &[&str]) -> (Self, u64) {
         self.engine.tick(self.now);
         self.file += &around::journal(&mut self.engine);
-        let edition = around::edition(&self.engine, self.now);
+        let edition = around::edition(&mut self.engine, self.now);
         let edition = edition
             .unwrap_or_else(|| panic!("{}, at {}: no edition is due", self.name, self.clock()));
         let expected: Vec<IpAddr> = addresses.iter().map(|address| ip(address)).collect();
@@ -206,7 +206,7 @@ impl Story {
     pub fn quiet(mut self) -> Self {
         self.engine.tick(self.now);
         self.file += &around::journal(&mut self.engine);
-        let edition = around::edition(&self.engine, self.now);
+        let edition = around::edition(&mut self.engine, self.now);
         assert_eq!(edition, None, "{}, at {}: the map is not quiet", self.name, self.clock());
         self
     }

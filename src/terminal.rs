@@ -1,0 +1,119 @@
+//! What is shown to a person: colours, widths, and foreign text made harmless.
+//!
+//! Promise  colours and cuts are for terminals only; a pipe or a file gets plain, whole text.
+
+use std::io::IsTerminal;
+
+/// The manner in which text is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// Whether colours may be used.
+    pub colour: bool,
+    /// Columns of the terminal, if it is one.
+    pub width: Option<usize>,
+}
+
+impl Manner {
+    /// What suits an output: `NO_COLOR` (<https://no-color.org>) and a terminal without abilities
+    /// (`TERM=dumb`) forbid colours.
+    pub fn of(output: &(impl IsTerminal + std::os::fd::AsFd)) -> Self {
+        if !output.is_terminal() {
+            return Self::default();
+        }
+        let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let width = terminal_size::terminal_size_of(output).map(|(width, _)| width.0.into());
+        Self { colour: !forbidden, width: width.filter(|width| *width > 0) }
+    }
+
+    /// The text in this tint.
+    pub fn paint(&self, tint: Tint, text: &str) -> String {
+        let code = match tint {
+            Tint::Plain => return text.to_owned(),
+            Tint::Head => "1",
+            Tint::Good => "32",
+            Tint::Odd => "33",
+            Tint::Bad => "1;31",
+        };
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}
+
+/// What a text is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tint {
+    /// Like any other.
+    Plain,
+    /// A heading.
+    Head,
+    /// All is well.
+    Good,
+    /// Worth a look.
+    Odd,
+    /// Something is wrong.
+    Bad,
+}
+
+/// Foreign text on one line: what a terminal would act upon, or what nobody would see, is shown as
+/// an escape.
+pub fn clean(text: &str) -> String {
+    let clean = |c: char| match c {
+        '"' | '\'' => c.to_string(),
+        _ => c.escape_debug().to_string(),
+    };
+    text.chars().map(clean).collect()
+}
+
+/// A span of time in the two largest units that matter.
+pub fn span(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (1.., _, _) => format!("{days}d {}h", hours % 24),
+        (_, 1.., _) => format!("{hours}h {}m", minutes % 60),
+        (_, _, 1..) => format!("{minutes}m {}s", seconds % 60),
+        _ => format!("{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_text_does_nothing() {
+        let rows = [
+            ("joe@example.org", "joe@example.org"),
+            ("j\u{f6}rg o'neil \"x\"", "j\u{f6}rg o'neil \"x\""),
+            ("\x1b[2Jjoe\n\r\t\0", "\\u{1b}[2Jjoe\\n\\r\\t\\0"),
+            ("a\\n", "a\\\\n"),
+            ("\u{202e}eoj\u{200b}\u{9b}", "\\u{202e}eoj\\u{200b}\\u{9b}"),
+        ];
+        for (text, shown) in rows {
+            assert_eq!(clean(text), shown);
+        }
+    }
+
+    #[test]
+    fn spans() {
+        let rows = [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m 0s"),
+            (1632, "27m 12s"),
+            (3600, "1h 0m"),
+            (86_399, "23h 59m"),
+            (183_600, "2d 3h"),
+        ];
+        for (seconds, text) in rows {
+            assert_eq!(span(seconds), text);
+        }
+    }
+
+    #[test]
+    fn colours_are_asked_for() {
+        let colourful = Manner { colour: true, width: None };
+        assert_eq!(colourful.paint(Tint::Bad, "no"), "\x1b[1;31mno\x1b[0m");
+        assert_eq!(colourful.paint(Tint::Plain, "no"), "no");
+        assert_eq!(Manner::default().paint(Tint::Bad, "no"), "no");
+    }
+}
