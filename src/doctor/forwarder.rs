@@ -199,6 +199,9 @@ impl Trial<'_> {
 
 /// Where a mail daemon logs its logins; all, if it does not say.
 fn facilities(daemon: &Daemon) -> BTreeSet<u8> {
+    if let Some(named) = &daemon.facilities {
+        return named.iter().copied().collect();
+    }
     let patterns = daemon.logins().iter();
     let some: BTreeSet<u8> =
         patterns.flat_map(|pattern| pattern.priorities.facilities.iter().copied()).collect();
