@@ -36,6 +36,9 @@ use speakers::{Sender, Speakers};
 const MAX_FRAME: usize = 65_536;
 /// After this many frames in a row the other tasks get their turn.
 const BURST: usize = 256;
+/// Characters of a frame that are shown at debug level, longer than nearly every login line. JSON may
+/// double them, and logger(1) cuts lines at 1024: what is cut off must be shorter than this.
+const MAX_SHOWN: usize = 600;
 /// After an error that may pass, such as a kernel without memory: time for it to pass.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -270,16 +273,26 @@ impl Room {
     }
 }
 
-/// A frame for people's eyes. What can be printed stays as it is, backslashes too: of a log that
-/// comes back piece by piece, each piece must not be longer than the one before.
+/// A frame for people's eyes. What can be printed stays as it is, backslashes too, and a long one
+/// is cut: of a log that comes back in pieces, each piece must not be longer than the one before.
 struct Shown<'a>(&'a [u8]);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| match byte {
-            b' '..=b'~' => f.write_char(char::from(*byte)),
-            _ => write!(f, "\\x{byte:02x}"),
-        })
+        let mut left = MAX_SHOWN;
+        for byte in self.0 {
+            let is_plain = matches!(byte, b' '..=b'~');
+            left = match left.checked_sub(if is_plain { 1 } else { 4 }) {
+                Some(left) => left,
+                None => return write!(f, "... ({} bytes)", self.0.len()),
+            };
+            if is_plain {
+                f.write_char(char::from(*byte))?;
+            } else {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
     }
 }
 

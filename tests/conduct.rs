@@ -152,7 +152,7 @@ fn a_crowd_of_lookups_is_said_once() {
 /// daemon, back into its own socket: no login is seen in it, and it comes to rest.
 #[test]
 fn its_own_words_come_to_rest() {
-    for wire_is_unix in [true, false] {
+    for (wire_is_unix, format) in [(true, "text"), (false, "text"), (true, "json")] {
         let home = Home::new();
         let udp = Wire::udp();
         let wire = if wire_is_unix { &home.wire } else { &udp };
@@ -163,6 +163,7 @@ fn its_own_words_come_to_rest() {
         let pipe = logger.child().stdin.take().expect("it is piped");
         let mut command = program();
         command.args(["run", "--log-level=debug", "--dry-run", "--exclude=192.0.2.0/24"]);
+        command.args(["--log-format", format]);
         command.args(["--listen", &home.wire.to_string(), "--listen", &udp.to_string()]);
         fs::write(home.at("config.toml"), "").unwrap();
         let control = home.at("control.sock");
