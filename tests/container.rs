@@ -11,6 +11,7 @@ use std::fs;
 
 use support::client::{POP3, Session};
 use support::container::Container;
+use support::daemon::program;
 use support::maild::{PASSWORD, Setup, start_maild};
 use support::network;
 use support::postfix::{OWN_DOMAIN, Postfix};
@@ -132,11 +133,12 @@ fn one_container_asks_another() {
 
 #[test]
 fn a_map_from_a_container() {
-    network::enter();
     let volume = directory();
+    // Before the network is left, from which an image may want packages.
+    let mut container = Container::create("map", volume.path());
+    network::enter();
     let table = format!("lmdb:{}/clients", volume.path().display());
     let postfix = Postfix::configure(&format!("check_client_access {table}, reject"));
-    let mut container = Container::create("map", volume.path());
     container.start();
     postfix.start();
     assert_eq!(postfix.relay(CLIENT), 554);
@@ -187,4 +189,31 @@ fn what_docker_makes_of_dovecots_output() {
         container.wait_until_authorised(&last);
         assert_eq!(container.query(&client), expected, "{header:?}");
     }
+}
+
+/// What stands in deploy/kubernetes is a configuration that the program takes, as safe as the
+/// images' own.
+#[test]
+fn configurations_in_deploy() {
+    let read = |name: &str| {
+        let path = format!("{}/deploy/{name}", env!("CARGO_MANIFEST_DIR"));
+        fs::read_to_string(&path).unwrap_or_else(|why| panic!("{path}: {why}"))
+    };
+    let manifest = read("kubernetes/sidecar.yaml");
+    let (_, block) = manifest.split_once("config.toml: |\n").expect("a ConfigMap");
+    let lines = block.lines().map_while(|line| line.strip_prefix("    "));
+    let in_kubernetes = lines.collect::<Vec<_>>().join("\n");
+    let dir = directory();
+    let file = dir.path().join("config.toml");
+    fs::write(&file, &in_kubernetes).expect("a file");
+    let check = program().arg("check").arg("--config").arg(&file).output().expect("it runs");
+    assert!(check.status.success() && check.stderr.is_empty(), "{check:?}");
+
+    let [live, map] = ["live", "map"].map(|kind| read(&format!("container/{kind}.toml")));
+    let exclude = |text: &str| {
+        let table: toml::Table = text.parse().expect("TOML");
+        table["exclude"].clone()
+    };
+    assert_eq!(exclude(&live), exclude(&map));
+    assert_eq!(exclude(&live), exclude(&in_kubernetes));
 }
