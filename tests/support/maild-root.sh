@@ -4,7 +4,8 @@
 # Started in mount and process namespaces of its own (unshare --mount --pid), so that nothing of it
 # outlives it. TOOLS is a directory of unpacked packages. In ROOT, an empty directory, come together:
 # this machine's /usr below that of TOOLS, read-only; the rest of TOOLS, then FILES, copied into
-# memory; /dev/log, which is the socket LOG. The daemon ends with our standard input.
+# memory; /dev/log, which is the socket LOG, or leads to `socket` in the directory LOG. The daemon
+# ends with our standard input.
 set -euo pipefail
 tools=$1 files=$2 root=$3 log=$4
 
@@ -23,8 +24,14 @@ for device in full null random urandom zero; do
     touch "dev/$device"
     mount --bind "/dev/$device" "dev/$device"
 done
-touch dev/log
-mount --bind "$log" dev/log
+if [ -d "$log" ]; then
+    mkdir syslog
+    mount --bind "$log" syslog
+    ln -s ../syslog/socket dev/log
+else
+    touch dev/log
+    mount --bind "$log" dev/log
+fi
 mount -t proc proc proc
 
 # PID 1 is a shell: it takes in the children of daemons that end.

@@ -78,9 +78,6 @@ pub struct MailHost {
 impl MailHost {
     /// Starts everything, in a new network of the calling thread.
     pub fn start(setup: &Setup) -> Self {
-        need("unshare", "util-linux");
-        let tools = Path::new(TOOLS).join(setup.name);
-        assert!(tools.exists(), "{} is missing: tests/all unpacks it", tools.display());
         network::enter();
         let dir = directory();
         let wire = Wire::unix(dir.path().join("frames"));
@@ -88,7 +85,7 @@ impl MailHost {
         let daemon =
             Daemon::start(dir.path(), &["--dry-run", "--listen", &listen, "--exclude", "none"]);
         let forwarder = Forwarder::start(Program::Rsyslog, &wire, Form::Traditional);
-        let maild = start_maild(dir.path(), &tools, setup, forwarder.input());
+        let maild = start_maild(dir.path(), setup, forwarder.input());
         let mut host = Self { maild, forwarder, daemon, dir };
         host.wait_until_it_listens(setup);
         host
@@ -147,7 +144,12 @@ impl MailHost {
     }
 }
 
-fn start_maild(dir: &Path, tools: &Path, setup: &Setup, log: &Path) -> Process {
+/// Starts a mail daemon, with its files in `dir`. Its /dev/log is the socket `log`, or `socket` in
+/// the directory `log`; what it says goes to the file `errors`.
+pub fn start_maild(dir: &Path, setup: &Setup, log: &Path) -> Process {
+    need("unshare", "util-linux");
+    let tools = Path::new(TOOLS).join(setup.name);
+    assert!(tools.exists(), "{} is missing: tests/all unpacks it", tools.display());
     let at = |name: &str| dir.join(name);
     for name in ["root", "files"] {
         fs::create_dir(at(name)).unwrap();

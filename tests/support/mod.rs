@@ -12,6 +12,7 @@
 pub mod around;
 pub mod attack;
 pub mod client;
+pub mod container;
 pub mod daemon;
 pub mod forwarder;
 pub mod home;
