@@ -1,0 +1,63 @@
+//! What other commands do in the daemon's place: examine what it would refuse, empty its map.
+
+use super::start::map_target;
+use crate::config::layer::Layer;
+use crate::config::lookups::Role;
+use crate::config::{Config, Matching};
+use crate::engine::map::Edition;
+use crate::error::Failure;
+use crate::lock::Lock;
+use crate::postfix::map_spec::MapValue;
+use crate::rules;
+
+/// Examines what `run` would refuse at the start, without starting anything. What should be known
+/// but keeps nothing from running is returned. Sockets and the state file are not touched.
+///
+/// # Errors
+/// Every fault.
+pub async fn examine(layer: &Layer) -> Result<Vec<String>, Vec<Failure>> {
+    // Whether systemd will pass a receiving socket is not known here.
+    let config = Config::of(layer, &[Role::Frames]);
+    let matching = Matching::of(layer);
+    let learned = match &config {
+        Ok(config) => rules::build(config).await.map(|(_, exclusions)| exclusions),
+        Err(_) => rules::learn(&matching).await.map(|(_, _, exclusions)| exclusions),
+    };
+    // The value has been checked with the rest of the configuration.
+    let target = match layer.map.as_ref().filter(|_| layer.dry_run != Some(true)) {
+        Some(map) => map_target(map, MapValue::default(), &matching).await.map(drop),
+        None => Ok(()),
+    };
+    // A table that cannot be had is among the faults of what was learned.
+    let proofs = rules::load(&matching).map_or(Ok(Vec::new()), |table| rules::prove(&table));
+    match (config, learned, proofs, target) {
+        (Ok(_), Ok(exclusions), Ok(mut remarks), Ok(())) => {
+            remarks.extend(exclusions.remarks);
+            Ok(remarks)
+        }
+        (config, learned, proofs, target) => {
+            let mut faults = config.err().unwrap_or_default();
+            faults.extend(learned.err().unwrap_or_default());
+            faults.extend(proofs.err().unwrap_or_default());
+            faults.extend(target.err());
+            Err(faults)
+        }
+    }
+}
+
+/// Publishes an empty map in the place of a daemon that has ended, so that nobody may relay by what
+/// it has left. The state file stays: the next start knows who may. The map, if there is one.
+///
+/// # Errors
+/// A daemon runs, or the map cannot be published.
+pub async fn wipe(layer: &Layer) -> Result<Option<String>, Failure> {
+    let Some(map) = layer.map.as_ref().filter(|_| layer.dry_run != Some(true)) else {
+        return Ok(None);
+    };
+    // The value stands in no entry. Faults in other options are no reason to leave the map.
+    let mut target = map_target(map, MapValue::default(), &Matching::of(layer)).await?;
+    let _lock = Lock::take(&map.path)?;
+    let empty = Edition { number: 0, addresses: Vec::new() };
+    target.publish(&empty).await.map_err(|failure| Failure::io(failure.to_string()))?;
+    Ok(Some(target.table()))
+}

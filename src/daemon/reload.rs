@@ -1,0 +1,53 @@
+//! What is learned again while the daemon runs: the configuration, and the host's own addresses.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::error::Failure;
+use crate::rules::{self, Exclusions};
+use crate::shared::Shared;
+
+/// The host is asked for its own addresses and gateways this often.
+const HOST_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Makes new rules and puts them in the place of the old ones, or leaves these.
+pub(super) async fn reload(
+    shared: &Shared,
+    exclusions: &Mutex<Exclusions>,
+    started_with: &Config,
+    read: &impl Fn() -> Result<Config, Vec<Failure>>,
+) -> Result<(), Vec<Failure>> {
+    let config = read()?;
+    let (rules, learned) = rules::build(&config).await?;
+    let fixed = started_with.fixed_differences(&config);
+    if !fixed.is_empty() {
+        warn!("only a restart changes these options: {}", fixed.join(", "));
+    }
+    for remark in &learned.remarks {
+        warn!("{remark}");
+    }
+    // First, or else the old ones might be looked up once more and come back after the reload.
+    *exclusions.lock().unwrap_or_else(|p| p.into_inner()) = learned;
+    shared.with(|engine, now| engine.reload(now, rules));
+    Ok(())
+}
+
+/// Addresses and gateways of the host may change while the daemon runs.
+pub(super) async fn watch_host(shared: Arc<Shared>, exclusions: Arc<Mutex<Exclusions>>) {
+    loop {
+        tokio::time::sleep(HOST_INTERVAL).await;
+        let now = exclusions.lock().unwrap_or_else(|p| p.into_inner()).now();
+        match now {
+            Ok(exclude) => shared.with(|engine, _| {
+                if engine.rules().exclude != exclude {
+                    info!("the addresses or gateways of this host have changed");
+                    engine.exclude(exclude);
+                }
+            }),
+            Err(error) => warn!(%error, "cannot learn this host's addresses; the old ones hold"),
+        }
+    }
+}

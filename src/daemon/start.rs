@@ -1,0 +1,118 @@
+//! From the configuration to the parts of the daemon.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use super::Daemon;
+use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Matching};
+use crate::engine::{Engine, Rules};
+use crate::error::Failure;
+use crate::farewells::Farewells;
+use crate::lock::Lock;
+use crate::log::Log;
+use crate::lookup::{self, Service};
+use crate::postfix::Postfix;
+use crate::postfix::map_spec::{MapSpec, MapValue};
+use crate::postfix::postmap::MapTarget;
+use crate::publisher::{Outlet, Publisher};
+use crate::receiver::Receiver;
+use crate::shared::Shared;
+use crate::state_file::StateFile;
+use crate::status::Describe;
+use crate::systemd::Passed;
+
+/// Where editions of the map go.
+pub(super) async fn outlet(config: &Config) -> Result<Outlet, Failure> {
+    match &config.map {
+        None => Ok(Outlet::Said(None)),
+        Some(map) if config.dry_run => Ok(Outlet::Said(Some(format!("postmap -r {map}.new")))),
+        Some(map) => {
+            let target = map_target(map, config.map_value.clone(), &config.matching).await?;
+            if let Some(remark) = target.remark() {
+                warn!("{remark}");
+            }
+            Ok(Outlet::Map(target))
+        }
+    }
+}
+
+/// Two daemons on one map or one state file would undo each other's work.
+pub(super) fn lock_files(config: &Config) -> Result<Vec<Lock>, Failure> {
+    let map = config.map.as_ref().filter(|_| !config.dry_run).map(|map| map.path.as_path());
+    map.into_iter().chain(config.state.as_deref()).map(Lock::take).collect()
+}
+
+/// The directories of the default paths are ours to make; others are the administrator's.
+pub(super) fn make_default_directories(config: &Config) {
+    let state = config.state.as_deref();
+    let control = Some(config.control.as_path());
+    for (path, default) in [(state, DEFAULT_STATE), (control, DEFAULT_CONTROL)] {
+        let ours = path.filter(|path| *path == Path::new(default));
+        if let Some(parent) = ours.and_then(|path| path.parent()) {
+            // What cannot be made is reported where it is needed.
+            let _ = std::fs::create_dir(parent);
+        }
+    }
+}
+
+/// Where Postfix asks; a dry run answers nobody, for it authorises nobody.
+pub(super) fn asked(config: &Config, passed: &mut Passed) -> Result<lookup::bind::Bound, Failure> {
+    if config.dry_run {
+        return Ok(lookup::bind::Bound::default());
+    }
+    lookup::bind::all(config, passed)
+}
+
+/// The map, if it can be published.
+pub(super) async fn map_target(
+    map: &MapSpec,
+    value: MapValue,
+    matching: &Matching,
+) -> Result<MapTarget, Failure> {
+    let postfix = Postfix::locate(matching.postfix_config.clone())?;
+    MapTarget::prepare(postfix, map, value).await
+}
+
+/// All parts, with the state restored; nothing runs yet.
+pub(super) fn daemon(
+    config: &Config,
+    rules: Rules,
+    outlet: Outlet,
+    receivers: Vec<Receiver>,
+    services: Vec<Service>,
+    log: Log,
+) -> Result<Daemon, Failure> {
+    let shared = Arc::new(Shared::new(Engine::new(rules)));
+    let restore = |path: &PathBuf| StateFile::restore(path, &shared).map(Arc::new);
+    let state = config.state.as_ref().map(restore).transpose()?;
+    let receivers = Arc::new(receivers);
+    let services = Arc::new(services);
+    let map = match &outlet {
+        Outlet::Map(target) => Some(target.table()),
+        Outlet::Said(_) => None,
+    };
+    let started = shared.with(|_, now| now);
+    Ok(Daemon {
+        describe: Describe {
+            receivers: Arc::clone(&receivers),
+            services: Arc::clone(&services),
+            map,
+            log,
+            started,
+        },
+        publisher: Publisher {
+            shared: Arc::clone(&shared),
+            outlet,
+            farewells: Farewells::default(),
+        },
+        state,
+        receivers,
+        services,
+        shared,
+        receiving: JoinSet::new(),
+        helpers: JoinSet::new(),
+    })
+}
