@@ -131,6 +131,9 @@ enum Listener {
 
 /// Answers on all services until the task is dropped.
 pub async fn serve(services: Arc<Vec<Service>>, shared: Arc<Shared>) {
+    if services.is_empty() {
+        return;
+    }
     let seats = Arc::new(Semaphore::new(seats()));
     let mut loops = JoinSet::new();
     for index in 0..services.len() {
