@@ -2,7 +2,8 @@
 //! matters.
 //!
 //! Promise  one publication at a time, in full. A failure leaves the old map and is retried after
-//!          a growing pause. A map that somebody else has removed or changed is published again.
+//!          a growing pause; if somebody whose right has ended stands in it for a minute, it is
+//!          emptied. A map that somebody else has removed or changed is published again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,10 +47,17 @@ impl Publisher {
     /// Publishes for the first time. Whether it went well; if not, the cause has been said.
     pub async fn first(&mut self) -> bool {
         let edition = self.turn().await;
-        match edition {
+        let published = match edition {
             Some(edition) => self.publish(&edition).await,
             None => true,
+        };
+        if published
+            && let Outlet::Map(map) = &self.outlet
+            && let Err(failure) = map.lay_up_reserve().await
+        {
+            warn!("no empty map is laid up for the case that none can be built: {failure}");
         }
+        published
     }
 
     /// Goes on until the task is dropped.
@@ -71,7 +79,30 @@ impl Publisher {
     /// away. Whether it went well; if not, the cause has been said.
     pub async fn farewell(&mut self) -> bool {
         let edition = self.shared.with(|engine, _| engine.farewell());
-        self.publish(&edition).await
+        self.publish(&edition).await || self.empty().await
+    }
+
+    /// Puts an empty map into place, laid up before. Whether it went well.
+    async fn empty(&mut self) -> bool {
+        let Outlet::Map(map) = &mut self.outlet else { return true };
+        match map.empty().await {
+            Ok(()) => {
+                self.shared.with(|engine, _| engine.emptied());
+                warn!(
+                    "the map lists nobody now: a new one could not be published, and clients whose \
+                     time is up stood in the old one"
+                );
+                true
+            }
+            Err(error) => {
+                error!(
+                    %error,
+                    "the map lists clients whose time is up, and could not be emptied; take it out \
+                     of main.cf until it can be built"
+                );
+                false
+            }
+        }
     }
 
     /// A map that is no longer what was published has to be published again.
@@ -129,8 +160,13 @@ impl Publisher {
                 true
             }
             Err(failure) => {
-                let pause = self.shared.with(|engine, now| engine.failed(now));
+                let (pause, overstays) = self
+                    .shared
+                    .with(|engine, now| (engine.failed(now), engine.level().overstays()));
                 error!(next_attempt_in = ?pause, "{failure}");
+                if overstays {
+                    self.empty().await;
+                }
                 false
             }
         }

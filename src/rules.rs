@@ -56,7 +56,11 @@ impl Exclusions {
                         learned.fixed.push(NetworkList { name: "mynetworks".into(), rules });
                     }
                     Err(failure) if matching.exclude == ExcludeWhat::DEFAULT => {
-                        learned.remarks.push(format!("mynetworks is not excluded: {failure}"));
+                        learned.remarks.push(format!(
+                            "mynetworks is not excluded: {}; name what is never authorised with \
+                             --exclude",
+                            failure.what()
+                        ));
                     }
                     Err(failure) => return Err(failure),
                 },

@@ -35,20 +35,28 @@ impl SocketFile {
     pub fn give_to(&self, mode: Mode, group: Option<&str>) -> Result<(), Failure> {
         let path = self.path.display();
         if let Some(name) = group {
-            let found = Group::from_name(name).map_err(|error| {
-                Failure::config(format!("cannot look up the group `{name}`: {error}"))
-            })?;
-            let group = found.ok_or_else(|| {
-                Failure::config(format!("there is no group `{name}`"))
-                    .hint(format!("`groupadd --system {name}` makes one"))
-            })?;
-            chown(&self.path, None, Some(group.gid.as_raw())).map_err(|error| {
+            chown(&self.path, None, Some(group_id(name)?)).map_err(|error| {
                 Failure::io(format!("cannot give `{path}` to the group `{name}`: {error}"))
                     .hint("run as root, or as a user who is in that group")
             })?;
         }
         fs::set_permissions(&self.path, fs::Permissions::from_mode(mode.0))
             .map_err(|error| Failure::io(format!("cannot set the mode of `{path}`: {error}")))
+    }
+}
+
+/// A group by its name, or by its number: a container need not have /etc/group.
+fn group_id(name: &str) -> Result<u32, Failure> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let hint = format!("`groupadd --system {name}` makes one, or write its number");
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        Ok(None) => Err(Failure::config(format!("there is no group `{name}`")).hint(hint)),
+        Err(error) => {
+            Err(Failure::config(format!("cannot look up the group `{name}`: {error}")).hint(hint))
+        }
     }
 }
 

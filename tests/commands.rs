@@ -298,12 +298,19 @@ fn wipe_empties_what_a_crash_has_left_and_nothing_else() {
     assert_eq!(home.map_says(A), None);
 
     home.play_postmap("exit 1");
-    let mut failing = program();
-    failing.arg("wipe").args(home.options(&[])).args(["--config", "/dev/null"]);
-    let path = std::env::var_os("PATH").expect("a PATH");
-    let paths = [home.at("bin")].into_iter().chain(std::env::split_paths(&path));
-    failing.env("PATH", std::env::join_paths(paths).expect("paths"));
-    let (status, out, said) = outcome(failing.output().expect("it can be started"));
+    let failing = || {
+        let mut failing = program();
+        failing.arg("wipe").args(home.options(&[])).args(["--config", "/dev/null"]);
+        let path = std::env::var_os("PATH").expect("a PATH");
+        let paths = [home.at("bin")].into_iter().chain(std::env::split_paths(&path));
+        failing.env("PATH", std::env::join_paths(paths).expect("paths"));
+        outcome(failing.output().expect("it can be started"))
+    };
+    let (status, _, said) = failing();
+    assert_eq!(status, Some(0), "the daemon has laid up an empty map: {said}");
+    assert_eq!(home.map_says(A), None);
+    std::fs::remove_file(home.at("clients.empty")).expect("it is laid up");
+    let (status, out, said) = failing();
     assert_eq!((status, out.as_str()), (Some(74), ""), "{said}");
     assert!(said.contains("was not published"), "{said}");
 

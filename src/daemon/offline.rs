@@ -58,6 +58,9 @@ pub async fn wipe(layer: &Layer) -> Result<Option<String>, Failure> {
     let mut target = map_target(map, MapValue::default(), &Matching::of(layer)).await?;
     let _lock = Lock::take(&map.path)?;
     let empty = Edition { number: 0, addresses: Vec::new() };
-    target.publish(&empty).await.map_err(|failure| Failure::io(failure.to_string()))?;
+    if let Err(failure) = target.publish(&empty).await {
+        // Where no map can be built, the daemon may have laid up an empty one.
+        target.empty().await.map_err(|_| Failure::io(failure.to_string()))?;
+    }
     Ok(Some(target.table()))
 }

@@ -20,6 +20,9 @@ pub const GENERATION_KEY: &str = "_pbs_generation_";
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// A neighbour that stays broken is tried this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// So many failures, a minute's worth of pauses, are borne while somebody stands in the map who has
+/// left the set.
+const BORNE: u32 = 6;
 
 /// The whole map at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +73,10 @@ pub struct Level {
     published: u64,
     not_before: Time,
     failures: u32,
+    /// The map lists nobody, whatever was published last.
+    emptied: bool,
+    /// Somebody stands in the map who has left the set.
+    owes: bool,
     composed: Option<Time>,
     history: History,
 }
@@ -82,6 +89,8 @@ impl Level {
             published: 0,
             not_before: Time::default(),
             failures: 0,
+            emptied: false,
+            owes: false,
             composed: None,
             history: History::default(),
         }
@@ -90,6 +99,24 @@ impl Level {
     /// The set has changed.
     pub fn change(&mut self) {
         self.wanted += 1;
+    }
+
+    /// Somebody has left the set whom the map has.
+    pub fn leave(&mut self) {
+        self.change();
+        self.owes = !self.emptied;
+    }
+
+    /// Whether the map has to be emptied: it cannot be published, and somebody who has left stands
+    /// in it for too long.
+    pub fn overstays(&self) -> bool {
+        self.owes && self.failures > BORNE
+    }
+
+    /// The map lists nobody, until an edition is published.
+    pub fn emptied(&mut self) {
+        self.emptied = true;
+        self.owes = false;
     }
 
     /// The number of the edition that says what the set is now.
@@ -112,6 +139,8 @@ impl Level {
         self.published = self.published.max(number.min(self.wanted));
         self.not_before = now + interval;
         self.failures = 0;
+        self.emptied = false;
+        self.owes &= number < self.wanted;
         self.history.published += 1;
         self.history.last = Some(now);
         self.history.took = self.composed.take().map_or(Duration::ZERO, |begin| now.since(begin));
@@ -196,6 +225,36 @@ mod tests {
             failing_since: None,
         };
         assert_eq!(level.history(), well);
+    }
+
+    #[test]
+    fn a_map_is_emptied_if_somebody_stands_in_it_for_too_long() {
+        let fail = |level: &mut Level, times| {
+            for _ in 0..times {
+                level.failed(at(0));
+            }
+        };
+        let mut level = Level::unknown();
+        level.published(1, at(0), SECOND);
+        level.change();
+        fail(&mut level, 20);
+        assert!(!level.overstays(), "those who wait to be listed have time");
+        level.leave();
+        assert!(level.overstays());
+        level.emptied();
+        level.leave();
+        fail(&mut level, 20);
+        assert!(!level.overstays(), "nobody is left in it");
+        level.published(level.wanted(), at(0), SECOND);
+        level.leave();
+        fail(&mut level, 6);
+        assert!(!level.overstays());
+        fail(&mut level, 1);
+        assert!(level.overstays());
+        level.leave();
+        level.published(level.wanted() - 1, at(0), SECOND);
+        fail(&mut level, 7);
+        assert!(level.overstays(), "he has left behind that edition");
     }
 
     #[test]

@@ -226,7 +226,7 @@ impl Engine {
         // One that is shared has left before.
         if !grant.shared {
             if self.is_listed(&grant) {
-                self.level.change();
+                self.level.leave();
             }
             self.gone.push(Gone { grant, why });
         }
@@ -371,6 +371,11 @@ impl Engine {
     /// An edition could not be published. How long the pause before the next attempt is.
     pub fn failed(&mut self, now: Time) -> Duration {
         self.level.failed(now)
+    }
+
+    /// Postfix reads a map that lists nobody, for lack of an edition that could be published.
+    pub fn emptied(&mut self) {
+        self.level.emptied();
     }
 
     /// The state of publication.

@@ -139,18 +139,58 @@ impl MapTarget {
     /// # Errors
     /// Says which step failed and why. Nothing is left behind, and the next attempt starts afresh.
     pub async fn publish(&mut self, edition: &Edition) -> Result<(), NotPublished> {
-        match self.attempt(edition).await {
+        match self.attempt(edition, &self.path).await {
             Ok(placed) => {
                 self.placed = placed;
                 Ok(())
             }
-            Err((step, why)) => {
-                let path = self.path.clone();
-                // What cannot be removed now is met again, and told, at the next attempt.
-                let _ = self.with_disk(move || clear(&path)).await;
-                Err(NotPublished { map: self.table(), step, why })
-            }
+            Err((step, why)) => Err(self.failed(step, why).await),
         }
+    }
+
+    async fn failed(&self, step: Step, why: String) -> NotPublished {
+        let path = self.path.clone();
+        // What cannot be removed now is met again, and told, at the next attempt.
+        let _ = self.with_disk(move || clear(&path)).await;
+        NotPublished { map: self.table(), step, why }
+    }
+
+    /// Lays up a map without any entry beside the map, for [`Self::empty`].
+    ///
+    /// # Errors
+    /// As [`Self::publish`].
+    pub async fn lay_up_reserve(&self) -> Result<(), NotPublished> {
+        let nobody = Edition { number: 0, addresses: Vec::new() };
+        match self.attempt(&nobody, &self.reserve_path()).await {
+            Ok(_) => Ok(()),
+            Err((step, why)) => Err(self.failed(step, why).await),
+        }
+    }
+
+    /// Puts the reserve into place: for that it takes neither postmap nor room on the disk.
+    ///
+    /// # Errors
+    /// There is no reserve, or it cannot be put there.
+    pub async fn empty(&mut self) -> io::Result<()> {
+        let (reserve, new, path) = (self.reserve_path(), self.new_path(), self.path.clone());
+        let placed = self.with_disk(move || {
+            clear(&path)?;
+            let mut ends = ends(&reserve)?;
+            // The compiled file first, as always.
+            ends.sort_unstable_by_key(String::is_empty);
+            if ends.len() != 2 {
+                return Err(io::Error::other("no empty map was laid up"));
+            }
+            let mut placed = Vec::new();
+            for end in ends {
+                fs::hard_link(disk::with_suffix(&reserve, &end), disk::with_suffix(&new, &end))?;
+                placed.push(put(&disk::with_suffix(&new, &end), disk::with_suffix(&path, &end))?);
+            }
+            disk::sync(directory(&path))?;
+            Ok(placed)
+        });
+        self.placed = placed.await?;
+        Ok(())
     }
 
     /// A file of the last publication that somebody else has removed, replaced or written to.
@@ -163,7 +203,12 @@ impl MapTarget {
         found.ok().flatten().map(|(path, _)| path)
     }
 
-    async fn attempt(&self, edition: &Edition) -> Result<Vec<(PathBuf, Likeness)>, (Step, String)> {
+    /// Builds an edition and puts it there.
+    async fn attempt(
+        &self,
+        edition: &Edition,
+        place: &Path,
+    ) -> Result<Vec<(PathBuf, Likeness)>, (Step, String)> {
         let text = edition.text(self.value.as_str());
         let (new, path) = (self.new_path(), self.path.clone());
         self.with_disk(move || {
@@ -195,7 +240,7 @@ impl MapTarget {
             return Err((Step::Check, format!("it says {found:?} and not this edition's number")));
         }
 
-        let (new, path) = (self.new_path(), self.path.clone());
+        let (new, path) = (self.new_path(), place.to_owned());
         let compiled = self
             .with_disk(move || {
                 let extension = compiled_extension(&new)?;
@@ -206,7 +251,7 @@ impl MapTarget {
             .await
             .map_err(at(Step::Install))?;
 
-        let (new, path) = (self.new_path(), self.path.clone());
+        let (new, path) = (self.new_path(), place.to_owned());
         let source = self
             .with_disk(move || {
                 let source = put(&new, path)?;
@@ -229,6 +274,11 @@ impl MapTarget {
             work()
         };
         spawn_blocking(work).await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
+    }
+
+    /// A map without any entry, for the case that none can be built.
+    fn reserve_path(&self) -> PathBuf {
+        disk::with_suffix(&self.path, ".empty")
     }
 
     /// A name of this process: a postmap that has outlived a killed daemon has another one.

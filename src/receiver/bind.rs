@@ -153,7 +153,9 @@ fn hint_for_udp(error: &io::Error) -> &'static str {
 
 /// Asks for a large receive buffer and warns if the kernel grants a small one.
 fn enlarge(name: &str, socket: &Socket) -> io::Result<()> {
-    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+    let before = socket.recv_buffer_size()?;
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() && before < ENOUGH {
+        // A large one that systemd has granted would be made smaller by this.
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     }
     let granted = socket.recv_buffer_size()?;

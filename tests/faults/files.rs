@@ -78,7 +78,6 @@ const ROWS: &[Row] = &[
             fs::write(home.at("maps/clients"), format!("{FORGED} OK\n")).unwrap();
             let done = Command::new("postmap").arg(home.table()).status().unwrap();
             assert!(done.success());
-            assert_eq!(home.map_says(FORGED).as_deref(), Some("OK"));
         },
         look: renew,
         mend: nothing,

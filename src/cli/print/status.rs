@@ -113,6 +113,7 @@ impl Page<'_> {
             Column::right("STRANGERS"),
             Column::right("OVERSIZED"),
             Column::right("DROPPED BY KERNEL"),
+            Column::right("ERRORS"),
         ]);
         for listener in &self.status.listeners {
             table.add(vec![
@@ -121,6 +122,7 @@ impl Page<'_> {
                 number(listener.strangers, Tint::Odd),
                 number(listener.oversized, Tint::Odd),
                 number(listener.kernel_drops, Tint::Bad),
+                number(listener.errors, Tint::Odd),
             ]);
         }
         self.table(&table, !self.status.listeners.is_empty(), output)
@@ -196,6 +198,7 @@ fn what_is_counted(name: &str) -> &str {
     match name {
         "malformed" => "not syslog",
         "other_programs" => "from other programs",
+        "other_hosts" => "from hosts that are not heard (--allow-host)",
         "excluded" => "logins from excluded addresses",
         "blocked" => "logins from blocked addresses",
         "refused" => "logins not believed",
