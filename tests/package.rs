@@ -115,7 +115,7 @@ fn from_the_first_login_to_the_last_file() {
     host.must("apt-get remove --quiet --yes pop-before-smtp");
     assert_eq!(both(), [554; 2]);
     let units = "systemctl list-units --state=active,failed --no-legend 'pop-before-smtp*'";
-    assert_eq!(host.must(units), "");
+    assert_eq!(host.must(units), "", "{}", host.journal());
     let left = "ls -d /lib/systemd/system/pop-before-smtp* /run/pop-before-smtp/* || true";
     assert_eq!(host.must(left), "");
 
