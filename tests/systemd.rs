@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use support::story::login_frame;
-use support::systemd::Systemd;
+use support::systemd::{Systemd, readme};
 use support::{PATIENCE, directory, eventually};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -19,14 +19,6 @@ const CLIENT: &str = "198.51.100.7";
 
 /// The highest exposure that `systemd-analyze security` may find, in tenths.
 const EXPOSURE: u32 = 15;
-
-/// What the README tells to type: the block below this mark.
-fn readme(mark: &str) -> String {
-    let text = fs::read_to_string(Path::new(ROOT).join("README.md")).expect("it is there");
-    let (_, block) = text.split_once(&format!("{mark}\n```sh\n")).expect("a mark above a block");
-    let (block, _) = block.split_once("```\n").expect("a block ends");
-    format!("cd /src\n{block}")
-}
 
 const SERVICE: &str = "<!-- service: tests/systemd.rs runs this -->";
 const MORE_SOCKETS: &str = "<!-- sockets: tests/systemd.rs runs this -->";
@@ -191,6 +183,9 @@ fn restarts_lose_no_login() {
     sender.join().expect("all is sent");
     wait_until_authorised(&host, &address(LOGINS - 1));
     assert_eq!(authorised(&host).len(), LOGINS);
+    // Each orderly end has emptied the map by itself.
+    let journal = host.journal();
+    assert!(!journal.contains("could not be published"), "{journal}");
 }
 
 /// Without another syslog daemon, journald hands on what it gets.

@@ -30,10 +30,30 @@ pub fn enter() {
     }
 }
 
+/// Takes the calling thread into a new network that is joined by a cable to that of another process,
+/// which becomes the mail host. The thread has the addresses of these clients.
+pub fn enter_beside(process: &str, clients: &[&str]) {
+    need("ip", "iproute2");
+    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace can be made");
+    ip(&format!("link add cable type veth peer name eth0 netns {process}"));
+    ip("link set cable up");
+    for client in clients {
+        ip(&format!("address add {client}/24 dev cable"));
+    }
+    for words in [&format!("address add {}/24 dev eth0", MAIL_HOST[0]), "link set eth0 up"] {
+        let mut command = Command::new("nsenter");
+        run(command.args(["--target", process, "--net", "ip"]).args(words.split(' ')));
+    }
+}
+
 fn ip(words: &str) {
-    let run = Command::new("ip").args(words.split(' ')).output().expect("ip can be started");
+    run(Command::new("ip").args(words.split(' ')));
+}
+
+fn run(command: &mut Command) {
+    let run = command.output().expect("it can be started");
     let said = String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success(), "ip {words}: {said}");
+    assert!(run.status.success(), "{command:?}: {said}");
 }
 
 /// A connection from this client to a port of the mail host.

@@ -1,10 +1,11 @@
 #!/bin/bash
-# systemd-root.sh FILES ROOT: runs the real systemd as PID 1, with a journal, in a root of its own.
+# systemd-root.sh FILES ROOT [BASE]: runs the real systemd as PID 1, with a journal, in a root of its own.
 #
 # Started in a mount namespace of its own (unshare --mount). In ROOT, an empty directory, come
 # together: this machine's /usr, changed in memory only; its accounts and the programs' settings in
-# /etc that systemd and Postfix want; FILES. There is no network but loopback. All ends with our
-# standard input, whoever closes it. systemd-root.sh --inside ROOT is the second half, as PID 1.
+# /etc that systemd and Postfix want; FILES. With BASE, the root of a whole system, it is that system
+# with its services, changed in memory only, and FILES. There is no network but loopback. All ends with
+# our standard input, whoever closes it. systemd-root.sh --inside ROOT is the second half, as PID 1.
 set -euo pipefail
 
 if [ "$1" = --inside ]; then
@@ -23,23 +24,37 @@ if [ "$1" = --inside ]; then
         --show-status=no --log-target=journal < /dev/null
 fi
 
-files=$1 root=$2
+# This machine below the working directory, without its services.
+own_root() {
+    mkdir -p dev etc/systemd/system home layer/{usr,work} proc root run/lock sys usr var/{lib,log,spool}
+    mkdir -m 1777 tmp var/tmp
+    ln -s ../run var/run
+    for name in bin lib lib64 sbin; do
+        ln -s "usr/$name" "$name"
+    done
+    mount -t overlay -o "lowerdir=/usr,upperdir=$root/layer/usr,workdir=$root/layer/work" usr usr
+    for name in passwd group shadow gshadow nsswitch.conf ld.so.cache postfix; do
+        [ ! -e "/etc/$name" ] || cp -a "/etc/$name" etc/
+    done
+    # Nothing of this machine's services is started.
+    rm -rf usr/lib/systemd/system/*.wants usr/lib/systemd/system-generators usr/lib/{sysusers,tmpfiles}.d/*
+}
+
+files=$1 root=$2 base=${3-}
 mount -t tmpfs -o mode=755 root "$root"
 cd "$root"
-mkdir -p dev etc/systemd/system home layer/{usr,work} proc root run/lock sys usr var/{lib,log,spool}
-mkdir -m 1777 tmp var/tmp
-ln -s ../run var/run
-for name in bin lib lib64 sbin; do
-    ln -s "usr/$name" "$name"
-done
-mount -t overlay -o "lowerdir=/usr,upperdir=$root/layer/usr,workdir=$root/layer/work" usr usr
-for name in passwd group shadow gshadow nsswitch.conf ld.so.cache postfix; do
-    [ ! -e "/etc/$name" ] || cp -a "/etc/$name" etc/
-done
+if [ -n "$base" ]; then
+    mkdir layer work whole
+    mount -t overlay -o "lowerdir=$base,upperdir=$root/layer,workdir=$root/work" root whole
+    root=$root/whole
+    cd "$root"
+    wanted=multi-user.target
+else
+    wanted='basic.target systemd-journald.service'
+    own_root
+fi
 tr -d - < /proc/sys/kernel/random/uuid > etc/machine-id
-# Nothing of this machine's services is started.
-rm -rf usr/lib/systemd/system/*.wants usr/lib/systemd/system-generators usr/lib/{sysusers,tmpfiles}.d/*
-printf '[Unit]\nRequires=basic.target systemd-journald.service\n' > etc/systemd/system/test.target
+printf '[Unit]\nRequires=%s\nAfter=%s\n' "$wanted" "$wanted" > etc/systemd/system/test.target
 cp -a "$files/." .
 
 mount -t tmpfs -o mode=755 dev dev

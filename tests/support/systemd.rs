@@ -2,7 +2,7 @@
 //!
 //! Promise  its services, sockets, accounts and control groups are not this machine's; all ends
 //!          with the test.
-//! Not here other services of the distribution, a network.
+//! Not here a network.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -12,10 +12,22 @@ use std::process::{Command, Output, Stdio};
 use tempfile::TempDir;
 
 use super::process::Process;
-use super::{PATIENCE, directory, need, within};
+use super::{PATIENCE, directory, need, network, within};
 
 /// Makes the root and starts systemd in it.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/systemd-root.sh");
+
+/// Where tests/all makes the root of a whole Debian.
+const DEBIAN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/debian");
+
+/// What the README tells to type, for a host that has this project in /src: the block below a mark.
+pub fn readme(mark: &str) -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let text = fs::read_to_string(path).expect("it is there");
+    let (_, block) = text.split_once(&format!("{mark}\n```sh\n")).expect("a mark above a block");
+    let (block, _) = block.split_once("```\n").expect("a block ends");
+    format!("cd /src\n{block}")
+}
 
 /// A running systemd.
 pub struct Systemd {
@@ -25,9 +37,21 @@ pub struct Systemd {
 }
 
 impl Systemd {
-    /// Starts it with these files, by their paths without the first slash, and waits until it has
-    /// booted.
+    /// Starts it with these files, by their paths without the first slash, and without any service
+    /// of this machine; waits until it has booted.
     pub fn start(files: &[(&str, &Path)]) -> Self {
+        Self::boot(files, &[])
+    }
+
+    /// The same with a whole Debian and its services, which tests/all makes: systemd, rsyslog,
+    /// Postfix, Dovecot's POP3 server, as they come.
+    pub fn start_debian(files: &[(&str, &Path)]) -> Self {
+        let base = Path::new(DEBIAN);
+        assert!(base.exists(), "{} is missing: tests/all makes it", base.display());
+        Self::boot(files, &[base])
+    }
+
+    fn boot(files: &[(&str, &Path)], base: &[&Path]) -> Self {
         need("systemd-analyze", "systemd");
         need("unshare", "util-linux");
         let dir = directory();
@@ -41,7 +65,7 @@ impl Systemd {
         }
         let mut command = Command::new("unshare");
         command.args(["--mount", "bash", ROOT]);
-        command.arg(dir.path().join("files")).arg(dir.path().join("root"));
+        command.arg(dir.path().join("files")).arg(dir.path().join("root")).args(base);
         let mut process = Process::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let mut id = String::new();
         let output = process.child().stdout.take().expect("it is piped");
@@ -60,6 +84,12 @@ impl Systemd {
         });
         assert!(booted, "systemd has not booted: {}", systemd.journal());
         systemd
+    }
+
+    /// Takes the calling thread into a new network, in which it has these addresses, joined to the
+    /// host's by a cable; the host has the first address of that network and no default route.
+    pub fn join(&self, clients: &[&str]) {
+        network::enter_beside(&self.id, clients);
     }
 
     /// A file in its root.
