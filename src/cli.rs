@@ -16,6 +16,7 @@ use std::time::Duration;
 use tracing::error;
 
 use crate::config::layer::Layer;
+use crate::config::lookups::Role;
 use crate::config::{Config, DEFAULT_CONTROL, Matching};
 use crate::control::{Answer, Request};
 use crate::engine::{Engine, Rules};
@@ -23,7 +24,7 @@ use crate::error::Failure;
 use crate::log::Log;
 use crate::systemd::Passed;
 use crate::terminal::Manner;
-use crate::{client, daemon, doctor, rules, trial};
+use crate::{client, daemon, doctor, privacy, rules, trial};
 
 pub use args::Cli;
 use args::{
@@ -37,6 +38,7 @@ type Outcome = Result<bool, Vec<Failure>>;
 impl Cli {
     /// Carries out the command and says what went wrong.
     pub fn run(self) -> ExitCode {
+        privacy::narrow_umask();
         let outcome = match self.command {
             Command::Run(args) => match prepare(&args) {
                 Ok(prepared) => return run(&args, prepared),
@@ -127,7 +129,8 @@ fn wipe(args: &RunArgs) -> Outcome {
 fn check(args: CheckArgs) -> Outcome {
     let found = runtime()?.block_on(async {
         let layer = args.run.layer().map_err(one)?;
-        daemon::examine(&layer).await
+        // Whether systemd will pass a receiving socket is not known here.
+        daemon::examine(&layer, &[Role::Frames]).await
     });
     let faults = match found {
         Ok(remarks) => {

@@ -179,7 +179,8 @@ impl Config {
             fault(
                 "there is nothing to tell Postfix by".into(),
                 "add --map auto:/var/lib/pop-before-smtp/clients, --socketmap or --policy, or \
-                 --dry-run to only look on",
+                 --dry-run to only look on; sockets that systemd passes for it are known to the \
+                 running daemon only",
             );
         }
         let value = layer.map_value.as_deref().unwrap_or("OK").parse::<MapValue>();

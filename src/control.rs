@@ -31,6 +31,8 @@ use crate::status::{self, Status};
 const MAX_REQUEST: u64 = 4096;
 /// Operators' scripts, health checks, a fail2ban: no more at once.
 const SEATS: usize = 32;
+/// Lists that are written at a time: one of 65,536 clients takes some 45 MB.
+const LISTS: usize = 2;
 /// A client asks in the moment in which it connects; one that does not gives up its seat.
 const TO_ASK: Duration = Duration::from_secs(2);
 /// For the answer to be taken: a list of a million addresses may have to be paged through.
@@ -176,6 +178,7 @@ pub async fn serve(
     describe: status::Describe,
 ) {
     let seats = Arc::new(Semaphore::new(SEATS));
+    let lists = Arc::new(Semaphore::new(LISTS));
     let (crowds, slow) = (Seldom::default(), Arc::new(Seldom::default()));
     let mut connections = JoinSet::new();
     loop {
@@ -188,10 +191,10 @@ pub async fn serve(
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (shared, describe) = (Arc::clone(&shared), describe.clone());
-                let slow = Arc::clone(&slow);
+                let (slow, lists) = (Arc::clone(&slow), Arc::clone(&lists));
                 connections.spawn(async move {
                     let _seat = seat;
-                    if let Err(error) = converse(stream, rights, shared, describe).await {
+                    if let Err(error) = converse(stream, rights, shared, describe, lists).await {
                         debug!(%error, "control connection broke");
                         if error.kind() == io::ErrorKind::TimedOut
                             && let Some(times) = slow.happened(1)
@@ -215,14 +218,21 @@ async fn converse(
     rights: Rights,
     shared: Arc<Shared>,
     describe: status::Describe,
+    lists: Arc<Semaphore>,
 ) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = BufReader::new(read.take(MAX_REQUEST));
     timeout(TO_ASK, read.read_line(&mut line)).await??;
+    let request = serde_json::from_str::<Request>(&line);
+    // Until it is read: whoever asks for lists and does not read them fills no memory.
+    let _turn = match request {
+        Ok(Request::List) => Some(lists.acquire().await.map_err(io::Error::other)?),
+        _ => None,
+    };
     // A long list takes its time.
     let answer = spawn_blocking(move || {
-        serde_json::to_vec(&match serde_json::from_str::<Request>(&line) {
+        serde_json::to_vec(&match request {
             Ok(request) if request.needs() == Rights::Change && rights == Rights::Read => {
                 let why = "this socket is for reading; only the control socket changes";
                 Answer::Refused(why.into())
@@ -336,7 +346,9 @@ mod tests {
             let (mut peer, stream) = UnixStream::pair().expect("a pair");
             peer.write_all(says.as_bytes()).await.expect("there is room");
             let begin = tokio::time::Instant::now();
-            let ended = converse(stream, Rights::Read, Arc::clone(&shared), describe()).await;
+            let lists = Arc::new(Semaphore::new(LISTS));
+            let shared = Arc::clone(&shared);
+            let ended = converse(stream, Rights::Read, shared, describe(), lists).await;
             let slow = ended.map_err(|error| error.kind());
             let expected = if seconds.is_some() { Err(io::ErrorKind::TimedOut) } else { Ok(()) };
             assert_eq!(slow, expected, "{says}");

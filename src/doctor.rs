@@ -47,15 +47,20 @@ pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
             "sudo pop-before-smtp doctor",
         );
     }
-    configuration(layer, &mut report).await;
     let default_control = DEFAULT_CONTROL.into();
     let control = layer.control.as_ref().unwrap_or(&default_control);
-    let status = running(control, &mut report);
+    let answer = client::ask(control, None, &Request::Status);
+    let passed = passed(answer.as_ref().ok());
+    configuration(layer, &passed, &mut report).await;
+    let status = running(control, answer, &mut report);
     if let Some(status) = &status {
         trial(layer, control, log_socket, status, &mut report);
     }
     match postfix(layer).await {
-        Ok(setup) => examine_postfix(&setup, layer, status.as_ref(), &mut report).await,
+        Ok(setup) => {
+            let configured = configured(&setup, layer, &passed).await;
+            examine_postfix(&setup, &configured, status.as_ref(), &mut report).await;
+        }
         Err(failure) => report.mend(
             format!("Postfix does not tell how it is set up: {}", failure.what()),
             "Whether it asks pop-before-smtp cannot be examined.",
@@ -65,9 +70,19 @@ pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
     report
 }
 
+/// What systemd may pass, as far as the running daemon tells: where Postfix asks, if not by the
+/// configuration.
+fn passed(answer: Option<&Answer>) -> Vec<Role> {
+    let Some(Answer::Status(status)) = answer else { return vec![Role::Frames] };
+    let asks = |protocol: &str| status.lookups.iter().any(|way| way.name.starts_with(protocol));
+    let roles = [(Role::Socketmap, "socketmap "), (Role::Policy, "policy ")].into_iter();
+    let roles = roles.filter(|(_, protocol)| asks(protocol)).map(|(role, _)| role);
+    std::iter::once(Role::Frames).chain(roles).collect()
+}
+
 /// What `check` says.
-async fn configuration(layer: &Layer, report: &mut Report) {
-    match daemon::examine(layer).await {
+async fn configuration(layer: &Layer, passed: &[Role], report: &mut Report) {
+    match daemon::examine(layer, passed).await {
         Ok(remarks) => {
             report.fine("the configuration has no fault");
             for remark in remarks {
@@ -88,8 +103,8 @@ async fn configuration(layer: &Layer, report: &mut Report) {
 }
 
 /// The running daemon, if it answers.
-fn running(control: &Path, report: &mut Report) -> Option<Status> {
-    match client::ask(control, None, &Request::Status) {
+fn running(control: &Path, answer: Result<Answer, Failure>, report: &mut Report) -> Option<Status> {
+    match answer {
         Ok(Answer::Status(status)) => {
             running::examine(&status, report);
             if let Ok(Answer::List(clients)) = client::ask(control, None, &Request::List) {
@@ -129,12 +144,11 @@ async fn postfix(layer: &Layer) -> Result<Setup, Failure> {
 
 async fn examine_postfix(
     setup: &Setup,
-    layer: &Layer,
+    configured: &[Way],
     status: Option<&Status>,
     report: &mut Report,
 ) {
-    let configured = configured(setup, layer).await;
-    let ways = status.map_or_else(|| configured.clone(), Way::running);
+    let ways = status.map_or_else(|| configured.to_vec(), Way::running);
     for way in configured.iter().filter(|way| status.is_some() && !ways.contains(way)) {
         report.mend(
             format!("the configuration has the {way}, the daemon that runs has not"),
@@ -146,7 +160,7 @@ async fn examine_postfix(
         report.remark(
             "the daemon tells Postfix nothing that can be examined",
             "It is a dry run, or systemd has passed the sockets, or the configuration has a fault.",
-            "set map, policy or socketmap in the configuration",
+            "set map, policy or socketmap in the configuration, if systemd passes no socket",
         );
     } else {
         relay::examine(setup, &ways, report).await;
@@ -166,8 +180,8 @@ async fn examine_postfix(
 }
 
 /// The ways that the configuration names, as far as it is sound.
-async fn configured(setup: &Setup, layer: &Layer) -> Vec<Way> {
-    let Ok(config) = Config::of(layer, &[Role::Frames]) else { return Vec::new() };
+async fn configured(setup: &Setup, layer: &Layer, passed: &[Role]) -> Vec<Way> {
+    let Ok(config) = Config::of(layer, passed) else { return Vec::new() };
     let table = match &config.map {
         Some(MapSpec { kind, path }) => {
             setup.postfix.map_type(kind).await.ok().map(|kind| format!("{kind}:{}", path.display()))

@@ -5,17 +5,19 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::disk;
 use crate::error::Failure;
 
 /// Each round but the last lost its file to another process that was just leaving.
 const ROUNDS: usize = 8;
+/// Whoever may open the file may lock it.
+const MODE: u32 = 0o600;
 
 /// A lock that is held.
 #[derive(Debug)]
@@ -38,8 +40,16 @@ impl Lock {
         };
         for _ in 0..ROUNDS {
             let mut options = OpenOptions::new();
-            let options = options.read(true).write(true).create(true).truncate(false);
+            let options = options.read(true).write(true).create(true).truncate(false).mode(MODE);
+            // A link that another user has put there would lead to a file that is none of ours.
+            let options = options.custom_flags(OFlag::O_NOFOLLOW.bits());
             let file = options.open(&beside).map_err(failure)?;
+            let found = file.metadata().map_err(failure)?;
+            if found.mode() & 0o077 != 0 || !found.is_file() || found.nlink() > 1 {
+                // Somebody else may hold it open, and lock it.
+                fs::remove_file(&beside).map_err(failure)?;
+                continue;
+            }
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(mut lock) if is_at(&lock, &beside) => {
                     // Only for people; the lock is what counts.
@@ -76,6 +86,8 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -89,5 +101,25 @@ mod tests {
         drop(first);
         assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0);
         Lock::take(&path).expect("free again");
+    }
+
+    #[test]
+    fn nobody_else_may_hold_it_or_lead_it_astray() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state");
+        let beside = dir.path().join("state.lock");
+        let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o777;
+        fs::write(&beside, "").expect("a file");
+        fs::set_permissions(&beside, fs::Permissions::from_mode(0o666)).expect("set");
+        let strangers = File::open(&beside).expect("opened");
+        let strangers = Flock::lock(strangers, FlockArg::LockExclusiveNonblock).expect("locked");
+        let ours = Lock::take(&path).expect("a stranger's lock is none");
+        assert_eq!(mode(&beside), 0o600);
+        drop((ours, strangers));
+        let victim = dir.path().join("victim");
+        fs::write(&victim, "precious").expect("a file");
+        std::os::unix::fs::symlink(&victim, &beside).expect("a link");
+        assert!(Lock::take(&path).is_err());
+        assert_eq!(fs::read(&victim).expect("it is there"), b"precious");
     }
 }

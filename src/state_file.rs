@@ -8,10 +8,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::unistd::geteuid;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
@@ -144,7 +146,11 @@ pub async fn keep(state: Option<Arc<StateFile>>, shared: Arc<Shared>) {
 
 fn read(path: &Path) -> io::Result<Reading> {
     let mut reading = Reading::default();
-    let mut file = BufReader::new(disk::open(path, MAX_FILE)?);
+    let file = disk::open(path, MAX_FILE)?;
+    if let Some(why) = others_hand(&file.metadata()?) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    let mut file = BufReader::new(file);
     let mut line = Vec::new();
     while file.read_until(b'\n', &mut line)? > 0 {
         reading.line(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
@@ -153,10 +159,23 @@ fn read(path: &Path) -> io::Result<Reading> {
     Ok(reading)
 }
 
+/// Why a state file may be somebody else's word about who may relay.
+fn others_hand(file: &fs::Metadata) -> Option<String> {
+    let (owner, me) = (file.uid(), geteuid().as_raw());
+    if file.mode() & 0o022 != 0 {
+        Some(format!("others may write to it (mode {:o})", file.mode() & 0o777))
+    } else if owner != me && owner != 0 && me != 0 {
+        Some(format!("it belongs to the user {owner}"))
+    } else {
+        None
+    }
+}
+
 fn say(path: &Path, restored: &Restored) {
     if restored.foreign || restored.damaged > 0 {
         let kept = disk::with_suffix(path, ".damaged");
-        let copied = fs::copy(path, &kept).is_ok();
+        let copy = |new: &mut File| io::copy(&mut File::open(path)?, new).map(drop);
+        let copied = disk::replace(&kept, MODE, copy).is_ok();
         warn!(
             path = %path.display(),
             damaged_lines = restored.damaged,

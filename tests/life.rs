@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 
@@ -299,4 +300,18 @@ fn a_second_one_is_refused_and_the_first_goes_on() {
     log_in(&home, &daemon, B);
     home.wait_until_mapped(B, &daemon);
     assert!(daemon.stop().success());
+}
+
+/// Whoever may write the state file may authorise anybody.
+#[test]
+fn a_state_file_that_others_may_write_is_not_believed() {
+    let home = Home::new();
+    let state = home.at("state");
+    fs::write(&state, "pop-before-smtp state 1\n").unwrap();
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o666)).unwrap();
+    let mut daemon = home.spawn(&[]);
+    assert_eq!(daemon.wait().code(), Some(74));
+    daemon.wait_until_said("others may write to it (mode 666)");
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(home.start(&[]).stop().success());
 }

@@ -108,7 +108,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__allow)
+        pop__before__smtp__subcmd__allow)
             opts="-c -h --for --note --control --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -142,7 +142,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__check)
+        pop__before__smtp__subcmd__check)
             opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --metrics --log-level --log-format --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -336,7 +336,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__daemons)
+        pop__before__smtp__subcmd__daemons)
             opts="-c -h --json --daemons-dir --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -362,7 +362,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__doctor)
+        pop__before__smtp__subcmd__doctor)
             opts="-c -n -h --log-socket --json --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -560,7 +560,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__help)
+        pop__before__smtp__subcmd__help)
             opts="run test check daemons list query allow revoke status doctor wipe help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -574,7 +574,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__help__subcmd__allow)
+        pop__before__smtp__subcmd__help__subcmd__allow)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -588,7 +588,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__help__subcmd__check)
+        pop__before__smtp__subcmd__help__subcmd__check)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -602,7 +602,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__help__subcmd__daemons)
+        pop__before__smtp__subcmd__help__subcmd__daemons)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -616,7 +616,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__help__subcmd__doctor)
+        pop__before__smtp__subcmd__help__subcmd__doctor)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -630,7 +630,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__help__subcmd__help)
+        pop__before__smtp__subcmd__help__subcmd__help)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -644,7 +644,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__help__subcmd__list)
+        pop__before__smtp__subcmd__help__subcmd__list)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -658,7 +658,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__help__subcmd__query)
+        pop__before__smtp__subcmd__help__subcmd__query)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -672,7 +672,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__help__subcmd__revoke)
+        pop__before__smtp__subcmd__help__subcmd__revoke)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -686,7 +686,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__help__subcmd__run)
+        pop__before__smtp__subcmd__help__subcmd__run)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -700,7 +700,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__help__subcmd__status)
+        pop__before__smtp__subcmd__help__subcmd__status)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -714,7 +714,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__help__subcmd__test)
+        pop__before__smtp__subcmd__help__subcmd__test)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -728,7 +728,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__help__subcmd__wipe)
+        pop__before__smtp__subcmd__help__subcmd__wipe)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -742,7 +742,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__list)
+        pop__before__smtp__subcmd__list)
             opts="-c -h --control --config --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -768,7 +768,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__query)
+        pop__before__smtp__subcmd__query)
             opts="-c -h --control --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -794,7 +794,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__revoke)
+        pop__before__smtp__subcmd__revoke)
             opts="-c -h --block --control --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -824,7 +824,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__run)
+        pop__before__smtp__subcmd__run)
             opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1018,7 +1018,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__status)
+        pop__before__smtp__subcmd__status)
             opts="-c -h --control --config --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1044,7 +1044,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__test)
+        pop__before__smtp__subcmd__test)
             opts="-0 -c -h --null --json --config --daemon --facility --allow-host --daemons-dir --exclude --postfix-config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1090,7 +1090,7 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pop__subcmd__before__subcmd__smtp__subcmd__wipe)
+        pop__before__smtp__subcmd__wipe)
             opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::layer::Layer;
 use crate::config::values::{ExcludeWhat, Facilities, HostName, Span};
+use crate::engine::MAX_BY_HAND;
 
 /// Lets the address of a recent POP3 or IMAP login relay mail through Postfix for a while.
 #[derive(Debug, Parser)]
@@ -164,7 +165,7 @@ pub(super) struct AllowArgs {
     /// The client: an IPv4 or IPv6 address, no host name and no network
     pub(super) address: IpAddr,
     /// For how long, at most 7 days [default: the grace period]
-    #[arg(long = "for", value_name = "DURATION")]
+    #[arg(long = "for", value_name = "DURATION", value_parser = by_hand)]
     pub(super) span: Option<Span>,
     /// Why; shown by `list`
     #[arg(long, value_name = "TEXT")]
@@ -178,8 +179,17 @@ pub(super) struct RevokeArgs {
     /// The client: an IPv4 or IPv6 address, no host name and no network
     pub(super) address: IpAddr,
     /// Refuse new authorisations for so long, at most 7 days
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", value_parser = by_hand)]
     pub(super) block: Option<Span>,
     #[command(flatten)]
     pub(super) control: ControlArgs,
+}
+
+/// A span that the operator may give.
+fn by_hand(text: &str) -> Result<Span, String> {
+    let span: Span = text.parse()?;
+    if span.0 > MAX_BY_HAND {
+        return Err(format!("at most {}", humantime::format_duration(MAX_BY_HAND)));
+    }
+    Ok(span)
 }

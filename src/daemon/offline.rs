@@ -10,14 +10,14 @@ use crate::lock::Lock;
 use crate::postfix::map_spec::MapValue;
 use crate::rules;
 
-/// Examines what `run` would refuse at the start, without starting anything. What should be known
-/// but keeps nothing from running is returned. Sockets and the state file are not touched.
+/// Examines what `run` would refuse at the start, without starting anything, if systemd passes
+/// sockets for these roles. What should be known but keeps nothing from running is returned.
+/// Sockets and the state file are not touched.
 ///
 /// # Errors
 /// Every fault.
-pub async fn examine(layer: &Layer) -> Result<Vec<String>, Vec<Failure>> {
-    // Whether systemd will pass a receiving socket is not known here.
-    let config = Config::of(layer, &[Role::Frames]);
+pub async fn examine(layer: &Layer, passed: &[Role]) -> Result<Vec<String>, Vec<Failure>> {
+    let config = Config::of(layer, passed);
     let matching = Matching::of(layer);
     let learned = match &config {
         Ok(config) => rules::build(config).await.map(|(_, exclusions)| exclusions),

@@ -12,12 +12,13 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::report::Report;
+use super::running::{name_the_senders, speakers};
 use crate::client;
 use crate::control::{Answer, Request};
 use crate::engine::daemons::{Daemon, FACILITIES};
 use crate::engine::probes::{PROGRAM, WORD};
 use crate::error::Failure;
-use crate::status::Status;
+use crate::status::{Listener, Status};
 
 /// A forwarder needs a few milliseconds; one that is asked for the first time, a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -174,12 +175,25 @@ impl Trial<'_> {
         let strangers = |status: &Status| status.listeners.iter().map(|l| l.strangers).sum::<u64>();
         let after = client::ask(self.control, None, &Request::Status);
         let listeners: Vec<&str> = before.listeners.iter().map(|l| &*l.name).collect();
-        if matches!(&after, Ok(Answer::Status(now)) if strangers(now) > strangers(before)) {
+        let Ok(Answer::Status(now)) = after else { return };
+        if strangers(&now) > strangers(before) {
+            let more = |(now, then): &(&Listener, &Listener)| now.strangers > then.strangers;
+            let listener = now.listeners.iter().zip(&before.listeners).find(more);
+            let name = listener.map_or("", |(listener, _)| &listener.name);
             report.mend(
-                "the forwarder sends from an address that allow-from does not name",
+                format!("the forwarder is none of the senders that {} names", speakers(name)),
                 "The daemon gets the frames and does not hear them, so no login counts.",
-                "config.toml: allow-from = [\"127.0.0.0/8\", \"::1\", \"ADDRESS OF THE FORWARDER\"], \
-                 and restart the daemon; --log-level debug shows the address",
+                name_the_senders(name),
+            );
+            return;
+        }
+        let others = |status: &Status| status.counts.get("other_hosts").copied().unwrap_or(0);
+        if others(&now) > others(before) {
+            report.mend(
+                "the frames name a host that allow-host does not",
+                "The daemon gets the frames and does not hear them, so no login counts.",
+                "config.toml: allow-host = [..., \"NAME OF THIS HOST IN ITS LOG\"], and reload the \
+                 daemon; frames without a host name are \"-\"",
             );
             return;
         }

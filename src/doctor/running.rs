@@ -56,13 +56,13 @@ fn listeners(status: &Status, report: &mut Report) {
     for listener in &status.listeners {
         if listener.strangers > 0 {
             let what = format!(
-                "{}: {} frames came from senders that allow-from does not name",
-                listener.name, listener.strangers
+                "{}: {} frames came from senders that {} does not name",
+                listener.name,
+                listener.strangers,
+                speakers(&listener.name)
             );
             let why = "They are not heard.";
-            let mend = "if they are yours, name the senders: allow-from = [\"127.0.0.0/8\", \
-                        \"::1\", \"ADDRESS OF THE SENDER\"], and restart the daemon; \
-                        --log-level debug shows who they are";
+            let mend = name_the_senders(&listener.name);
             if listener.frames == 0 {
                 report.mend(what, format!("{why} No other frame has come here."), mend);
             } else {
@@ -153,5 +153,21 @@ fn shared(status: &Status, report: &mut Report) {
             "It is not authorised: max-users-per-address.",
             "leave it, or raise max-users-per-address",
         );
+    }
+}
+
+/// The option that names who is heard at a socket.
+pub fn speakers(listener: &str) -> &'static str {
+    if listener.starts_with("udp:") { "allow-from" } else { "allow-uid" }
+}
+
+/// How those are named.
+pub fn name_the_senders(listener: &str) -> &'static str {
+    if listener.starts_with("udp:") {
+        "if they are yours, name the senders: allow-from = [\"127.0.0.0/8\", \"::1\", \"ADDRESS OF \
+         THE SENDER\"], and restart the daemon; --log-level debug shows who they are"
+    } else {
+        "if they are yours, name the user of the forwarder: allow-uid = [\"root\", \"USER\"], and \
+         restart the daemon; --log-level debug shows who they are"
     }
 }

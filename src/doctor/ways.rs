@@ -48,7 +48,7 @@ impl Way {
         let map = status.map.table.clone().map(Self::Map);
         let lookups = status.lookups.iter().filter_map(|lookup| {
             let (protocol, address) = lookup.name.split_once(' ')?;
-            // One that systemd has passed does not say where it is.
+            // A passed one may have no name in the file system.
             let serve = address.parse().ok()?;
             Some(if protocol == "policy" { Self::Policy(serve) } else { Self::Socketmap(serve) })
         });

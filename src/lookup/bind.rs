@@ -42,11 +42,8 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
             _ => ("policy", Protocol::Policy),
         };
         while let Some(listener) = take_passed(passed, role)? {
-            bound.add(
-                format!("{name} systemd:{}", bound.services.len()),
-                protocol.clone(),
-                listener,
-            );
+            let address = listener.address().unwrap_or_else(|| "systemd".to_owned());
+            bound.add(format!("{name} {address}"), protocol.clone(), listener);
         }
         let Some(serve) = serve else { continue };
         let cannot_listen = |error: io::Error| cannot_listen(serve, &error);
@@ -62,6 +59,19 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
         bound.add(format!("{name} {serve}"), protocol, listener);
     }
     Ok(bound)
+}
+
+impl Listener {
+    /// Where it listens, as the configuration would say it, if it has a name.
+    fn address(&self) -> Option<String> {
+        match self {
+            Self::Unix(listener) => {
+                let address = listener.local_addr().ok()?;
+                Some(format!("unix:{}", address.as_pathname()?.display()))
+            }
+            Self::Inet(listener) => Some(format!("inet:{}", listener.local_addr().ok()?)),
+        }
+    }
 }
 
 impl Bound {

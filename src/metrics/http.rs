@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{debug, warn};
@@ -57,6 +58,8 @@ pub async fn serve(doors: Vec<Door>, describe: Describe, shared: Arc<Shared>) {
 
 async fn accept(door: Door, describe: Describe, shared: Arc<Shared>) {
     // Dropped with this task, it ends its connections.
+    // Whoever is shown out leaves his page half written: only one is written at a time.
+    let writer = Arc::new(Semaphore::new(1));
     let mut connections = JoinSet::new();
     let mut seats: VecDeque<AbortHandle> = VecDeque::with_capacity(SEATS);
     loop {
@@ -70,8 +73,9 @@ async fn accept(door: Door, describe: Describe, shared: Arc<Shared>) {
                     oldest.abort();
                 }
                 let (describe, shared) = (describe.clone(), Arc::clone(&shared));
+                let writer = Arc::clone(&writer);
                 seats.push_back(connections.spawn(async move {
-                    match timeout(PATIENCE, converse(stream, describe, shared)).await {
+                    match timeout(PATIENCE, converse(stream, describe, shared, writer)).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => debug!(%error, "metrics connection broke"),
                         Err(_) => debug!("metrics connection took too long"),
@@ -90,6 +94,7 @@ async fn converse(
     mut stream: TcpStream,
     describe: Describe,
     shared: Arc<Shared>,
+    writer: Arc<Semaphore>,
 ) -> io::Result<()> {
     let mut head = Vec::new();
     let asked = loop {
@@ -104,7 +109,11 @@ async fn converse(
         }
     };
     // It looks at every client; the threads that hear frames have better things to do.
-    let answer = spawn_blocking(move || answer(&asked, &describe, &shared));
+    let turn = writer.acquire_owned().await.map_err(io::Error::other)?;
+    let answer = spawn_blocking(move || {
+        let _turn = turn;
+        answer(&asked, &describe, &shared)
+    });
     stream.write_all(answer.await.map_err(io::Error::other)?.as_bytes()).await?;
     stream.shutdown().await?;
     let mut rest = stream.take(LINGER.1);

@@ -43,7 +43,8 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
     let mut bound = Bound::default();
     while let Some(index) = passed.next_of(Role::Frames) {
         if let Some(socket) = take_passed(passed.sockets(), index)? {
-            bound.add(config, format!("systemd:{index}"), socket)?;
+            let name = socket.address().unwrap_or_else(|| format!("systemd:{index}"));
+            bound.add(config, name, socket)?;
         }
     }
     for listen in &config.listen {
@@ -92,6 +93,17 @@ enum Raw {
 }
 
 impl Raw {
+    /// Where it listens, as the configuration would say it, if it has a name.
+    fn address(&self) -> Option<String> {
+        match self {
+            Self::Unix(socket) => {
+                let address = socket.local_addr().ok()?;
+                Some(format!("unix:{}", address.as_pathname()?.display()))
+            }
+            Self::Udp(socket) => Some(format!("udp:{}", socket.local_addr().ok()?.as_socket()?)),
+        }
+    }
+
     fn prepare(self, name: &str, speakers: &Speakers) -> io::Result<DatagramSocket> {
         match self {
             Self::Unix(socket) => {
