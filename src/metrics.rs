@@ -147,6 +147,7 @@ impl Page {
             &[
                 (&[("reason", "malformed")], stats.malformed),
                 (&[("reason", "other_program")], stats.other_programs),
+                (&[("reason", "other_host")], stats.other_hosts),
                 (&[("reason", "excluded")], stats.excluded),
                 (&[("reason", "blocked")], stats.blocked),
                 (&[("reason", "refused")], stats.refused),

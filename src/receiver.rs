@@ -19,7 +19,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, UnixCredentials, recvmsg};
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrStorage, UnixCredentials, getsockopt, recvmsg, sockopt,
+};
 use tokio::io::Interest;
 use tokio::net::{UdpSocket, UnixDatagram};
 use tracing::{debug, info, warn};
@@ -110,6 +112,14 @@ impl Receiver {
     pub fn new(number: u16, name: String, socket: DatagramSocket, speakers: Speakers) -> Self {
         let (counters, troubles) = (Counters::default(), Seldom::default());
         Self { name, counters, number, socket, speakers, troubles }
+    }
+
+    /// Bytes that the receive buffer takes, as the kernel counts them.
+    pub fn receive_buffer(&self) -> Option<usize> {
+        match &self.socket {
+            DatagramSocket::Unix(socket) => getsockopt(socket, sockopt::RcvBuf).ok(),
+            DatagramSocket::Udp(socket) => getsockopt(socket, sockopt::RcvBuf).ok(),
+        }
     }
 
     /// Hands frames to the engine until the task is dropped.

@@ -81,6 +81,8 @@ pub struct Listener {
     pub kernel_drops: u64,
     /// Errors of the socket that did not end it.
     pub errors: u64,
+    /// Bytes that its receive buffer takes, as the kernel counts them (socket(7), `SO_RCVBUF`).
+    pub receive_buffer: Option<usize>,
 }
 
 /// An address that too many users share.
@@ -223,6 +225,7 @@ fn listener(receiver: &Receiver) -> Listener {
         oversized: count(&counters.oversized),
         kernel_drops: count(&counters.kernel_drops),
         errors: count(&counters.errors),
+        receive_buffer: receiver.receive_buffer(),
     }
 }
 

@@ -291,7 +291,12 @@ fn forwarders() {
     // One whose address is not allowed.
     let (dir, wire) = (directory(), Wire::udp());
     let site = Site::with(dir, &wire, start, By::Map, USUAL, &["--allow-from", "192.0.2.0/24"]);
-    site.finds("mend", "none of the senders that allow-from names", "does not hear them", "allow-from = [");
+    site.finds(
+        "mend",
+        "none of the senders that allow-from names",
+        "does not hear them",
+        "allow-from = [",
+    );
     site.finds("mend", "frames came from senders", "not heard", "allow-from");
 }
 

@@ -168,7 +168,7 @@ pub(super) struct AllowArgs {
     #[arg(long = "for", value_name = "DURATION", value_parser = by_hand)]
     pub(super) span: Option<Span>,
     /// Why; shown by `list`
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = note)]
     pub(super) note: Option<String>,
     #[command(flatten)]
     pub(super) control: ControlArgs,
@@ -192,4 +192,15 @@ fn by_hand(text: &str) -> Result<Span, String> {
         return Err(format!("at most {}", humantime::format_duration(MAX_BY_HAND)));
     }
     Ok(span)
+}
+
+/// Longest note, in bytes: a line that a person reads in `list`.
+const MAX_NOTE: usize = 500;
+
+/// What the operator writes about it.
+fn note(text: &str) -> Result<String, String> {
+    match text.len() {
+        0..=MAX_NOTE => Ok(text.to_owned()),
+        _ => Err(format!("longer than {MAX_NOTE} bytes")),
+    }
 }

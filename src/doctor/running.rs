@@ -3,6 +3,7 @@
 use super::report::Report;
 use crate::control::Entry;
 use crate::publisher::STOPPED;
+use crate::receiver::bind;
 use crate::status::Status;
 
 /// Tells what is wrong with the running daemon.
@@ -68,6 +69,18 @@ fn listeners(status: &Status, report: &mut Report) {
             } else {
                 report.remark(what, why, mend);
             }
+        }
+        let is_udp = listener.name.starts_with("udp:");
+        if let Some(bytes) = listener.receive_buffer.filter(|bytes| is_udp && *bytes < bind::ENOUGH)
+        {
+            report.remark(
+                format!("{}: a receive buffer of {bytes} bytes", listener.name),
+                "A burst of messages fills it, and the kernel drops the rest.",
+                format!(
+                    "sysctl -w net.core.rmem_max={}, and restart the daemon",
+                    bind::RECEIVE_BUFFER
+                ),
+            );
         }
         if listener.kernel_drops > 0 {
             let most = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap_or_default();

@@ -22,9 +22,9 @@ use crate::systemd::Passed;
 use crate::unix_socket::{self, SocketFile};
 
 /// Asked for: a second of 20,000 messages of 160 bytes; the kernel counts 830 bytes for each.
-const RECEIVE_BUFFER: usize = 8 << 20;
+pub const RECEIVE_BUFFER: usize = 8 << 20;
 /// The kernel grants twice what it is asked for; with less than this, bursts may be lost.
-const ENOUGH: usize = 4 << 20;
+pub const ENOUGH: usize = 4 << 20;
 
 /// Receivers, and the socket files to remove at the end.
 #[derive(Debug, Default)]
