@@ -194,8 +194,8 @@ fn by_hand(text: &str) -> Result<Span, String> {
     Ok(span)
 }
 
-/// Longest note, in bytes: a line that a person reads in `list`.
-const MAX_NOTE: usize = 500;
+/// Longest note, in bytes: with it, a request to the daemon fits its limit.
+const MAX_NOTE: usize = 3500;
 
 /// What the operator writes about it.
 fn note(text: &str) -> Result<String, String> {
