@@ -145,7 +145,8 @@ impl Session {
         let client: IpAddr = client.parse().expect("an address");
         let family = if client.is_ipv6() { "IPV6:" } else { "" };
         let stream = TcpStream::connect(("127.0.0.1", port.number())).expect("postfix listens");
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        // Longer than the pause of master(8) after an smtpd that has failed.
+        stream.set_read_timeout(Some(3 * PATIENCE)).unwrap();
         let mut session = Self { stream: BufReader::new(stream) };
         assert_eq!(session.reply().code, 220, "the greeting");
         session.must("EHLO client.test", 250);
@@ -203,6 +204,8 @@ fn main_cf(dir: &Path, relay_restrictions: &str) -> String {
     let dir = dir.display();
     format!(
         "compatibility_level = 3.6
+# An smtpd that has met a configuration in between is not to be missed for a minute.
+service_throttle_time = 1s
 queue_directory = {dir}/queue
 data_directory = {dir}/data
 maillog_file_prefixes = {dir}

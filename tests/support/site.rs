@@ -182,7 +182,7 @@ impl Site {
     /// main.cf before.
     pub fn eventually_says(&self, code: u16, when: &str) {
         let mut said = [0; 4];
-        let right = within(PATIENCE, || {
+        let right = within(3 * PATIENCE, || {
             said = self.relays();
             said[..2] == [code; 2]
         });
