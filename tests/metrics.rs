@@ -106,6 +106,7 @@ fn what_has_happened_is_counted() {
     home.wire.send(b"<22>Nov 22 07:31:23 mx1 sshd[7]: nothing of interest");
     home.wire.send(login_frame("127.0.0.1").as_bytes());
     udp.send(login_frame("198.51.100.66").as_bytes());
+    daemon.wait_until_authorised(A);
     let request =
         format!("request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address={A}\n\n");
     let mut peer = connect(&asked);
