@@ -32,6 +32,9 @@ use args::{
     RevokeArgs, RunArgs, TestArgs,
 };
 
+/// For work on the disk that was given up, when everything else has ended.
+const TO_FINISH: Duration = Duration::from_secs(1);
+
 /// Yes or no, for the exit status.
 type Outcome = Result<bool, Vec<Failure>>;
 
@@ -111,7 +114,12 @@ fn prepare(args: &RunArgs) -> Result<(Config, Passed, Log), Vec<Failure>> {
 /// From here on only the log writes to stderr, for it never waits.
 fn run(args: &RunArgs, (config, passed, log): (Config, Passed, Log)) -> ExitCode {
     let run = daemon::run(config, passed, log.clone(), || args.layer());
-    let outcome = runtime().and_then(|runtime| runtime.block_on(run));
+    let outcome = runtime().and_then(|runtime| {
+        let outcome = runtime.block_on(run);
+        // Not for ever: a thread may wait for a disk that is stuck.
+        runtime.shutdown_timeout(TO_FINISH);
+        outcome
+    });
     let code = exit_code(outcome.map(|()| true), |failure| error!("{failure}"));
     log.flush();
     code
@@ -239,7 +247,12 @@ fn query(args: &QueryArgs) -> Outcome {
 fn allow(args: AllowArgs) -> Outcome {
     let seconds = args.span.map(|span| span.0.as_secs());
     match args.control.ask(&Request::Allow { address: args.address, seconds, note: args.note })? {
-        Answer::Allowed(entry) => written(print::entry(&entry, stdout().lock())),
+        Answer::Allowed { entry, saved: true } => written(print::entry(&entry, stdout().lock())),
+        Answer::Allowed { entry, saved: false } => Err(one(Failure::refused(format!(
+            "{} is not authorised yet: the daemon cannot write that down; its log says why, and as \
+             soon as it can, the address is",
+            entry.address
+        )))),
         other => Err(beside_the_point(&other)),
     }
 }
@@ -247,7 +260,13 @@ fn allow(args: AllowArgs) -> Outcome {
 fn revoke(args: &RevokeArgs) -> Outcome {
     let block = args.block.map(|span| span.0.as_secs());
     match args.control.ask(&Request::Revoke { address: args.address, block })? {
-        Answer::Revoked(was_authorised) => {
+        Answer::Revoked { was_authorised, saved } => {
+            if !saved {
+                eprintln!(
+                    "pop-before-smtp: the daemon cannot write that down, and its log says why: \
+                     should it end suddenly before it can, that would be undone"
+                );
+            }
             let address = args.address.to_canonical();
             let state =
                 if was_authorised { "is no longer authorised" } else { "was not authorised" };

@@ -21,7 +21,8 @@ use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::engine::Engine;
-use crate::engine::grants::{By, Grant, Granted};
+use crate::engine::grant::{By, Grant};
+use crate::engine::grants::Granted;
 use crate::engine::time::Time;
 use crate::seldom::Seldom;
 use crate::shared::Shared;
@@ -35,6 +36,8 @@ const SEATS: usize = 32;
 const LISTS: usize = 2;
 /// A client asks in the moment in which it connects; one that does not gives up its seat.
 const TO_ASK: Duration = Duration::from_secs(2);
+/// For a change to be on the disk, which takes a fraction of a second.
+const TO_SAVE: Duration = Duration::from_secs(5);
 /// For the answer to be taken: a list of a million addresses may have to be paged through.
 const TO_READ: Duration = Duration::from_secs(10);
 
@@ -102,9 +105,19 @@ pub enum Answer {
     /// To `Query`: the entry, if the address is authorised.
     Query(Option<Entry>),
     /// To `Allow`.
-    Allowed(Entry),
-    /// To `Revoke`: whether the address was authorised.
-    Revoked(bool),
+    Allowed {
+        /// The right that the address has now.
+        entry: Entry,
+        /// Whether that is on the disk; if not, it waits for that.
+        saved: bool,
+    },
+    /// To `Revoke`.
+    Revoked {
+        /// Whether the address was authorised.
+        was_authorised: bool,
+        /// Whether its end is on the disk; if not, a sudden end of the daemon would undo it.
+        saved: bool,
+    },
     /// To `Status`.
     Status(Box<Status>),
     /// To `Probe`.
@@ -230,18 +243,26 @@ async fn converse(
         Ok(Request::List) => Some(lists.acquire().await.map_err(io::Error::other)?),
         _ => None,
     };
-    // A long list takes its time.
-    let answer = spawn_blocking(move || {
-        serde_json::to_vec(&match request {
-            Ok(request) if request.needs() == Rights::Change && rights == Rights::Read => {
-                let why = "this socket is for reading; only the control socket changes";
-                Answer::Refused(why.into())
+    let mut text = match request {
+        Ok(request) if request.needs() == Rights::Change && rights == Rights::Read => {
+            let why = "this socket is for reading; only the control socket changes";
+            serde_json::to_vec(&Answer::Refused(why.into()))?
+        }
+        Ok(request) if request.needs() == Rights::Change => {
+            let mut answer = answer(request, &shared, &describe);
+            if let Answer::Allowed { saved, .. } | Answer::Revoked { saved, .. } = &mut answer {
+                *saved = timeout(TO_SAVE, shared.saved()).await.is_ok();
             }
-            Ok(request) => answer(request, &shared, &describe),
-            Err(error) => Answer::Unknown(error.to_string()),
-        })
-    });
-    let mut text = answer.await.map_err(io::Error::other)??;
+            serde_json::to_vec(&answer)?
+        }
+        Ok(request) => {
+            // A long list takes its time.
+            let answer =
+                spawn_blocking(move || serde_json::to_vec(&answer(request, &shared, &describe)));
+            answer.await.map_err(io::Error::other)??
+        }
+        Err(error) => serde_json::to_vec(&Answer::Unknown(error.to_string()))?,
+    };
     text.push(b'\n');
     timeout(TO_READ, write.write_all(&text)).await?
 }
@@ -262,7 +283,7 @@ fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Ans
             let revoked = shared.with(|engine, now| engine.revoke(now, address, block));
             let block = block.map(|span| humantime::format_duration(span).to_string());
             info!(%address, revoked, block, "revoked by hand");
-            Answer::Revoked(revoked)
+            Answer::Revoked { was_authorised: revoked, saved: false }
         }
         Request::Status => Answer::Status(Box::new(describe.status(shared))),
         Request::Probe { text } => {
@@ -285,13 +306,13 @@ fn allow(shared: &Shared, address: IpAddr, span: Option<Duration>, note: Option<
     };
     let allowed = shared.with(|engine, now| {
         let granted = engine.allow(now, address, span, note)?;
-        Ok::<_, String>((granted, engine.admits(now, address).map(|grant| Entry::of(grant, now))))
+        Ok::<_, String>((granted, engine.holds(now, address).map(|grant| Entry::of(grant, now))))
     });
     match allowed {
         Ok((granted, Some(entry))) => {
             let renewed = granted == Granted::Renewed;
             info!(%address, expires = entry.expires, renewed, note = entry.note, "authorised by hand");
-            Answer::Allowed(entry)
+            Answer::Allowed { entry, saved: false }
         }
         // max-clients is reached, and this one would have ended first.
         Ok((_, None)) => {
@@ -334,6 +355,8 @@ mod tests {
                 let address = Ipv4Addr::from(0xc612_0000 + number).into();
                 engine.allow(now, address, None, None).expect("nobody is excluded");
             }
+            let journal = engine.journal(now);
+            engine.written(&journal);
         });
         let query = "{\"command\":\"query\",\"address\":\"192.0.2.7\"}\n";
         let rows = [

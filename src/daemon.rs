@@ -12,9 +12,11 @@ mod reload;
 mod start;
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::net::UnixListener;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
@@ -37,6 +39,9 @@ use crate::{control, lookup, metrics, privacy};
 
 pub use offline::{examine, wipe};
 
+/// For the state to be saved and the map to be emptied, which takes a second. A service manager
+/// waits longer (systemd.service(5): 90 s).
+const TO_LEAVE: Duration = Duration::from_secs(75);
 /// Frames still taken from each socket on the way out.
 const LAST_FRAMES: usize = 10_000;
 
@@ -202,19 +207,30 @@ impl Daemon {
         for receiver in self.receivers.iter() {
             receiver.drain(LAST_FRAMES, &self.shared);
         }
-        if let Some(state) = &self.state {
-            // What could not be saved has been said.
-            state.sync(&self.shared).await;
-        }
-        if !self.publisher.farewell().await {
-            return Err(Failure::io(
+        let last_words = async {
+            if let Some(state) = &self.state {
+                // What could not be saved has been said.
+                state.save(&self.shared).await;
+            }
+            self.publisher.farewell().await
+        };
+        match timeout(TO_LEAVE, last_words).await {
+            Ok(true) => {
+                info!("stopped");
+                Ok(())
+            }
+            Ok(false) => Err(Failure::io(
                 "the empty map could not be published; the log says why. The clients of the old \
                  one may relay for as long as it stays",
             )
-            .hint("take the map out of main.cf, or empty its source and run postmap"));
+            .hint("take the map out of main.cf, or empty its source and run postmap")),
+            Err(_) => Err(Failure::io(format!(
+                "the disk of the state file or of the map has not answered for {} s: both may be as \
+                 they were, and the clients of the map may relay for as long as it stays",
+                TO_LEAVE.as_secs()
+            ))
+            .hint("when the disk answers again, `pop-before-smtp wipe` empties the map")),
         }
-        info!("stopped");
-        Ok(())
     }
 }
 

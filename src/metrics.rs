@@ -17,7 +17,7 @@ use crate::engine::map::Level;
 use crate::engine::stats::{DaemonStats, Stats};
 use crate::engine::time::Time;
 use crate::shared::Shared;
-use crate::status::{Describe, Status};
+use crate::status::{self, Describe, Status};
 
 /// What all names begin with.
 const PREFIX: &str = "pop_before_smtp_";
@@ -30,8 +30,10 @@ type Labels<'l> = &'l [(&'l str, &'l str)];
 /// All metrics.
 pub fn text(describe: &Describe, shared: &Shared) -> String {
     let status = describe.status(shared);
-    let (stats, level, unsaved) =
-        shared.with(|engine, _| (engine.stats().clone(), *engine.level(), engine.has_journal()));
+    let (stats, level, unsaved) = shared.with(|engine, _| {
+        let unsaved = engine.saved_until() < engine.decided();
+        (engine.stats().clone(), *engine.level(), unsaved)
+    });
     let mut page = Page::default();
     page.process(describe, &status);
     page.frames(&status, &stats);
@@ -47,10 +49,24 @@ pub fn text(describe: &Describe, shared: &Shared) -> String {
 /// # Errors
 /// A sentence that says it.
 pub fn health(shared: &Shared) -> Result<(), String> {
-    shared.with(|engine, now| well(engine.level(), now))
+    shared.with(|engine, now| {
+        written(status::waiting(engine, now))?;
+        published(engine.level(), now)
+    })
 }
 
-fn well(level: &Level, now: Time) -> Result<(), String> {
+fn written(waiting: Option<Duration>) -> Result<(), String> {
+    match waiting {
+        Some(time) if time >= PATIENCE => Err(format!(
+            "the state file has taken nothing for {} s; new clients are not authorised, the log \
+             says why",
+            time.as_secs()
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn published(level: &Level, now: Time) -> Result<(), String> {
     let failing = level.history().failing_since.map(|since| now.since(since));
     match failing {
         Some(time) if time >= PATIENCE => Err(format!(
@@ -74,9 +90,8 @@ fn daemons(shared: &Shared) -> BTreeMap<Name, DaemonStats> {
 
 /// The most users of one address, authorised or not.
 fn most_users(shared: &Shared) -> usize {
-    let slices = shared.slices(|engine: &Engine, now, behind| {
-        engine.list(now, behind, |grant| grant.users(now).count())
-    });
+    let slices = shared
+        .slices(|engine: &Engine, now, behind| engine.list(now, behind, |grant| grant.crowd(now)));
     let crowds = shared.with(|engine, now| engine.shared(now));
     slices.flatten().chain(crowds.into_iter().map(|(_, users)| users)).max().unwrap_or_default()
 }
@@ -268,15 +283,15 @@ mod tests {
     #[test]
     fn health_is_a_map_that_can_be_published() {
         let mut level = Level::unknown();
-        assert!(well(&level, at(0)).is_err_and(|why| why.contains("yet")));
+        assert!(published(&level, at(0)).is_err_and(|why| why.contains("yet")));
         level.published(1, at(1), Duration::ZERO);
-        assert_eq!(well(&level, at(9)), Ok(()));
+        assert_eq!(published(&level, at(9)), Ok(()));
         level.failed(at(10));
         level.failed(at(50));
-        assert_eq!(well(&level, at(69)), Ok(()), "it may heal by itself");
-        assert!(well(&level, at(70)).is_err_and(|why| why.contains("60 s")));
+        assert_eq!(published(&level, at(69)), Ok(()), "it may heal by itself");
+        assert!(published(&level, at(70)).is_err_and(|why| why.contains("60 s")));
         level.published(1, at(71), Duration::ZERO);
-        assert_eq!(well(&level, at(1000)), Ok(()));
+        assert_eq!(published(&level, at(1000)), Ok(()));
     }
 
     #[test]

@@ -48,6 +48,7 @@ pub struct Shared {
     clock: Clock,
     plans_changed: Notify,
     journal_filled: Notify,
+    journal_saved: Notify,
 }
 
 impl Shared {
@@ -58,6 +59,7 @@ impl Shared {
             clock: Clock::new(),
             plans_changed: Notify::new(),
             journal_filled: Notify::new(),
+            journal_saved: Notify::new(),
         }
     }
 
@@ -65,13 +67,17 @@ impl Shared {
     pub fn with<R>(&self, ask: impl FnOnce(&mut Engine, Time) -> R) -> R {
         // The engine does not panic; if it did, its counters and sets would still be sound.
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = engine.wake_at();
+        let (wake_at, filled, saved) =
+            (engine.wake_at(), engine.has_journal(), engine.saved_until());
         let answer = ask(&mut engine, self.clock.now());
-        if engine.wake_at() != before {
+        if engine.wake_at() != wake_at {
             self.plans_changed.notify_one();
         }
-        if engine.has_journal() {
+        if engine.has_journal() && !filled {
             self.journal_filled.notify_one();
+        }
+        if engine.saved_until() != saved {
+            self.journal_saved.notify_waiters();
         }
         answer
     }
@@ -98,6 +104,19 @@ impl Shared {
     /// Waits until the engine's next moment may have changed.
     pub async fn plans_changed(&self) {
         self.plans_changed.notified().await;
+    }
+
+    /// Waits until the disk has all that the engine has decided until now.
+    pub async fn saved(&self) {
+        let decided = self.with(|engine, _| engine.decided());
+        loop {
+            // First, or else it might happen between the question and the wait.
+            let saved = self.journal_saved.notified();
+            if self.with(|engine, _| decided <= engine.saved_until()) {
+                return;
+            }
+            saved.await;
+        }
     }
 
     /// Waits until the engine has something to write down.

@@ -6,15 +6,20 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::control::rfc3339;
+use crate::engine::Engine;
 use crate::engine::time::Time;
 use crate::log::Log;
 use crate::lookup::Service;
 use crate::receiver::Receiver;
 use crate::shared::Shared;
+
+/// A disk that is busy takes what is written within this time.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What does not change while the daemon runs, and the receivers, which count for themselves.
 #[derive(Clone, Debug)]
@@ -62,6 +67,9 @@ pub struct Status {
     pub daemons: BTreeMap<String, DaemonStatus>,
     /// The map.
     pub map: MapStatus,
+    /// For how many seconds the state file has not taken what was decided, if it does not: whoever
+    /// has come since is not authorised yet.
+    pub state_waiting_seconds: Option<f64>,
     /// Lines of the log that were dropped because nobody read them in time.
     pub log_lines_lost: u64,
 }
@@ -206,10 +214,18 @@ impl Describe {
                     failures: level.failures(),
                     kept_out: engine.unpublished(),
                 },
+                state_waiting_seconds: waiting(engine, now).map(|time| time.as_secs_f64()),
                 log_lines_lost: self.log.lost(),
             }
         })
     }
+}
+
+/// For how long decisions have been waiting for the state file, if that is longer than a disk that
+/// works lets them wait.
+pub fn waiting(engine: &Engine, now: Time) -> Option<Duration> {
+    let waiting = engine.unwritten_since().map(|since| now.since(since));
+    waiting.filter(|time| *time >= PATIENCE)
 }
 
 fn count(counter: &AtomicU64) -> u64 {

@@ -22,8 +22,8 @@ const IO: i32 = 74;
 const CONFIG: i32 = 78;
 
 /// One wrong configuration: which, the file, a variable of the environment, the words after `run`,
-/// the exit status, and what stderr must say. `{home}` is a directory of the test; `{listen}` and
-/// `{map}` are options that are right.
+/// the exit status, and what stderr must say. `{home}` is a directory of the test; `{listen}`,
+/// `{map}` and `{etc}` (where main.cf is) are options that are right.
 type Row<'a> = (&'a str, &'a str, (&'a str, &'a str), &'a str, i32, &'a [&'a str]);
 
 const NONE: (&str, &str) = ("LC_ALL", "C");
@@ -64,10 +64,10 @@ const ROWS: &[Row<'_>] = &[
     ("facility of an unknown daemon", "", NONE, "{listen} {map} --facility dovcot=mail", CONFIG, &["no mail daemon `dovcot`", "`pop-before-smtp daemons` lists"]),
     ("mode", "", NONE, "{listen} {map} --listen-mode 999", USAGE, &["999"]),
     ("map without type", "", NONE, "{listen} --map /clients", USAGE, &["/clients", "TYPE:PATH"]),
-    ("unknown map type", "", NONE, "{listen} --map nonsense:{home}/clients", CONFIG, &["nonsense", "hash", "hint: "]),
-    ("map type that is not built", "", NONE, "{listen} --map cidr:{home}/clients", CONFIG, &["cidr", "postmap", "hint: "]),
-    ("map directory", "", NONE, "{listen} --map hash:{home}/nowhere/clients", CONFIG, &["nowhere", "hint: "]),
-    ("map is a directory", "", NONE, "{listen} --map hash:{home}/taken.d", CONFIG, &["taken.d is a directory", "hint: "]),
+    ("unknown map type", "", NONE, "{listen} --map nonsense:{home}/clients {etc}", CONFIG, &["nonsense", "hash", "hint: "]),
+    ("map type that is not built", "", NONE, "{listen} --map cidr:{home}/clients {etc}", CONFIG, &["cidr", "postmap", "hint: "]),
+    ("map directory", "", NONE, "{listen} --map hash:{home}/nowhere/clients {etc}", CONFIG, &["nowhere", "hint: "]),
+    ("map is a directory", "", NONE, "{listen} --map hash:{home}/taken.d {etc}", CONFIG, &["taken.d is a directory", "hint: "]),
     ("value that gives 451", "", NONE, "{listen} {map} --map-value 450x", CONFIG, &["450x", "451", "hint: "]),
     ("value that admits nobody", "", NONE, "{listen} {map} --map-value REJECT", CONFIG, &["REJECT", "hint: "]),
     ("Postfix's configuration", "", NONE, "{listen} --map hash:{home}/clients --postfix-config {home}", CONFIG, &["main.cf", "--postfix-config", "hint: "]),
@@ -139,8 +139,9 @@ impl Home {
     fn words(&self, words: &str) -> Vec<String> {
         let words = words
             .replace("{listen}", "--listen unix:{home}/log.sock")
-            .replace("{map}", "--map hash:{home}/clients --postfix-config {etc}")
-            .replace("{etc}", &self.postfix.config().display().to_string())
+            .replace("{map}", "--map hash:{home}/clients {etc}")
+            .replace("{etc}", "--postfix-config {main.cf}")
+            .replace("{main.cf}", &self.postfix.config().display().to_string())
             .replace("{home}", &self.dir.path().display().to_string())
             .replace("{port}", &self.udp.local_addr().unwrap().port().to_string())
             .replace("{long}", &"x".repeat(120));
@@ -239,7 +240,7 @@ fn check_says_every_fault_at_once() {
     let home = Home::new();
     fs::write(home.dir.path().join("config.toml"), "max-clients = 0\n").unwrap();
     let before = home.files();
-    let wrong = "--map cidr:{home}/clients --map-value REJECT --postfix-config {etc} \
+    let wrong = "--map cidr:{home}/clients --map-value REJECT {etc} \
                  --daemon dovcot --daemons-dir {home}/example";
     let (status, out, said) = check(&home, wrong);
     assert_eq!((status, out.as_str()), (Some(CONFIG), ""), "{said}");

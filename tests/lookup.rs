@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use support::daemon::{Daemon, program};
+use support::postfix::Postfix;
 use support::process::Process;
 use support::wire::{Port, Wire};
 use support::{PATIENCE, directory, eventually};
@@ -257,7 +258,9 @@ fn bound_senders() {
     std::fs::write(&map, "info@example.org joe, ann\n@lists.example ann\n")
         .expect("it can be done");
     let map = format!("hash:{}", map.display());
-    let made = std::process::Command::new("postmap").arg(&map).status();
+    let postfix = Postfix::configure("reject_unauth_destination");
+    let config = postfix.config().display().to_string();
+    let made = std::process::Command::new("postmap").args(["-c", &config, &map]).status();
     assert!(made.expect("postmap can be started").success());
     let path = path.display().to_string();
     let site = Site::start(
@@ -271,6 +274,8 @@ fn bound_senders() {
             &path,
             "--sender-login-map",
             &map,
+            "--postfix-config",
+            &config,
             "--sender-mismatch=reject",
             "--sender-reject-text=check your mail first",
         ],
@@ -420,6 +425,7 @@ fn what_is_refused_at_the_start() {
     let socketmap = format!("unix:{}/socketmap", dir.path().display());
     let policy = format!("unix:{}/policy", dir.path().display());
     let wire = Wire::udp();
+    let postfix = Postfix::configure("reject_unauth_destination");
     let rows: &[(&[&str], &str)] = &[
         (&[], "nothing to tell Postfix by"),
         (&["--socketmap", &socketmap, "--sender=user"], "policy is off"),
@@ -433,6 +439,7 @@ fn what_is_refused_at_the_start() {
     for (options, expected) in rows {
         let mut words = vec!["--listen".to_owned(), wire.to_string()];
         words.extend(options.iter().map(|&word| word.to_owned()));
+        words.extend(["--postfix-config".into(), postfix.config().display().to_string()]);
         let mut daemon = Daemon::spawn(dir.path(), &words);
         let status = daemon.wait();
         assert!(!status.success());

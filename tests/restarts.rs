@@ -310,7 +310,7 @@ fn history(seed: u64, steps: usize) {
                 model.shrink(now, most);
             }
             15 => {
-                around::journal(&mut engine);
+                around::journal(&mut engine, at);
                 file = around::state(&engine, at);
                 model.rights.retain(|_, right| now < right.until());
                 model.blocks.retain(|_, until| now < *until);
@@ -325,12 +325,21 @@ fn history(seed: u64, steps: usize) {
                 engine = Engine::new(rules(grace, most, excluded));
                 around::restore(&mut engine, Time::from_millis(now), &file);
                 file = around::state(&engine, Time::from_millis(now));
-                around::journal(&mut engine);
+                around::journal(&mut engine, Time::from_millis(now));
                 model.restart(now, grace, most, excluded);
             }
             _ => drop(engine.tick(at)),
         }
         let at = Time::from_millis(now);
+        // Before the decision is written down, nobody hears of more than a restart would find.
+        let mut found = Engine::new(rules(grace, clients.len(), excluded));
+        around::restore(&mut found, at, &file);
+        for client in &clients {
+            if let Some(told) = engine.admits(at, *client) {
+                let found = found.admits(at, *client).is_some();
+                assert!(found, "{context}: {client}, {told:?}\n{file}");
+            }
+        }
         if lost {
             // The power fails before the disk has the last decision.
             engine = Engine::new(rules(grace, most, excluded));
@@ -339,7 +348,7 @@ fn history(seed: u64, steps: usize) {
             model = before;
             model.restart(now, grace, most, excluded);
         } else {
-            file += &around::journal(&mut engine);
+            file += &around::journal(&mut engine, at);
         }
         let admitted: Vec<IpAddr> =
             clients.iter().copied().filter(|c| engine.admits(at, *c).is_some()).collect();
@@ -356,53 +365,70 @@ fn history(seed: u64, steps: usize) {
 }
 
 #[test]
-fn a_map_announces_only_what_a_restart_would_find() {
+fn nobody_hears_of_what_a_restart_would_not_find() {
     let mut engine = Engine::new(rules());
     let at = |seconds: u64| Time::from_millis(DAWN + 1000 * seconds);
     let login = |engine: &mut Engine, address, seconds| {
         let frame = login_frame(ip(address));
         drop(engine.hear(at(seconds), Source::default(), frame.as_bytes()));
     };
-    let announced = |engine: &mut Engine, seconds| {
+    let mapped = |engine: &mut Engine, seconds| {
         engine.tick(at(seconds));
         let edition = around::edition(engine, at(seconds))?;
         engine.published(edition.number, at(seconds));
         Some(edition.addresses)
     };
-    assert_eq!(announced(&mut engine, 0), Some(vec![]));
+    let admits =
+        |engine: &Engine, seconds, address| engine.admits(at(seconds), ip(address)).is_some();
+    assert_eq!(mapped(&mut engine, 0), Some(vec![]));
 
-    // The disk is full: those who come are admitted when Postfix asks, but not announced.
+    // The disk is full: those who come are held, and nobody hears of them.
     login(&mut engine, A, 1);
-    let lost = engine.journal();
+    assert_eq!(engine.unwritten_since(), None, "nobody has tried");
+    let lost = engine.journal(at(1));
     engine.unsaved(lost);
-    assert!(engine.admits(at(1), ip(A)).is_some());
-    assert_eq!(announced(&mut engine, 5), None);
-    let journal = engine.journal();
+    assert!(engine.holds(at(1), ip(A)).is_some() && !admits(&engine, 1, A));
+    assert!(around::list(&engine, at(1)).is_empty());
+    assert_eq!(mapped(&mut engine, 5), None);
+    assert_eq!(engine.unwritten_since(), Some(at(1)));
+    let journal = engine.journal(at(6));
     assert!(journal.text.contains(A), "what was lost comes again");
+    assert_eq!(engine.unwritten_since(), Some(at(1)));
     login(&mut engine, B, 6);
+    let decided = engine.decided();
+    engine.written(&journal);
+    assert!(admits(&engine, 6, A) && !admits(&engine, 6, B), "who came since waits");
+    assert_eq!(engine.unwritten_since(), None);
+    assert_eq!(mapped(&mut engine, 7), None, "the disk does not have it yet");
     engine.saved(&journal);
-    assert_eq!(announced(&mut engine, 10), Some(vec![ip(A)]), "and not the one who came since");
-    assert!(around::journal(&mut engine).contains(B));
-    assert_eq!(announced(&mut engine, 20), Some(vec![ip(A), ip(B)]));
+    assert_eq!(mapped(&mut engine, 10), Some(vec![ip(A)]), "and not the one who came since");
+    assert!(engine.saved_until() < decided);
+    assert!(around::journal(&mut engine, at(11)).contains(B));
+    assert_eq!(engine.saved_until(), decided);
+    assert_eq!(mapped(&mut engine, 20), Some(vec![ip(A), ip(B)]));
 
-    // Who was announced stays so while renewals cannot be saved, and leaves on time.
+    // Of whom everybody has heard, he stays while renewals cannot be saved, and leaves on time.
     login(&mut engine, A, 100);
-    let lost = engine.journal();
+    let lost = engine.journal(at(100));
     engine.unsaved(lost);
-    assert_eq!(announced(&mut engine, 200), None, "membership has not changed");
-    assert_eq!(announced(&mut engine, 1806), Some(vec![ip(A)]));
+    assert_eq!(mapped(&mut engine, 200), None, "membership has not changed");
+    assert_eq!(mapped(&mut engine, 1806), Some(vec![ip(A)]));
+    assert!(admits(&engine, 1806, A));
     engine.revoke(at(1807), ip(A), None);
-    assert_eq!(announced(&mut engine, 1808), Some(vec![]));
+    assert!(!admits(&engine, 1807, A));
+    assert_eq!(mapped(&mut engine, 1808), Some(vec![]));
 
     // A record of a right that has ended since says nothing of the next one.
     login(&mut engine, A, 2000);
-    let journal = engine.journal();
+    let journal = engine.journal(at(2000));
     engine.revoke(at(2001), ip(A), None);
     login(&mut engine, A, 2002);
+    engine.written(&journal);
     engine.saved(&journal);
-    assert_eq!(announced(&mut engine, 2003), None);
-    around::journal(&mut engine);
-    assert_eq!(announced(&mut engine, 2004), Some(vec![ip(A)]));
+    assert_eq!(mapped(&mut engine, 2003), None);
+    assert!(!admits(&engine, 2003, A));
+    around::journal(&mut engine, at(2003));
+    assert_eq!(mapped(&mut engine, 2004), Some(vec![ip(A)]));
 }
 
 #[test]
@@ -414,7 +440,7 @@ fn ten_thousand_may_end_together() {
         let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
         engine.allow(at(0), address.into(), None, None).expect("allowed");
     }
-    around::journal(&mut engine);
+    around::journal(&mut engine, at(0));
     let edition = around::edition(&mut engine, at(1799)).expect("an edition");
     assert_eq!(edition.addresses.len() as u32, MANY);
     assert!(edition.addresses.is_sorted());

@@ -21,6 +21,7 @@ use support::around;
 const NAT: &str = "192.0.2.7";
 const ANN: &str = "ann@example.org";
 const BOB: &str = "bob@example.org";
+const CLEO: &str = "cleo@example.org";
 
 fn at(seconds: u64) -> Time {
     Time::from_millis(1_700_000_000_000 + seconds * 1000)
@@ -34,27 +35,37 @@ fn rules() -> Rules {
     }
 }
 
-struct Story(Engine);
+/// The engine, and all that it has written down.
+struct Story(Engine, String);
 
 impl Story {
     fn new(rules: Rules) -> Self {
         let mut engine = Engine::new(rules);
         let first = around::edition(&mut engine, at(0)).expect("the first edition");
         engine.published(first.number, at(0));
-        Self(engine)
+        Self(engine, String::new())
     }
 
     fn login(&mut self, seconds: u64, user: &str) -> Verdict {
-        let frame = format!(
-            "<22>Nov 22 08:57:07 dovecot: imap-login: Logged in: user=<{user}>, method=PLAIN, \
-             rip={NAT}, lip=192.0.2.1, mpid=84, TLS, session=<a>"
-        );
-        self.0.hear(at(seconds), Source::default(), frame.as_bytes()).verdict
+        let frame = login(user);
+        let verdict = self.0.hear(at(seconds), Source::default(), frame.as_bytes()).verdict;
+        self.write_down(at(seconds));
+        verdict
+    }
+
+    fn allow(&mut self, seconds: u64, span: u64) {
+        let span = Some(Duration::from_secs(span));
+        self.0.allow(at(seconds), nat(), span, None).expect("allowed");
+        self.write_down(at(seconds));
+    }
+
+    fn write_down(&mut self, now: Time) {
+        self.1 += &around::journal(&mut self.0, now);
     }
 
     /// What is due once everything is written down.
     fn edition(&mut self, now: Time) -> Option<Edition> {
-        around::journal(&mut self.0);
+        self.write_down(now);
         around::edition(&mut self.0, now)
     }
 
@@ -92,8 +103,15 @@ impl Story {
         let mut engine = Engine::new(rules);
         let restored = around::restore(&mut engine, at(seconds), &text);
         assert_eq!(restored.damaged, 0, "{text}");
-        Self(engine)
+        Self(engine, String::new())
     }
+}
+
+fn login(user: &str) -> String {
+    format!(
+        "<22>Nov 22 08:57:07 dovecot: imap-login: Logged in: user=<{user}>, method=PLAIN, \
+         rip={NAT}, lip=192.0.2.1, mpid=84, TLS, session=<a>"
+    )
 }
 
 fn nat() -> IpAddr {
@@ -151,9 +169,28 @@ fn a_mismatch_may_be_rejected_and_strangers_never_are() {
 }
 
 #[test]
+fn what_is_not_written_down_binds_and_frees_nobody() {
+    let mut story = Story::new(rules());
+    story.login(0, ANN);
+    let hear = |story: &mut Story, seconds, user| {
+        drop(story.0.hear(at(seconds), Source::default(), login(user).as_bytes()));
+    };
+    hear(&mut story, 1, BOB);
+    assert!(story.sends(1, ANN) && !story.sends(1, BOB), "a restart would not find him");
+    let journal = story.0.journal(at(1));
+    hear(&mut story, 2, CLEO);
+    story.0.written(&journal);
+    assert!(story.sends(2, BOB) && !story.sends(2, CLEO), "the record is older");
+    story.0.allow(at(2), nat(), None, None).expect("allowed");
+    assert!(!story.sends(2, "printer@example.org"));
+    story.write_down(at(2));
+    assert!(story.sends(2, CLEO) && story.sends(2, "printer@example.org"));
+}
+
+#[test]
 fn the_operators_right_binds_nobody_and_ends_in_time() {
     let mut story = Story::new(rules());
-    story.0.allow(at(0), nat(), Some(Duration::from_secs(60)), None).expect("allowed");
+    story.allow(0, 60);
     assert!(story.sends(59, "printer@example.org"));
     story.login(30, ANN);
     assert!(story.sends(59, "printer@example.org"));
@@ -225,7 +262,7 @@ fn the_operators_right_outlives_a_crowd() {
     let mut story = Story::new(Rules { max_users: Some(1), ..rules() });
     story.login(0, ANN);
     story.login(1, BOB);
-    story.0.allow(at(2), nat(), Some(Duration::from_secs(100)), None).expect("allowed");
+    story.allow(2, 100);
     assert!(story.is_admitted(2));
     story.login(3, ANN);
     assert!(story.is_admitted(101) && !story.is_admitted(102), "not a second longer");
@@ -234,8 +271,7 @@ fn the_operators_right_outlives_a_crowd() {
 #[test]
 fn a_crowd_is_remembered_beyond_the_operators_right() {
     let mut story = Story::new(Rules { max_users: Some(1), ..rules() });
-    let span = Some(Duration::from_secs(600));
-    story.0.allow(at(0), nat(), span, None).expect("allowed");
+    story.allow(0, 600);
     story.login(10, ANN);
     story.login(20, BOB);
     assert!(story.is_admitted(599) && !story.is_admitted(600));
@@ -250,7 +286,6 @@ fn users_survive_a_restart_with_their_own_ends() {
     let mut story = Story::new(rules());
     story.login(0, ANN);
     story.login(1000, BOB);
-    let mut journal = around::journal(&mut story.0);
     let restarted = story.restarted(1100, rules());
     assert_eq!(restarted.users(1100), [ANN, BOB]);
     assert!(!restarted.sends(1800, ANN) && restarted.sends(1800, BOB));
@@ -259,10 +294,10 @@ fn users_survive_a_restart_with_their_own_ends() {
     assert!(short.sends(1159, BOB) && !short.sends(1160, BOB), "never longer than a login now");
 
     // Torn anywhere, a record is no record.
-    journal.truncate(journal.len() - 1);
-    for end in 1..journal.len() {
+    let record = story.1.lines().next_back().expect("the record of both");
+    for end in 1..record.len() {
         let mut engine = Engine::new(Rules::default());
-        let text = format!("pop-before-smtp state 1\n{}", &journal[..end]);
+        let text = format!("pop-before-smtp state 1\n{}", &record[..end]);
         let restored = around::restore(&mut engine, at(1100), &text);
         assert_eq!((restored.grants, restored.damaged), (0, 1), "{text}");
     }
@@ -278,6 +313,8 @@ fn users_are_forgotten_if_they_are_not_to_be_remembered() {
     story.0.reload(at(1), private());
     story.login(2, BOB);
     assert!(story.is_admitted(2) && story.users(2).is_empty());
-    let written = around::journal(&mut story.0) + &around::state(&story.0, at(2));
+    let written = around::state(&story.0, at(2));
+    let last = story.1.lines().next_back().expect("a record");
+    assert!(!last.contains("example.org"), "{last}");
     assert!(!written.contains("example.org"), "{written}");
 }

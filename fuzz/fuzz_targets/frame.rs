@@ -23,15 +23,23 @@ fuzz_target!(|frame: &[u8]| {
         let heard = engine.hear(now, Source::default(), frame);
         if heard.verdict == Verdict::Login {
             let address = heard.address.expect("a login has an address");
+            assert!(engine.holds(now, address).is_some());
+            assert!(engine.admits(now, address).is_none(), "it is not written down");
+            write_down(engine, now);
             assert!(engine.admits(now, address).is_some());
             let joined = matches!(heard.reason, Reason::Joined(_));
             assert!(joined || addresses_in(frame).any(|a| a == address), "{heard:?}");
             engine.revoke(now, address, None);
         }
         engine.tick(now);
-        engine.journal();
+        write_down(engine, now);
     });
 });
+
+fn write_down(engine: &mut Engine, now: Time) {
+    let journal = engine.journal(now);
+    engine.written(&journal);
+}
 
 /// Every whole address between bytes that no address has, or between colons.
 fn addresses_in(frame: &[u8]) -> impl Iterator<Item = IpAddr> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::layer::Layer;
-use crate::engine::grants::MAX_USERS;
+use crate::engine::grant::MAX_USERS;
 use crate::engine::policy::Action;
 use crate::engine::senders::Binding;
 use crate::error::Failure;

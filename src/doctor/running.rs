@@ -17,6 +17,7 @@ pub fn examine(status: &Status, report: &mut Report) {
         );
     }
     map(status, report);
+    state(status, report);
     listeners(status, report);
     logins(status, report);
     shared(status, report);
@@ -49,6 +50,17 @@ fn map(status: &Status, report: &mut Report) {
             format!("{} IPv6 addresses are kept out of {table}", map.kept_out),
             "They are written with `::`, and as a key would admit other hosts of their network.",
             "let Postfix ask directly (policy), or set map-inexact-ipv6 = true",
+        );
+    }
+}
+
+fn state(status: &Status, report: &mut Report) {
+    if let Some(seconds) = status.state_waiting_seconds {
+        report.mend(
+            format!("the state file has taken nothing for {seconds:.0} s"),
+            "Nobody new is authorised meanwhile. The disk may be full or stuck, or the directory no \
+             longer the daemon's.",
+            "see the daemon's log; it goes on to try",
         );
     }
 }

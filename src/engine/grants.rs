@@ -1,9 +1,7 @@
 //! The set of client addresses that may relay, each until a moment.
 //!
-//! Promise  `at(address, now)` answers exactly while `now < until`; sweeping is housekeeping. Each
-//!          user's own right ends with his own login's grace: another's login does not prolong it.
-//! Limits   at most `most` addresses; the one that would end first makes room. At most `MAX_USERS`
-//!          of one address; the one who logged in longest ago makes room.
+//! Promise  `at(address, now)` answers exactly while `now < until`; sweeping is housekeeping.
+//! Limits   at most `most` addresses; the one that would end first makes room.
 //! Shape    ordered indexes, by address and by deadline; only `insert` and `remove` touch them. No
 //!          question to the set takes longer because many are in it, and whoever wants them all
 //!          asks for a slice at a time.
@@ -12,135 +10,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::Bound;
-use std::sync::Arc;
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
 use super::address;
-use super::origins::Origin;
+use super::grant::{By, Grant, Hand, Kept, Recorded};
 use super::time::Time;
 
 /// Addresses in one slice: what is dearest to do with them takes below a millisecond.
 const SLICE: usize = 1024;
-/// Users that are held of one address: more than any household or office has, and a bound for an
-/// address that thousands share.
-pub const MAX_USERS: usize = 64;
-
-/// Who authorised an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum By {
-    /// A login at a mail daemon.
-    Login(Arc<Origin>),
-    /// The operator.
-    Hand,
-}
-
-/// A user who has logged in from an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct User {
-    /// The login name, as the mail daemon logged it.
-    pub name: Box<str>,
-    /// His own right ends at this moment.
-    pub until: Time,
-}
-
-/// A right that the operator has given.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hand {
-    /// When it was given.
-    pub given: Time,
-    /// It ends at this moment.
-    pub until: Time,
-    /// What the operator wrote about it.
-    pub note: Option<String>,
-}
-
-/// One address and the right it has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// The client, canonical.
-    pub address: IpAddr,
-    /// Who has set the deadline: a restart must not measure an operator's by a login's.
-    pub by: By,
-    /// The first login of this unbroken time.
-    pub since: Time,
-    /// The right ends at this moment: the later one of those that were given.
-    pub until: Time,
-    /// How many logins there were since then.
-    pub logins: u64,
-    /// What the logins have given ends at this moment.
-    pub by_login: Option<Time>,
-    /// What the operator has given; it is bound to no user.
-    pub by_hand: Option<Box<Hand>>,
-    /// More users have logged in than one address may have: it is remembered, not authorised.
-    pub shared: bool,
-    /// A restart would find this unbroken right: only then may a map announce it.
-    pub saved: bool,
-    /// Who has logged in, the latest last; some may have ended.
-    pub users: SmallVec<[User; 1]>,
-}
-
-impl Grant {
-    /// Whether the address may relay at a moment.
-    pub fn lasts(&self, now: Time) -> bool {
-        now < self.until && !self.shared
-    }
-
-    /// The users whose right lasts at a moment, the latest last.
-    pub fn users(&self, now: Time) -> impl DoubleEndedIterator<Item = &str> {
-        self.users.iter().filter(move |user| now < user.until).map(|user| &*user.name)
-    }
-
-    /// Whether the operator's own right lasts at a moment.
-    pub fn is_by_hand(&self, now: Time) -> bool {
-        self.by_hand.as_ref().is_some_and(|hand| now < hand.until)
-    }
-
-    fn none(address: IpAddr, since: Time) -> Self {
-        Self {
-            address,
-            by: By::Hand,
-            since,
-            until: since,
-            logins: 0,
-            by_login: None,
-            by_hand: None,
-            shared: false,
-            saved: false,
-            users: SmallVec::new(),
-        }
-    }
-
-    /// Finds out when the right ends, and whether too many users share the address. What the
-    /// operator has given stays then, what logins have given does not.
-    pub fn settle(&mut self, most_users: Option<usize>) {
-        let crowded = most_users.is_some_and(|most| self.users.len() > most);
-        let hand = self.by_hand.as_ref().map(|hand| hand.until);
-        self.shared = crowded && hand.is_none();
-        let login = self.by_login.filter(|_| !crowded || self.shared);
-        self.until = login.max(hand).unwrap_or(self.since);
-    }
-
-    /// The operator's right has ended: if too many users share the address, it is remembered for
-    /// them, so that the next login does not find it empty.
-    pub fn crowd_left(&self, now: Time, most_users: Option<usize>) -> Option<Self> {
-        let mut left = Self { by_hand: None, ..self.clone() };
-        left.users.retain(|user| now < user.until);
-        left.settle(most_users);
-        (left.shared && now < left.until).then_some(left)
-    }
-
-    fn log_in(&mut self, name: &str, until: Time) {
-        let old = self.users.iter().position(|user| *user.name == *name);
-        let old = old.map(|place| self.users.remove(place));
-        if self.users.len() == MAX_USERS {
-            self.users.remove(0);
-        }
-        let until = old.map_or(until, |old| old.until.max(until));
-        self.users.push(User { name: name.into(), until });
-    }
-}
 
 /// What gives an address a right.
 #[derive(Clone, Debug)]
@@ -204,12 +81,12 @@ impl Grants {
         let mut grant = old.unwrap_or_else(|| Grant::none(address, now));
         if !renewed {
             grant.since = now;
-            grant.saved = false;
+            grant.kept = Kept::Nowhere;
         }
         grant.by_login = grant.by_login.filter(|until| now < *until);
         grant.by_hand = grant.by_hand.filter(|hand| now < hand.until);
         if by == By::Hand {
-            let hand = || Box::new(Hand { given: now, until: end, note: None });
+            let hand = || Box::new(Hand { given: now, until: end, written: false, note: None });
             let mut hand = grant.by_hand.filter(|old| end < old.until).unwrap_or_else(hand);
             hand.note = note.or(hand.note);
             grant.by_hand = Some(hand);
@@ -268,8 +145,10 @@ impl Grants {
         let settled = |old: &Grant| {
             let mut grant = old.clone();
             grant.settle(most_users);
-            // As if it came anew: a map learns of it once it is on disk.
-            grant.saved &= grant.shared || !old.shared;
+            if old.shared && !grant.shared {
+                // As if it came anew: nobody learns of it before it is on disk.
+                grant.kept = Kept::Nowhere;
+            }
             grant
         };
         let changed = |old: &Grant| Some((old.clone(), settled(old))).filter(|(a, b)| a != b);
@@ -285,6 +164,13 @@ impl Grants {
         self.insert(grant);
     }
 
+    /// Puts a grant in that the disk has as it is.
+    pub fn put_saved(&mut self, mut grant: Grant) {
+        grant.write(&grant.recorded());
+        grant.kept = Kept::OnDisk;
+        self.put(grant);
+    }
+
     /// The right of an address at a moment.
     pub fn at(&self, address: IpAddr, now: Time) -> Option<&Grant> {
         self.get(address).filter(|grant| grant.lasts(now))
@@ -295,10 +181,24 @@ impl Grants {
         self.by_address.get(&address).map(Box::as_ref)
     }
 
-    /// The record of an unbroken right that began then is on disk. Whether it was not before.
-    pub fn save(&mut self, address: IpAddr, since: Time) -> bool {
-        let grant = self.by_address.get_mut(&address).filter(|grant| grant.since == since);
-        grant.is_some_and(|grant| !std::mem::replace(&mut grant.saved, true))
+    /// The state file has this record of an address.
+    pub fn write(&mut self, address: IpAddr, recorded: &Recorded) {
+        if let Some(grant) = self.unbroken(address, recorded) {
+            grant.write(recorded);
+        }
+    }
+
+    /// The disk has this record of an address. Whether it had none of this unbroken right before.
+    pub fn save(&mut self, address: IpAddr, recorded: &Recorded) -> bool {
+        let grant = self.unbroken(address, recorded);
+        let before = grant.map(|grant| std::mem::replace(&mut grant.kept, Kept::OnDisk));
+        before.is_some_and(|before| before < Kept::OnDisk)
+    }
+
+    /// The right of an address, if it still is the one that was recorded.
+    fn unbroken(&mut self, address: IpAddr, recorded: &Recorded) -> Option<&mut Grant> {
+        let grant = self.by_address.get_mut(&address).map(Box::as_mut);
+        grant.filter(|grant| grant.since == recorded.since)
     }
 
     /// Takes an address out.

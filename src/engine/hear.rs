@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::Engine;
 use super::daemons::{Event, Name, Reading};
-use super::grants::{By, Given, Granted};
+use super::grant::By;
+use super::grants::{Given, Granted};
 use super::heard::{Heard, Reason, Verdict};
 use super::probes;
 use super::streams::{self, Key, Source};

@@ -5,8 +5,8 @@
 //!          moment is an argument. It never panics on input. Calls that come early or twice
 //!          change nothing. When in doubt an address is not listed.
 //! Layers   `syslog` a frame's message; `daemons` what a message says; `streams` what it means
-//!          after those before it; `hosts`, `exclude`, `grants` and `origins` who may relay until
-//!          when; `map` what Postfix should read; `state` what survives a restart. `socketmap` and
+//!          after those before it; `hosts`, `exclude`, `grants` of `grant`s and `origins` who may
+//!          relay until when; `map` what Postfix should read; `state` what survives a restart. `socketmap` and
 //!          `policy` what Postfix asks and how it is answered; `senders` who may send as what.
 //!          Beside them, for tests and `check`: `examples`, and `claims`, which `proof` proves; for
 //!          `doctor`: `probes`.
@@ -17,6 +17,7 @@ pub mod daemons;
 pub mod examples;
 pub mod exclude;
 pub mod frame;
+pub mod grant;
 pub mod grants;
 mod hear;
 pub mod heard;
@@ -42,7 +43,8 @@ use std::time::Duration;
 
 use daemons::Table;
 use exclude::Exclude;
-use grants::{By, Given, Grant, Granted, Grants, Slice};
+use grant::{By, Grant, Kept};
+use grants::{Given, Granted, Grants, Slice};
 use hosts::Hosts;
 use map::{Edition, Level};
 use origins::Origins;
@@ -76,7 +78,7 @@ pub struct Rules {
     /// Whether it is remembered who has logged in.
     pub remember_users: bool,
     /// An address from which more users than this have logged in is not authorised. Below
-    /// [`grants::MAX_USERS`].
+    /// [`grant::MAX_USERS`].
     pub max_users: Option<usize>,
     /// Who may send as what.
     pub senders: Senders,
@@ -160,6 +162,7 @@ pub struct Engine {
     gone: Vec<Gone>,
     dirty: HashSet<IpAddr>,
     dirty_blocks: HashSet<IpAddr>,
+    written: state::Written,
     stats: Stats,
     probes: Probes,
 }
@@ -178,6 +181,7 @@ impl Engine {
             gone: Vec::new(),
             dirty: HashSet::new(),
             dirty_blocks: HashSet::new(),
+            written: state::Written::default(),
             stats: Stats::default(),
             probes: Probes::default(),
         }
@@ -239,7 +243,7 @@ impl Engine {
 
     /// Whether the map has the address of a right, while that lasts.
     fn is_listed(&self, grant: &Grant) -> bool {
-        grant.saved && !grant.shared && self.is_published(grant.address)
+        grant.kept == Kept::OnDisk && !grant.shared && self.is_published(grant.address)
     }
 
     fn sweep(&mut self, now: Time) {
@@ -264,8 +268,14 @@ impl Engine {
         true
     }
 
-    /// The truth, at the lookup: the right of an address at this moment.
+    /// The truth, at the lookup: the right of an address at this moment. What was decided and not
+    /// yet written down is not true yet: a sudden end would take it back.
     pub fn admits(&self, now: Time, address: IpAddr) -> Option<&Grant> {
+        self.holds(now, address).filter(|grant| grant.is_told(now))
+    }
+
+    /// The right that an address has at this moment or, once it is written down, will have.
+    pub fn holds(&self, now: Time, address: IpAddr) -> Option<&Grant> {
         self.grants.at(address.to_canonical(), now)
     }
 
@@ -443,13 +453,13 @@ impl Engine {
         each: impl Fn(&Grant) -> T,
     ) -> Slice<Vec<T>> {
         self.grants.slice(behind, Vec::new(), |list, grant| {
-            if grant.lasts(now) {
+            if grant.is_told(now) {
                 list.push(each(grant));
             }
         })
     }
 
-    /// How many addresses are authorised at this moment.
+    /// How many addresses are authorised at this moment, or will be once that is written down.
     pub fn clients_at(&self, now: Time) -> usize {
         self.grants.count(now)
     }
@@ -457,7 +467,7 @@ impl Engine {
     /// The addresses that too many users share, each with their number, in ascending order.
     pub fn shared(&self, now: Time) -> Vec<(IpAddr, usize)> {
         let shared = self.grants.crowds().filter(|grant| now < grant.until);
-        shared.map(|grant| (grant.address, grant.users(now).count())).collect()
+        shared.map(|grant| (grant.address, grant.crowd(now))).collect()
     }
 
     /// How many addresses are held and kept out of the map because their key would admit others.

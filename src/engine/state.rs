@@ -19,7 +19,8 @@ use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
-use super::grants::{By, Grant, Hand, MAX_USERS, Slice, User};
+use super::grant::{By, Grant, Hand, Kept, MAX_USERS, Recorded, User};
+use super::grants::Slice;
 use super::origins::Origins;
 use super::time::Time;
 use super::{Engine, MAX_BY_HAND, address};
@@ -49,8 +50,27 @@ pub struct Restored {
 pub struct Journal {
     /// The records, to be appended to the file.
     pub text: String,
-    grants: Vec<(IpAddr, Option<Time>)>,
+    number: u64,
+    /// Those that have a right, with what is written of it, and those that have none any more.
+    grants: Vec<(IpAddr, Option<Recorded>)>,
     blocks: Vec<IpAddr>,
+}
+
+impl Journal {
+    fn rights(&self) -> impl Iterator<Item = (IpAddr, &Recorded)> {
+        self.grants.iter().filter_map(|(address, right)| Some((*address, right.as_ref()?)))
+    }
+}
+
+/// What has become of the journals, which are numbered.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// How many there were.
+    taken: u64,
+    /// The last one that the disk has.
+    saved: u64,
+    /// When the first of those was taken that the file does not have.
+    waiting_since: Option<Time>,
 }
 
 /// A state file while it is read, line by line.
@@ -109,8 +129,10 @@ impl Engine {
     }
 
     /// The records of what has changed since the last call. Whoever takes it says what became of
-    /// it: [`Self::saved`] or [`Self::unsaved`].
-    pub fn journal(&mut self) -> Journal {
+    /// it: [`Self::written`] and then [`Self::saved`], or [`Self::unsaved`].
+    pub fn journal(&mut self, now: Time) -> Journal {
+        self.written.taken += 1;
+        self.written.waiting_since.get_or_insert(now);
         let mut text = String::new();
         let mut grants = Vec::with_capacity(self.dirty.len());
         for address in self.dirty.drain() {
@@ -119,7 +141,7 @@ impl Engine {
                 Some(grant) => write_grant(&mut text, grant),
                 None => text.push_str(&format!("gone\t{address}\t.\n")),
             }
-            grants.push((address, grant.map(|grant| grant.since)));
+            grants.push((address, grant.map(Grant::recorded)));
         }
         for address in &self.dirty_blocks {
             match self.blocked.get(address) {
@@ -127,14 +149,26 @@ impl Engine {
                 None => text.push_str(&format!("unblock\t{address}\t.\n")),
             }
         }
-        Journal { text, grants, blocks: self.dirty_blocks.drain().collect() }
+        let blocks = self.dirty_blocks.drain().collect();
+        Journal { text, number: self.written.taken, grants, blocks }
     }
 
-    /// A journal is on disk, or nobody wants it there: a map may announce what stands in it.
+    /// A journal is in the file, where it outlives the process: what stands in it is true from now
+    /// on. Journals are written in their order.
+    pub fn written(&mut self, journal: &Journal) {
+        self.written.waiting_since = None;
+        for (address, recorded) in journal.rights() {
+            self.grants.write(address, recorded);
+        }
+    }
+
+    /// A journal that was written is on the disk, where it outlives the power, or nobody wants it
+    /// there: a map may announce what stands in it.
     pub fn saved(&mut self, journal: &Journal) {
-        for (address, since) in &journal.grants {
-            let newly = since.is_some_and(|since| self.grants.save(*address, since));
-            if newly && self.grants.get(*address).is_some_and(|grant| self.is_listed(grant)) {
+        self.written.saved = self.written.saved.max(journal.number);
+        for (address, recorded) in journal.rights() {
+            let newly = self.grants.save(address, recorded);
+            if newly && self.grants.get(address).is_some_and(|grant| self.is_listed(grant)) {
                 self.level.change();
             }
         }
@@ -144,6 +178,21 @@ impl Engine {
     pub fn unsaved(&mut self, journal: Journal) {
         self.dirty.extend(journal.grants.into_iter().map(|(address, _)| address));
         self.dirty_blocks.extend(journal.blocks);
+    }
+
+    /// The number of the journal that has, or will have, the last of what is decided now.
+    pub fn decided(&self) -> u64 {
+        self.written.taken + u64::from(self.has_journal())
+    }
+
+    /// The number of the last journal that the disk has.
+    pub fn saved_until(&self) -> u64 {
+        self.written.saved
+    }
+
+    /// Since when decisions wait for the state file to take them, if they do: a moment is usual.
+    pub fn unwritten_since(&self) -> Option<Time> {
+        self.written.waiting_since
     }
 
     /// Whether `journal` has something to say.
@@ -191,8 +240,7 @@ impl Engine {
         restored.shortened += usize::from(grant.until < before);
         grant.since = grant.since.min(now);
         restored.grants += usize::from(!grant.shared);
-        grant.saved = true;
-        self.grants.put(grant);
+        self.grants.put_saved(grant);
     }
 }
 
@@ -262,11 +310,13 @@ fn read(line: &str, origins: &mut Origins) -> Option<Record> {
                 ("", "") => None,
                 _ => {
                     let (given, until) = (time(given)?, time(hand)?);
-                    Some(Box::new(Hand { given, until, note: some(note) }))
+                    Some(Box::new(Hand { given, until, written: false, note: some(note) }))
                 }
             };
             let user = |pair: &[&str]| match *pair {
-                [until, name] => Some(User { name: name.into(), until: time(until)? }),
+                [until, name] => {
+                    Some(User { name: name.into(), until: time(until)?, written: false })
+                }
                 _ => None,
             };
             let users: Option<SmallVec<[User; 1]>> = users.chunks(2).map(user).collect();
@@ -279,7 +329,7 @@ fn read(line: &str, origins: &mut Origins) -> Option<Record> {
                 by_login,
                 by_hand,
                 shared: false,
-                saved: false,
+                kept: Kept::Nowhere,
                 users: users.filter(|users| users.len() <= MAX_USERS)?,
             })))
         }

@@ -47,7 +47,8 @@ fn engine(clients: u32) -> Engine {
     for number in 0..clients {
         engine.allow(NOW, client(number), None, None).unwrap();
     }
-    let journal = engine.journal();
+    let journal = engine.journal(NOW);
+    engine.written(&journal);
     engine.saved(&journal);
     engine
 }

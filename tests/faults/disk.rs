@@ -10,6 +10,7 @@ use nix::unistd::User;
 use crate::support::daemon::Daemon;
 use crate::support::home::Home;
 use crate::support::small_disk::SmallDisk;
+use crate::support::stalling_disk::StallingDisk;
 use crate::support::story::login_frame;
 use crate::support::{PATIENCE, eventually};
 use crate::{
@@ -140,18 +141,19 @@ const MAP: &[Row] = &[
 #[test]
 fn a_disk_that_takes_no_state_delays_and_loses_nothing() {
     for row in STATE {
-        go_through(row);
+        go_through(row, false);
     }
 }
 
 #[test]
 fn a_disk_that_takes_no_map_delays_and_loses_nothing() {
     for row in MAP {
-        go_through(row);
+        go_through(row, true);
     }
 }
 
-fn go_through(row: &Row) {
+/// `told` says whether whoever comes during the fault is authorised for those who ask directly.
+fn go_through(row: &Row, told: bool) {
     let what = row.what;
     let home = Home::with_directories(row.map_type);
     let (maps, states) = (SmallDisk::mount(home.at("maps")), SmallDisk::mount(home.at("states")));
@@ -165,17 +167,22 @@ fn go_through(row: &Row) {
     let before = daemon.said().len();
     (row.fault)(&mut place, &daemon);
     crowd_logs_in(&place.home, row.crowd);
-    // Who asks directly gets the truth.
-    log_in(&place.home, &daemon, B);
+    place.home.wire.send(login_frame(B).as_bytes());
     wait_until_said_after(&daemon, before, row.says);
+    wait_until_said_after(&daemon, before, &format!("authorised address={B}"));
     // More than one edition could have been made.
     std::thread::sleep(Duration::from_millis(2500));
-    assert!(daemon.query(A) && daemon.query(B), "{what}");
+    assert!(daemon.query(A), "{what}: he was announced");
+    assert_eq!(daemon.query(B), told, "{what}: nobody hears of what a kill would take back");
+    let status = daemon.command(&["status"]).stdout;
+    let status = String::from_utf8_lossy(&status);
+    assert_eq!(status.contains("NOT SAVED"), !told, "{what}: {status}");
     assert_eq!(place.home.map_says(A).as_deref(), Some("OK"), "{what}: {}", daemon.said());
     assert_eq!(place.home.map_says(B), None, "{what}: {}", daemon.said());
     is_no_flood(what, &daemon, before, 40);
 
     (row.mend)(&mut place);
+    daemon.wait_until_authorised(B);
     place.home.wait_until_mapped(B, &daemon);
     wait_until_saved(&place.home, B, &daemon);
     survives_a_kill(&place.home, daemon, &options, &[A, B]);
@@ -196,12 +203,21 @@ fn a_full_disk_for_the_state_prolongs_nothing() {
     states.fill(0);
     crowd_logs_in(&home, 100);
     daemon.wait_until_said("No space left");
-    assert!(daemon.command(&["revoke", A]).status.success());
+    let revoked = daemon.command(&["revoke", A]);
+    assert!(revoked.status.success());
+    let said = String::from_utf8_lossy(&revoked.stderr);
+    assert!(said.contains("cannot write that down"), "{said}");
+    let allowed = daemon.command(&["allow", B]);
+    assert_eq!(allowed.status.code(), Some(1), "{allowed:?}");
     for address in [A, "198.51.100.9"] {
         wait_until_unmapped(&home, address, &daemon);
     }
     states.clear();
-    log_in(&home, &daemon, B);
+    // The next attempt may be made only after his time.
+    eventually("somebody new is authorised", PATIENCE, || {
+        home.wire.send(login_frame(B).as_bytes());
+        daemon.query(B)
+    });
     home.wait_until_mapped(B, &daemon);
     assert!(daemon.stop().success());
 }
@@ -242,4 +258,55 @@ fn a_directory_that_is_taken_away_is_waited_for() {
     home.wait_until_mapped(B, &daemon);
     eventually("the log calms down", PATIENCE, || daemon.command(&["status"]).status.success());
     assert!(daemon.stop().success());
+}
+
+/// Nobody waits for a disk that does not answer: frames are heard, Postfix and operators are
+/// answered. Nobody new is authorised, and nobody who was announced is lost.
+#[test]
+fn a_disk_that_stalls_delays_and_loses_nothing() {
+    let home = Home::with_directories("hash");
+    let disk = StallingDisk::mount(home.at("states"));
+    let options = with_state(&home);
+    let options = [&*options[0], &*options[1]];
+    let daemon = home.start(&options);
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    let before = daemon.said().len();
+    disk.stall();
+    crowd_logs_in(&home, 2000);
+    home.wire.send(login_frame(B).as_bytes());
+    wait_until_said_after(&daemon, before, &format!("authorised address={B}"));
+    let status = || String::from_utf8(daemon.command(&["status"]).stdout).expect("text");
+    eventually("it is told", PATIENCE, || status().contains("NOT SAVED for"));
+    assert!(daemon.query(A), "{}", daemon.said());
+    assert_eq!(daemon.authorised().len(), 1, "nobody hears of what a kill would take back");
+    assert_eq!(home.map_says(B), None);
+    assert!(daemon.command(&["revoke", "198.18.0.1"]).status.success());
+    is_no_flood("a disk that stalls", &daemon, before, 10);
+
+    disk.go_on();
+    daemon.wait_until_authorised(B);
+    home.wait_until_mapped(B, &daemon);
+    assert!(!daemon.query("198.18.0.1"), "revoked meanwhile");
+    assert!(!status().contains("NOT SAVED"), "{}", status());
+    survives_a_kill(&home, daemon, &options, &[A, B, "198.18.0.2", "198.18.7.208"]);
+}
+
+/// A disk that never answers again does not keep the daemon from ending.
+#[test]
+fn a_disk_that_stalls_for_good_is_not_waited_for_at_the_end() {
+    let home = Home::with_directories("hash");
+    let disk = StallingDisk::mount(home.at("states"));
+    let options = with_state(&home);
+    let mut daemon = home.start(&[&options[0], &options[1]]);
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    disk.stall();
+    home.wire.send(login_frame(B).as_bytes());
+    daemon.wait_until_said(&format!("authorised address={B}"));
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    let told = || daemon.said().contains("has not answered for 75 s");
+    eventually("it gives up", Duration::from_secs(75) + PATIENCE, told);
+    disk.go_on();
+    assert_eq!(daemon.wait().code(), Some(74), "{}", daemon.said());
 }

@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::daemon::Daemon;
 use crate::support::home::Home;
+use crate::support::story::login_frame;
 use crate::support::{PATIENCE, eventually};
 use crate::{
     A, B, is_no_flood, log_in, survives_a_kill, wait_until_said_after, wait_until_saved,
@@ -35,8 +36,8 @@ fn renew(home: &Home, daemon: &mut Daemon) {
     log_in(home, daemon, A);
 }
 
-fn newcomer(home: &Home, daemon: &mut Daemon) {
-    log_in(home, daemon, B);
+fn newcomer(home: &Home, _: &mut Daemon) {
+    home.wire.send(login_frame(B).as_bytes());
 }
 
 fn nothing(_: &Home) {}
@@ -76,7 +77,9 @@ const ROWS: &[Row] = &[
         what: "somebody edits the source and runs postmap",
         fault: |home| {
             fs::write(home.at("maps/clients"), format!("{FORGED} OK\n")).unwrap();
-            let done = Command::new("postmap").arg(home.table()).status().unwrap();
+            let mut postmap = Command::new("postmap");
+            let postmap = postmap.arg("-c").arg(home.postfix.config()).arg(home.table());
+            let done = postmap.status().unwrap();
             assert!(done.success());
         },
         look: renew,
@@ -139,6 +142,9 @@ fn go_through(row: &Row) {
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
     wait_until_saved(&home, A, &daemon);
+    // The source is the last file to be put into place.
+    let source = || fs::read_to_string(home.at("maps/clients")).unwrap_or_default();
+    eventually("the edition is whole", PATIENCE, || source().contains(A));
     let before = daemon.said().len();
     (row.fault)(&home);
     (row.look)(&home, &mut daemon);

@@ -23,6 +23,7 @@ pub mod process;
 pub mod random;
 pub mod site;
 pub mod small_disk;
+pub mod stalling_disk;
 pub mod story;
 pub mod systemd;
 pub mod wire;

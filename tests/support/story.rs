@@ -122,7 +122,13 @@ impl Story {
     }
 
     fn frame(&mut self, source: Source, frame: &str) -> Heard {
-        self.engine.hear(self.now, source, frame.as_bytes())
+        let heard = self.engine.hear(self.now, source, frame.as_bytes());
+        self.write_down();
+        heard
+    }
+
+    fn write_down(&mut self) {
+        self.file += &around::journal(&mut self.engine, self.now);
     }
 
     /// The operator authorises an address, for some seconds or for the grace period.
@@ -130,6 +136,7 @@ impl Story {
         let span = seconds.map(Duration::from_secs);
         let allowed = self.engine.allow(self.now, ip(address), span, None);
         assert!(allowed.is_ok(), "{}: {address}: {allowed:?}", self.name);
+        self.write_down();
         self
     }
 
@@ -193,7 +200,7 @@ impl Story {
 
     fn due(mut self, addresses: &[&str]) -> (Self, u64) {
         self.engine.tick(self.now);
-        self.file += &around::journal(&mut self.engine);
+        self.write_down();
         let edition = around::edition(&mut self.engine, self.now);
         let edition = edition
             .unwrap_or_else(|| panic!("{}, at {}: no edition is due", self.name, self.clock()));
@@ -205,7 +212,7 @@ impl Story {
     /// No edition is due now.
     pub fn quiet(mut self) -> Self {
         self.engine.tick(self.now);
-        self.file += &around::journal(&mut self.engine);
+        self.write_down();
         let edition = around::edition(&mut self.engine, self.now);
         assert_eq!(edition, None, "{}, at {}: the map is not quiet", self.name, self.clock());
         self
@@ -221,12 +228,13 @@ impl Story {
     /// The configuration is read again.
     pub fn reload(mut self, rules: Rules) -> Self {
         self.engine.reload(self.now, rules);
+        self.write_down();
         self
     }
 
     /// The daemon ends and starts again, with these rules; this is what the file gives it.
     pub fn restart(mut self, rules: Rules, expected: Restored) -> Self {
-        self.file += &around::journal(&mut self.engine);
+        self.write_down();
         self.engine = Engine::new(rules);
         let restored = around::restore(&mut self.engine, self.now, &self.file);
         self.check(&restored, &expected, "what the state file gave");
@@ -236,7 +244,7 @@ impl Story {
 
     /// Somebody else writes into the state file.
     pub fn scribble(mut self, scribble: impl FnOnce(String) -> String) -> Self {
-        self.file += &around::journal(&mut self.engine);
+        self.write_down();
         self.file = scribble(self.file);
         self
     }

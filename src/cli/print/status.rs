@@ -61,6 +61,10 @@ impl Page<'_> {
         };
         self.line("logins", &format!("{}, {last}", status.logins), output)?;
         self.map(&status.map, output)?;
+        if let Some(seconds) = status.state_waiting_seconds {
+            let text = format!("NOT SAVED for {seconds:.0} s: new clients are not authorised");
+            self.line("state", &self.manner.paint(Tint::Bad, &text), output)?;
+        }
         self.line("frames", &status.frames.to_string(), output)?;
         for (name, count) in status.counts.iter().filter(|(_, count)| **count > 0) {
             self.line("", &format!("{}: {count}", what_is_counted(name)), output)?;

@@ -1,0 +1,186 @@
+//! One address and the right it has.
+//!
+//! Promise  each user's own right ends with his own login's grace: another's login does not prolong
+//!          it. What nobody has written down is held, and not told to anybody: a sudden end of the
+//!          process would take it back.
+//! Limits   at most `MAX_USERS` of one address; the one who logged in longest ago makes room.
+//! Not here clock, and the other addresses.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::origins::Origin;
+use super::time::Time;
+
+/// Users that are held of one address: more than any household or office has, and a bound for an
+/// address that thousands share.
+pub const MAX_USERS: usize = 64;
+
+/// Who authorised an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum By {
+    /// A login at a mail daemon.
+    Login(Arc<Origin>),
+    /// The operator.
+    Hand,
+}
+
+/// What a right that is written down outlives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kept {
+    /// Nothing: nobody may hear of it.
+    #[default]
+    Nowhere,
+    /// The process: it may be told to whoever asks.
+    InFile,
+    /// The power: a map, which outlives that as well, may announce it.
+    OnDisk,
+}
+
+/// A user who has logged in from an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The login name, as the mail daemon logged it.
+    pub name: Box<str>,
+    /// His own right ends at this moment.
+    pub until: Time,
+    /// The state file knows him. Renewals need not wait for it.
+    pub written: bool,
+}
+
+/// A right that the operator has given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hand {
+    /// When it was given.
+    pub given: Time,
+    /// It ends at this moment.
+    pub until: Time,
+    /// The state file knows him. Renewals need not wait for it.
+    pub written: bool,
+    /// What the operator wrote about it.
+    pub note: Option<String>,
+}
+
+/// What a record in the state file says of a right.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    pub(super) since: Time,
+    /// When what was given to the users and by the operator ends.
+    parts: SmallVec<[Time; 2]>,
+}
+
+/// One address and the right it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The client, canonical.
+    pub address: IpAddr,
+    /// Who has set the deadline: a restart must not measure an operator's by a login's.
+    pub by: By,
+    /// The first login of this unbroken time.
+    pub since: Time,
+    /// The right ends at this moment: the later one of those that were given.
+    pub until: Time,
+    /// How many logins there were since then.
+    pub logins: u64,
+    /// What the logins have given ends at this moment.
+    pub by_login: Option<Time>,
+    /// What the operator has given; it is bound to no user.
+    pub by_hand: Option<Box<Hand>>,
+    /// More users have logged in than one address may have: it is remembered, not authorised.
+    pub shared: bool,
+    /// Where this unbroken right is written down. Renewals need not wait for that.
+    pub kept: Kept,
+    /// Who has logged in, the latest last; some may have ended.
+    pub users: SmallVec<[User; 1]>,
+}
+
+impl Grant {
+    /// Whether the address may relay at a moment.
+    pub fn lasts(&self, now: Time) -> bool {
+        now < self.until && !self.shared
+    }
+
+    /// Whether the address may relay at a moment, and would after a sudden end of the process.
+    pub fn is_told(&self, now: Time) -> bool {
+        self.lasts(now) && self.kept > Kept::Nowhere
+    }
+
+    /// The users whose right lasts at a moment, and would after a sudden end, the latest last.
+    pub fn users(&self, now: Time) -> impl DoubleEndedIterator<Item = &str> {
+        let told = self.users.iter().filter(move |user| user.written && now < user.until);
+        told.map(|user| &*user.name)
+    }
+
+    /// How many users' rights last at a moment.
+    pub fn crowd(&self, now: Time) -> usize {
+        self.users.iter().filter(|user| now < user.until).count()
+    }
+
+    /// Whether the operator's own right lasts at a moment, and would after a sudden end.
+    pub fn is_by_hand(&self, now: Time) -> bool {
+        self.by_hand.as_ref().is_some_and(|hand| hand.written && now < hand.until)
+    }
+
+    /// What a record of it says, as long as nothing changes.
+    pub fn recorded(&self) -> Recorded {
+        let users = self.users.iter().map(|user| user.until);
+        let parts = users.chain(self.by_hand.as_ref().map(|hand| hand.until)).collect();
+        Recorded { since: self.since, parts }
+    }
+
+    /// The state file has this record. What has changed since then waits for the next one.
+    pub(super) fn write(&mut self, recorded: &Recorded) {
+        self.kept = self.kept.max(Kept::InFile);
+        let users = self.users.iter_mut().map(|user| (&mut user.written, user.until));
+        let hand = self.by_hand.as_mut().map(|hand| (&mut hand.written, hand.until));
+        for (written, until) in users.chain(hand) {
+            *written |= recorded.parts.contains(&until);
+        }
+    }
+
+    pub(super) fn none(address: IpAddr, since: Time) -> Self {
+        Self {
+            address,
+            by: By::Hand,
+            since,
+            until: since,
+            logins: 0,
+            by_login: None,
+            by_hand: None,
+            shared: false,
+            kept: Kept::Nowhere,
+            users: SmallVec::new(),
+        }
+    }
+
+    /// Finds out when the right ends, and whether too many users share the address. What the
+    /// operator has given stays then, what logins have given does not.
+    pub fn settle(&mut self, most_users: Option<usize>) {
+        let crowded = most_users.is_some_and(|most| self.users.len() > most);
+        let hand = self.by_hand.as_ref().map(|hand| hand.until);
+        self.shared = crowded && hand.is_none();
+        let login = self.by_login.filter(|_| !crowded || self.shared);
+        self.until = login.max(hand).unwrap_or(self.since);
+    }
+
+    /// The operator's right has ended: if too many users share the address, it is remembered for
+    /// them, so that the next login does not find it empty.
+    pub fn crowd_left(&self, now: Time, most_users: Option<usize>) -> Option<Self> {
+        let mut left = Self { by_hand: None, ..self.clone() };
+        left.users.retain(|user| now < user.until);
+        left.settle(most_users);
+        (left.shared && now < left.until).then_some(left)
+    }
+
+    pub(super) fn log_in(&mut self, name: &str, until: Time) {
+        let old = self.users.iter().position(|user| *user.name == *name);
+        let old = old.map(|place| self.users.remove(place));
+        if self.users.len() == MAX_USERS {
+            self.users.remove(0);
+        }
+        let (before, written) = old.map_or_else(Default::default, |old| (old.until, old.written));
+        self.users.push(User { name: name.into(), until: until.max(before), written });
+    }
+}
