@@ -195,4 +195,144 @@ mod tests {
             prove(&daemons, |_, _| true).iter().map(Fault::to_string).collect();
         assert!(faults.is_empty(), "{}", faults.join("\n"));
     }
+
+    fn daemon(origin: &str, patterns: &str) -> Daemon {
+        let text = format!(
+            "name = \"{origin}\"\ntitle = \"Own\"\nprograms = [\"ownd\"]\n{patterns}\n\
+             [[example]]\nline = \"ownd: in\"\nverdict = \"login\"\n"
+        );
+        let origin = Some(format!("{origin}.toml"));
+        daemons::DaemonFile { origin, text }.compile().expect("a sound file")
+    }
+
+    fn told(daemons: &[Daemon]) -> Vec<String> {
+        prove(daemons, |_, _| true).iter().map(Fault::to_string).collect()
+    }
+
+    /// What is said of a login pattern in line 5 and a shape in line 9.
+    fn told_of(login: &str, condition: &str, cause: &str, shape: &str) -> Vec<String> {
+        let patterns = format!(
+            "[[login]]\npattern = '{login}'\n{condition}\n\
+             [[shape]]\ncause = \"{cause}\"\npattern = '{shape}'"
+        );
+        told(&[daemon("own", &patterns)])
+    }
+
+    #[test]
+    fn a_forgery_is_shown_with_who_gains_what() {
+        let in_ip = "^in (?<address>[0-9.]+)";
+        let rows = [
+            (
+                (in_ip, "stranger", "in [0-9.]{7,15}"),
+                "own.toml:5: forged: anybody can authorise 198.51.100.7 with a message of the \
+                 [[shape]] in line 9:\n  \
+                 | Nov 22 07:31:23 mx1 ownd[4242]: in 198.51.100.7",
+            ),
+            (
+                (in_ip, "client", r"in [0-9.]{7,15}: (?<client>192\.0\.2\.7)"),
+                "own.toml:5: forged: a client can authorise 198.51.100.7 with a message of the \
+                 [[shape]] in line 9:\n  \
+                 | Nov 22 07:31:23 mx1 ownd[4242]: in 198.51.100.7: 192.0.2.7",
+            ),
+            (
+                (r"^in\n(?<address>[0-9.]+)$", "stranger", r"in\s[0-9.]{7,15}"),
+                "own.toml:5: forged: anybody can authorise 198.51.100.7 with a message of the \
+                 [[shape]] in line 9:\n  \
+                 | Nov 22 07:31:23 mx1 ownd[4242]: in\\n198.51.100.7",
+            ),
+        ];
+        for ((login, cause, shape), expected) in rows {
+            assert_eq!(told_of(login, "", cause, shape), [expected]);
+        }
+        assert_eq!(told_of(in_ip, "", "stranger", "out [0-9.]{7,15}"), [""; 0]);
+    }
+
+    #[test]
+    fn half_of_a_forged_login_is_shown_with_its_other_half() {
+        let halves = "[[login]]\npattern = '^user (?<user>[a-z]+)$'\n\
+                      [[connect]]\npattern = '^from (?<address>[0-9.]+)'\n\
+                      [[shape]]\ncause = \"stranger\"\npattern = 'user [a-z]{1,9}'\n\
+                      [[shape]]\ncause = \"client\"\npattern = 'from [0-9.]{7,15}'";
+        let both = "  | Nov 22 07:31:23 mx1 ownd[4242]: from 198.51.100.7\n  \
+                    | Nov 22 07:31:23 mx1 ownd[4242]: user joe";
+        let expected = [
+            "own.toml:5: forged: anybody can authorise his own address with a message of the \
+             [[shape]] in line 10:\n",
+            "own.toml:7: forged: a client can authorise 198.51.100.7 with a message of the \
+             [[shape]] in line 13:\n",
+        ];
+        assert_eq!(told(&[daemon("own", halves)]), expected.map(|what| format!("{what}{both}")));
+    }
+
+    #[test]
+    fn the_shape_of_another_file_is_named_with_it() {
+        let login = "[[login]]\npattern = '^in (?<address>[0-9.]+)$'";
+        let shaped = format!("{login}\n[[shape]]\ncause = \"stranger\"\npattern = 'PATTERN'");
+        let other = |pattern| daemon("other", &shaped.replace("PATTERN", pattern));
+        let told_beside = |pattern| told(&[daemon("own", login), other(pattern)]);
+        let found = told_beside("in [0-9.]{7,15}");
+        assert_eq!(found.len(), 2, "{found:#?}");
+        let forged =
+            "forged: anybody can authorise 198.51.100.7 with a message of the [[shape]] in";
+        assert!(
+            found[0].starts_with(&format!("own.toml:5: {forged} other.toml:8:\n")),
+            "{found:?}"
+        );
+        assert!(found[1].starts_with(&format!("other.toml:5: {forged} line 8:\n")), "{found:?}");
+        let found = told_beside(r"\bin");
+        assert_eq!(found.len(), 2, "once for each pattern: {found:#?}");
+        assert!(found.iter().all(|what| what.starts_with("other.toml:8: only ")), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_not_proved_says_why_and_what_to_do() {
+        let doubt = |message: &str, why: &str| {
+            format!(
+                "own.toml:5: the [[shape]] in line 9 is not proved to be harmless: the pattern \
+                 matches the message {message:?}; it is refused, because {why}, but others like \
+                 it may not be; make the pattern narrower"
+            )
+        };
+        let assertion = "only the assertions ^ and $ can be examined, no \\b, no (?m); write the \
+                         neighbouring characters instead";
+        let large = "the expression is too large when its repetitions are written out; use \
+                     smaller bounds, or [0-9] instead of \\d and [A-Za-z0-9_] instead of \\w";
+        let ip = "(?<address>[0-9.]+)";
+        let rows = [
+            (
+                (format!("^ in {ip}$"), "", "stranger", " in 192"),
+                doubt(" in 192", "the pattern does not match it as a whole"),
+            ),
+            (
+                (format!("^u=(?<user>[a-z]*) {ip}$"), "", "stranger", r"u= 192\.0\.2\.7"),
+                doubt("u= 192.0.2.7", "the user name is empty"),
+            ),
+            (
+                (format!("^in (?:from {ip}|by [0-9]+)$"), "", "client", "in by (?<client>7)"),
+                doubt("in by 7", "the group address takes no part in it"),
+            ),
+            (
+                (
+                    format!("^user=(?<user>.+) ip={ip}(?: .*)?$"),
+                    "",
+                    "client",
+                    r"user=x ip=1 ip=(?<client>192\.0\.2\.7)",
+                ),
+                doubt("user=x ip=1 ip=192.0.2.7", "the address in it is the client's own"),
+            ),
+            ((format!(r"^in\b {ip}$"), "", "stranger", "in"), format!("own.toml:5: {assertion}")),
+            ((format!("^in {ip}$"), "", "stranger", r"in\b"), format!("own.toml:9: {assertion}")),
+            (
+                (format!("^(?:(?:a?){{100}}){{100}}{ip}$"), "", "stranger", "in"),
+                format!("own.toml:5: {large}"),
+            ),
+            (
+                (format!("^in {ip}$"), "once = [\"\"]", "stranger", "in"),
+                "own.toml:5: a text of `once` or `never` must have 1 to 64 bytes: \"\"".into(),
+            ),
+        ];
+        for ((login, condition, cause, shape), expected) in rows {
+            assert_eq!(told_of(&login, condition, cause, shape), [expected], "{login}");
+        }
+    }
 }

@@ -191,3 +191,61 @@ pub fn all(own: &[DaemonFile]) -> (Vec<Daemon>, Vec<Fault>) {
 
 /// The name under which a daemon is shown, shared by all that mention it.
 pub type Name = Arc<str>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::syslog::Frame;
+
+    fn own(origin: &str, name: &str) -> DaemonFile {
+        let text = format!(
+            "name = \"{name}\"\ntitle = \"Own\"\nprograms = [\"ownd\"]\nfacilities = [\"mail\"]\n\
+             [[login]]\npattern = '^in (?<address>[0-9.]+)$'\n\
+             [[example]]\nline = \"ownd: in 192.0.2.7\"\nverdict = \"login\"\n"
+        );
+        DaemonFile { origin: Some(origin.into()), text }
+    }
+
+    #[test]
+    fn an_own_file_takes_the_place_of_a_built_in_one_but_not_of_another() {
+        let (built_in, _) = all(&[]);
+        let (daemons, faults) = all(&[own("a.toml", "dovecot")]);
+        assert_eq!((daemons.len(), faults), (built_in.len(), vec![]));
+        let dovecot: Vec<_> = daemons.iter().filter(|d| &*d.name == "dovecot").collect();
+        assert_eq!(dovecot.len(), 1);
+        assert_eq!((&*dovecot[0].title, dovecot[0].origin.as_deref()), ("Own", Some("a.toml")));
+
+        let (daemons, faults) = all(&[own("a.toml", "own"), own("b.toml", "own")]);
+        assert_eq!(daemons.len(), built_in.len() + 1);
+        let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
+        assert_eq!(faults, ["b.toml: a mail daemon named `own` is described in `a.toml` already"]);
+    }
+
+    #[test]
+    fn the_word_on_facilities_counts_for_its_own_daemon() {
+        let named = |name: &str| Selection::Named(vec![name.into()]);
+        let table = |name| Table::load(&[own("a.toml", "own")], &named(name)).expect("sound files");
+        let believed = |table: &Table, priority: &str| {
+            let line = format!("<{priority}>ownd: in 192.0.2.7");
+            let frame = Frame::new(line.as_bytes());
+            let message = frame.message().expect("a message");
+            match table.read(&message, line.len()) {
+                Reading::Event(_, Event::Login { .. }) => true,
+                Reading::Refused(_, Refusal::Facility) => false,
+                other => panic!("{other:?}"),
+            }
+        };
+        let mut own = table("own");
+        assert_eq!(["22", "134"].map(|priority| believed(&own, priority)), [true, false]);
+        assert_eq!(own.set_facilities("dovecot", &[16]), Ok(()), "it is not selected");
+        assert_eq!(["22", "134"].map(|priority| believed(&own, priority)), [true, false]);
+        assert_eq!(own.set_facilities("own", &[16]), Ok(()));
+        assert_eq!(["22", "134"].map(|priority| believed(&own, priority)), [false, true]);
+        let fault = own.set_facilities("dovcot", &[16]).expect_err("a fault").to_string();
+        let expected =
+            "facility: there is no mail daemon `dovcot`; `pop-before-smtp daemons` lists them";
+        assert_eq!(fault, expected);
+        let fault = Table::load(&[], &named("dovcot")).expect_err("a fault");
+        assert_eq!(fault[0].to_string(), expected.replace("facility", "daemon"));
+    }
+}

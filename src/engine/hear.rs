@@ -241,3 +241,79 @@ impl Engine {
 fn nothing(reason: Reason) -> Heard {
     Heard::nothing(reason)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Rules;
+    use crate::engine::daemons::{Selection, Table};
+    use crate::engine::hosts::Hosts;
+
+    /// Lines that must be remembered before nothing more can be.
+    const ROOM: usize = 65_536;
+
+    fn engine() -> Engine {
+        let table = Table::load(&[], &Selection::Verified).expect("sound files");
+        Engine::new(Rules { table, ..Rules::default() })
+    }
+
+    fn hear(engine: &mut Engine, seconds: u64, frame: &str) -> Reason {
+        let now = Time::from_millis(seconds * 1000);
+        engine.hear(now, Source::default(), frame.as_bytes()).reason
+    }
+
+    /// Which of these frames is the first for which there was no room.
+    fn first_too_many(engine: &mut Engine, frame: impl Fn(usize) -> String) -> Option<usize> {
+        (0..=ROOM).find(|&number| hear(engine, 0, &frame(number)) == Reason::Overloaded)
+    }
+
+    #[test]
+    fn who_may_have_a_cut_line_is_not_believed_while_too_many_do() {
+        let mut engine = engine();
+        let name = "x".repeat(490);
+        let piece = |host| format!("Nov 22 07:31:23 mx{host} pop3d: LOGIN FAILED, user={name}");
+        assert_eq!(first_too_many(&mut engine, piece), Some(ROOM));
+        let courier = "Nov 22 07:31:23 mx pop3d: LOGIN, user=joe, ip=[192.0.2.7], port=[4711]";
+        assert_eq!(
+            hear(&mut engine, 1, courier).to_string(),
+            "refused: too many streams or processes are under suspicion"
+        );
+        assert_eq!((engine.stats().overloaded, engine.stats().logins), (2, 0));
+        let teapop = "Nov 22 07:31:23 mx teapop[7]: Successful login for joe [192.0.2.1] from \
+                      client.example [192.0.2.8]";
+        assert_eq!(hear(&mut engine, 1, teapop), Reason::LoggedIn(Granted::New), "never cut");
+        let day = 24 * 3600;
+        assert_eq!(hear(&mut engine, day, courier), Reason::Overloaded);
+        assert_eq!(hear(&mut engine, day + 1, courier), Reason::LoggedIn(Granted::New));
+    }
+
+    #[test]
+    fn no_process_that_may_be_distrusted_is_believed_while_too_many_are() {
+        let mut engine = engine();
+        let away = |pid| format!("Nov 22 07:31:23 mx1 ipop3d[{pid}]: IMAP login to host=evil");
+        assert_eq!(first_too_many(&mut engine, away), Some(ROOM));
+        let said = |priority| {
+            let login = "Login user=joe host=[192.0.2.7] nmsgs=0/0";
+            format!("{priority}Nov 22 07:31:23 mx1 ipop3d[99999]: {login}")
+        };
+        assert_eq!(hear(&mut engine, 1, &said("")), Reason::Distrusted);
+        assert_eq!((engine.stats().overloaded, engine.stats().refused), (1, 1));
+        let told = hear(&mut engine, 1, &said("<22>"));
+        assert_eq!(told, Reason::LoggedIn(Granted::New), "its severity tells it");
+    }
+
+    #[test]
+    fn what_another_host_says_is_counted_and_not_believed() {
+        let hosts = Hosts::Named(vec!["mx1".into()]);
+        let mut engine = Engine::new(Rules { hosts, ..engine().rules });
+        let teapop = |host| {
+            let login = "Successful login for joe [192.0.2.1] from client.example [192.0.2.8]";
+            format!("Nov 22 07:31:23 {host} teapop[7]: {login}")
+        };
+        let other = Reason::OtherHost(Some("mx2".into()));
+        assert_eq!(hear(&mut engine, 0, &teapop("mx2")), other);
+        assert_eq!((engine.stats().other_hosts, engine.stats().logins), (1, 0));
+        assert_eq!(hear(&mut engine, 0, &teapop("mx1")), Reason::LoggedIn(Granted::New));
+        assert_eq!((engine.stats().other_hosts, engine.stats().logins), (1, 1));
+    }
+}

@@ -172,3 +172,142 @@ impl Heard {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::engine::daemons::{Daemon, Selection, Table};
+    use crate::engine::exclude::{Exclude, NetworkList};
+    use crate::engine::hosts::Hosts;
+    use crate::engine::streams::Source;
+    use crate::engine::time::Time;
+    use crate::engine::{Engine, Rules};
+
+    /// What is said of the last of these frames. 192.0.2.66 is blocked, 198.51.100.0/24 excluded,
+    /// one user may have an address, and only mx1 is believed.
+    fn last_words(daemons: &[Daemon], frames: &[&str]) -> String {
+        let home = "198.51.100.0/24".parse().expect("a network");
+        let mut engine = Engine::new(Rules {
+            table: Table::of(daemons.to_vec()),
+            exclude: Exclude(vec![NetworkList::new("home", [home])]),
+            hosts: Hosts::Named(vec!["mx1".into()]),
+            max_users: Some(1),
+            ..Rules::default()
+        });
+        let now = Time::default();
+        let blocked = "192.0.2.66".parse().expect("an address");
+        engine.revoke(now, blocked, Some(Duration::from_secs(60)));
+        let heard = frames.iter().map(|f| engine.hear(now, Source::default(), f.as_bytes()));
+        let Heard { verdict, reason, .. } = heard.last().expect("a frame");
+        format!("{}: {reason}", verdict.as_str())
+    }
+
+    #[test]
+    fn reasons_lead_to_the_cause() {
+        let login = |user: &str, address: &str| {
+            format!(
+                "Nov 22 07:31:23 mx1 dovecot: imap-login: Login: user=<{user}>, method=PLAIN, \
+                 rip={address}, lip=192.0.2.1, mpid=7, session=<a>"
+            )
+        };
+        let vm = |text: &str| format!("Nov 22 07:31:23 mx1 vm-pop3d[7]: {text}");
+        let uw = |text: &str| format!("Nov 22 07:31:23 mx1 ipop3d[7]: {text}");
+        let courier = |text: &str| format!("Nov 22 07:31:23 mx1 pop3d: {text}");
+        let (connect, joe) = (vm("Connect from 192.0.2.7"), vm("User 'joe' logged in"));
+        let away = uw("IMAP login to host=evil.example user=joe host=[192.0.2.9]");
+        let named = |name: &str| login("joe", "192.0.2.7").replace("mx1", name);
+        let rows: &[(&[&str], &str)] = &[
+            (&[&login("joe", "192.0.2.7")], "login: a login pattern fits the whole message"),
+            (
+                &[&connect],
+                "partial: a client has connected; a login of the same process may follow",
+            ),
+            (&[&connect, &joe], "login: the login completes the connect line of the same process"),
+            (
+                &[&joe],
+                "partial: a login without an address, and no connect line of the same sender, \
+                 host, program and PID came before it",
+            ),
+            (
+                &[&joe.replace("[7]", "")],
+                "partial: a login without an address, and no PID to join it to a connect line",
+            ),
+            (
+                &[&vm("Incoming connection opened")],
+                "none: a client has connected; nobody has logged in yet",
+            ),
+            (&[&vm("Socket closed")], "none: a failed login or the end of a connection"),
+            (&[&vm("Session ended for user: joe")], "logout: a session has ended"),
+            (
+                &[&login("joe", "198.51.100.7")],
+                "excluded: the address is never authorised: it belongs to `home`",
+            ),
+            (
+                &[&login("joe", "192.0.2.66")],
+                "excluded: the operator has blocked this address for a while",
+            ),
+            (
+                &[&login("joe", "192.0.2.7"), &login("jim", "192.0.2.7")],
+                "excluded: more different users than max-users-per-address have logged in from \
+                 this address",
+            ),
+            (&[&named("mx9")], "none: allow-host does not name the host `mx9`"),
+            (
+                &[&named("mx1").replace(" mx1 ", " ")],
+                "none: the frame names no host, and allow-host does not have `-` for such",
+            ),
+            (
+                &["Nov 22 07:31:23 mx1 sshd[7]: Accepted password for joe"],
+                "none: no mail daemon that is believed has the program name `sshd`",
+            ),
+            (
+                &["Nov 22 07:31:23 mx1 pop-before-smtp-doctor: probe 1 mail"],
+                "none: a test message of `pop-before-smtp doctor`",
+            ),
+            (
+                &["Nov 22 07:31:23 mx1 dovecot: master: Dovecot v2.3.21 starting up for imap"],
+                "none: the program is known, but no pattern fits the message",
+            ),
+            (
+                &[&login("joe", "0.0.0.0")],
+                "none: refused: the address is unspecified (the daemon did not know it)",
+            ),
+            (
+                &[
+                    &courier(&format!("LOGIN FAILED, user={}", "x".repeat(490))),
+                    &courier("LOGIN, user=joe, ip=[::ffff:192.0.2.7], port=[4711]"),
+                ],
+                "none: continuation of an overlong line that the daemon's logger has cut",
+            ),
+            (
+                &[&away],
+                "none: the process talks to another server from here on and is not believed until \
+                 it starts anew",
+            ),
+            (
+                &[&away, &uw("Login user=joe host=[192.0.2.7] nmsgs=0/0")],
+                "none: refused: this process has been talking to another server, whose words it \
+                 logs as its own; it is believed again when it starts anew",
+            ),
+            (
+                &["Nov 22 07:31:23 mx1 dovecot: message repeated 2 times: [ imap-login: x]"],
+                "none: a repeated message; its first copy has counted",
+            ),
+            (&[""], "none: the frame is empty"),
+            (
+                &["<999>Nov 22 07:31:23 mx1 dovecot: x"],
+                "none: the frame begins with a number that is no syslog priority",
+            ),
+            (
+                &["Nov 22 07:31:23 mx1 no words"],
+                "none: no program name can be told (no `program:` or `program[pid]:`)",
+            ),
+        ];
+        let table = Table::load(&[], &Selection::Verified).expect("sound files");
+        for (frames, expected) in rows {
+            assert_eq!(last_words(table.daemons(), frames), *expected, "{frames:#?}");
+        }
+    }
+}

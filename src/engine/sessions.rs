@@ -240,4 +240,37 @@ mod tests {
         assert!(sessions.by_user.is_empty());
         assert!(sessions.order.is_empty() && sessions.early.is_empty());
     }
+
+    #[test]
+    fn too_many_sessions_are_not_opened() {
+        let keys = keys(MAX_SESSIONS + 1);
+        let mut sessions = Sessions::default();
+        let mut open = |key, seconds| sessions.open(key, client(1), None, at(seconds), at(100));
+        let opened = keys.iter().filter(|key| open(**key, 0)).count();
+        assert_eq!(opened, MAX_SESSIONS);
+        assert!(!open(keys[MAX_SESSIONS], 1), "there is no room");
+        assert!(open(keys[0], 1), "it has its place");
+        assert!(open(keys[MAX_SESSIONS], 100), "the others have ended");
+    }
+
+    #[test]
+    fn what_is_remembered_of_closed_sessions_is_bounded() {
+        let keys = keys(MAX_EARLY + 1);
+        let mut sessions = Sessions::default();
+        // The places behind one that lasts are not freed by and by.
+        assert!(sessions.open(keys[0], client(1), None, at(0), at(100)));
+        for round in 0..1000 {
+            assert!(sessions.open(keys[1], client(2), None, at(0), at(200 + round)));
+        }
+        assert_eq!(sessions.open.len(), 2);
+        assert!(sessions.order.len() <= 68, "{} places for two", sessions.order.len());
+        assert!(sessions.close(keys[1], at(1)).is_some());
+        assert!(sessions.close(keys[0], at(1)).is_some());
+        for key in &keys {
+            assert_eq!(sessions.close(*key, at(1)), None);
+        }
+        assert_eq!(sessions.early.len(), MAX_EARLY);
+        assert!(sessions.open(keys[0], client(1), None, at(2), at(100)), "the first was forgotten");
+        assert!(!sessions.open(keys[1], client(1), None, at(2), at(100)), "the second was not");
+    }
 }

@@ -162,12 +162,6 @@ impl Pattern {
         self.regex.capture_names().flatten().any(|group| group == name)
     }
 
-    /// Whether the expression is anchored at the end as well.
-    pub fn is_anchored_at_end(&self) -> bool {
-        regex_syntax::parse(self.as_str())
-            .is_ok_and(|hir| hir.properties().look_set_suffix().contains(Look::End))
-    }
-
     /// Matches without looking at any side condition: for messages that only take trust away.
     pub(super) fn fits(&self, message: &Message<'_>) -> bool {
         self.is_for(message.program) && self.regex.is_match(message.text())

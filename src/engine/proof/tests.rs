@@ -186,6 +186,17 @@ fn what_is_not_proved_is_not_called_proved() {
             ),
             Refusal::OwnAddress,
         ),
+        // The matcher never sees blanks at the beginning.
+        (proof("^ in (?<user>[a-z]+)$", none(), " in joe", Any), Refusal::Unmatched),
+        (
+            proof(
+                "^in (?:from (?<address>IP)|by [0-9.]+)$",
+                none(),
+                r"in by (?<client>[0-9.]{7})",
+                OtherAddress,
+            ),
+            Refusal::NoAddress,
+        ),
     ];
     for (verdict, expected) in rows {
         let Verdict::Undecided(Doubt::Refused { refusal, .. }) = &verdict else {
@@ -195,7 +206,21 @@ fn what_is_not_proved_is_not_called_proved() {
     }
     let wide = "^[a-z ]{0,900} [a-z ]{0,900} [a-z ]{0,900}";
     let verdict = proof(&format!("{wide}1$"), none(), &format!("{wide}2$"), Any);
-    assert_eq!(verdict, Verdict::Undecided(Doubt::TooLarge));
+    let Verdict::Undecided(doubt @ Doubt::TooLarge) = verdict else { panic!("{verdict:?}") };
+    assert_eq!(
+        doubt.to_string(),
+        "pattern and shape together are too large to be searched; use smaller bounds"
+    );
+}
+
+#[test]
+fn what_fits_nothing_is_proved() {
+    let none = Conditions::default;
+    let anything = r"(?s:.)*";
+    let verdict = proof("^in [a&&b] (?<address>IP)$", none(), anything, Any);
+    assert!(matches!(verdict, Verdict::Proved { .. }), "{verdict:?}");
+    let verdict = proof("^in (?:[a&&b]|x) (?<address>IP)$", none(), anything, Any);
+    assert!(matches!(verdict, Verdict::Forged { .. }), "{verdict:?}");
 }
 
 #[test]
@@ -227,7 +252,9 @@ fn what_cannot_be_examined_is_said() {
     for (believer, expected) in rows {
         assert_eq!(believer.err(), Some(expected));
     }
-    assert!(matches!(Shape::new("(a").err(), Some(Fault::Syntax(_))));
+    let unclosed = Shape::new("(a").err().expect("a fault").to_string();
+    assert!(unclosed.starts_with("this is not a regular expression: regex parse error"));
+    assert!(unclosed.ends_with("unclosed group"), "{unclosed}");
     assert_eq!(Shape::new(r"\ba").err(), Some(Fault::Assertion));
     assert_eq!(Shape::new(r"\w{255}{255}").err(), Some(Fault::TooLarge));
 }
