@@ -7,6 +7,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -19,11 +22,14 @@ const ROUNDS: usize = 8;
 /// Whoever may open the file may lock it.
 const MODE: u32 = 0o600;
 
+/// For the lock file to be removed, which takes no time.
+const TO_REMOVE: Duration = Duration::from_secs(1);
+
 /// A lock that is held.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
-    _held: Flock<File>,
+    held: Option<Flock<File>>,
 }
 
 impl Lock {
@@ -54,7 +60,7 @@ impl Lock {
                 Ok(mut lock) if is_at(&lock, &beside) => {
                     // Only for people; the lock is what counts.
                     let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-                    return Ok(Self { path: beside, _held: lock });
+                    return Ok(Self { path: beside, held: Some(lock) });
                 }
                 Ok(_) => {}
                 Err((mut file, Errno::EWOULDBLOCK)) => {
@@ -73,8 +79,18 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Still locked: whoever has opened it already finds that it is no longer at its path.
-        let _ = fs::remove_file(&self.path);
+        let (path, held) = (std::mem::take(&mut self.path), self.held.take());
+        let (done, ended) = mpsc::channel();
+        // On a thread of its own: a disk that is stuck must not keep the process from ending.
+        let removing = thread::Builder::new().spawn(move || {
+            // Still locked: whoever has opened it already finds that it is no longer at its path.
+            let _ = fs::remove_file(path);
+            drop(held);
+            let _ = done.send(());
+        });
+        if removing.is_ok() {
+            let _ = ended.recv_timeout(TO_REMOVE);
+        }
     }
 }
 

@@ -30,17 +30,14 @@ type Labels<'l> = &'l [(&'l str, &'l str)];
 /// All metrics.
 pub fn text(describe: &Describe, shared: &Shared) -> String {
     let status = describe.status(shared);
-    let (stats, level, unsaved) = shared.with(|engine, _| {
-        let unsaved = engine.saved_until() < engine.decided();
-        (engine.stats().clone(), *engine.level(), unsaved)
-    });
+    let (stats, level) = shared.with(|engine, _| (engine.stats().clone(), *engine.level()));
     let mut page = Page::default();
     page.process(describe, &status);
     page.frames(&status, &stats);
     page.daemons(&daemons(shared), shared.with(|_, now| now));
     page.clients(&status, &stats, most_users(shared));
     page.lookups(&status);
-    page.map(&level, unsaved);
+    page.map(&level, status.state_waiting_seconds.is_some());
     page.0
 }
 
@@ -50,16 +47,15 @@ pub fn text(describe: &Describe, shared: &Shared) -> String {
 /// A sentence that says it.
 pub fn health(shared: &Shared) -> Result<(), String> {
     shared.with(|engine, now| {
-        written(status::waiting(engine, now))?;
+        saved(status::waiting(engine, now))?;
         published(engine.level(), now)
     })
 }
 
-fn written(waiting: Option<Duration>) -> Result<(), String> {
+fn saved(waiting: Option<Duration>) -> Result<(), String> {
     match waiting {
         Some(time) if time >= PATIENCE => Err(format!(
-            "the state file has taken nothing for {} s; new clients are not authorised, the log \
-             says why",
+            "the state could not be saved for {} s; new clients have to wait, the log says why",
             time.as_secs()
         )),
         _ => Ok(()),
@@ -259,7 +255,7 @@ impl Page {
         let help = "The edition of the map that says who is authorised now.";
         self.gauge("map_edition_wanted", help, level.wanted() as f64);
         let help =
-            "1 while the state file does not hold what was decided: usually for milliseconds.";
+            "1 while the disk of the state file lets decisions wait for longer than seconds.";
         self.gauge("state_unsaved", help, f64::from(u8::from(unsaved)));
     }
 }

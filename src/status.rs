@@ -67,8 +67,8 @@ pub struct Status {
     pub daemons: BTreeMap<String, DaemonStatus>,
     /// The map.
     pub map: MapStatus,
-    /// For how many seconds the state file has not taken what was decided, if it does not: whoever
-    /// has come since is not authorised yet.
+    /// For how many seconds decisions have been waiting for the disk of the state file, if that is
+    /// unusual: whoever has come since has to wait too.
     pub state_waiting_seconds: Option<f64>,
     /// Lines of the log that were dropped because nobody read them in time.
     pub log_lines_lost: u64,
@@ -221,10 +221,10 @@ impl Describe {
     }
 }
 
-/// For how long decisions have been waiting for the state file, if that is longer than a disk that
-/// works lets them wait.
+/// For how long decisions have been waiting for the disk of the state file, if that is longer than
+/// one that works lets them wait.
 pub fn waiting(engine: &Engine, now: Time) -> Option<Duration> {
-    let waiting = engine.unwritten_since().map(|since| now.since(since));
+    let waiting = engine.unsaved_since().map(|since| now.since(since));
     waiting.filter(|time| *time >= PATIENCE)
 }
 

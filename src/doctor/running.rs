@@ -57,8 +57,8 @@ fn map(status: &Status, report: &mut Report) {
 fn state(status: &Status, report: &mut Report) {
     if let Some(seconds) = status.state_waiting_seconds {
         report.mend(
-            format!("the state file has taken nothing for {seconds:.0} s"),
-            "Nobody new is authorised meanwhile. The disk may be full or stuck, or the directory no \
+            format!("the state could not be saved for {seconds:.0} s"),
+            "New clients have to wait meanwhile. The disk may be full or stuck, or the directory no \
              longer the daemon's.",
             "see the daemon's log; it goes on to try",
         );

@@ -51,6 +51,7 @@ pub struct Journal {
     /// The records, to be appended to the file.
     pub text: String,
     number: u64,
+    taken: Time,
     /// Those that have a right, with what is written of it, and those that have none any more.
     grants: Vec<(IpAddr, Option<Recorded>)>,
     blocks: Vec<IpAddr>,
@@ -69,7 +70,7 @@ pub(super) struct Written {
     taken: u64,
     /// The last one that the disk has.
     saved: u64,
-    /// When the first of those was taken that the file does not have.
+    /// The first of those that it does not have was taken then, or a little later.
     waiting_since: Option<Time>,
 }
 
@@ -150,13 +151,12 @@ impl Engine {
             }
         }
         let blocks = self.dirty_blocks.drain().collect();
-        Journal { text, number: self.written.taken, grants, blocks }
+        Journal { text, number: self.written.taken, taken: now, grants, blocks }
     }
 
     /// A journal is in the file, where it outlives the process: what stands in it is true from now
     /// on. Journals are written in their order.
     pub fn written(&mut self, journal: &Journal) {
-        self.written.waiting_since = None;
         for (address, recorded) in journal.rights() {
             self.grants.write(address, recorded);
         }
@@ -166,6 +166,8 @@ impl Engine {
     /// there: a map may announce what stands in it.
     pub fn saved(&mut self, journal: &Journal) {
         self.written.saved = self.written.saved.max(journal.number);
+        let more_wait = self.written.saved < self.written.taken;
+        self.written.waiting_since = more_wait.then_some(journal.taken);
         for (address, recorded) in journal.rights() {
             let newly = self.grants.save(address, recorded);
             if newly && self.grants.get(address).is_some_and(|grant| self.is_listed(grant)) {
@@ -190,8 +192,8 @@ impl Engine {
         self.written.saved
     }
 
-    /// Since when decisions wait for the state file to take them, if they do: a moment is usual.
-    pub fn unwritten_since(&self) -> Option<Time> {
+    /// Since when decisions wait for the disk to have them, if they do: a moment is usual.
+    pub fn unsaved_since(&self) -> Option<Time> {
         self.written.waiting_since
     }
 

@@ -62,7 +62,7 @@ impl Page<'_> {
         self.line("logins", &format!("{}, {last}", status.logins), output)?;
         self.map(&status.map, output)?;
         if let Some(seconds) = status.state_waiting_seconds {
-            let text = format!("NOT SAVED for {seconds:.0} s: new clients are not authorised");
+            let text = format!("NOT SAVED for {seconds:.0} s: new clients have to wait");
             self.line("state", &self.manner.paint(Tint::Bad, &text), output)?;
         }
         self.line("frames", &status.frames.to_string(), output)?;
