@@ -1,5 +1,5 @@
-//! The fault table: what is done to the daemon and its neighbours, what the log then says, and what
-//! holds afterwards.
+//! What is done to the daemon and its neighbours, what the log then says, and what holds afterwards;
+//! README.md beside this is the table of it all.
 //!
 //! Promise  a fault may delay an authorisation; it loses none that was announced, it creates none,
 //!          and it prolongs none.
@@ -86,4 +86,37 @@ fn with_state(home: &Home) -> [String; 2] {
 fn wait_until_unmapped(home: &Home, address: &str, daemon: &Daemon) {
     let gone = || home.map_says(address).is_none() && home.map_says("_pbs_generation_").is_some();
     eventually(&format!("{address} leaves the map: {}", daemon.said()), PATIENCE, gone);
+}
+
+/// Each row of the table names a test, and words of the log for which that file waits.
+#[test]
+fn the_table_says_what_is_tested() {
+    let source = |file: &str| match file {
+        "disk" => include_str!("disk.rs"),
+        "files" => include_str!("files.rs"),
+        "host" => include_str!("host.rs"),
+        "log" => include_str!("../log.rs"),
+        "postmap" => include_str!("postmap.rs"),
+        "time" => include_str!("time.rs"),
+        other => panic!("no file {other}"),
+    };
+    let mut named = std::collections::BTreeSet::new();
+    for row in include_str!("README.md").lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let cells: Vec<&str> = row.trim_matches(['|', ' ']).split(" | ").collect();
+        let [_, says, _, test] = cells[..] else { panic!("four cells: {row}") };
+        let test = test.trim_matches('`');
+        let (file, name) = test.split_once("::").expect("a file and a test");
+        let source = source(file);
+        assert!(source.contains(&format!("\nfn {name}()")), "{row}");
+        assert!(says == "nothing" || source.contains(says.trim_matches('`')), "{row}");
+        named.insert(test);
+    }
+    for file in ["disk", "files", "host", "postmap", "time"] {
+        let tests = source(file).split("#[test]\nfn ").skip(1);
+        for name in tests.filter_map(|text| text.split('(').next()) {
+            let test = format!("{file}::{name}");
+            let is_fault = test != "postmap::quick_changes_are_seen_by_postfix";
+            assert!(!is_fault || named.contains(&*test), "{test} is not in the table");
+        }
+    }
 }
