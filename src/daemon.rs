@@ -39,9 +39,9 @@ use crate::{control, lookup, metrics, privacy};
 
 pub use offline::{examine, wipe};
 
-/// For the state to be saved and the map to be emptied, which takes a second. A service manager
-/// waits longer (systemd.service(5): 90 s).
-const TO_LEAVE: Duration = Duration::from_secs(75);
+/// For the state to be saved, and for the map to be emptied: each takes a second. Service managers
+/// wait for longer than both (systemd.service(5): 90 s).
+const TO_LEAVE: Duration = Duration::from_secs(20);
 /// Frames still taken from each socket on the way out.
 const LAST_FRAMES: usize = 10_000;
 
@@ -207,30 +207,29 @@ impl Daemon {
         for receiver in self.receivers.iter() {
             receiver.drain(LAST_FRAMES, &self.shared);
         }
-        let last_words = async {
-            if let Some(state) = &self.state {
-                // What could not be saved has been said.
-                state.save(&self.shared).await;
-            }
-            self.publisher.farewell().await
+        // What could not be saved has been said, unless the disk keeps silent.
+        let is_saved = match &self.state {
+            Some(state) => timeout(TO_LEAVE, state.save(&self.shared)).await.is_ok(),
+            None => true,
         };
-        match timeout(TO_LEAVE, last_words).await {
-            Ok(true) => {
-                info!("stopped");
-                Ok(())
-            }
-            Ok(false) => Err(Failure::io(
-                "the empty map could not be published; the log says why. The clients of the old \
-                 one may relay for as long as it stays",
+        let is_emptied = timeout(TO_LEAVE, self.publisher.farewell()).await.unwrap_or_default();
+        if !is_emptied {
+            return Err(Failure::io(
+                "the empty map could not be published; the log says why, unless the disk does not \
+                 answer at all. The clients of the old one may relay for as long as it stays",
             )
-            .hint("take the map out of main.cf, or empty its source and run postmap")),
-            Err(_) => Err(Failure::io(format!(
-                "the disk of the state file or of the map has not answered for {} s: both may be as \
-                 they were, and the clients of the map may relay for as long as it stays",
-                TO_LEAVE.as_secs()
-            ))
-            .hint("when the disk answers again, `pop-before-smtp wipe` empties the map")),
+            .hint("take the map out of main.cf, or empty its source and run postmap"));
         }
+        if !is_saved {
+            let what = format!(
+                "the disk of the state file has not answered for {} s: what was decided last may be \
+                 forgotten",
+                TO_LEAVE.as_secs()
+            );
+            return Err(Failure::io(what).hint("the map is empty, so that nobody may relay by it"));
+        }
+        info!("stopped");
+        Ok(())
     }
 }
 

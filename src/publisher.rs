@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::engine::map::Edition;
@@ -18,6 +19,9 @@ use crate::shared::Shared;
 
 /// The loop looks around at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// For the last map, which is empty: then there is the one that was laid up.
+const LAST_BUILD: Duration = Duration::from_secs(10);
 
 /// What to do about a mail daemon whose logins have stopped.
 pub const STOPPED: &str = "has an upgrade changed the wording of its log? feed such a line to \
@@ -79,7 +83,7 @@ impl Publisher {
     /// away. Whether it went well; if not, the cause has been said.
     pub async fn farewell(&mut self) -> bool {
         let edition = self.shared.with(|engine, _| engine.farewell());
-        self.publish(&edition).await || self.empty().await
+        timeout(LAST_BUILD, self.publish(&edition)).await.unwrap_or_default() || self.empty().await
     }
 
     /// Puts an empty map into place, laid up before. Whether it went well.

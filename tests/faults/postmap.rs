@@ -205,6 +205,22 @@ fn an_end_without_postmap_empties_the_map_or_is_told() {
     }
 }
 
+/// Nobody waits for a postmap that hangs at the end.
+#[test]
+fn an_end_with_a_postmap_that_hangs_empties_the_map() {
+    let home = Home::new();
+    home.put_gate_before_postmap();
+    let mut daemon = home.start(&[]);
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    home.hang_postmap();
+    daemon.signal(Signal::SIGTERM);
+    daemon.wait_until_said("the map lists nobody now");
+    assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.said());
+    assert_eq!(home.map_says(A), None);
+    assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
+}
+
 /// A fault never prolongs a right: a map that nobody can build is emptied after a minute.
 #[test]
 fn nobody_stands_for_long_in_a_map_that_cannot_be_built() {
