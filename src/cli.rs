@@ -249,8 +249,8 @@ fn allow(args: AllowArgs) -> Outcome {
     match args.control.ask(&Request::Allow { address: args.address, seconds, note: args.note })? {
         Answer::Allowed { entry, saved: true } => written(print::entry(&entry, stdout().lock())),
         Answer::Allowed { entry, saved: false } => Err(one(Failure::refused(format!(
-            "{} is not authorised yet: the daemon cannot write that down; its log says why, and as \
-             soon as it can, the address is",
+            "what {} is allowed does not count yet: the daemon cannot write it down; its log says \
+             why, and as soon as it can, it counts",
             entry.address
         )))),
         other => Err(beside_the_point(&other)),
@@ -260,7 +260,13 @@ fn allow(args: AllowArgs) -> Outcome {
 fn revoke(args: &RevokeArgs) -> Outcome {
     let block = args.block.map(|span| span.0.as_secs());
     match args.control.ask(&Request::Revoke { address: args.address, block })? {
-        Answer::Revoked { was_authorised, saved } => {
+        Answer::Revoked { was_authorised, saved, in_map } => {
+            if in_map {
+                eprintln!(
+                    "pop-before-smtp: the map cannot be published, and the daemon's log says why: \
+                     Postfix may read the address in the old one for a minute more"
+                );
+            }
             if !saved {
                 eprintln!(
                     "pop-before-smtp: the daemon cannot write that down, and its log says why: \

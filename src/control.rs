@@ -117,6 +117,8 @@ pub enum Answer {
         was_authorised: bool,
         /// Whether its end is on the disk; if not, a sudden end of the daemon would undo it.
         saved: bool,
+        /// Whether the map cannot be published, and so may have it for a minute more.
+        in_map: bool,
     },
     /// To `Status`.
     Status(Box<Status>),
@@ -280,10 +282,13 @@ fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Ans
         }
         Request::Revoke { address, block } => {
             let block = block.map(Duration::from_secs);
-            let revoked = shared.with(|engine, now| engine.revoke(now, address, block));
+            let (revoked, in_map) = shared.with(|engine, now| {
+                let in_map = engine.level().failures() > 0 && !engine.level().is_emptied();
+                (engine.revoke(now, address, block), in_map)
+            });
             let block = block.map(|span| humantime::format_duration(span).to_string());
             info!(%address, revoked, block, "revoked by hand");
-            Answer::Revoked { was_authorised: revoked, saved: false }
+            Answer::Revoked { was_authorised: revoked, saved: false, in_map }
         }
         Request::Status => Answer::Status(Box::new(describe.status(shared))),
         Request::Probe { text } => {

@@ -209,7 +209,7 @@ impl Daemon {
         }
         // What could not be saved has been said, unless the disk keeps silent.
         let is_saved = match &self.state {
-            Some(state) => timeout(TO_LEAVE, state.save(&self.shared)).await.is_ok(),
+            Some(state) => timeout(TO_LEAVE, state.save(&self.shared)).await.unwrap_or_default(),
             None => true,
         };
         let is_emptied = timeout(TO_LEAVE, self.publisher.farewell()).await.unwrap_or_default();
@@ -221,12 +221,11 @@ impl Daemon {
             .hint("take the map out of main.cf, or empty its source and run postmap"));
         }
         if !is_saved {
-            let what = format!(
-                "the disk of the state file has not answered for {} s: what was decided last may be \
-                 forgotten",
-                TO_LEAVE.as_secs()
-            );
-            return Err(Failure::io(what).hint("the map is empty, so that nobody may relay by it"));
+            return Err(Failure::io(
+                "the last state could not be saved; the log says why, unless the disk does not answer \
+                 at all. The next start knows what was saved before",
+            )
+            .hint("the map is empty: nobody may relay by it"));
         }
         info!("stopped");
         Ok(())

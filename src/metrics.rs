@@ -66,8 +66,9 @@ fn published(level: &Level, now: Time) -> Result<(), String> {
     let failing = level.history().failing_since.map(|since| now.since(since));
     match failing {
         Some(time) if time >= PATIENCE => Err(format!(
-            "the map could not be published for {} s; the old one stays, the log says why",
-            time.as_secs()
+            "the map could not be published for {} s; {}, the log says why",
+            time.as_secs(),
+            if level.is_emptied() { "it lists nobody now" } else { "the old one stays" }
         )),
         _ if level.last() == 0 => Err("no map has been published yet".into()),
         _ => Ok(()),

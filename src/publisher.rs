@@ -93,8 +93,7 @@ impl Publisher {
             Ok(()) => {
                 self.shared.with(|engine, _| engine.emptied());
                 warn!(
-                    "the map lists nobody now: a new one could not be published, and clients whose \
-                     time is up stood in the old one"
+                    "the map lists nobody now: it could not be published with those who may relay"
                 );
                 true
             }

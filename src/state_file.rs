@@ -10,7 +10,7 @@
 //! Not here what the lines mean (`engine::state`).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -44,8 +44,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
-    file: Mutex<Journals>,
+    file: Arc<Mutex<Journals>>,
     filled: Notify,
+    broken: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -77,19 +78,34 @@ impl StateFile {
                 let restored = shared.with(|engine, now| engine.restore(now, reading));
                 say(path, &restored);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
                 let what = format!("cannot read the state file `{shown}`: {error}");
                 return Err(Failure::io(what)
                     .hint("the daemon's user must own it; to start without it, move it away"));
             }
         }
-        let open = Open::anew(path, shared).map_err(|error| {
-            let what = format!("cannot write the state file `{shown}`: {error}");
-            Failure::io(what).hint("its directory must exist and belong to the daemon's user")
-        })?;
-        let file = Mutex::new(Journals { open: Some(open), unsynced: Vec::new() });
-        Ok(Self { path: path.to_owned(), file, filled: Notify::new() })
+        let open = match Open::anew(path, shared) {
+            Ok(open) => Some(open),
+            // That passes, and the old file stands: those in it go on, others have to wait.
+            Err(error)
+                if [ErrorKind::StorageFull, ErrorKind::QuotaExceeded].contains(&error.kind()) =>
+            {
+                complain(path, &error);
+                None
+            }
+            Err(error) => {
+                let what = format!("cannot write the state file `{shown}`: {error}");
+                return Err(Failure::io(what)
+                    .hint("its directory must exist and belong to the daemon's user"));
+            }
+        };
+        let broken = Notify::new();
+        if open.is_none() {
+            broken.notify_one();
+        }
+        let file = Arc::new(Mutex::new(Journals { open, unsynced: Vec::new() }));
+        Ok(Self { path: path.to_owned(), file, filled: Notify::new(), broken })
     }
 
     /// Has all that the engine has decided until now on the disk. Whether it is; if not, the cause
@@ -101,25 +117,30 @@ impl StateFile {
     /// Writes down what the engine has decided until now. Whether the file has it; if not, the
     /// cause has been said.
     async fn write(&self, shared: &Arc<Shared>) -> bool {
-        let mut file = self.file.lock().await;
+        let mut file = Arc::clone(&self.file).lock_owned().await;
         let mut journal = shared.with(|engine, now| engine.journal(now));
         let text = std::mem::take(&mut journal.text);
         let (path, known) = (self.path.clone(), Arc::clone(shared));
-        let ours = file.open.take().filter(|open| text.is_empty() || !open.has_grown());
-        let written = blocking(move || match ours {
-            Some(open) if open.is_at(&path) => Ok((open.append(&text)?, false)),
-            Some(_) => {
-                warn!(
-                    path = %path.display(),
-                    "somebody else has removed or changed the state file; it is made anew"
-                );
-                Ok((Open::anew(&path, &known)?, true))
-            }
-            None => Ok((Open::anew(&path, &known)?, true)),
+        // Locked until the thread is done, even if nobody waits for it any more: two of them would
+        // spoil each other's files.
+        let written = blocking(move || {
+            let ours = file.open.take().filter(|open| text.is_empty() || !open.has_grown());
+            let (open, on_disk) = match ours {
+                Some(open) if open.is_at(&path) => (open.append(&text)?, false),
+                Some(_) => {
+                    warn!(
+                        path = %path.display(),
+                        "somebody else has removed or changed the state file; it is made anew"
+                    );
+                    (Open::anew(&path, &known)?, true)
+                }
+                None => (Open::anew(&path, &known)?, true),
+            };
+            file.open = Some(open);
+            Ok((file, on_disk))
         });
         match written.await {
-            Ok((open, on_disk)) => {
-                file.open = Some(open);
+            Ok((mut file, on_disk)) => {
                 shared.with(|engine, _| engine.written(&journal));
                 file.unsynced.push(journal);
                 if on_disk {
@@ -130,7 +151,7 @@ impl StateFile {
             }
             Err(error) => {
                 shared.with(|engine, _| engine.unsaved(journal));
-                self.complain(&error);
+                complain(&self.path, &error);
                 false
             }
         }
@@ -155,29 +176,27 @@ impl StateFile {
                 for journal in journals {
                     shared.with(|engine, _| engine.unsaved(journal));
                 }
-                self.complain(&error);
+                complain(&self.path, &error);
+                self.broken.notify_one();
                 false
             }
         }
     }
 
-    fn complain(&self, error: &io::Error) {
-        let path = self.path.display();
-        error!(%path, %error, "state not saved: new clients are not authorised until it is");
-    }
-
     async fn write_always(&self, shared: &Arc<Shared>) {
-        let mut pause = PAUSES.0;
         loop {
             tokio::select! {
                 () = shared.journal_filled() => {}
+                () = self.broken.notified() => {}
                 () = tokio::time::sleep(HEARTBEAT) => {}
             }
-            if self.write(shared).await {
-                pause = PAUSES.0;
-            } else {
+            let mut pause = PAUSES.0;
+            while !self.write(shared).await {
                 tokio::time::sleep(pause).await;
                 pause = (2 * pause).min(PAUSES.1);
+            }
+            if pause > PAUSES.0 {
+                info!(path = %self.path.display(), "state saved again");
             }
         }
     }
@@ -209,6 +228,11 @@ pub async fn keep(state: Option<Arc<StateFile>>, shared: Arc<Shared>) {
     }
 }
 
+fn complain(path: &Path, error: &io::Error) {
+    let path = path.display();
+    error!(%path, %error, "state not saved: new clients are not authorised until it is");
+}
+
 fn saved(journals: Vec<Journal>, shared: &Shared) {
     shared.with(|engine, _| journals.iter().for_each(|journal| engine.saved(journal)));
 }
@@ -217,7 +241,7 @@ fn read(path: &Path) -> io::Result<Reading> {
     let mut reading = Reading::default();
     let file = disk::open(path, MAX_FILE)?;
     if let Some(why) = others_hand(&file.metadata()?) {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        return Err(io::Error::new(ErrorKind::PermissionDenied, why));
     }
     let mut file = BufReader::new(file);
     let mut line = Vec::new();

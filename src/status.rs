@@ -149,6 +149,8 @@ pub struct MapStatus {
     pub publications: u64,
     /// Attempts that failed, ever.
     pub publication_failures: u64,
+    /// Whether it lists nobody, because it could not be published for long.
+    pub emptied: bool,
     /// Whether another edition is due.
     pub pending: bool,
     /// Attempts that have failed since the last success.
@@ -210,6 +212,7 @@ impl Describe {
                     last_publication_seconds: history.last.map(|_| history.took.as_secs_f64()),
                     publications: history.published,
                     publication_failures: history.failed,
+                    emptied: level.is_emptied(),
                     pending: level.due().is_some(),
                     failures: level.failures(),
                     kept_out: engine.unpublished(),

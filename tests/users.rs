@@ -178,13 +178,15 @@ fn what_is_not_written_down_binds_and_frees_nobody() {
     hear(&mut story, 1, BOB);
     assert!(story.sends(1, ANN) && !story.sends(1, BOB), "a restart would not find him");
     let journal = story.0.journal(at(1));
-    hear(&mut story, 2, CLEO);
+    hear(&mut story, 1, CLEO);
     story.0.written(&journal);
     assert!(story.sends(2, BOB) && !story.sends(2, CLEO), "the record is older");
     story.0.allow(at(2), nat(), None, None).expect("allowed");
     assert!(!story.sends(2, "printer@example.org"));
     story.write_down(at(2));
     assert!(story.sends(2, CLEO) && story.sends(2, "printer@example.org"));
+    story.0.allow(at(3), nat(), Some(Duration::from_secs(7200)), None).expect("allowed");
+    assert!(story.sends(3, "printer@example.org"), "what was told is not taken back");
 }
 
 #[test]

@@ -67,8 +67,8 @@ pub struct Hand {
 #[derive(Clone, Debug)]
 pub struct Recorded {
     pub(super) since: Time,
-    /// When what was given to the users and by the operator ends.
-    parts: SmallVec<[Time; 2]>,
+    users: SmallVec<[Box<str>; 1]>,
+    by_hand: bool,
 }
 
 /// One address and the right it has.
@@ -125,18 +125,18 @@ impl Grant {
 
     /// What a record of it says, as long as nothing changes.
     pub fn recorded(&self) -> Recorded {
-        let users = self.users.iter().map(|user| user.until);
-        let parts = users.chain(self.by_hand.as_ref().map(|hand| hand.until)).collect();
-        Recorded { since: self.since, parts }
+        let users = self.users.iter().map(|user| user.name.clone()).collect();
+        Recorded { since: self.since, users, by_hand: self.by_hand.is_some() }
     }
 
     /// The state file has this record. What has changed since then waits for the next one.
     pub(super) fn write(&mut self, recorded: &Recorded) {
         self.kept = self.kept.max(Kept::InFile);
-        let users = self.users.iter_mut().map(|user| (&mut user.written, user.until));
-        let hand = self.by_hand.as_mut().map(|hand| (&mut hand.written, hand.until));
-        for (written, until) in users.chain(hand) {
-            *written |= recorded.parts.contains(&until);
+        for user in &mut self.users {
+            user.written |= recorded.users.contains(&user.name);
+        }
+        if let Some(hand) = &mut self.by_hand {
+            hand.written |= recorded.by_hand;
         }
     }
 

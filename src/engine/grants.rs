@@ -86,7 +86,8 @@ impl Grants {
         grant.by_login = grant.by_login.filter(|until| now < *until);
         grant.by_hand = grant.by_hand.filter(|hand| now < hand.until);
         if by == By::Hand {
-            let hand = || Box::new(Hand { given: now, until: end, written: false, note: None });
+            let written = grant.by_hand.as_ref().is_some_and(|old| old.written);
+            let hand = || Box::new(Hand { given: now, until: end, written, note: None });
             let mut hand = grant.by_hand.filter(|old| end < old.until).unwrap_or_else(hand);
             hand.note = note.or(hand.note);
             grant.by_hand = Some(hand);
@@ -131,11 +132,11 @@ impl Grants {
 
     /// The sessions of an address no longer count: nothing that its logins have given ends after
     /// `latest`.
-    pub fn end_sessions(&mut self, address: IpAddr, latest: Time) {
+    pub fn end_sessions(&mut self, address: IpAddr, latest: Time, most_users: Option<usize>) {
         let Some(mut grant) = self.remove(address) else { return };
         grant.by_login = grant.by_login.map(|until| until.min(latest));
         grant.users.iter_mut().for_each(|user| user.until = user.until.min(latest));
-        grant.settle(None);
+        grant.settle(most_users);
         self.insert(grant);
     }
 

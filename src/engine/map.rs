@@ -113,6 +113,11 @@ impl Level {
         self.owes && self.failures > BORNE
     }
 
+    /// Whether the map lists nobody because it could not be published.
+    pub fn is_emptied(&self) -> bool {
+        self.emptied
+    }
+
     /// The map lists nobody, until an edition is published.
     pub fn emptied(&mut self) {
         self.emptied = true;

@@ -400,13 +400,15 @@ impl Engine {
             self.sweep(now);
         }
         let inexact_changed = self.rules.publish_inexact != rules.publish_inexact;
+        let most_users = self.rules.max_users;
         self.rules = rules;
         if !self.rules.remember_users {
             self.grants.forget_users();
         }
         if self.rules.session_ceiling.is_none() {
             for address in std::mem::take(&mut self.sessions).addresses() {
-                self.grants.end_sessions(address, now + self.rules.grace);
+                // How many may share an address is another matter, and comes next.
+                self.grants.end_sessions(address, now + self.rules.grace, most_users);
                 self.dirty.insert(address);
             }
         }

@@ -165,9 +165,12 @@ impl Engine {
     /// A journal that was written is on the disk, where it outlives the power, or nobody wants it
     /// there: a map may announce what stands in it.
     pub fn saved(&mut self, journal: &Journal) {
-        self.written.saved = self.written.saved.max(journal.number);
-        let more_wait = self.written.saved < self.written.taken;
-        self.written.waiting_since = more_wait.then_some(journal.taken);
+        // An older one may come later, from a disk that was slow.
+        if self.written.saved < journal.number {
+            self.written.saved = journal.number;
+            let more_wait = journal.number < self.written.taken;
+            self.written.waiting_since = more_wait.then_some(journal.taken);
+        }
         for (address, recorded) in journal.rights() {
             let newly = self.grants.save(address, recorded);
             if newly && self.grants.get(address).is_some_and(|grant| self.is_listed(grant)) {

@@ -222,6 +222,33 @@ fn a_full_disk_for_the_state_prolongs_nothing() {
     assert!(daemon.stop().success());
 }
 
+/// A crash on a full disk is no reason to forget those who are in the state file.
+#[test]
+fn a_start_on_a_full_disk_goes_on_with_those_it_knows() {
+    let home = Home::with_directories("hash");
+    let states = SmallDisk::mount(home.at("states"));
+    let options = with_state(&home);
+    let options = [&*options[0], &*options[1]];
+    let mut daemon = home.start(&options);
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    states.fill(0);
+    daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    daemon.wait();
+    let daemon = home.start(&options);
+    daemon.wait_until_said("state not saved");
+    assert!(daemon.query(A), "{}", daemon.said());
+    assert_eq!(home.map_says(A).as_deref(), Some("OK"));
+    home.wire.send(login_frame(B).as_bytes());
+    daemon.wait_until_said(&format!("authorised address={B}"));
+    assert!(!daemon.query(B), "nobody hears of what a kill would take back");
+    states.clear();
+    daemon.wait_until_said("state saved again");
+    daemon.wait_until_authorised(B);
+    wait_until_saved(&home, B, &daemon);
+    survives_a_kill(&home, daemon, &options, &[A, B]);
+}
+
 /// As a user like any other, whom permission bits bind.
 #[test]
 fn a_directory_that_is_taken_away_is_waited_for() {
@@ -305,7 +332,7 @@ fn a_disk_that_stalls_for_good_is_not_waited_for_at_the_end() {
     home.wire.send(login_frame(B).as_bytes());
     daemon.wait_until_said(&format!("authorised address={B}"));
     daemon.signal(nix::sys::signal::Signal::SIGTERM);
-    let told = || daemon.said().contains("has not answered for 20 s");
+    let told = || daemon.said().contains("the last state could not be saved");
     eventually("it gives up", Duration::from_secs(20) + PATIENCE, told);
     assert_eq!(home.map_says(A), None, "nobody may relay by the map");
     assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");

@@ -234,6 +234,8 @@ fn nobody_stands_for_long_in_a_map_that_cannot_be_built() {
     eventually("the map is emptied", PAUSES + PATIENCE, || home.map_says(A).is_none());
     daemon.wait_until_said("the map lists nobody now");
     assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
+    let status = daemon.command(&["status"]).stdout;
+    assert!(String::from_utf8_lossy(&status).contains("NOT UP TO DATE, it lists nobody"));
     daemon.signal(Signal::SIGTERM);
     assert_eq!(daemon.wait().code(), Some(0));
 }

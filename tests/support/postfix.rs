@@ -144,15 +144,26 @@ impl Session {
     pub fn open(port: &Port, client: &str) -> Self {
         let client: IpAddr = client.parse().expect("an address");
         let family = if client.is_ipv6() { "IPV6:" } else { "" };
-        let stream = TcpStream::connect(("127.0.0.1", port.number())).expect("postfix listens");
-        // Longer than the pause of master(8) after an smtpd that has failed.
-        stream.set_read_timeout(Some(3 * PATIENCE)).unwrap();
-        let mut session = Self { stream: BufReader::new(stream) };
+        let mut session = Self::greeted(port);
         assert_eq!(session.reply().code, 220, "the greeting");
         session.must("EHLO client.test", 250);
         session.must(&format!("XCLIENT NAME=[UNAVAILABLE] ADDR={family}{client}"), 220);
         session.must("EHLO client.test", 250);
         session
+    }
+
+    /// A connection over which something has come. On a busy machine an smtpd may end before its
+    /// greeting, and nobody takes the connection over: then another one is made.
+    fn greeted(port: &Port) -> Self {
+        for _ in 0..4 {
+            let stream = TcpStream::connect(("127.0.0.1", port.number())).expect("postfix listens");
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            if stream.peek(&mut [0]).is_ok_and(|length| length > 0) {
+                stream.set_read_timeout(Some(3 * PATIENCE)).unwrap();
+                return Self { stream: BufReader::new(stream) };
+            }
+        }
+        panic!("no smtpd greets at port {}", port.number());
     }
 
     /// One RCPT in a transaction of its own; the session stays open.

@@ -86,7 +86,8 @@ impl Page<'_> {
             (0, false) => ("up to date".into(), Tint::Good),
             (0, true) => ("an edition is due".into(), Tint::Odd),
             (failures, _) => {
-                (format!("NOT UP TO DATE, {failures} attempts have failed"), Tint::Bad)
+                let nobody = if map.emptied { ", it lists nobody" } else { "" };
+                (format!("NOT UP TO DATE{nobody}, {failures} attempts have failed"), Tint::Bad)
             }
         };
         self.line("map", &format!("{table}: {}", self.manner.paint(tint, &state)), output)?;
