@@ -163,7 +163,7 @@ fn what_is_logged_while_the_daemon_stands_still() {
         let forwarder = Forwarder::start_with(program, &site.recipe(path));
         forwarder.log(LOGINS[0].1);
         site.hears(LOGINS[0].0, path);
-        site.daemon.signal(Signal::SIGSTOP);
+        site.daemon.halt();
         let addresses: Vec<String> = (1..=200).map(|last| format!("203.0.113.{last}")).collect();
         for address in &addresses {
             forwarder.log(LOGINS[0].1.replace(LOGINS[0].0, address));

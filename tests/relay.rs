@@ -294,10 +294,10 @@ fn publications_are_few() {
     for last in 1..=100 {
         wire.send(dovecot(&format!("203.0.113.{last}")).as_bytes());
     }
-    assert!(start.elapsed() < Duration::from_secs(1), "a crowd within a second");
+    let most = 2 + start.elapsed().as_secs() as usize;
     eventually("the crowd is published", PATIENCE, || site.source().len() == 102);
     let count = publications.count();
-    assert!((1..=2).contains(&count), "{count} publications for a hundred clients");
+    assert!((1..=most).contains(&count), "{count} publications for a hundred clients");
     assert_eq!(site.postfix.relay("203.0.113.100"), 250);
     assert_eq!(site.postfix.relay("203.0.113.101"), 554);
 }

@@ -194,7 +194,7 @@ fn a_full_disk_for_the_state_prolongs_nothing() {
     let home = Home::with_directories("hash");
     let states = SmallDisk::mount(home.at("states"));
     let options = with_state(&home);
-    let options = [&*options[0], &*options[1], "--grace", "4s"];
+    let options = [&*options[0], &*options[1], "--grace", "10s"];
     let daemon = home.start(&options);
     assert!(daemon.command(&["allow", A, "--for", "1h"]).status.success());
     log_in(&home, &daemon, "198.51.100.9");

@@ -139,7 +139,8 @@ fn a_slow_postmap_is_waited_for() {
     for client in 1..=20 {
         log_in(&home, &daemon, &format!("203.0.113.{client}"));
     }
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    // Twenty editions would take a minute.
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert!(daemon.command(&["revoke", A]).status.success());
     home.wait_until_mapped("203.0.113.20", &daemon);
     crate::wait_until_unmapped(&home, A, &daemon);
@@ -227,7 +228,7 @@ fn nobody_stands_for_long_in_a_map_that_cannot_be_built() {
     const PAUSES: Duration = Duration::from_secs(1 + 2 + 4 + 8 + 16 + 32 + 1);
     let home = Home::new();
     home.play_postmap("[ ! -e $home/broken ] || exit 1\nreal \"$@\"");
-    let mut daemon = home.start(&["--grace", "2s"]);
+    let mut daemon = home.start(&["--grace", "6s"]);
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
     fs::write(home.at("broken"), "").unwrap();

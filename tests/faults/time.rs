@@ -11,8 +11,7 @@ use crate::support::PATIENCE;
 use crate::support::daemon::Daemon;
 use crate::support::home::Home;
 use crate::support::story::login_frame;
-use crate::support::{eventually, within};
-use crate::{A, B, log_in, wait_until_unmapped};
+use crate::{A, B, log_in, wait_until_said_after, wait_until_unmapped};
 
 /// Where tests/all unpacks libfaketime.
 const FAKETIME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/faketime");
@@ -41,9 +40,9 @@ fn a_clock_that_jumps_changes_no_right() {
     for jump in ["+1d", "-1d"] {
         let home = Home::new();
         fs::write(home.at("clock"), "+0").unwrap();
-        let mut daemon = start_with_clock(&home, &["--grace", "6s"]);
+        let mut daemon = start_with_clock(&home, &["--grace", "10s"]);
         log_in(&home, &daemon, A);
-        let end = Instant::now() + Duration::from_secs(6);
+        let end = Instant::now() + Duration::from_secs(10);
         home.wait_until_mapped(A, &daemon);
         fs::write(home.at("clock"), jump).unwrap();
         // The log's time stamps come from the clock that jumps: it has.
@@ -55,13 +54,13 @@ fn a_clock_that_jumps_changes_no_right() {
         };
         assert!(stamps(daemon.said()) > 1, "{jump}: it has not jumped: {}", daemon.said());
         assert!(daemon.query(A), "{jump}: the right has ended: {}", daemon.said());
-        assert!(expires_in(&daemon) <= 6, "{jump}: {:?}", daemon.list());
+        assert!(expires_in(&daemon) <= 10, "{jump}: {:?}", daemon.list());
         wait_until_unmapped(&home, A, &daemon);
         let late = Instant::now().saturating_duration_since(end);
-        assert!(late < Duration::from_secs(3), "{jump}: {late:?} after its end");
+        assert!(late < PATIENCE, "{jump}: {late:?} after its end");
         assert!(!daemon.query(A), "{jump}");
         log_in(&home, &daemon, B);
-        assert!((1..=6).contains(&expires_in(&daemon)), "{jump}: {:?}", daemon.list());
+        assert!((1..=10).contains(&expires_in(&daemon)), "{jump}: {:?}", daemon.list());
         assert!(daemon.stop().success());
     }
 }
@@ -126,19 +125,18 @@ fn another_boot_changes_no_right() {
 #[test]
 fn a_halt_counts_as_time() {
     let home = Home::new();
-    let mut daemon = home.start(&["--grace", "4s"]);
-    log_in(&home, &daemon, A);
+    let mut daemon = home.start(&[]);
+    assert!(daemon.command(&["allow", A, "--for", "4s"]).status.success());
     home.wait_until_mapped(A, &daemon);
-    daemon.signal(Signal::SIGSTOP);
+    daemon.halt();
     home.wire.send(login_frame(B).as_bytes());
     std::thread::sleep(Duration::from_millis(4500));
+    let before = daemon.said().len();
     daemon.signal(Signal::SIGCONT);
-    let went_on = Instant::now();
     assert!(!daemon.query(A), "its time was up: {}", daemon.said());
     daemon.wait_until_authorised(B);
+    wait_until_said_after(&daemon, before, &format!("authorised address={B}"));
     wait_until_unmapped(&home, A, &daemon);
-    assert!(within(PATIENCE, || home.map_says(B).is_some()), "{}", daemon.said());
-    assert!(went_on.elapsed() < Duration::from_secs(3), "{:?}", went_on.elapsed());
-    eventually("the map is empty", PATIENCE, || home.map_says(B).is_none());
+    home.wait_until_mapped(B, &daemon);
     assert!(daemon.stop().success());
 }

@@ -17,7 +17,7 @@ use std::thread;
 use nix::sys::signal::Signal;
 
 use super::process::Process;
-use super::{PATIENCE, eventually, within};
+use super::{PATIENCE, within};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pop-before-smtp");
 
@@ -177,6 +177,11 @@ impl Daemon {
         self.process.signal(signal);
     }
 
+    /// Halts it until SIGCONT; it hears nothing any more.
+    pub fn halt(&mut self) {
+        self.process.halt();
+    }
+
     /// Asks it to end and waits for that.
     pub fn stop(mut self) -> ExitStatus {
         self.process.stop()
@@ -206,7 +211,8 @@ impl Daemon {
 
     /// Waits until this address is authorised.
     pub fn wait_until_authorised(&self, address: &str) {
-        eventually(&format!("{address} is authorised"), PATIENCE, || self.query(address));
+        let authorised = within(PATIENCE, || self.query(address));
+        assert!(authorised, "{address} is not authorised: {}", self.said());
     }
 
     /// Who is authorised, as `list --json` says it.

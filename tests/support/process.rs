@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitStatus};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{PATIENCE, within};
+use super::{PATIENCE, eventually, within};
 
 /// A running program; dropped, it is ended.
 pub struct Process {
@@ -43,6 +43,20 @@ impl Process {
             let id = i32::try_from(self.id()).expect("Linux keeps process ids below 2^22");
             let _ = kill(Pid::from_raw(id), signal);
         }
+    }
+
+    /// Halts it (SIGSTOP) and waits until none of its threads runs: a moment later than the signal.
+    pub fn halt(&mut self) {
+        self.signal(Signal::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.id());
+        let halted = || {
+            std::fs::read_dir(&tasks).expect("it has not ended").flatten().all(|task| {
+                // A thread that has ended meanwhile does not run either.
+                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('T'))
+            })
+        };
+        eventually(&format!("{} is halted", self.name), PATIENCE, halted);
     }
 
     /// Asks it to end (SIGTERM) and waits.
