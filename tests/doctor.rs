@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use support::forwarder::{Form, Forwarder, Program};
-use support::site::{By, CLIENT, STRANGER, Site, add_to};
+use support::site::{By, CLIENT, STRANGER, Site};
 use support::wire::Wire;
 use support::{PATIENCE, directory, eventually};
 
@@ -45,14 +45,15 @@ type Row<'a> = (&'a [(&'a str, String)], u16, &'a str, &'a str);
 #[test]
 fn restrictions() {
     let site = Site::start(By::Map, USUAL);
-    site.log_in();
-    site.postfix.start();
     let map = site.table();
     let path = site.at("clients").display().to_string();
+    // It lists nobody.
     let old = site.at("old");
     for name in ["", ".db"] {
         fs::copy(format!("{path}{name}"), format!("{}{name}", old.display())).expect("copied");
     }
+    site.log_in();
+    site.postfix.start();
     let (relay, recipient) = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions");
     let plain = "permit_mynetworks, reject_unauth_destination";
     let ours = format!("permit_mynetworks, check_client_access {map}, reject_unauth_destination");
@@ -323,10 +324,9 @@ fn others() {
     site.finds("remark", "has `reject_rbl_client dynamic.example.org` before", "dynamic", " -e '");
     site.set("smtpd_client_restrictions", "");
 
-    add_to(
-        &site.postfix,
+    site.postfix.add(
         "master.cf",
-        "127.0.0.1:1 inet n - n - - smtpd\n  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject",
+        "127.0.0.1:1 inet n - n - - smtpd\n  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject\n",
     );
     let own = site.finds(
         "remark",

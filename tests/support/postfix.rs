@@ -58,10 +58,27 @@ impl Postfix {
 
     /// Adds lines to a file of its configuration, before it is started.
     pub fn add(&self, file: &str, lines: &str) {
-        let mut file =
-            OpenOptions::new().create(true).append(true).open(self.config().join(file)).unwrap();
-        file.write_all(lines.as_bytes()).unwrap();
-        // Every Postfix program reads a file younger than a second again and again until it is not.
+        let mut options = OpenOptions::new();
+        let mut opened = options.create(true).append(true).open(self.config().join(file)).unwrap();
+        opened.write_all(lines.as_bytes()).unwrap();
+        self.make_old(file);
+    }
+
+    /// Sets a parameter in main.cf, in its place: of each line that another one overrides, every
+    /// Postfix program complains to postlogd, which waits for itself after ten complaints
+    /// (net.unix.max_dgram_qlen).
+    pub fn set(&self, name: &str, value: &str) {
+        let mut postconf = Command::new("postconf");
+        postconf.arg("-c").arg(self.config()).arg("-e").arg(format!("{name} = {value}"));
+        let done = postconf.output().expect("postconf can be started");
+        assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
+        self.make_old("main.cf");
+    }
+
+    /// A file of its configuration has been changed: every Postfix program would read one that is
+    /// younger than a second again and again until it is not.
+    pub fn make_old(&self, file: &str) {
+        let file = OpenOptions::new().append(true).open(self.config().join(file)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
     }
 
@@ -144,26 +161,14 @@ impl Session {
     pub fn open(port: &Port, client: &str) -> Self {
         let client: IpAddr = client.parse().expect("an address");
         let family = if client.is_ipv6() { "IPV6:" } else { "" };
-        let mut session = Self::greeted(port);
+        let stream = TcpStream::connect(("127.0.0.1", port.number())).expect("postfix listens");
+        stream.set_read_timeout(Some(3 * PATIENCE)).unwrap();
+        let mut session = Self { stream: BufReader::new(stream) };
         assert_eq!(session.reply().code, 220, "the greeting");
         session.must("EHLO client.test", 250);
         session.must(&format!("XCLIENT NAME=[UNAVAILABLE] ADDR={family}{client}"), 220);
         session.must("EHLO client.test", 250);
         session
-    }
-
-    /// A connection over which something has come. On a busy machine an smtpd may end before its
-    /// greeting, and nobody takes the connection over: then another one is made.
-    fn greeted(port: &Port) -> Self {
-        for _ in 0..4 {
-            let stream = TcpStream::connect(("127.0.0.1", port.number())).expect("postfix listens");
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            if stream.peek(&mut [0]).is_ok_and(|length| length > 0) {
-                stream.set_read_timeout(Some(3 * PATIENCE)).unwrap();
-                return Self { stream: BufReader::new(stream) };
-            }
-        }
-        panic!("no smtpd greets at port {}", port.number());
     }
 
     /// One RCPT in a transaction of its own; the session stays open.

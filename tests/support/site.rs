@@ -1,12 +1,10 @@
 //! A host as `doctor` examines it: Postfix, rsyslogd and the daemon, all sound unless a test spoils
 //! something.
 
-use std::fs::{self, File, Permissions};
-use std::io::Write as _;
+use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -102,7 +100,7 @@ impl Site {
         let master = postfix.config().join("master.cf");
         let services = fs::read_to_string(&master).expect("master.cf");
         fs::write(&master, services.replace(" smtpd\n", " smtpd -o max_use=1\n")).expect("written");
-        set(&postfix, "smtpd_relay_restrictions", &restrictions.replace("CHECK", &check));
+        postfix.set("smtpd_relay_restrictions", &restrictions.replace("CHECK", &check));
         // First: a forwarder whose target is missing pauses.
         let daemon = Some(Daemon::start(dir.path(), &options));
         Self { forwarder: forward(wire), dir, postfix, options, daemon }
@@ -129,9 +127,9 @@ impl Site {
         format!("hash:{}", self.at("clients").display())
     }
 
-    /// Adds to main.cf; the last value counts.
+    /// Sets a parameter in main.cf.
     pub fn set(&self, name: &str, value: &str) {
-        set(&self.postfix, name, value);
+        self.postfix.set(name, value);
     }
 
     /// Runs `doctor` with these words and the daemon's own options.
@@ -175,7 +173,7 @@ impl Site {
         assert!(command.starts_with("postconf ") && reload.ends_with(" reload"), "{mend}");
         let done = Command::new("sh").args(["-c", command]).stderr(Stdio::null()).status();
         assert!(done.expect("a shell").success(), "{mend}");
-        make_old(&self.postfix.config().join("main.cf"));
+        self.postfix.make_old("main.cf");
     }
 
     /// Waits until Postfix says this to the client. An smtpd that was started to spare may have read
@@ -198,25 +196,6 @@ impl Site {
         let ([a, b], [c, d]) = (ask(CLIENT), ask(STRANGER));
         [a, b, c, d]
     }
-}
-
-/// Adds to main.cf; the last value counts.
-pub fn set(postfix: &Postfix, name: &str, value: &str) {
-    add_to(postfix, "main.cf", &format!("{name} = {value}"));
-}
-
-/// Adds a line to a file of Postfix's configuration.
-pub fn add_to(postfix: &Postfix, file: &str, line: &str) {
-    let path = postfix.config().join(file);
-    let mut file = File::options().append(true).open(&path).expect("a file");
-    writeln!(file, "{line}").expect("written");
-    make_old(&path);
-}
-
-/// Postfix's programs read a file that is younger than a second again and again.
-fn make_old(path: &Path) {
-    let file = File::options().append(true).open(path).expect("a file");
-    file.set_modified(SystemTime::now() - Duration::from_secs(60)).expect("an old file");
 }
 
 /// What `doctor --json` has printed.
