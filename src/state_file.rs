@@ -124,7 +124,8 @@ impl StateFile {
         // Locked until the thread is done, even if nobody waits for it any more: two of them would
         // spoil each other's files.
         let written = blocking(move || {
-            let ours = file.open.take().filter(|open| text.is_empty() || !open.has_grown());
+            let appends = |open: &Open| !journal.whole && (text.is_empty() || !open.has_grown());
+            let ours = file.open.take().filter(appends);
             let (open, on_disk) = match ours {
                 Some(open) if open.is_at(&path) => (open.append(&text)?, false),
                 Some(_) => {

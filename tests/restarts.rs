@@ -435,6 +435,35 @@ fn nobody_hears_of_what_a_restart_would_not_find() {
     assert_eq!(mapped(&mut engine, 2004), Some(vec![ip(A)]));
 }
 
+/// While the state file stands still, what is kept for it is bounded by those who may be held.
+#[test]
+fn who_has_gone_before_the_file_knew_him_needs_no_record() {
+    let mut engine = Engine::new(Rules { max_clients: 10, ..rules() });
+    let now = Time::from_millis(DAWN);
+    let come = |engine: &mut Engine, from: u32| {
+        for number in from..from + 5000 {
+            let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
+            engine.allow(now, address.into(), None, None).expect("allowed");
+        }
+    };
+    come(&mut engine, 0);
+    let lost = engine.journal(now);
+    assert!(lost.whole);
+    assert!(lost.text.lines().filter(|line| !line.starts_with("unblock")).count() < 1100);
+    engine.unsaved(lost);
+    come(&mut engine, 5000);
+    let journal = engine.journal(now);
+    assert!(journal.whole, "an older file would bring back who has gone");
+    engine.written(&journal);
+    engine.saved(&journal);
+    assert_eq!(around::list(&engine, now).len(), 10);
+    assert!(!engine.has_journal());
+    come(&mut engine, 10_000);
+    let lost = engine.journal(now);
+    engine.unsaved(lost);
+    assert!(engine.journal(now).whole, "the one that was lost was to be a whole file");
+}
+
 #[test]
 fn ten_thousand_may_end_together() {
     const MANY: u32 = 10_000;

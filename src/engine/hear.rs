@@ -222,7 +222,7 @@ impl Engine {
         let until = closed.address_until.max(Some(last));
         let user_until = closed.user_until.unwrap_or(last).max(last);
         if self.grants.log_out(address, until, closed.user.zip(Some(user_until)), most_users) {
-            self.dirty.insert(address);
+            self.changed(address);
         }
     }
 

@@ -191,7 +191,7 @@ impl Engine {
         self.expire(now, address);
         let admitted = self.grants.at(address, now).is_some();
         let granted = self.grants.grant(address, given, now, self.rules.max_users);
-        self.dirty.insert(address);
+        self.changed(address);
         match granted {
             Granted::New => {
                 self.stats.granted += 1;
@@ -225,7 +225,7 @@ impl Engine {
         self.sessions.forget(grant.address);
         // That its time is up is in the record of the grant itself.
         if why != WhyGone::Expired {
-            self.dirty.insert(grant.address);
+            self.changed(grant.address);
         }
         // One that is shared has left before.
         if !grant.shared {
@@ -409,11 +409,11 @@ impl Engine {
             for address in std::mem::take(&mut self.sessions).addresses() {
                 // How many may share an address is another matter, and comes next.
                 self.grants.end_sessions(address, now + self.rules.grace, most_users);
-                self.dirty.insert(address);
+                self.changed(address);
             }
         }
         for before in self.grants.settle_all(self.rules.max_users) {
-            self.dirty.insert(before.address);
+            self.changed(before.address);
             if self.grants.get(before.address).is_some_and(|grant| grant.shared) {
                 self.left(before, WhyGone::Shared);
             }

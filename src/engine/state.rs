@@ -25,6 +25,9 @@ use super::origins::Origins;
 use super::time::Time;
 use super::{Engine, MAX_BY_HAND, address};
 
+/// So many more than twice the clients may wait for the file as those who have come or gone.
+const MANY: usize = 1024;
+
 /// The first line of a state file.
 pub const HEADER: &str = "pop-before-smtp state 1";
 
@@ -50,6 +53,8 @@ pub struct Restored {
 pub struct Journal {
     /// The records, to be appended to the file.
     pub text: String,
+    /// So many have gone that their records are left out: the file is to be made anew.
+    pub whole: bool,
     number: u64,
     taken: Time,
     /// Those that have a right, with what is written of it, and those that have none any more.
@@ -72,6 +77,8 @@ pub(super) struct Written {
     saved: u64,
     /// The first of those that it does not have was taken then, or a little later.
     waiting_since: Option<Time>,
+    /// The next one leaves out the records of some who have gone.
+    whole: bool,
 }
 
 /// A state file while it is read, line by line.
@@ -151,7 +158,8 @@ impl Engine {
             }
         }
         let blocks = self.dirty_blocks.drain().collect();
-        Journal { text, number: self.written.taken, taken: now, grants, blocks }
+        let whole = std::mem::take(&mut self.written.whole);
+        Journal { text, whole, number: self.written.taken, taken: now, grants, blocks }
     }
 
     /// A journal is in the file, where it outlives the process: what stands in it is true from now
@@ -181,8 +189,21 @@ impl Engine {
 
     /// A journal could not be written: the next one has its records too.
     pub fn unsaved(&mut self, journal: Journal) {
-        self.dirty.extend(journal.grants.into_iter().map(|(address, _)| address));
+        for (address, _) in journal.grants {
+            self.changed(address);
+        }
         self.dirty_blocks.extend(journal.blocks);
+        self.written.whole |= journal.whole;
+    }
+
+    /// The state file is to have another record of an address. While the disk stands still others
+    /// come and go, and those who have gone are forgotten here if they are many.
+    pub(super) fn changed(&mut self, address: IpAddr) {
+        self.dirty.insert(address);
+        if self.dirty.len() > 2 * self.rules.max_clients + MANY {
+            self.dirty.retain(|address| self.grants.get(*address).is_some());
+            self.written.whole = true;
+        }
     }
 
     /// The number of the journal that has, or will have, the last of what is decided now.

@@ -319,6 +319,34 @@ fn a_disk_that_stalls_delays_and_loses_nothing() {
     survives_a_kill(&home, daemon, &options, &[A, B, "198.18.0.2", "198.18.7.208"]);
 }
 
+/// Those who come and go while the disk stalls are not remembered for it, and none comes back.
+#[test]
+fn a_crowd_that_passes_while_the_disk_stalls_leaves_nothing() {
+    let home = Home::with_directories("hash");
+    let disk = StallingDisk::mount(home.at("states"));
+    let options = with_state(&home);
+    let options = [&*options[0], &*options[1], "--max-clients", "10"];
+    let mut daemon = home.start(&options);
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    disk.stall();
+    crowd_logs_in(&home, 5000);
+    home.wire.send(login_frame(B).as_bytes());
+    daemon.wait_until_said(&format!("authorised address={B}"));
+    assert!(!daemon.query(A), "evicted");
+    disk.go_on();
+    daemon.wait_until_authorised(B);
+    let lines = || fs::read_to_string(home.at("states/state")).unwrap().lines().count();
+    eventually("the file is made anew", PATIENCE, || lines() < 20);
+    let all = daemon.authorised();
+    assert_eq!(all.len(), 10);
+    daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    daemon.wait();
+    let daemon = home.start(&options);
+    assert_eq!(daemon.authorised(), all);
+    assert!(daemon.stop().success());
+}
+
 /// A disk that never answers again does not keep the daemon from ending.
 #[test]
 fn a_disk_that_stalls_for_good_is_not_waited_for_at_the_end() {
