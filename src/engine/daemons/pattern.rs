@@ -16,6 +16,9 @@ use crate::engine::syslog::Message;
 
 /// A compiled pattern may take this much memory; the largest built-in one takes a tenth of it.
 const MAX_COMPILED: usize = 4 << 20;
+/// So much memory a pattern's automaton may take for what it has met, in each thread and direction:
+/// the corpus of genuine messages fills half of it at most, hostile ones all.
+const MAX_LEARNT: usize = 512 << 10;
 /// Longest user name believed, in bytes: longer ones are only seen in attacks.
 const MAX_USER: usize = 255;
 
@@ -137,7 +140,7 @@ impl Pattern {
         }
         let regex = RegexBuilder::new(text)
             .size_limit(MAX_COMPILED)
-            .dfa_size_limit(MAX_COMPILED)
+            .dfa_size_limit(MAX_LEARNT)
             .build()
             .map_err(|error| error.to_string())?;
         Ok(Self {
