@@ -11,6 +11,7 @@ mod offline;
 mod reload;
 mod start;
 
+use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,7 +36,7 @@ use crate::signals::{Event, Signals};
 use crate::state_file::{self, StateFile};
 use crate::status::Describe;
 use crate::systemd::{self, Passed};
-use crate::{control, lookup, metrics, privacy};
+use crate::{control, lookup, metrics, privacy, sweeper};
 
 pub use offline::{examine, wipe};
 
@@ -71,7 +72,7 @@ async fn live(
     mut passed: Passed,
     log: Log,
     layers: impl Fn() -> Result<Layer, Failure>,
-    signals: Signals,
+    mut signals: Signals,
 ) -> Result<(), Vec<Failure>> {
     let (rules, exclusions) = rules::build(&config).await?;
     for remark in &exclusions.remarks {
@@ -86,12 +87,26 @@ async fn live(
     let lookup::bind::Bound { services, files: _lookup_files } =
         start::asked(&config, &mut passed).map_err(one)?;
     let doors = metrics::http::bind::all(&config, &mut passed).map_err(one)?;
-    let _locks = start::lock_files(&config).map_err(one)?;
-    let mut daemon =
-        start::daemon(&config, rules, outlet, receivers, services, log).map_err(one)?;
+    // Dropped at an orderly end only. Otherwise a thread may wait for a disk that is stuck, and write
+    // when that goes on: no other daemon before this process is gone.
+    let locks = ManuallyDrop::new(start::lock_files(&config).map_err(one)?);
+    let daemon = tokio::select! {
+        daemon = start::daemon(&config, rules, outlet, receivers, services, log) => daemon,
+        () = signals.stop() => return Ok(()),
+    };
+    let mut daemon = match daemon {
+        Ok(daemon) => daemon,
+        Err(failure) => {
+            drop(ManuallyDrop::into_inner(locks));
+            return Err(one(failure));
+        }
+    };
     let read = || Config::of(&layers().map_err(one)?, passed.roles());
     let outcome = daemon.serve(listeners, doors, exclusions, signals, &config, read).await;
     let left = daemon.leave().await.map_err(one);
+    if left.is_ok() {
+        drop(ManuallyDrop::into_inner(locks));
+    }
     outcome.and(left)
 }
 
@@ -132,6 +147,7 @@ impl Daemon {
                 format!("{}: {error}", receiver.name)
             });
         }
+        helpers.spawn(sweeper::run(Arc::clone(&self.shared)));
         helpers.spawn(lookup::serve(Arc::clone(&self.services), Arc::clone(&self.shared)));
         helpers.spawn(state_file::keep(self.state.clone(), Arc::clone(&self.shared)));
         let monitored: Vec<String> = doors.iter().map(|door| door.name.clone()).collect();

@@ -2,9 +2,9 @@
 //!
 //! The house in one walk. [`engine`] is the sentence: it hears frames, remembers addresses until a
 //! moment, and knows what the map should say; it has neither clock nor socket nor disk. Everything
-//! else is the weather around it. [`receiver`] takes frames from sockets; [`publisher`] writes
-//! down and publishes what was decided, through [`state_file`] and [`postfix::postmap`], and
-//! [`farewells`] says who has left; [`lookup`] answers Postfix, [`control`] operators with
+//! else is the weather around it. [`receiver`] takes frames from sockets; [`state_file`] writes
+//! down what was decided, [`publisher`] publishes it through [`postfix::postmap`], and [`sweeper`]
+//! takes out what has ended; [`lookup`] answers Postfix, [`control`] operators with
 //! [`status`], [`metrics`] their monitoring. They never meet: each speaks to the engine through
 //! [`shared`], the one door, which is also the only reader of the clock. [`daemon`] is the order of
 //! life, from [`privacy`] to [`signals`]. [`config`] holds what the administrator has decided, and
@@ -23,7 +23,6 @@ pub mod disk;
 pub mod doctor;
 pub mod engine;
 pub mod error;
-pub mod farewells;
 pub mod host;
 pub mod lock;
 pub mod log;
@@ -40,6 +39,7 @@ pub mod shared;
 pub mod signals;
 pub mod state_file;
 pub mod status;
+pub mod sweeper;
 pub mod systemd;
 pub mod terminal;
 pub mod trial;

@@ -1,10 +1,11 @@
-//! The slow loop: take out what has ended, publish the map, sleep until the next moment that
-//! matters.
+//! The slow loop: publish the map, sleep until the next moment that matters to it.
 //!
 //! Promise  one publication at a time, in full. A failure leaves the old map and is retried after
-//!          a growing pause; if somebody whose right has ended stands in it for a minute, it is
-//!          emptied. A map that somebody else has removed or changed is published again.
+//!          a growing pause. If somebody whose right has ended stands in it for a minute, because
+//!          postmap fails or does not end, it is emptied. A map that somebody else has removed or
+//!          changed is published again.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,19 +14,17 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::engine::map::Edition;
-use crate::farewells::Farewells;
 use crate::postfix::postmap::MapTarget;
 use crate::shared::Shared;
 
 /// The loop looks around at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
+/// While one is built it looks whether somebody stands in the old one for too long.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// For the last map, which is empty: then there is the one that was laid up.
 const LAST_BUILD: Duration = Duration::from_secs(10);
-
-/// What to do about a mail daemon whose logins have stopped.
-pub const STOPPED: &str = "has an upgrade changed the wording of its log? feed such a line to \
-                           `pop-before-smtp test`";
 
 /// Where editions go.
 #[derive(Debug)]
@@ -43,15 +42,12 @@ pub struct Publisher {
     pub shared: Arc<Shared>,
     /// Where editions go.
     pub outlet: Outlet,
-    /// What is said of addresses that have left.
-    pub farewells: Farewells,
 }
 
 impl Publisher {
     /// Publishes for the first time. Whether it went well; if not, the cause has been said.
     pub async fn first(&mut self) -> bool {
-        let edition = self.turn().await;
-        let published = match edition {
+        let published = match self.due().await {
             Some(edition) => self.publish(&edition).await,
             None => true,
         };
@@ -67,13 +63,17 @@ impl Publisher {
     /// Goes on until the task is dropped.
     pub async fn run(&mut self) {
         loop {
-            if let Some(edition) = self.turn().await {
+            if let Some(edition) = self.due().await {
                 self.publish(&edition).await;
             }
-            let nap = self.shared.with(|engine, now| engine.wake_at().map(|at| at.since(now)));
+            if self.shared.with(|engine, now| engine.level().empty_at().is_some_and(|at| at <= now))
+            {
+                self.lock_out().await;
+            }
+            let nap = self.shared.with(|engine, now| engine.publish_at().map(|at| at.since(now)));
             tokio::select! {
                 () = tokio::time::sleep(nap.unwrap_or(HEARTBEAT).min(HEARTBEAT)) => {}
-                () = self.shared.plans_changed() => {}
+                () = self.shared.publication_moved() => {}
             }
             self.look_after_map().await;
         }
@@ -83,29 +83,45 @@ impl Publisher {
     /// away. Whether it went well; if not, the cause has been said.
     pub async fn farewell(&mut self) -> bool {
         let edition = self.shared.with(|engine, _| engine.farewell());
-        timeout(LAST_BUILD, self.publish(&edition)).await.unwrap_or_default() || self.empty().await
-    }
-
-    /// Puts an empty map into place, laid up before. Whether it went well.
-    async fn empty(&mut self) -> bool {
-        let Outlet::Map(map) = &mut self.outlet else { return true };
-        match map.empty().await {
+        if timeout(LAST_BUILD, self.publish(&edition)).await.unwrap_or_default() {
+            return true;
+        }
+        let emptied = self.empty().await;
+        match &emptied {
             Ok(()) => {
-                self.shared.with(|engine, _| engine.emptied());
-                warn!(
-                    "the map lists nobody now: it could not be published with those who may relay"
-                );
-                true
+                warn!("the map lists nobody now: the empty one laid up beside it took its place")
             }
             Err(error) => {
+                error!(%error, "the empty map laid up beside it could not take its place")
+            }
+        }
+        emptied.is_ok()
+    }
+
+    /// Empties a map that cannot be published and lists somebody whose time is up.
+    async fn lock_out(&mut self) {
+        match self.empty().await {
+            Ok(()) => error!(
+                "the map lists nobody now: clients whose time is up stood in it, and it could not \
+                 be published without them. Nobody can relay by it until it is"
+            ),
+            Err(error) => {
+                self.shared.with(|engine, now| engine.not_emptied(now));
                 error!(
                     %error,
                     "the map lists clients whose time is up, and could not be emptied; take it out \
                      of main.cf until it can be built"
                 );
-                false
             }
         }
+    }
+
+    /// Puts an empty map into place, laid up before.
+    async fn empty(&mut self) -> io::Result<()> {
+        let Outlet::Map(map) = &mut self.outlet else { return Ok(()) };
+        map.empty().await?;
+        self.shared.with(|engine, _| engine.emptied());
+        Ok(())
     }
 
     /// A map that is no longer what was published has to be published again.
@@ -124,15 +140,10 @@ impl Publisher {
         }
     }
 
-    async fn turn(&self) -> Option<Edition> {
-        let (gone, stopped, number) = self
-            .shared
-            .with(|engine, now| (engine.tick(now), engine.stopped_daemons(now), engine.due(now)));
-        self.farewells.say(&gone);
-        for daemon in stopped {
-            warn!(%daemon, "no login for long, although it goes on to log; {STOPPED}");
-        }
-        let (number, shared) = (number?, Arc::clone(&self.shared));
+    /// The edition that is due, if one is.
+    async fn due(&self) -> Option<Edition> {
+        let number = self.shared.with(|engine, now| engine.due(now))?;
+        let shared = Arc::clone(&self.shared);
         let listed = spawn_blocking(move || {
             let slices = shared.slices(|engine, now, behind| engine.listed(now, behind));
             slices.flatten().collect()
@@ -148,7 +159,13 @@ impl Publisher {
 
     async fn publish(&mut self, edition: &Edition) -> bool {
         let outcome = match &mut self.outlet {
-            Outlet::Map(map) => map.publish(edition).await,
+            Outlet::Map(map) => {
+                let given_up = map.given_up();
+                tokio::select! {
+                    outcome = map.publish(edition) => outcome,
+                    () = overstayed(&self.shared) => Err(given_up),
+                }
+            }
             Outlet::Said(None) => Ok(()),
             Outlet::Said(Some(command)) => {
                 let addresses: Vec<String> =
@@ -159,19 +176,36 @@ impl Publisher {
         };
         match outcome {
             Ok(()) => {
-                self.shared.with(|engine, now| engine.published(edition.number, now));
+                let failures = self.shared.with(|engine, now| {
+                    let failures = engine.level().failures();
+                    engine.published(edition.number, now);
+                    failures
+                });
+                if failures > 0 {
+                    info!(
+                        failures,
+                        clients = edition.addresses.len(),
+                        "the map is published again"
+                    );
+                }
                 true
             }
             Err(failure) => {
-                let (pause, overstays) = self
-                    .shared
-                    .with(|engine, now| (engine.failed(now), engine.level().overstays()));
+                let pause = self.shared.with(|engine, now| engine.failed(now));
                 error!(next_attempt_in = ?pause, "{failure}");
-                if overstays {
-                    self.empty().await;
-                }
                 false
             }
+        }
+    }
+}
+
+/// Waits until somebody whose right has ended has stood in the map for too long.
+async fn overstayed(shared: &Shared) {
+    loop {
+        let left = shared.with(|engine, now| engine.level().empty_at().map(|at| at.since(now)));
+        match left {
+            Some(Duration::ZERO) => return,
+            left => tokio::time::sleep(left.unwrap_or(LOOK).min(LOOK)).await,
         }
     }
 }

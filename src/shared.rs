@@ -1,4 +1,4 @@
-//! The one door to the engine: the lock, the clock, and the bell that plans have changed.
+//! The one door to the engine: the lock, the clock, and the bells for those who wait for it.
 //!
 //! Promise  what is asked of the engine is a synchronous closure, so the lock is never held
 //!          across a wait, and what goes over the whole set is asked slice by slice. This file is
@@ -46,7 +46,8 @@ const BETWEEN_SLICES: Duration = Duration::from_micros(60);
 pub struct Shared {
     engine: Mutex<Engine>,
     clock: Clock,
-    plans_changed: Notify,
+    sweep_moved: Notify,
+    publication_moved: Notify,
     journal_filled: Notify,
     journal_saved: Notify,
 }
@@ -57,7 +58,8 @@ impl Shared {
         Self {
             engine: Mutex::new(engine),
             clock: Clock::new(),
-            plans_changed: Notify::new(),
+            sweep_moved: Notify::new(),
+            publication_moved: Notify::new(),
             journal_filled: Notify::new(),
             journal_saved: Notify::new(),
         }
@@ -67,11 +69,16 @@ impl Shared {
     pub fn with<R>(&self, ask: impl FnOnce(&mut Engine, Time) -> R) -> R {
         // The engine does not panic; if it did, its counters and sets would still be sound.
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
-        let (wake_at, filled, saved) =
-            (engine.wake_at(), engine.has_journal(), engine.saved_until());
+        let (sweep_at, publish_at) = (engine.sweep_at(), engine.publish_at());
+        let (filled, saved) = (engine.has_journal(), engine.saved_until());
         let answer = ask(&mut engine, self.clock.now());
-        if engine.wake_at() != wake_at {
-            self.plans_changed.notify_one();
+        let sweep_moved = engine.sweep_at() != sweep_at;
+        if sweep_moved {
+            self.sweep_moved.notify_one();
+        }
+        // Also then: whoever publishes looks after the map when something happens.
+        if sweep_moved || engine.publish_at() != publish_at {
+            self.publication_moved.notify_one();
         }
         if engine.has_journal() && !filled {
             self.journal_filled.notify_one();
@@ -101,9 +108,14 @@ impl Shared {
         })
     }
 
-    /// Waits until the engine's next moment may have changed.
-    pub async fn plans_changed(&self) {
-        self.plans_changed.notified().await;
+    /// Waits until the next moment to take out what has ended may be another one.
+    pub async fn sweep_moved(&self) {
+        self.sweep_moved.notified().await;
+    }
+
+    /// Waits until the next moment of a publication may be another one.
+    pub async fn publication_moved(&self) {
+        self.publication_moved.notified().await;
     }
 
     /// Waits until the disk has all that the engine has decided until now.

@@ -5,12 +5,13 @@
 //!          power, and only then a map may announce it. A record that could not be written is not
 //!          lost: the next attempt writes the whole file. So does the next one after somebody else
 //!          has removed or changed the file.
-//! Limits   a file larger than `MAX_FILE` is not read; it is made anew above twice its live size,
-//!          which takes a tenth of a second for 65,536 addresses, and nobody new is told meanwhile.
+//! Limits   a line longer than `MAX_LINE` is damage. The file is made anew above twice its live
+//!          size, which takes a tenth of a second for 65,536 addresses, and nobody new is told
+//!          meanwhile.
 //! Not here what the lines mean (`engine::state`).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, ErrorKind, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,11 +24,12 @@ use tracing::{error, info, warn};
 
 use crate::disk::{self, Likeness};
 use crate::engine::state::{Journal, Reading, Restored};
+use crate::engine::time::Time;
 use crate::error::Failure;
 use crate::shared::Shared;
 
-/// Ten million grants of a hundred bytes.
-const MAX_FILE: u64 = 1 << 30;
+/// Bytes of a line: four times what the names of `MAX_USERS` take.
+const MAX_LINE: u64 = 64 << 10;
 /// Below this size a file is not worth making anew.
 const SMALL: usize = 64 << 10;
 /// The file names who reads his mail from where.
@@ -45,6 +47,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 pub struct StateFile {
     path: PathBuf,
     file: Arc<Mutex<Journals>>,
+    /// Held by the one who waits for the disk: the kernel tells of a failure only once.
+    syncing: Arc<Mutex<()>>,
     filled: Notify,
     broken: Notify,
 }
@@ -87,9 +91,11 @@ impl StateFile {
         }
         let open = match Open::anew(path, shared) {
             Ok(open) => Some(open),
-            // That passes, and the old file stands: those in it go on, others have to wait.
+            // That passes, and the old file stands: those in it go on, others have to wait. The disk
+            // may not have all of it yet, and that takes no room.
             Err(error)
-                if [ErrorKind::StorageFull, ErrorKind::QuotaExceeded].contains(&error.kind()) =>
+                if [ErrorKind::StorageFull, ErrorKind::QuotaExceeded].contains(&error.kind())
+                    && (!path.exists() || disk::sync(path).is_ok()) =>
             {
                 complain(path, &error);
                 None
@@ -105,13 +111,18 @@ impl StateFile {
             broken.notify_one();
         }
         let file = Arc::new(Mutex::new(Journals { open, unsynced: Vec::new() }));
-        Ok(Self { path: path.to_owned(), file, filled: Notify::new(), broken })
+        let (path, syncing) = (path.to_owned(), Arc::default());
+        Ok(Self { path, file, syncing, filled: Notify::new(), broken })
     }
 
     /// Has all that the engine has decided until now on the disk. Whether it is; if not, the cause
     /// has been said.
     pub async fn save(&self, shared: &Arc<Shared>) -> bool {
-        self.write(shared).await && self.sync(shared).await
+        if !self.write(shared).await {
+            return false;
+        }
+        // If the disk has failed, the whole file is written.
+        self.sync(shared).await || self.write(shared).await && self.sync(shared).await
     }
 
     /// Writes down what the engine has decided until now. Whether the file has it; if not, the
@@ -160,20 +171,26 @@ impl StateFile {
 
     /// Waits until the disk has what was written. Whether it has; if not, the cause has been said.
     async fn sync(&self, shared: &Arc<Shared>) -> bool {
+        let turn = Arc::clone(&self.syncing).lock_owned().await;
         let (open, journals) = {
             let Journals { open, unsynced } = &mut *self.file.lock().await;
             // Without a file there is nothing to wait for: the next one goes to the disk as a whole.
             let Some(open) = open else { return false };
             (Arc::clone(&open.file), std::mem::take(unsynced))
         };
+        let file = Arc::clone(&self.file);
         // Meanwhile others write.
-        match blocking(move || open.sync_data()).await {
+        let synced = blocking(move || {
+            let _turn = turn;
+            // Here, for nobody may wait for it any more: the next one writes the whole file.
+            open.sync_data().inspect_err(|_| file.blocking_lock().open = None)
+        });
+        match synced.await {
             Ok(()) => {
                 saved(journals, shared);
                 true
             }
             Err(error) => {
-                self.file.lock().await.open = None;
                 for journal in journals {
                     shared.with(|engine, _| engine.unsaved(journal));
                 }
@@ -239,18 +256,26 @@ fn saved(journals: Vec<Journal>, shared: &Shared) {
 }
 
 fn read(path: &Path) -> io::Result<Reading> {
-    let mut reading = Reading::default();
-    let file = disk::open(path, MAX_FILE)?;
-    if let Some(why) = others_hand(&file.metadata()?) {
+    let file = disk::open(path, u64::MAX)?;
+    let found = file.metadata()?;
+    if let Some(why) = others_hand(&found) {
         return Err(io::Error::new(ErrorKind::PermissionDenied, why));
     }
+    let mut reading = Reading::written(moment(&found));
     let mut file = BufReader::new(file);
     let mut line = Vec::new();
-    while file.read_until(b'\n', &mut line)? > 0 {
+    while file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? > 0 {
         reading.line(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
         line.clear();
     }
     Ok(reading)
+}
+
+/// When it was written to last.
+fn moment(found: &fs::Metadata) -> Time {
+    let seconds = u64::try_from(found.mtime()).unwrap_or_default();
+    let nanoseconds = u64::try_from(found.mtime_nsec()).unwrap_or_default();
+    Time::default() + Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
 }
 
 /// Why a state file may be somebody else's word about who may relay.
@@ -268,8 +293,8 @@ fn others_hand(file: &fs::Metadata) -> Option<String> {
 fn say(path: &Path, restored: &Restored) {
     if restored.foreign || restored.damaged > 0 {
         let kept = disk::with_suffix(path, ".damaged");
-        let copy = |new: &mut File| io::copy(&mut File::open(path)?, new).map(drop);
-        let copied = disk::replace(&kept, MODE, copy).is_ok();
+        // By another name, which takes no room: a new file is about to take the place of this one.
+        let copied = disk::remove(&kept).and_then(|()| fs::hard_link(path, &kept)).is_ok();
         warn!(
             path = %path.display(),
             damaged_lines = restored.damaged,

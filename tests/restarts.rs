@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pop_before_smtp::engine::state::{HEADER, Restored};
+use pop_before_smtp::engine::state::{HEADER, Reading, Restored};
 use pop_before_smtp::engine::streams::Source;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, MAX_BY_HAND, Rules};
@@ -92,10 +92,39 @@ fn nothing_lasts_longer_than_a_right_given_now() {
         .login(B)
         .at(1)
         .login("192.0.2.9")
-        .restart(careful, Restored { grants: 2, refused: 1, ..NOTHING })
+        .restart(careful, Restored { grants: 1, refused: 1, ..NOTHING })
         .rejects(&[A, B])
         .publishes(&["192.0.2.9"])
         .restart(rules(), Restored { grants: 1, ..NOTHING });
+}
+
+/// A clock that is behind the file's last moment gives nobody more than was left then.
+#[test]
+fn a_clock_that_is_behind_the_file_revives_nobody() {
+    let (dawn, day) = (Time::from_millis(DAWN), Duration::from_secs(86_400));
+    let seconds = Duration::from_secs;
+    let mut engine = Engine::new(rules());
+    engine.allow(dawn, ip(A), Some(seconds(10)), None).expect("allowed");
+    engine.allow(dawn, ip(B), Some(seconds(100)), None).expect("allowed");
+    let text = around::state(&engine, dawn);
+    for (written, now, expected) in [
+        (dawn + seconds(40), dawn + seconds(40), [None, Some(60)]),
+        (dawn + seconds(40), dawn + seconds(30), [None, Some(60)]),
+        (dawn + seconds(40), dawn - day, [None, Some(60)]),
+        (dawn + seconds(40), dawn + seconds(50), [None, Some(50)]),
+        (dawn, dawn - day, [Some(10), Some(100)]),
+        (dawn, dawn + day, [None, None]),
+    ] {
+        let mut reading = Reading::written(written);
+        text.lines().for_each(|line| reading.line(line));
+        let mut engine = Engine::new(rules());
+        engine.restore(now, reading);
+        let left = |address| {
+            let grant = engine.admits(now, ip(address))?;
+            Some(grant.until.since(now).as_secs())
+        };
+        assert_eq!([left(A), left(B)], expected, "written {written:?}, now {now:?}");
+    }
 }
 
 #[test]
@@ -125,12 +154,27 @@ fn damage_is_counted_and_costs_nothing_else() {
             .admits(&[A, B])
             .rejects(&["192.0.2.9"]);
     }
-    for text in ["nonsense\n", "pop-before-smtp state 2\n", "\n", " pop-before-smtp state 1\n"] {
-        story("a foreign file")
+    story("a file of another version")
+        .scribble(|_| "pop-before-smtp state 2\n".to_owned() + &grant(A))
+        .restart(rules(), Restored { foreign: true, ..NOTHING })
+        .rejects(&[A]);
+    for text in ["nonsense\n", "\n", "\u{feff}pop-before-smtp state 1\n"] {
+        story("a damaged first line")
             .scribble(|_| text.to_owned() + &grant(A))
-            .restart(rules(), Restored { foreign: true, ..NOTHING })
-            .rejects(&[A]);
+            .restart(rules(), Restored { grants: 1, damaged: 1, ..NOTHING })
+            .admits(&[A]);
     }
+    story("no first line")
+        .scribble(|_| grant(A))
+        .restart(rules(), Restored { grants: 1, ..NOTHING });
+    story("somebody else's file")
+        .scribble(|_| "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534\n".to_owned())
+        .restart(rules(), Restored { damaged: 2, ..NOTHING });
+    let often = format!("grant\t{A}\t{DAWN}\t{}\t\t\t{}\tdovecot\t\t\t.\n", DAWN + 9, u64::MAX);
+    story("more logins than there can be")
+        .scribble(|file| file + &often)
+        .restart(rules(), Restored { grants: 1, ..NOTHING })
+        .login(A);
     story("no file, or an empty one").scribble(|_| String::new()).restart(rules(), NOTHING);
 
     // Torn anywhere, it gives the whole lines before the tear.
@@ -482,7 +526,7 @@ fn ten_thousand_may_end_together() {
     let gone = engine.tick(at(1800)).len();
     assert!(gone < MANY as usize / 2, "nobody waits for all of them");
     assert_eq!(engine.clients_at(at(1800)), 0, "and yet all have ended");
-    assert!(engine.wake_at() <= Some(at(1800)), "the rest at once");
+    assert!(engine.sweep_at() <= Some(at(1800)), "the rest at once");
     let rest: usize = (0..MANY).map(|_| engine.tick(at(1800)).len()).take_while(|n| *n > 0).sum();
     assert_eq!(gone + rest, MANY as usize);
     assert_eq!(

@@ -41,10 +41,10 @@ pub(super) async fn watch_host(shared: Arc<Shared>, exclusions: Arc<Mutex<Exclus
         tokio::time::sleep(HOST_INTERVAL).await;
         let now = exclusions.lock().unwrap_or_else(|p| p.into_inner()).now();
         match now {
-            Ok(exclude) => shared.with(|engine, _| {
+            Ok(exclude) => shared.with(|engine, now| {
                 if engine.rules().exclude != exclude {
                     info!("the addresses or gateways of this host have changed");
-                    engine.exclude(exclude);
+                    engine.exclude(now, exclude);
                 }
             }),
             Err(error) => warn!(%error, "cannot learn this host's addresses; the old ones hold"),

@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tracing::warn;
 
 use super::Daemon;
 use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Matching};
 use crate::engine::{Engine, Rules};
 use crate::error::Failure;
-use crate::farewells::Farewells;
 use crate::lock::Lock;
 use crate::log::Log;
 use crate::lookup::{self, Service};
@@ -77,7 +76,7 @@ pub(super) async fn map_target(
 }
 
 /// All parts, with the state restored; nothing runs yet.
-pub(super) fn daemon(
+pub(super) async fn daemon(
     config: &Config,
     rules: Rules,
     outlet: Outlet,
@@ -86,8 +85,10 @@ pub(super) fn daemon(
     log: Log,
 ) -> Result<Daemon, Failure> {
     let shared = Arc::new(Shared::new(Engine::new(rules)));
-    let restore = |path: &PathBuf| StateFile::restore(path, &shared).map(Arc::new);
-    let state = config.state.as_ref().map(restore).transpose()?;
+    let state = match config.state.clone() {
+        Some(path) => Some(Arc::new(restore(path, &shared).await?)),
+        None => None,
+    };
     let receivers = Arc::new(receivers);
     let services = Arc::new(services);
     let map = match &outlet {
@@ -103,11 +104,7 @@ pub(super) fn daemon(
             log,
             started,
         },
-        publisher: Publisher {
-            shared: Arc::clone(&shared),
-            outlet,
-            farewells: Farewells::default(),
-        },
+        publisher: Publisher { shared: Arc::clone(&shared), outlet },
         state,
         receivers,
         services,
@@ -115,4 +112,11 @@ pub(super) fn daemon(
         receiving: JoinSet::new(),
         helpers: JoinSet::new(),
     })
+}
+
+/// On a thread that may wait for the disk: a signal is heard meanwhile.
+async fn restore(path: PathBuf, shared: &Arc<Shared>) -> Result<StateFile, Failure> {
+    let shared = Arc::clone(shared);
+    let restored = spawn_blocking(move || StateFile::restore(&path, &shared));
+    restored.await.unwrap_or_else(|lost| Err(Failure::bug(lost.to_string())))
 }

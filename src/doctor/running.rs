@@ -2,9 +2,9 @@
 
 use super::report::Report;
 use crate::control::Entry;
-use crate::publisher::STOPPED;
 use crate::receiver::bind;
 use crate::status::Status;
+use crate::sweeper::STOPPED;
 
 /// Tells what is wrong with the running daemon.
 pub fn examine(status: &Status, report: &mut Report) {

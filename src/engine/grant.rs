@@ -8,6 +8,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -138,6 +139,18 @@ impl Grant {
         if let Some(hand) = &mut self.by_hand {
             hand.written |= recorded.by_hand;
         }
+    }
+
+    /// The same, with every moment so much earlier.
+    pub(super) fn set_back(mut self, span: Duration) -> Self {
+        self.since = self.since - span;
+        self.until = self.until - span;
+        self.by_login = self.by_login.map(|until| until - span);
+        if let Some(hand) = &mut self.by_hand {
+            (hand.given, hand.until) = (hand.given - span, hand.until - span);
+        }
+        self.users.iter_mut().for_each(|user| user.until = user.until - span);
+        self
     }
 
     pub(super) fn none(address: IpAddr, since: Time) -> Self {

@@ -93,7 +93,7 @@ impl Grants {
             grant.by_hand = Some(hand);
         } else {
             grant.by_login = grant.by_login.max(Some(end));
-            grant.logins += 1;
+            grant.logins = grant.logins.saturating_add(1);
         }
         grant.by = by;
         grant.users.retain(|user| now < user.until);

@@ -20,9 +20,9 @@ pub const GENERATION_KEY: &str = "_pbs_generation_";
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// A neighbour that stays broken is tried this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// So many failures, a minute's worth of pauses, are borne while somebody stands in the map who has
-/// left the set.
-const BORNE: u32 = 6;
+/// For so long, and twice what a publication takes, somebody may stand in the map who has left the
+/// set.
+const BORNE: Duration = Duration::from_secs(60);
 
 /// The whole map at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ pub struct History {
     pub last: Option<Time>,
     /// How long that took, from the moment at which it was composed.
     pub took: Duration,
-    /// When the first of the attempts failed that have failed since the last success.
+    /// When the first of the attempts began that have failed since the last success.
     pub failing_since: Option<Time>,
 }
 
@@ -75,8 +75,10 @@ pub struct Level {
     failures: u32,
     /// The map lists nobody, whatever was published last.
     emptied: bool,
-    /// Somebody stands in the map who has left the set.
-    owes: bool,
+    /// Somebody stands in the map who has left the set: when it has to be emptied for that.
+    empty_at: Option<Time>,
+    /// It could not be.
+    stuck: bool,
     composed: Option<Time>,
     history: History,
 }
@@ -90,7 +92,8 @@ impl Level {
             not_before: Time::default(),
             failures: 0,
             emptied: false,
-            owes: false,
+            empty_at: None,
+            stuck: false,
             composed: None,
             history: History::default(),
         }
@@ -101,16 +104,43 @@ impl Level {
         self.wanted += 1;
     }
 
-    /// Somebody has left the set whom the map has.
-    pub fn leave(&mut self) {
+    /// Something may have happened to the map: it is published again, at once if it could not be
+    /// published before.
+    pub fn again(&mut self) {
         self.change();
-        self.owes = !self.emptied;
+        if self.failures > 0 {
+            self.not_before = Time::default();
+        }
     }
 
-    /// Whether the map has to be emptied: it cannot be published, and somebody who has left stands
-    /// in it for too long.
-    pub fn overstays(&self) -> bool {
-        self.owes && self.failures > BORNE
+    /// Somebody has left the set whom the map has.
+    pub fn leave(&mut self, now: Time) {
+        self.change();
+        if !self.emptied {
+            self.empty_at.get_or_insert(now + BORNE + 2 * self.history.took);
+        }
+    }
+
+    /// Whether somebody stands in the map who has left the set.
+    pub fn lists_ended(&self) -> bool {
+        self.empty_at.is_some()
+    }
+
+    /// When the map has to be emptied if no edition is published before: somebody who has left
+    /// stands in it for too long.
+    pub fn empty_at(&self) -> Option<Time> {
+        self.empty_at
+    }
+
+    /// Whether it had to be emptied and could not be: nobody ends the rights of those in it.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
+    /// The map could not be emptied; it is tried again later.
+    pub fn not_emptied(&mut self, now: Time) {
+        self.stuck = true;
+        self.empty_at = Some(now + LONGEST_PAUSE);
     }
 
     /// Whether the map lists nobody because it could not be published.
@@ -121,7 +151,8 @@ impl Level {
     /// The map lists nobody, until an edition is published.
     pub fn emptied(&mut self) {
         self.emptied = true;
-        self.owes = false;
+        self.empty_at = None;
+        self.stuck = false;
     }
 
     /// The number of the edition that says what the set is now.
@@ -145,11 +176,14 @@ impl Level {
         self.not_before = now + interval;
         self.failures = 0;
         self.emptied = false;
-        self.owes &= number < self.wanted;
+        self.stuck = false;
         self.history.published += 1;
         self.history.last = Some(now);
         self.history.took = self.composed.take().map_or(Duration::ZERO, |begin| now.since(begin));
         self.history.failing_since = None;
+        // Whoever has left since it was composed.
+        let span = BORNE + 2 * self.history.took;
+        self.empty_at = self.empty_at.filter(|_| number < self.wanted).map(|_| now + span);
     }
 
     /// An edition could not be published; the pause before the next attempt grows.
@@ -159,8 +193,13 @@ impl Level {
         self.failures = (self.failures + 1).min(16);
         self.not_before = now + pause;
         self.history.failed += 1;
-        self.history.failing_since.get_or_insert(now);
+        self.history.failing_since.get_or_insert(self.composed.unwrap_or(now));
         pause
+    }
+
+    /// Since when the map is to be published and is not: an attempt usually takes a moment.
+    pub fn trying_since(&self) -> Option<Time> {
+        self.history.failing_since.or(self.composed)
     }
 
     /// Failed attempts since the last success.
@@ -218,7 +257,7 @@ mod tests {
         level.failed(at(2));
         level.compose(at(3));
         level.failed(at(4));
-        let failing = History { failed: 2, failing_since: Some(at(2)), ..History::default() };
+        let failing = History { failed: 2, failing_since: Some(at(1)), ..History::default() };
         assert_eq!(level.history(), failing);
         level.compose(at(8));
         level.published(1, at(9), SECOND);
@@ -234,32 +273,41 @@ mod tests {
 
     #[test]
     fn a_map_is_emptied_if_somebody_stands_in_it_for_too_long() {
-        let fail = |level: &mut Level, times| {
-            for _ in 0..times {
-                level.failed(at(0));
-            }
-        };
         let mut level = Level::unknown();
         level.published(1, at(0), SECOND);
         level.change();
-        fail(&mut level, 20);
-        assert!(!level.overstays(), "those who wait to be listed have time");
-        level.leave();
-        assert!(level.overstays());
+        level.failed(at(1));
+        assert_eq!(level.empty_at(), None, "those who wait to be listed have time");
+        level.leave(at(10));
+        level.leave(at(20));
+        assert_eq!(level.empty_at(), Some(at(70)), "the first counts");
+        level.not_emptied(at(70));
+        assert!(level.is_stuck() && level.lists_ended());
+        assert_eq!(level.empty_at(), Some(at(130)));
         level.emptied();
-        level.leave();
-        fail(&mut level, 20);
-        assert!(!level.overstays(), "nobody is left in it");
-        level.published(level.wanted(), at(0), SECOND);
-        level.leave();
-        fail(&mut level, 6);
-        assert!(!level.overstays());
-        fail(&mut level, 1);
-        assert!(level.overstays());
-        level.leave();
-        level.published(level.wanted() - 1, at(0), SECOND);
-        fail(&mut level, 7);
-        assert!(level.overstays(), "he has left behind that edition");
+        level.leave(at(200));
+        assert!(!level.lists_ended() && !level.is_stuck(), "nobody is left in it");
+        level.published(level.wanted(), at(210), SECOND);
+        level.leave(at(220));
+        level.compose(at(225));
+        level.leave(at(230));
+        level.published(level.wanted() - 1, at(235), SECOND);
+        assert_eq!(level.empty_at(), Some(at(315)), "he has left behind that edition");
+        level.published(level.wanted(), at(240), SECOND);
+        assert!(!level.lists_ended());
+    }
+
+    #[test]
+    fn whoever_asks_for_it_need_not_wait_for_the_pause() {
+        let mut level = Level::unknown();
+        level.published(1, at(0), SECOND);
+        level.again();
+        assert_eq!(level.due(), Some((2, at(1))), "a storm of requests is borne");
+        for _ in 0..9 {
+            level.failed(at(2));
+        }
+        level.again();
+        assert_eq!(level.due(), Some((3, Time::default())));
     }
 
     #[test]

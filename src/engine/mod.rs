@@ -200,7 +200,7 @@ impl Engine {
             Granted::Shared if admitted => {
                 self.stats.shared += 1;
                 if let Some(grant) = self.grants.get(address).cloned() {
-                    self.left(Grant { shared: false, ..grant }, WhyGone::Shared);
+                    self.left(now, Grant { shared: false, ..grant }, WhyGone::Shared);
                 }
             }
             Granted::Shared | Granted::Renewed => {}
@@ -216,12 +216,12 @@ impl Engine {
             }
             if let Some(grant) = self.grants.remove(address) {
                 self.stats.evicted += 1;
-                self.left(grant, WhyGone::Evicted);
+                self.left(now, grant, WhyGone::Evicted);
             }
         }
     }
 
-    fn left(&mut self, grant: Grant, why: WhyGone) {
+    fn left(&mut self, now: Time, grant: Grant, why: WhyGone) {
         self.sessions.forget(grant.address);
         // That its time is up is in the record of the grant itself.
         if why != WhyGone::Expired {
@@ -230,7 +230,7 @@ impl Engine {
         // One that is shared has left before.
         if !grant.shared {
             if self.is_listed(&grant) {
-                self.level.leave();
+                self.level.leave(now);
             }
             self.gone.push(Gone { grant, why });
         }
@@ -261,7 +261,7 @@ impl Engine {
         let Some(grant) = self.grants.remove(address) else { return false };
         let crowd = grant.crowd_left(now, self.rules.max_users);
         self.stats.expired += u64::from(!grant.shared);
-        self.left(grant, WhyGone::Expired);
+        self.left(now, grant, WhyGone::Expired);
         if let Some(crowd) = crowd {
             self.grants.put(crowd);
         }
@@ -324,25 +324,27 @@ impl Engine {
         }
         let Some(grant) = self.grants.remove(address) else { return false };
         let was_authorised = !grant.shared;
-        self.left(grant, WhyGone::Revoked);
+        self.left(now, grant, WhyGone::Revoked);
         was_authorised
     }
 
     /// Housekeeping: takes out what has ended and tells what has left the set since the last call.
-    /// If very much has ended, [`Self::wake_at`] asks for another call at once.
+    /// If very much has ended, [`Self::sweep_at`] asks for another call at once.
     pub fn tick(&mut self, now: Time) -> Vec<Gone> {
         self.sweep(now);
         self.blocked.retain(|_, until| now < *until);
         std::mem::take(&mut self.gone)
     }
 
-    /// The next moment at which `tick` or `edition` has something to do.
-    pub fn wake_at(&self) -> Option<Time> {
-        if !self.gone.is_empty() {
-            return Some(Time::default());
-        }
+    /// The next moment at which `tick` has something to do.
+    pub fn sweep_at(&self) -> Option<Time> {
+        if self.gone.is_empty() { self.grants.first_deadline() } else { Some(Time::default()) }
+    }
+
+    /// The next moment at which an edition is due or the map has to be emptied.
+    pub fn publish_at(&self) -> Option<Time> {
         let due = self.level.due().map(|(_, at)| at);
-        [self.grants.first_deadline(), due].into_iter().flatten().min()
+        [due, self.level.empty_at()].into_iter().flatten().min()
     }
 
     /// The number of another edition than the published one, if one is due. It says what
@@ -370,7 +372,7 @@ impl Engine {
 
     /// What Postfix reads is not known any more: an edition is due although nothing has changed.
     pub fn publish_again(&mut self) {
-        self.level.change();
+        self.level.again();
     }
 
     /// Edition `number` is what Postfix reads from now on.
@@ -386,6 +388,11 @@ impl Engine {
     /// Postfix reads a map that lists nobody, for lack of an edition that could be published.
     pub fn emptied(&mut self) {
         self.level.emptied();
+    }
+
+    /// The map could not even be emptied.
+    pub fn not_emptied(&mut self, now: Time) {
+        self.level.not_emptied(now);
     }
 
     /// The state of publication.
@@ -415,10 +422,10 @@ impl Engine {
         for before in self.grants.settle_all(self.rules.max_users) {
             self.changed(before.address);
             if self.grants.get(before.address).is_some_and(|grant| grant.shared) {
-                self.left(before, WhyGone::Shared);
+                self.left(now, before, WhyGone::Shared);
             }
         }
-        self.drop_excluded();
+        self.drop_excluded(now);
         self.shrink(now);
         if inexact_changed {
             self.level.change();
@@ -426,17 +433,17 @@ impl Engine {
     }
 
     /// Replaces the lists of those that are never authorised.
-    pub fn exclude(&mut self, exclude: Exclude) {
+    pub fn exclude(&mut self, now: Time, exclude: Exclude) {
         self.rules.exclude = exclude;
-        self.drop_excluded();
+        self.drop_excluded(now);
     }
 
-    fn drop_excluded(&mut self) {
+    fn drop_excluded(&mut self, now: Time) {
         let excluded = |grant: &&Grant| self.rules.exclude.reason(grant.address).is_some();
         let addresses: Vec<_> = self.grants.iter().filter(excluded).map(|g| g.address).collect();
         for address in addresses {
             if let Some(grant) = self.grants.remove(address) {
-                self.left(grant, WhyGone::Excluded);
+                self.left(now, grant, WhyGone::Excluded);
             }
         }
     }

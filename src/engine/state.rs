@@ -28,6 +28,8 @@ use super::{Engine, MAX_BY_HAND, address};
 /// So many more than twice the clients may wait for the file as those who have come or gone.
 const MANY: usize = 1024;
 
+/// How the first line of a state file of any version begins.
+const FORMAT: &str = "pop-before-smtp state ";
 /// The first line of a state file.
 pub const HEADER: &str = "pop-before-smtp state 1";
 
@@ -84,6 +86,8 @@ pub(super) struct Written {
 /// A state file while it is read, line by line.
 #[derive(Debug, Default)]
 pub struct Reading {
+    /// When it was written to last, by the clock of that time.
+    written: Time,
     begun: bool,
     foreign: bool,
     damaged: usize,
@@ -93,12 +97,22 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// One that was written to last at this moment.
+    pub fn written(at: Time) -> Self {
+        Self { written: at, ..Self::default() }
+    }
+
     /// Takes the next line.
     pub fn line(&mut self, line: &str) {
         if !self.begun {
             self.begun = true;
-            self.foreign = line != HEADER;
-        } else if !self.foreign {
+            if line == HEADER {
+                return;
+            }
+            // Another version means other things by the same words. Else the line is damaged.
+            self.foreign = line.starts_with(FORMAT);
+        }
+        if !self.foreign {
             match read(line, &mut self.origins) {
                 Some(Record::Grant(grant)) => drop(self.grants.insert(grant.address, grant)),
                 Some(Record::Gone(address)) => drop(self.grants.remove(&address)),
@@ -228,16 +242,19 @@ impl Engine {
 
     /// Takes over the rights that a state file holds. For an engine that has heard nothing yet.
     pub fn restore(&mut self, now: Time, reading: Reading) -> Restored {
-        let Reading { foreign, damaged, origins, grants, blocks, .. } = reading;
+        let Reading { written, foreign, damaged, origins, grants, blocks, .. } = reading;
+        // The clock was set back since then: so much of what was left has passed at least.
+        let back = written.since(now);
         let mut restored = Restored { foreign, damaged, ..Restored::default() };
         self.origins = origins;
         for (address, until) in blocks.into_iter().filter(|(_, until)| now < *until) {
             self.blocked.insert(address, until.min(now + MAX_BY_HAND));
         }
         for grant in grants.into_values() {
-            self.take_over(now, *grant, &mut restored);
+            self.take_over(now, grant.set_back(back), &mut restored);
         }
         self.shrink(now);
+        restored.grants = restored.grants.min(self.clients_at(now));
         restored
     }
 

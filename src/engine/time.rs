@@ -3,7 +3,7 @@
 //! Promise  nothing here reads a clock; a `Time` is whatever the caller says it is.
 //! Limits   millisecond resolution; arithmetic saturates instead of overflowing.
 
-use std::ops::Add;
+use std::ops::{Add, Sub};
 use std::time::Duration;
 
 /// A moment, in milliseconds since 1970-01-01T00:00:00Z.
@@ -33,5 +33,14 @@ impl Add<Duration> for Time {
     fn add(self, span: Duration) -> Self {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(millis))
+    }
+}
+
+impl Sub<Duration> for Time {
+    type Output = Self;
+
+    fn sub(self, span: Duration) -> Self {
+        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_sub(millis))
     }
 }

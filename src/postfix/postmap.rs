@@ -148,6 +148,12 @@ impl MapTarget {
         }
     }
 
+    /// What is said of a publication that was given up.
+    pub fn given_up(&self) -> NotPublished {
+        let why = "it took too long, for clients whose time is up stand in the map".to_owned();
+        NotPublished { map: self.table(), step: Step::Build, why }
+    }
+
     async fn failed(&self, step: Step, why: String) -> NotPublished {
         let path = self.path.clone();
         // What cannot be removed now is met again, and told, at the next attempt.
@@ -178,6 +184,10 @@ impl MapTarget {
             let mut ends = ends(&reserve)?;
             // The compiled file first, as always.
             ends.sort_unstable_by_key(String::is_empty);
+            if ends.is_empty() && !path.exists() {
+                // There has never been one, and nobody stands in it.
+                return Ok(Vec::new());
+            }
             if ends.len() != 2 {
                 return Err(io::Error::other("no empty map was laid up"));
             }

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::support::PATIENCE;
 use crate::support::daemon::Daemon;
+use crate::support::eventually;
 use crate::support::home::Home;
 use crate::support::story::login_frame;
 use crate::{A, B, log_in, wait_until_said_after, wait_until_unmapped};
@@ -73,6 +74,8 @@ fn a_clock_that_jumps_between_two_lives_prolongs_nothing_beyond_a_grace() {
         let home = Home::new();
         fs::write(home.at("clock"), "+0").unwrap();
         let mut daemon = start_with_clock(&home, &["--grace", "60s"]);
+        assert!(daemon.command(&["allow", B, "--for", "1s"]).status.success());
+        eventually("his time is up", PATIENCE, || !daemon.query(B));
         log_in(&home, &daemon, A);
         home.wait_until_mapped(A, &daemon);
         daemon.signal(Signal::SIGKILL);
@@ -81,6 +84,7 @@ fn a_clock_that_jumps_between_two_lives_prolongs_nothing_beyond_a_grace() {
         let daemon = start_with_clock(&home, &["--grace", "60s"]);
         assert_eq!(daemon.query(A), lasts, "{jump}: {}", daemon.said());
         assert_eq!(home.map_says(A).is_some(), lasts, "{jump}: {}", daemon.said());
+        assert!(!daemon.query(B), "{jump}: he had ended: {}", daemon.said());
         assert!(!lasts || expires_in(&daemon) <= 60, "{jump}: {:?}", daemon.list());
         assert!(daemon.stop().success());
     }

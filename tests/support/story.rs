@@ -193,7 +193,7 @@ impl Story {
         let (mut story, _) = self.due(addresses);
         let found = story.engine.failed(story.now);
         story.check(&found.as_secs(), &pause, "the pause");
-        let next = story.engine.wake_at();
+        let next = moments(&story.engine);
         assert!(next <= Some(story.now + found), "{}: it sleeps for too long", story.name);
         story.quiet()
     }
@@ -221,7 +221,7 @@ impl Story {
     /// The next moment for which the engine wants to be woken, in milliseconds of the story.
     pub fn wakes_at_ms(self, millis: u64) -> Self {
         let expected = Some(Time::from_millis(DAWN + millis));
-        self.check(&self.engine.wake_at(), &expected, "the next moment");
+        self.check(&moments(&self.engine), &expected, "the next moment");
         self
     }
 
@@ -262,4 +262,9 @@ impl Story {
     fn clock(&self) -> String {
         format!("{:?}", self.now.since(Time::from_millis(DAWN)))
     }
+}
+
+/// When the daemon has something to do next.
+fn moments(engine: &Engine) -> Option<Time> {
+    [engine.sweep_at(), engine.publish_at()].into_iter().flatten().min()
 }
