@@ -244,11 +244,26 @@ fn query(args: &QueryArgs) -> Outcome {
     }
 }
 
+/// What is said of a change that only the daemon knows.
+const UNSAVED: &str = "the daemon cannot write that down, and its log says why: should it end \
+                       suddenly before it can, that would be undone";
+
 fn allow(args: AllowArgs) -> Outcome {
     let seconds = args.span.map(|span| span.0.as_secs());
     match args.control.ask(&Request::Allow { address: args.address, seconds, note: args.note })? {
-        Answer::Allowed { entry, saved: true } => written(print::entry(&entry, stdout().lock())),
-        Answer::Allowed { entry, saved: false } => Err(one(Failure::refused(format!(
+        Answer::Allowed { entry, counts: true, saved, published } => {
+            if !saved {
+                eprintln!("pop-before-smtp: {UNSAVED}");
+            }
+            if !published {
+                eprintln!(
+                    "pop-before-smtp: the map does not say so yet; `status` tells whether it can be \
+                     published"
+                );
+            }
+            written(print::entry(&entry, stdout().lock()))
+        }
+        Answer::Allowed { entry, .. } => Err(one(Failure::refused(format!(
             "what {} is allowed does not count yet: the daemon cannot write it down; its log says \
              why, and as soon as it can, it counts",
             entry.address
@@ -260,18 +275,20 @@ fn allow(args: AllowArgs) -> Outcome {
 fn revoke(args: &RevokeArgs) -> Outcome {
     let block = args.block.map(|span| span.0.as_secs());
     match args.control.ask(&Request::Revoke { address: args.address, block })? {
-        Answer::Revoked { was_authorised, saved, in_map } => {
-            if in_map {
+        Answer::Revoked { was_authorised, saved, published, stuck } => {
+            if stuck {
                 eprintln!(
-                    "pop-before-smtp: the map cannot be published, and the daemon's log says why: \
+                    "pop-before-smtp: the map can neither be published nor emptied, and the daemon's \
+                     log says why: Postfix may read the address in the old one for as long as it stays"
+                );
+            } else if !published {
+                eprintln!(
+                    "pop-before-smtp: the map is not published yet; `status` tells whether it can be: \
                      Postfix may read the address in the old one for a minute more"
                 );
             }
             if !saved {
-                eprintln!(
-                    "pop-before-smtp: the daemon cannot write that down, and its log says why: \
-                     should it end suddenly before it can, that would be undone"
-                );
+                eprintln!("pop-before-smtp: {UNSAVED}");
             }
             let address = args.address.to_canonical();
             let state =

@@ -34,6 +34,10 @@ pub fn ask(control: &Path, reading: Option<&Path>, request: &Request) -> Result<
         Failure::unavailable(what)
             .hint("daemon and command are perhaps of different versions; restart the daemon")
     };
+    if answer.is_empty() {
+        let what = format!("the daemon behind `{}` ended before it answered", path.display());
+        return Err(Failure::unavailable(what).hint("once it runs again, `list` shows what holds"));
+    }
     match serde_json::from_str(&answer) {
         Ok(Answer::Refused(why)) => Err(Failure::refused(why)),
         Ok(Answer::Unknown(why)) => Err(unlike(why)),

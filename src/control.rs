@@ -38,6 +38,8 @@ const LISTS: usize = 2;
 const TO_ASK: Duration = Duration::from_secs(2);
 /// For a change to be on the disk, which takes a fraction of a second.
 const TO_SAVE: Duration = Duration::from_secs(5);
+/// For the map to say it: a large one takes seconds.
+const TO_PUBLISH: Duration = Duration::from_secs(5);
 /// For the answer to be taken: a list of a million addresses may have to be paged through.
 const TO_READ: Duration = Duration::from_secs(10);
 
@@ -108,8 +110,12 @@ pub enum Answer {
     Allowed {
         /// The right that the address has now.
         entry: Entry,
-        /// Whether that is on the disk; if not, it waits for that.
+        /// Whether the address is authorised already; if not, it waits for the disk.
+        counts: bool,
+        /// Whether what was allowed is on the disk; if not, a sudden end of the daemon would undo it.
         saved: bool,
+        /// Whether the map, if there is one, says so.
+        published: bool,
     },
     /// To `Revoke`.
     Revoked {
@@ -117,8 +123,10 @@ pub enum Answer {
         was_authorised: bool,
         /// Whether its end is on the disk; if not, a sudden end of the daemon would undo it.
         saved: bool,
-        /// Whether the map cannot be published, and so may have it for a minute more.
-        in_map: bool,
+        /// Whether the map, if there is one, does not have it any more.
+        published: bool,
+        /// Whether the map can neither be published nor emptied.
+        stuck: bool,
     },
     /// To `Status`.
     Status(Box<Status>),
@@ -252,9 +260,7 @@ async fn converse(
         }
         Ok(request) if request.needs() == Rights::Change => {
             let mut answer = answer(request, &shared, &describe);
-            if let Answer::Allowed { saved, .. } | Answer::Revoked { saved, .. } = &mut answer {
-                *saved = timeout(TO_SAVE, shared.saved()).await.is_ok();
-            }
+            settle(&mut answer, &shared, &describe).await;
             serde_json::to_vec(&answer)?
         }
         Ok(request) => {
@@ -267,6 +273,32 @@ async fn converse(
     };
     text.push(b'\n');
     timeout(TO_READ, write.write_all(&text)).await?
+}
+
+/// Waits until a change has arrived where it must, and says where it has not.
+async fn settle(answer: &mut Answer, shared: &Shared, describe: &status::Describe) {
+    let (Answer::Allowed { saved, .. } | Answer::Revoked { saved, .. }) = answer else { return };
+    *saved = timeout(TO_SAVE, shared.saved()).await.is_ok();
+    let failing = shared.with(|engine, _| engine.level().failures() > 0);
+    let patience = if failing { Duration::ZERO } else { TO_PUBLISH };
+    let in_time = describe.map.is_none() || timeout(patience, shared.published()).await.is_ok();
+    let level = shared.with(|engine, _| *engine.level());
+    match answer {
+        Answer::Allowed { counts, entry, published, .. } => {
+            // It may have ended already.
+            let held = |engine: &mut Engine, now| {
+                engine.holds(now, entry.address).is_none_or(|grant| grant.is_told(now))
+            };
+            *counts = shared.with(held);
+            *published = in_time;
+        }
+        Answer::Revoked { published, stuck, .. } => {
+            // One that lists nobody does not have it either.
+            *published = in_time || level.is_emptied();
+            *stuck = level.is_stuck();
+        }
+        _ => {}
+    }
 }
 
 fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Answer {
@@ -282,13 +314,15 @@ fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Ans
         }
         Request::Revoke { address, block } => {
             let block = block.map(Duration::from_secs);
-            let (revoked, in_map) = shared.with(|engine, now| {
-                let in_map = engine.level().failures() > 0 && !engine.level().is_emptied();
-                (engine.revoke(now, address, block), in_map)
-            });
+            let revoked = shared.with(|engine, now| engine.revoke(now, address, block));
             let block = block.map(|span| humantime::format_duration(span).to_string());
             info!(%address, revoked, block, "revoked by hand");
-            Answer::Revoked { was_authorised: revoked, saved: false, in_map }
+            Answer::Revoked {
+                was_authorised: revoked,
+                saved: false,
+                published: false,
+                stuck: false,
+            }
         }
         Request::Status => Answer::Status(Box::new(describe.status(shared))),
         Request::Probe { text } => {
@@ -317,7 +351,7 @@ fn allow(shared: &Shared, address: IpAddr, span: Option<Duration>, note: Option<
         Ok((granted, Some(entry))) => {
             let renewed = granted == Granted::Renewed;
             info!(%address, expires = entry.expires, renewed, note = entry.note, "authorised by hand");
-            Answer::Allowed { entry, saved: false }
+            Answer::Allowed { entry, counts: false, saved: false, published: false }
         }
         // max-clients is reached, and this one would have ended first.
         Ok((_, None)) => {

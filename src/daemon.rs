@@ -11,7 +11,6 @@ mod offline;
 mod reload;
 mod start;
 
-use std::mem::ManuallyDrop;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -87,25 +86,28 @@ async fn live(
     let lookup::bind::Bound { services, files: _lookup_files } =
         start::asked(&config, &mut passed).map_err(one)?;
     let doors = metrics::http::bind::all(&config, &mut passed).map_err(one)?;
-    // Dropped at an orderly end only. Otherwise a thread may wait for a disk that is stuck, and write
-    // when that goes on: no other daemon before this process is gone.
-    let locks = ManuallyDrop::new(start::lock_files(&config).map_err(one)?);
-    let daemon = tokio::select! {
-        daemon = start::daemon(&config, rules, outlet, receivers, services, log) => daemon,
-        () = signals.stop() => return Ok(()),
+    let starting = async {
+        let locks = start::lock_files(&config).await?;
+        match start::daemon(&config, rules, outlet, receivers, services, log).await {
+            Ok(daemon) => Ok((locks, daemon)),
+            Err(failure) => {
+                locks.release();
+                Err(failure)
+            }
+        }
     };
-    let mut daemon = match daemon {
-        Ok(daemon) => daemon,
-        Err(failure) => {
-            drop(ManuallyDrop::into_inner(locks));
-            return Err(one(failure));
+    let (locks, mut daemon) = tokio::select! {
+        started = starting => started.map_err(one)?,
+        () = signals.stop() => {
+            info!("stopped before it was ready");
+            return Ok(());
         }
     };
     let read = || Config::of(&layers().map_err(one)?, passed.roles());
     let outcome = daemon.serve(listeners, doors, exclusions, signals, &config, read).await;
     let left = daemon.leave().await.map_err(one);
     if left.is_ok() {
-        drop(ManuallyDrop::into_inner(locks));
+        locks.release();
     }
     outcome.and(left)
 }

@@ -120,8 +120,8 @@ fn running(control: &Path, answer: Result<Answer, Failure>, report: &mut Report)
         Err(failure) => {
             report.mend(
                 format!("the daemon does not run: {}", failure.what()),
-                "No login is heard. The map stays as it was, and a socket gives 451 or what \
-                 default_action says.",
+                "No login is heard. The map stays as it was, and whoever is in it may go on to relay \
+                 (`wipe` empties it); a socket gives 451 or what default_action says.",
                 "start it (pop-before-smtp run, or its unit), and see its log if it ends; another \
                  control socket is named with --control",
             );
@@ -168,7 +168,9 @@ async fn examine_postfix(
     for way in &ways {
         match way {
             Way::Map(table) => {
-                let published = status.map(|status| status.map.published);
+                // One that was emptied is another one.
+                let map = status.map(|status| &status.map).filter(|map| !map.emptied);
+                let published = map.map(|map| map.published);
                 table::examine(setup, table, published, report).await;
             }
             Way::Socketmap(_) | Way::Policy(_) => {

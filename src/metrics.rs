@@ -63,9 +63,14 @@ fn saved(waiting: Option<Duration>) -> Result<(), String> {
 }
 
 fn published(level: &Level, now: Time) -> Result<(), String> {
-    let failing = level.history().failing_since.map(|since| now.since(since));
-    match failing {
-        Some(time) if time >= PATIENCE => Err(format!(
+    let trying = level.trying_since().map(|since| now.since(since));
+    let patience = PATIENCE.max(2 * level.history().took);
+    match trying {
+        _ if level.is_stuck() => Err(
+            "the map lists clients whose time is up, and could not be emptied; the log says why"
+                .into(),
+        ),
+        Some(time) if time >= patience => Err(format!(
             "the map could not be published for {} s; {}, the log says why",
             time.as_secs(),
             if level.is_emptied() { "it lists nobody now" } else { "the old one stays" }
@@ -255,9 +260,14 @@ impl Page {
         self.gauge("map_edition_published", help, level.last() as f64);
         let help = "The edition of the map that says who is authorised now.";
         self.gauge("map_edition_wanted", help, level.wanted() as f64);
+        let flag = |is_so: bool| f64::from(u8::from(is_so));
+        let help = "1 while the map lists nobody, because it could not be published for long.";
+        self.gauge("map_emptied", help, flag(level.is_emptied()));
+        let help = "1 while the map lists clients whose time is up and cannot be emptied.";
+        self.gauge("map_stuck", help, flag(level.is_stuck()));
         let help =
-            "1 while the disk of the state file lets decisions wait for longer than seconds.";
-        self.gauge("state_unsaved", help, f64::from(u8::from(unsaved)));
+            "1 while what was decided has been waiting for the state file's disk for seconds.";
+        self.gauge("state_unsaved", help, flag(unsaved));
     }
 }
 

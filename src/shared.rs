@@ -50,6 +50,7 @@ pub struct Shared {
     publication_moved: Notify,
     journal_filled: Notify,
     journal_saved: Notify,
+    map_published: Notify,
 }
 
 impl Shared {
@@ -62,6 +63,7 @@ impl Shared {
             publication_moved: Notify::new(),
             journal_filled: Notify::new(),
             journal_saved: Notify::new(),
+            map_published: Notify::new(),
         }
     }
 
@@ -71,6 +73,7 @@ impl Shared {
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
         let (sweep_at, publish_at) = (engine.sweep_at(), engine.publish_at());
         let (filled, saved) = (engine.has_journal(), engine.saved_until());
+        let published = engine.level().last();
         let answer = ask(&mut engine, self.clock.now());
         let sweep_moved = engine.sweep_at() != sweep_at;
         if sweep_moved {
@@ -85,6 +88,9 @@ impl Shared {
         }
         if engine.saved_until() != saved {
             self.journal_saved.notify_waiters();
+        }
+        if engine.level().last() != published {
+            self.map_published.notify_waiters();
         }
         answer
     }
@@ -128,6 +134,19 @@ impl Shared {
                 return;
             }
             saved.await;
+        }
+    }
+
+    /// Waits until the map says what is decided, and saved, until now.
+    pub async fn published(&self) {
+        let wanted = self.with(|engine, _| engine.level().wanted());
+        loop {
+            // First, as above.
+            let published = self.map_published.notified();
+            if self.with(|engine, _| wanted <= engine.level().last()) {
+                return;
+            }
+            published.await;
         }
     }
 

@@ -20,6 +20,8 @@ use crate::shared::Shared;
 
 /// A disk that is busy takes what is written within this time.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// An attempt to publish the map takes a moment, and twice as long as the last one at most.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// What does not change while the daemon runs, and the receivers, which count for themselves.
 #[derive(Clone, Debug)]
@@ -151,12 +153,31 @@ pub struct MapStatus {
     pub publication_failures: u64,
     /// Whether it lists nobody, because it could not be published for long.
     pub emptied: bool,
+    /// Whether somebody whose time is up stands in it: for a moment, if it can be published.
+    pub lists_ended: bool,
+    /// Whether it had to be emptied for that and could not be.
+    pub stuck: bool,
+    /// For how long it has been tried to publish an edition, in seconds, if that takes longer than
+    /// usual.
+    pub trying_seconds: Option<f64>,
     /// Whether another edition is due.
     pub pending: bool,
     /// Attempts that have failed since the last success.
     pub failures: u32,
     /// Authorised addresses that are kept out of it, because their keys would admit others.
     pub kept_out: usize,
+}
+
+impl MapStatus {
+    /// What Postfix reads while no edition can be published.
+    pub fn meanwhile(&self) -> &'static str {
+        match (self.emptied, self.stuck, self.lists_ended) {
+            (true, ..) => "it lists nobody",
+            (_, true, _) => "it lists clients whose time is up, and COULD NOT BE EMPTIED",
+            (_, _, true) => "it lists clients whose time is up, and will be emptied",
+            _ => "the old one stays",
+        }
+    }
 }
 
 impl Describe {
@@ -190,6 +211,9 @@ impl Describe {
             });
             let level = engine.level();
             let history = level.history();
+            let trying = level.trying_since().map(|since| now.since(since));
+            let trying =
+                trying.filter(|time| level.failures() > 0 || *time >= SLOW.max(2 * history.took));
             Status {
                 version: env!("CARGO_PKG_VERSION").into(),
                 started: rfc3339(self.started),
@@ -213,6 +237,9 @@ impl Describe {
                     publications: history.published,
                     publication_failures: history.failed,
                     emptied: level.is_emptied(),
+                    lists_ended: level.lists_ended(),
+                    stuck: level.is_stuck(),
+                    trying_seconds: trying.map(|time| time.as_secs_f64()),
                     pending: level.due().is_some(),
                     failures: level.failures(),
                     kept_out: engine.unpublished(),

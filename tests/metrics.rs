@@ -151,6 +151,8 @@ fn what_has_happened_is_counted() {
         ("publication_failures_total".into(), 0.0),
         ("map_edition_published".into(), 2.0),
         ("map_edition_wanted".into(), 2.0),
+        ("map_emptied".into(), 0.0),
+        ("map_stuck".into(), 0.0),
         ("state_unsaved".into(), 0.0),
         ("log_lines_lost_total".into(), 0.0),
     ] {

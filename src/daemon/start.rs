@@ -1,5 +1,6 @@
 //! From the configuration to the parts of the daemon.
 
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -38,10 +39,24 @@ pub(super) async fn outlet(config: &Config) -> Result<Outlet, Failure> {
     }
 }
 
-/// Two daemons on one map or one state file would undo each other's work.
-pub(super) fn lock_files(config: &Config) -> Result<Vec<Lock>, Failure> {
-    let map = config.map.as_ref().filter(|_| !config.dry_run).map(|map| map.path.as_path());
-    map.into_iter().chain(config.state.as_deref()).map(Lock::take).collect()
+/// The locks of the map and the state file: two daemons on one of them would undo each other's work.
+/// They are released at an orderly end only. Otherwise a thread may wait for a disk that is stuck,
+/// and write when that goes on: no other daemon before this process is gone.
+pub(super) struct Locks(ManuallyDrop<Vec<Lock>>);
+
+impl Locks {
+    /// Nothing of this process writes any more.
+    pub(super) fn release(self) {
+        drop(ManuallyDrop::into_inner(self.0));
+    }
+}
+
+/// Takes them, on a thread that may wait for the disk: a signal is heard meanwhile.
+pub(super) async fn lock_files(config: &Config) -> Result<Locks, Failure> {
+    let map = config.map.as_ref().filter(|_| !config.dry_run).map(|map| map.path.clone());
+    let paths: Vec<PathBuf> = map.into_iter().chain(config.state.clone()).collect();
+    let locks = blocking(move || paths.iter().map(|path| Lock::take(path)).collect()).await?;
+    Ok(Locks(ManuallyDrop::new(locks)))
 }
 
 /// The directories of the default paths are ours to make; others are the administrator's.
@@ -75,7 +90,7 @@ pub(super) async fn map_target(
     MapTarget::prepare(postfix, map, value).await
 }
 
-/// All parts, with the state restored; nothing runs yet.
+/// All parts, with the state restored, on a thread that may wait; nothing runs yet.
 pub(super) async fn daemon(
     config: &Config,
     rules: Rules,
@@ -85,10 +100,9 @@ pub(super) async fn daemon(
     log: Log,
 ) -> Result<Daemon, Failure> {
     let shared = Arc::new(Shared::new(Engine::new(rules)));
-    let state = match config.state.clone() {
-        Some(path) => Some(Arc::new(restore(path, &shared).await?)),
-        None => None,
-    };
+    let (path, known) = (config.state.clone(), Arc::clone(&shared));
+    let restore = move || path.map(|path| StateFile::restore(&path, &known)).transpose();
+    let state = blocking(restore).await?.map(Arc::new);
     let receivers = Arc::new(receivers);
     let services = Arc::new(services);
     let map = match &outlet {
@@ -114,9 +128,8 @@ pub(super) async fn daemon(
     })
 }
 
-/// On a thread that may wait for the disk: a signal is heard meanwhile.
-async fn restore(path: PathBuf, shared: &Arc<Shared>) -> Result<StateFile, Failure> {
-    let shared = Arc::clone(shared);
-    let restored = spawn_blocking(move || StateFile::restore(&path, &shared));
-    restored.await.unwrap_or_else(|lost| Err(Failure::bug(lost.to_string())))
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    spawn_blocking(work).await.unwrap_or_else(|lost| Err(Failure::bug(lost.to_string())))
 }

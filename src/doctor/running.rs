@@ -34,15 +34,27 @@ pub fn examine(status: &Status, report: &mut Report) {
 fn map(status: &Status, report: &mut Report) {
     let map = &status.map;
     let Some(table) = &map.table else { return };
-    match map.failures {
-        0 if !map.pending => report.fine(format!("{table} is up to date: edition {}", map.published)),
+    match map.trying_seconds {
+        None if !map.pending => {
+            report.fine(format!("{table} is up to date: edition {}", map.published));
+        }
         // It comes with the next publication, a moment from now.
-        0 => report.fine(format!("{table}: the edition after {} is due", map.published)),
-        failures => report.mend(
-            format!("{table} is not up to date: {failures} attempts to publish it have failed"),
-            "New clients cannot relay, and those whose time is up still can, for the old map stays. \
-             The disk may be full, or the directory no longer the daemon's.",
-            "see the daemon's log, which has postmap's own words; it goes on to try",
+        None => report.fine(format!("{table}: the edition after {} is due", map.published)),
+        Some(seconds) => report.mend(
+            format!("{table} could not be published for {seconds:.0} s: {}", map.meanwhile()),
+            match (map.emptied, map.stuck) {
+                (true, _) => "Nobody can relay by it.",
+                (_, true) => "Those whose time is up go on to relay by it, without end.",
+                _ => "New clients cannot relay by it. If somebody whose time is up stands in it for a \
+                      minute, it is emptied.",
+            },
+            if map.stuck {
+                "take it out of main.cf; the daemon's log says why it can be neither published nor \
+                 emptied: the disk may be full, or the directory no longer the daemon's"
+            } else {
+                "see the daemon's log, which has postmap's own words; it goes on to try, and at once \
+                 on SIGHUP"
+            },
         ),
     }
     if map.kept_out > 0 {

@@ -364,6 +364,38 @@ fn a_disk_that_stalls_for_good_is_not_waited_for_at_the_end() {
     eventually("it gives up", Duration::from_secs(20) + PATIENCE, told);
     assert_eq!(home.map_says(A), None, "nobody may relay by the map");
     assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
+    eventually("its sockets are gone", PATIENCE, || home.sockets().is_empty());
+    // It still may write when the disk goes on: nobody else may before that.
+    let mut second = home.spawn(&[&options[0], &options[1]]);
+    assert_eq!(second.wait().code(), Some(74), "{}", second.said());
+    second.wait_until_said("in use by the process");
     disk.go_on();
     assert_eq!(daemon.wait().code(), Some(74), "{}", daemon.said());
+    let daemon = home.start(&[&options[0], &options[1]]);
+    assert!(daemon.query(A), "{}", daemon.said());
+    assert!(daemon.stop().success());
+}
+
+/// Nor from ending before it is ready.
+#[test]
+fn a_start_that_waits_for_its_disk_can_be_ended() {
+    let home = Home::with_directories("hash");
+    let disk = StallingDisk::mount(home.at("states"));
+    let options = with_state(&home);
+    let options = [&*options[0], &*options[1]];
+    let mut daemon = home.start(&options);
+    log_in(&home, &daemon, A);
+    home.wait_until_mapped(A, &daemon);
+    daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    daemon.wait();
+    disk.stall();
+    let mut daemon = home.spawn(&options);
+    daemon.wait_until_a_disk_holds_it_up();
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    daemon.wait_until_said("stopped before it was ready");
+    disk.go_on();
+    assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.said());
+    let daemon = home.start(&options);
+    assert!(daemon.query(A), "{}", daemon.said());
+    assert!(daemon.stop().success());
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::daemon::Daemon;
 use crate::support::home::Home;
 use crate::support::{PATIENCE, eventually, within};
-use crate::{A, log_in};
+use crate::{A, B, log_in};
 
 fn eventually_relays(home: &Home, daemon: &Daemon, client: &str, code: u16) {
     let right = within(PATIENCE, || home.postfix.relay(client) == code);
@@ -222,21 +222,53 @@ fn an_end_with_a_postmap_that_hangs_empties_the_map() {
     assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
 }
 
-/// A fault never prolongs a right: a map that nobody can build is emptied after a minute.
+/// A fault never prolongs a right: a map that nobody can build is emptied after a minute, also
+/// while a postmap hangs.
 #[test]
 fn nobody_stands_for_long_in_a_map_that_cannot_be_built() {
-    const PAUSES: Duration = Duration::from_secs(1 + 2 + 4 + 8 + 16 + 32 + 1);
-    let home = Home::new();
-    home.play_postmap("[ ! -e $home/broken ] || exit 1\nreal \"$@\"");
-    let mut daemon = home.start(&["--grace", "6s"]);
-    log_in(&home, &daemon, A);
-    home.wait_until_mapped(A, &daemon);
-    fs::write(home.at("broken"), "").unwrap();
-    eventually("the map is emptied", PAUSES + PATIENCE, || home.map_says(A).is_none());
-    daemon.wait_until_said("the map lists nobody now");
-    assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
-    let status = daemon.command(&["status"]).stdout;
-    assert!(String::from_utf8_lossy(&status).contains("NOT UP TO DATE, it lists nobody"));
-    daemon.signal(Signal::SIGTERM);
-    assert_eq!(daemon.wait().code(), Some(0));
+    let fails = Home::new();
+    fails.play_postmap("[ ! -e $home/broken ] || exit 1\nreal \"$@\"");
+    let hangs = Home::new();
+    hangs.put_gate_before_postmap();
+    let [mut failing, hanging] = [&fails, &hangs].map(|home| {
+        let daemon = home.start(&["--grace", "6s"]);
+        log_in(home, &daemon, A);
+        home.wait_until_mapped(A, &daemon);
+        daemon
+    });
+    fs::write(fails.at("broken"), "").unwrap();
+    hangs.hang_postmap();
+    let status =
+        |daemon: &Daemon| String::from_utf8_lossy(&daemon.command(&["status"]).stdout).into_owned();
+    for daemon in [&failing, &hanging] {
+        eventually("his time is up", PATIENCE, || !daemon.query(A));
+    }
+    let late = Instant::now();
+    for (home, daemon) in [(&fails, &failing), (&hangs, &hanging)] {
+        let told = || status(daemon).contains("it lists clients whose time is up, and will be");
+        eventually("it is told", PATIENCE, told);
+        let revoked = daemon.command(&["revoke", A]);
+        let said = String::from_utf8_lossy(&revoked.stderr);
+        assert!(revoked.status.success() && said.contains("a minute more"), "{said}");
+        assert_eq!(home.map_says(A).as_deref(), Some("OK"), "{}", daemon.said());
+    }
+    for (home, daemon) in [(&fails, &failing), (&hangs, &hanging)] {
+        let emptied = || home.map_says(A).is_none();
+        eventually("the map is emptied", Duration::from_secs(60) + PATIENCE, emptied);
+        daemon.wait_until_said("the map lists nobody now");
+        assert!(late.elapsed() > Duration::from_secs(50), "a minute is borne");
+        assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
+        assert!(status(daemon).contains("NOT UP TO DATE, it lists nobody"), "{}", status(daemon));
+    }
+    failing.signal(Signal::SIGTERM);
+    assert_eq!(failing.wait().code(), Some(0));
+
+    // Whoever has mended it need not wait for the next attempt.
+    hangs.release_postmap();
+    log_in(&hangs, &hanging, B);
+    let mut hanging = hanging;
+    hanging.signal(Signal::SIGHUP);
+    hanging.wait_until_said("the map is published again");
+    hangs.wait_until_mapped(B, &hanging);
+    assert!(hanging.stop().success());
 }

@@ -74,7 +74,7 @@ fn a_clock_that_jumps_between_two_lives_prolongs_nothing_beyond_a_grace() {
         let home = Home::new();
         fs::write(home.at("clock"), "+0").unwrap();
         let mut daemon = start_with_clock(&home, &["--grace", "60s"]);
-        assert!(daemon.command(&["allow", B, "--for", "1s"]).status.success());
+        assert!(daemon.command(&["allow", B, "--for", "3s"]).status.success());
         eventually("his time is up", PATIENCE, || !daemon.query(B));
         log_in(&home, &daemon, A);
         home.wait_until_mapped(A, &daemon);

@@ -177,6 +177,12 @@ impl Daemon {
         self.process.signal(signal);
     }
 
+    /// Waits until one of its threads waits for a disk and nothing else (state D, proc(5)).
+    pub fn wait_until_a_disk_holds_it_up(&self) {
+        let waits = || self.process.threads().contains(&'D');
+        assert!(within(PATIENCE, waits), "no disk holds it up: {}", self.said());
+    }
+
     /// Halts it until SIGCONT; it hears nothing any more.
     pub fn halt(&mut self) {
         self.process.halt();

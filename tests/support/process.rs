@@ -48,15 +48,19 @@ impl Process {
     /// Halts it (SIGSTOP) and waits until none of its threads runs: a moment later than the signal.
     pub fn halt(&mut self) {
         self.signal(Signal::SIGSTOP);
-        let tasks = format!("/proc/{}/task", self.id());
-        let halted = || {
-            std::fs::read_dir(&tasks).expect("it has not ended").flatten().all(|task| {
-                // A thread that has ended meanwhile does not run either.
-                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-                stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('T'))
-            })
-        };
+        let halted = || self.threads().iter().all(|state| *state == 'T');
         eventually(&format!("{} is halted", self.name), PATIENCE, halted);
+    }
+
+    /// The states of its threads, as in proc(5).
+    pub fn threads(&self) -> Vec<char> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten();
+        let state = |task: std::fs::DirEntry| {
+            // A thread that has ended meanwhile has none.
+            let stat = std::fs::read_to_string(task.path().join("stat")).ok()?;
+            stat.rsplit(") ").next()?.chars().next()
+        };
+        tasks.flatten().filter_map(state).collect()
     }
 
     /// Asks it to end (SIGTERM) and waits.
@@ -82,6 +86,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Not for ever: it may wait for a disk that the test lets go on afterwards.
+        within(PATIENCE, || !matches!(self.child.try_wait(), Ok(None)));
     }
 }

@@ -82,19 +82,26 @@ impl Page<'_> {
 
     fn map(&self, map: &MapStatus, output: &mut Vec<u8>) -> io::Result<()> {
         let Some(table) = &map.table else { return Ok(()) };
-        let (state, tint) = match (map.failures, map.pending) {
-            (0, false) => ("up to date".into(), Tint::Good),
-            (0, true) => ("an edition is due".into(), Tint::Odd),
-            (failures, _) => {
-                let nobody = if map.emptied { ", it lists nobody" } else { "" };
-                (format!("NOT UP TO DATE{nobody}, {failures} attempts have failed"), Tint::Bad)
+        let (state, tint) = match (map.trying_seconds, map.pending) {
+            (None, false) => ("up to date".into(), Tint::Good),
+            (None, true) => ("an edition is due".into(), Tint::Odd),
+            (Some(seconds), _) => {
+                let failed = match map.failures {
+                    0 => "the first attempt goes on".into(),
+                    1 => "1 attempt has failed".into(),
+                    more => format!("{more} attempts have failed"),
+                };
+                let meanwhile = map.meanwhile();
+                let text =
+                    format!("NOT UP TO DATE, {meanwhile}; tried for {seconds:.0} s, {failed}");
+                (text, Tint::Bad)
             }
         };
         self.line("map", &format!("{table}: {}", self.manner.paint(tint, &state)), output)?;
         if let Some(at) = &map.last_publication {
             let took = Duration::from_secs_f64(map.last_publication_seconds.unwrap_or_default());
             let text = format!(
-                "edition {} published {} ago, at {at}, in {} ms; {} in all, {} failed attempts",
+                "edition {} published {} ago, at {at}, in {} ms; {} in all, attempts that failed: {}",
                 map.published,
                 self.ago(at),
                 took.as_millis(),
