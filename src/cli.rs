@@ -240,6 +240,13 @@ fn query(args: &QueryArgs) -> Outcome {
             println!("{} is not authorised", args.address.to_canonical());
             Ok(false)
         }
+        Answer::Waits => {
+            println!(
+                "{} is not authorised yet: that waits until the state file has it",
+                args.address.to_canonical()
+            );
+            Ok(false)
+        }
         other => Err(beside_the_point(&other)),
     }
 }

@@ -106,6 +106,8 @@ pub enum Answer {
     List(Vec<Entry>),
     /// To `Query`: the entry, if the address is authorised.
     Query(Option<Entry>),
+    /// To `Query`: the address will be authorised as soon as that is written down.
+    Waits,
     /// To `Allow`.
     Allowed {
         /// The right that the address has now.
@@ -304,10 +306,13 @@ async fn settle(answer: &mut Answer, shared: &Shared, describe: &status::Describ
 fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Answer {
     match request {
         Request::List => Answer::List(list(shared)),
-        Request::Query { address } => Answer::Query(
-            shared
-                .with(|engine, now| engine.admits(now, address).map(|grant| Entry::of(grant, now))),
-        ),
+        Request::Query { address } => shared.with(|engine, now| {
+            let entry = engine.admits(now, address).map(|grant| Entry::of(grant, now));
+            match engine.holds(now, address) {
+                Some(_) if entry.is_none() => Answer::Waits,
+                _ => Answer::Query(entry),
+            }
+        }),
         Request::Allow { address, seconds, note } => {
             let span = seconds.map(Duration::from_secs);
             allow(shared, address, span, note)

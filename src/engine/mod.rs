@@ -6,10 +6,10 @@
 //!          change nothing. When in doubt an address is not listed.
 //! Layers   `syslog` a frame's message; `daemons` what a message says; `streams` what it means
 //!          after those before it; `hosts`, `exclude`, `grants` of `grant`s and `origins` who may
-//!          relay until when; `map` what Postfix should read; `state` what survives a restart. `socketmap` and
-//!          `policy` what Postfix asks and how it is answered; `senders` who may send as what.
-//!          Beside them, for tests and `check`: `examples`, and `claims`, which `proof` proves; for
-//!          `doctor`: `probes`.
+//!          relay until when; `map` what Postfix should read; `state` what survives a restart.
+//!          `socketmap` and `policy` what Postfix asks and how it is answered; `senders` who may
+//!          send as what. Beside them, for tests and `check`: `examples`, and `claims`, which
+//!          `proof` proves; for `doctor`: `probes`.
 
 pub mod address;
 pub mod claims;

@@ -307,6 +307,8 @@ fn a_disk_that_stalls_delays_and_loses_nothing() {
     eventually("it is told", PATIENCE, || status().contains("NOT SAVED for"));
     assert!(daemon.query(A), "{}", daemon.said());
     assert_eq!(daemon.authorised().len(), 1, "nobody hears of what a kill would take back");
+    let asked = daemon.command(&["query", B]).stdout;
+    assert!(String::from_utf8_lossy(&asked).contains("is not authorised yet: that waits"));
     assert_eq!(home.map_says(B), None);
     assert!(daemon.command(&["revoke", "198.18.0.1"]).status.success());
     is_no_flood("a disk that stalls", &daemon, before, 10);
