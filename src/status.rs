@@ -20,6 +20,9 @@ use crate::shared::Shared;
 
 /// A disk that is busy takes what is written within this time.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What to do about a mail daemon whose logins have stopped.
+pub const STOPPED: &str = "has an upgrade changed the wording of its log? feed such a line to \
+                           `pop-before-smtp test`";
 /// An attempt to publish the map takes a moment, and twice as long as the last one at most.
 const SLOW: Duration = Duration::from_secs(5);
 

@@ -13,13 +13,10 @@ use tracing::{debug, info, warn};
 use crate::engine::{Gone, WhyGone};
 use crate::seldom::Seldom;
 use crate::shared::Shared;
+use crate::status::STOPPED;
 
 /// It looks around at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(60);
-
-/// What to do about a mail daemon whose logins have stopped.
-pub const STOPPED: &str = "has an upgrade changed the wording of its log? feed such a line to \
-                           `pop-before-smtp test`";
 
 /// Goes on until the task is dropped.
 pub async fn run(shared: Arc<Shared>) {

@@ -3,8 +3,7 @@
 use super::report::Report;
 use crate::control::Entry;
 use crate::receiver::bind;
-use crate::status::Status;
-use crate::sweeper::STOPPED;
+use crate::status::{STOPPED, Status};
 
 /// Tells what is wrong with the running daemon.
 pub fn examine(status: &Status, report: &mut Report) {

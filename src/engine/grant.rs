@@ -58,7 +58,7 @@ pub struct Hand {
     pub given: Time,
     /// It ends at this moment.
     pub until: Time,
-    /// The state file knows him. Renewals need not wait for it.
+    /// The state file knows of it. Renewals need not wait for that.
     pub written: bool,
     /// What the operator wrote about it.
     pub note: Option<String>,
@@ -103,12 +103,13 @@ impl Grant {
         now < self.until && !self.shared
     }
 
-    /// Whether the address may relay at a moment, and would after a sudden end of the process.
+    /// Whether the address may relay at a moment, and the state file knows of it, if perhaps not of
+    /// its last renewal.
     pub fn is_told(&self, now: Time) -> bool {
         self.lasts(now) && self.kept > Kept::Nowhere
     }
 
-    /// The users whose right lasts at a moment, and would after a sudden end, the latest last.
+    /// The users whose right lasts at a moment and whom the state file knows, the latest last.
     pub fn users(&self, now: Time) -> impl DoubleEndedIterator<Item = &str> {
         let told = self.users.iter().filter(move |user| user.written && now < user.until);
         told.map(|user| &*user.name)
@@ -119,7 +120,7 @@ impl Grant {
         self.users.iter().filter(|user| now < user.until).count()
     }
 
-    /// Whether the operator's own right lasts at a moment, and would after a sudden end.
+    /// Whether the operator's own right lasts at a moment, and the state file knows of it.
     pub fn is_by_hand(&self, now: Time) -> bool {
         self.by_hand.as_ref().is_some_and(|hand| hand.written && now < hand.until)
     }

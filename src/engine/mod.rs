@@ -6,10 +6,10 @@
 //!          change nothing. When in doubt an address is not listed.
 //! Layers   `syslog` a frame's message; `daemons` what a message says; `streams` what it means
 //!          after those before it; `hosts`, `exclude`, `grants` of `grant`s and `origins` who may
-//!          relay until when; `map` what Postfix should read; `state` what survives a restart.
-//!          `socketmap` and `policy` what Postfix asks and how it is answered; `senders` who may
-//!          send as what. Beside them, for tests and `check`: `examples`, and `claims`, which
-//!          `proof` proves; for `doctor`: `probes`.
+//!          relay until when, `gone` who no longer may; `map` what Postfix should read; `state`
+//!          what survives a restart. `socketmap` and `policy` what Postfix asks and how it is
+//!          answered; `senders` who may send as what. Beside them, for tests and `check`:
+//!          `examples`, and `claims`, which `proof` proves; for `doctor`: `probes`.
 
 pub mod address;
 pub mod claims;
@@ -17,6 +17,7 @@ pub mod daemons;
 pub mod examples;
 pub mod exclude;
 pub mod frame;
+mod gone;
 pub mod grant;
 pub mod grants;
 mod hear;
@@ -43,6 +44,7 @@ use std::time::Duration;
 
 use daemons::Table;
 use exclude::Exclude;
+pub use gone::{Gone, WhyGone};
 use grant::{By, Grant, Kept};
 use grants::{Given, Granted, Grants, Slice};
 use hosts::Hosts;
@@ -105,46 +107,6 @@ impl Default for Rules {
             session_ceiling: None,
             publish_interval: Duration::from_secs(1),
             publish_inexact: false,
-        }
-    }
-}
-
-/// An address that has left the set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gone {
-    /// The right it had.
-    pub grant: Grant,
-    /// Why it has left.
-    pub why: WhyGone,
-}
-
-/// Why an address has left the set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhyGone {
-    /// Its time was up.
-    Expired,
-    /// It would have ended first, and `max-clients` was reached.
-    Evicted,
-    /// The operator has ended it.
-    Revoked,
-    /// A reload has excluded it.
-    Excluded,
-    /// Too many users have logged in from it.
-    Shared,
-}
-
-impl WhyGone {
-    /// In words.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Expired => "no longer authorised: its time is up",
-            Self::Evicted => "no longer authorised: max-clients is reached, and it would end first",
-            Self::Revoked => "no longer authorised: revoked by hand",
-            Self::Excluded => "no longer authorised: excluded by the new configuration",
-            Self::Shared => {
-                "no longer authorised: more different users than max-users-per-address have \
-                 logged in from it"
-            }
         }
     }
 }

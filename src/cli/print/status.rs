@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::table::{Cell, Column, Table};
 use super::{ago, json_line, moment};
-use crate::status::{MapStatus, Status};
-use crate::sweeper::STOPPED;
+use crate::status::{MapStatus, STOPPED, Status};
 use crate::terminal::{Manner, Tint};
 
 /// The names of the lines are padded to this.
