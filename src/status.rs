@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::rfc3339;
 use crate::engine::Engine;
+use crate::engine::daemons::FACILITIES;
 use crate::engine::time::Time;
 use crate::log::Log;
 use crate::lookup::Service;
@@ -133,6 +134,8 @@ pub struct DaemonStatus {
     pub unmatched: u64,
     /// When its last login was heard, RFC 3339.
     pub last_login: Option<String>,
+    /// The facilities from which its logins came.
+    pub facilities: Vec<String>,
     /// Its logins have stopped although it goes on to log: its wording may have changed.
     pub stopped: bool,
 }
@@ -208,9 +211,16 @@ impl Describe {
             ];
             let daemons = stats.daemons.iter().map(|(name, daemon)| {
                 let last_login = daemon.last_login.map(rfc3339);
-                let (logins, unmatched) = (daemon.logins, daemon.unmatched);
-                let stopped = daemon.has_stopped(now);
-                (name.to_string(), DaemonStatus { logins, unmatched, last_login, stopped })
+                let facilities = daemon.facilities.iter();
+                let names = facilities.filter_map(|code| FACILITIES.get(usize::from(*code)));
+                let status = DaemonStatus {
+                    logins: daemon.logins,
+                    unmatched: daemon.unmatched,
+                    last_login,
+                    facilities: names.map(|name| (*name).to_owned()).collect(),
+                    stopped: daemon.has_stopped(now),
+                };
+                (name.to_string(), status)
             });
             let level = engine.level();
             let history = level.history();

@@ -19,6 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::base64;
 use support::daemon::Daemon;
 use support::home::Home;
 use support::random::{Random, setting};
@@ -46,28 +47,10 @@ const OTHER_LINES: usize = 10;
 const CORPUS: [&str; 2] =
     [include_str!("corpus/frames.jsonl"), include_str!("corpus/frames2.jsonl")];
 
-/// RFC 4648, section 4.
-fn from_base64(text: &str) -> Vec<u8> {
-    let digit = |byte: u8| match byte {
-        b'A'..=b'Z' => byte - b'A',
-        b'a'..=b'z' => byte - b'a' + 26,
-        b'0'..=b'9' => byte - b'0' + 52,
-        b'+' => 62,
-        _ => 63,
-    };
-    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'=').map(digit).collect();
-    let group = |group: &[u8]| {
-        let bits = group.iter().fold(0u32, |bits, digit| bits << 6 | u32::from(*digit));
-        let bytes = (bits << (6 * (4 - group.len()))).to_be_bytes();
-        bytes[1..group.len()].to_vec()
-    };
-    digits.chunks(4).flat_map(group).collect()
-}
-
 fn genuine_frames() -> Vec<Vec<u8>> {
     let frame = |line: &str| {
         let row: Value = serde_json::from_str(line).expect("a row of JSON");
-        from_base64(row["raw_b64"].as_str().expect("a frame"))
+        base64::decode(row["raw_b64"].as_str().expect("a frame"))
     };
     CORPUS.iter().flat_map(|text| text.lines()).map(frame).collect()
 }

@@ -237,7 +237,7 @@ fn a_reload_changes_hosts_and_facilities() {
     home.wire.send(local3(" mx1 ").as_bytes());
     daemon.wait_until_said("allow-host does not name the host `mx1`");
     home.wire.send(login_frame(A).replace(" mx1 ", " ").as_bytes());
-    daemon.wait_until_said("the mail daemon does not log to this facility");
+    daemon.wait_until_said("`facility` does not name this facility");
     assert!(!daemon.query(A));
     let now = status(&daemon);
     assert_eq!((&now["counts"]["other_hosts"], &now["counts"]["refused"]), (&1.into(), &1.into()));
@@ -262,15 +262,15 @@ fn test_believes_the_same() {
     let daemons = dir.path().join("daemons");
     fs::create_dir(&daemons).unwrap();
     fs::write(&file, login_frame(A).replace("<22>", "<158>")).unwrap();
-    let facility = "does not log to this facility";
+    let facility = "does not name this facility";
     let rows: &[(&[&str], i32, &str)] = &[
-        (&[], 1, facility),
+        (&[], 0, "login "),
         (&["--facility", "dovecot=local3"], 0, "login "),
         (&["--facility", "dovecot=mail", "--facility", "dovecot=local3"], 0, "login "),
         (&["--facility", "dovecot=mail,local3"], 0, "login "),
         (&["--facility", "dovecot=daemon"], 1, facility),
-        (&["--facility", "qpopper=local3"], 1, facility),
-        (&["--facility", "vdpop3d=local3"], 1, facility),
+        (&["--facility", "qpopper=mail"], 0, "login "),
+        (&["--facility", "vdpop3d=mail"], 0, "login "),
         (&["--facility", "dovecot=local3", "--allow-host", "MX1"], 0, "login "),
         (&["--facility", "dovecot=local3", "--allow-host", "-"], 1, "host `mx1`"),
         (&["--facility", "dovcot=local3"], 78, "facility: there is no mail daemon `dovcot`"),

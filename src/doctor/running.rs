@@ -140,6 +140,15 @@ fn logins(status: &Status, report: &mut Report) {
             "grep the log for a line of a login, and: pop-before-smtp test FILE",
         );
     }
+    for (name, daemon) in &status.daemons {
+        if let facilities @ [_, ..] = daemon.facilities.as_slice() {
+            let (from, narrowed) = (facilities.join(" and "), facilities.join(","));
+            report.fine(format!(
+                "{name} logs its logins to {from}; to believe no other facility: \
+                 facility = [\"{name}={narrowed}\"]"
+            ));
+        }
+    }
     match &status.last_login {
         Some(last) => report.fine(format!("{} logins were heard, the last {last}", status.logins)),
         None if status.frames == 0 => report.fine("no login was heard yet, nor anything else"),

@@ -88,9 +88,12 @@ impl<'d> Claim<'d> {
     /// Whether frames with a priority cannot deceive the pattern, and distrust is there for the
     /// others.
     fn is_told_by_severity(&self, shape: &Shape) -> bool {
-        let believed = &self.pattern.priorities.severities;
+        let believed = &self.daemon.severities;
         let differ = !believed.is_empty() && !shape.severities.iter().any(|s| believed.contains(s));
-        !shape.severities.is_empty() && differ && self.daemon.distrusts()
+        self.role == Role::Login
+            && !shape.severities.is_empty()
+            && differ
+            && self.daemon.distrusts()
     }
 
     fn wrong(&self, shape: &Shape) -> Wrong {

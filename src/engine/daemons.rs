@@ -21,7 +21,7 @@ pub use built_in::BUILT_IN;
 pub use codes::{FACILITIES, facility_code};
 pub use daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
 pub use file::{DaemonFile, Fault};
-pub use pattern::{Pattern, Priorities, Refusal};
+pub use pattern::{Pattern, Refusal};
 
 use super::syslog::Message;
 
@@ -123,13 +123,13 @@ impl Table {
         Self { daemons, others: Vec::new(), by_program }
     }
 
-    /// Replaces the facilities to which a mail daemon logs.
+    /// Narrows a mail daemon's logins to these facilities.
     ///
     /// # Errors
     /// There is no such mail daemon, selected or not.
     pub fn set_facilities(&mut self, name: &str, facilities: &[u8]) -> Result<(), Fault> {
         match self.daemons.iter_mut().find(|daemon| *daemon.name == *name) {
-            Some(daemon) => daemon.facilities = Some(facilities.to_vec()),
+            Some(daemon) => daemon.narrowed = Some(facilities.to_vec()),
             None if self.others.iter().any(|other| **other == *name) => {}
             None => return Err(Fault::unknown_daemon("facility", name)),
         }

@@ -208,11 +208,7 @@ line = "LINE"
         assert_eq!(told("<22>", &format!("{genuine}, tls")), [""; 0]);
         let long = "x".repeat(256);
         let rows = [
-            (
-                "<14>",
-                genuine,
-                "the mail daemon does not log to this facility; if yours does, `facility` says so",
-            ),
+            ("<14>", genuine, "`facility` does not name this facility for the mail daemon"),
             ("<19>", genuine, "the severity is not that of a genuine login line"),
             (
                 "<22>",

@@ -29,6 +29,7 @@ struct Login<'a> {
     user: Option<String>,
     daemon: Name,
     host: Option<&'a str>,
+    facility: Option<u8>,
 }
 
 impl Engine {
@@ -97,8 +98,9 @@ impl Engine {
         let name = daemon.name.clone();
         // A daemon that can lose its credit loses it for the whole stream if it logs no PID.
         let suspect = daemon.distrusts().then_some(process.unwrap_or(stream));
-        // Where a severity is told, it has been checked, and it gives a stranger's text away.
-        let doubted = suspect.filter(|_| message.severity.is_none());
+        // Where a severity was checked, it gives a stranger's text away.
+        let is_told = daemon.is_told_by_severity() && message.severity.is_some();
+        let doubted = suspect.filter(|_| !is_told);
         let joins = daemon.joins();
         let by_process = process.filter(|_| daemon.pid_per_session);
         let heard = match event {
@@ -141,7 +143,9 @@ impl Engine {
                 let session = self.streams.session(source, message, session);
                 let session = session.filter(|_| self.sessions.is_paired(stream)).or(by_process);
                 let daemon = name.clone();
-                let login = Login { process, doubted, session, address, user, daemon, host };
+                let facility = message.facility;
+                let login =
+                    Login { process, doubted, session, address, user, daemon, host, facility };
                 self.hear_login(now, login)
             }
         };
@@ -181,7 +185,7 @@ impl Engine {
             self.stats.blocked += 1;
             return heard(Verdict::Excluded, Reason::Blocked);
         }
-        self.count_login(now, &login.daemon);
+        self.count_login(now, &login.daemon, login.facility);
         let remembered = user.clone().filter(|_| self.rules.remember_users);
         let given = Given {
             by: By::Login(self.origins.share(&login.daemon, login.host)),
@@ -226,10 +230,10 @@ impl Engine {
         }
     }
 
-    fn count_login(&mut self, now: Time, daemon: &Name) {
+    fn count_login(&mut self, now: Time, daemon: &Name, facility: Option<u8>) {
         self.stats.logins += 1;
         self.stats.last_login = Some(now);
-        self.stats.daemons.entry(daemon.clone()).or_default().login(now);
+        self.stats.daemons.entry(daemon.clone()).or_default().login(now, facility);
     }
 
     fn overloaded(&mut self) -> Heard {

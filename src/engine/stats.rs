@@ -1,6 +1,6 @@
 //! Plain counters, counted where the decision is made.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::daemons::Name;
@@ -57,14 +57,17 @@ pub struct DaemonStats {
     pub unmatched: u64,
     /// When its last login was heard.
     pub last_login: Option<Time>,
+    /// The facilities (RFC 5424 section 6.2.1) from which its logins came.
+    pub facilities: BTreeSet<u8>,
     unmatched_since: u64,
     longest_gap: Duration,
     told: bool,
 }
 
 impl DaemonStats {
-    /// A login was heard.
-    pub fn login(&mut self, now: Time) {
+    /// A login was heard, from this facility if its frame told one.
+    pub fn login(&mut self, now: Time, facility: Option<u8>) {
+        self.facilities.extend(facility);
         if let Some(last) = self.last_login.replace(now) {
             self.longest_gap = self.longest_gap.max(now.since(last));
         }
@@ -105,15 +108,16 @@ mod tests {
         let mut daemon = DaemonStats::default();
         (0..1000).for_each(|_| daemon.unmatched());
         assert!(!daemon.has_stopped(at(10_000)), "it never had a login");
-        daemon.login(at(0));
-        daemon.login(at(30));
+        daemon.login(at(0), Some(2));
+        daemon.login(at(30), None);
         (0..MESSAGES - 1).for_each(|_| daemon.unmatched());
         assert!(!daemon.has_stopped(at(300)), "too few messages");
         daemon.unmatched();
         assert!(!daemon.has_stopped(at(149)), "four times the longest gap is not over");
         assert!(daemon.has_just_stopped(at(150)));
         assert!(daemon.has_stopped(at(151)) && !daemon.has_just_stopped(at(151)));
-        daemon.login(at(200));
+        daemon.login(at(200), Some(21));
+        assert_eq!(daemon.facilities, [2, 21].into());
         assert!(!daemon.has_stopped(at(10_000)));
     }
 }

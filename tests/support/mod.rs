@@ -11,6 +11,7 @@
 
 pub mod around;
 pub mod attack;
+pub mod base64;
 pub mod client;
 pub mod container;
 pub mod daemon;

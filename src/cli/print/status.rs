@@ -144,6 +144,7 @@ impl Page<'_> {
             Column::left("MAIL DAEMON"),
             Column::right("LOGINS"),
             Column::right("LAST"),
+            Column::left("FACILITY"),
             Column::right("UNMATCHED"),
         ]);
         for (name, daemon) in &self.status.daemons {
@@ -153,6 +154,7 @@ impl Page<'_> {
                 name.clone().into(),
                 number(daemon.logins, Tint::Plain),
                 last.into(),
+                daemon.facilities.join(" ").into(),
                 number(daemon.unmatched, if daemon.stopped { Tint::Bad } else { Tint::Plain }),
             ]);
         }

@@ -24,8 +24,14 @@ pub struct Daemon {
     pub note: Option<String>,
     /// Exact syslog program names.
     pub programs: Vec<String>,
-    /// The administrator's word on the facilities of logins and connections, instead of the file's.
-    pub facilities: Option<Vec<u8>>,
+    /// The facilities (RFC 5424 section 6.2.1) from which its logins and connections are believed,
+    /// where a proof needs them; empty: any.
+    pub facilities: Vec<u8>,
+    /// The facilities to which the administrator has narrowed it, instead of those.
+    pub narrowed: Option<Vec<u8>>,
+    /// The severities (RFC 5424 section 6.2.1) of its genuine logins, where a proof needs them;
+    /// empty: any.
+    pub severities: Vec<u8>,
     /// The user's file, or nothing for a built-in one.
     pub origin: Option<String>,
     /// A message of this many bytes or more is a piece of a line that was cut.
@@ -46,9 +52,9 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// What the description alone says, without the administrator's word.
+    /// What the description alone says, without the administrator's narrowing.
     pub fn as_described(&self) -> Self {
-        Self { facilities: None, ..self.clone() }
+        Self { narrowed: None, ..self.clone() }
     }
 
     /// Whether its logins are told over several lines, to be joined by PID.
@@ -59,6 +65,11 @@ impl Daemon {
     /// Whether a PID of it can lose its credit.
     pub fn distrusts(&self) -> bool {
         !self.distrust.is_empty()
+    }
+
+    /// Whether the severity of a frame, where it has one, tells a login from a stranger's text.
+    pub fn is_told_by_severity(&self) -> bool {
+        !self.severities.is_empty()
     }
 
     /// The patterns of a login.
@@ -76,21 +87,19 @@ impl Daemon {
         message: &Message<'m>,
         length: usize,
     ) -> Option<Result<Event<'m>, Refusal>> {
-        let facilities = self.facilities.as_deref();
-        let all = |patterns: &[Pattern], facilities| {
-            patterns.iter().find_map(|p| p.take(message, length, facilities))
-        };
-        let first = |patterns: &[Pattern]| all(patterns, facilities);
+        let first = |patterns: &[Pattern]| patterns.iter().find_map(|p| p.take(message, length));
         let login = |Taken { address, user, session }| Event::Login { address, user, session };
         let logout = |Taken { address, user, session }| Event::Logout { address, user, session };
         let connect = |Taken { address, .. }| Event::Connect { address };
         if self.distrust.iter().any(|pattern| pattern.fits(message)) {
             Some(Ok(Event::Distrust))
         } else if let Some(taken) = first(&self.login) {
-            Some(taken.map(login))
+            let told = self.check_facility(message).and_then(|()| self.check_severity(message));
+            Some(told.and(taken.map(login)))
         } else if let Some(taken) = first(&self.connect) {
-            Some(taken.map(connect))
-        } else if let Some(taken) = all(&self.logout, None) {
+            // A connection is often logged at another severity than the login.
+            Some(self.check_facility(message).and(taken.map(connect)))
+        } else if let Some(taken) = first(&self.logout) {
             // Nobody is authorised by a log-out: an odd name or address is no reason to keep
             // the session.
             Some(Ok(taken.map_or(Event::End, logout)))
@@ -98,6 +107,20 @@ impl Daemon {
             self.end.iter().any(|pattern| pattern.fits(message)).then_some(Ok(Event::End))
         }
     }
+
+    fn check_facility(&self, message: &Message<'_>) -> Result<(), Refusal> {
+        let facilities = self.narrowed.as_deref().unwrap_or(&self.facilities);
+        admits(facilities, message.facility).then_some(()).ok_or(Refusal::Facility)
+    }
+
+    fn check_severity(&self, message: &Message<'_>) -> Result<(), Refusal> {
+        admits(&self.severities, message.severity).then_some(()).ok_or(Refusal::Severity)
+    }
+}
+
+/// Whether a list of codes admits the code of a frame; a forwarder need not have told it.
+fn admits(list: &[u8], code: Option<u8>) -> bool {
+    list.is_empty() || code.is_none_or(|code| list.contains(&code))
 }
 
 /// What an example must give.

@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::codes::{FACILITIES, SEVERITIES, code};
 use super::daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
-use super::pattern::{Pattern, Priorities};
+use super::pattern::Pattern;
 
 /// A description file: where it came from and what it says.
 #[derive(Clone, Debug)]
@@ -106,8 +106,6 @@ struct WrittenPattern {
     same: Option<[String; 2]>,
     #[serde(default)]
     programs: Vec<String>,
-    facilities: Option<Vec<String>>,
-    severities: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -129,14 +127,6 @@ struct WrittenExample {
     verdict: Spanned<ExpectedVerdict>,
     address: Option<String>,
     user: Option<String>,
-}
-
-/// What a kind of pattern must name, and which conditions of the file hold for it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Login,
-    Connect,
-    Other,
 }
 
 impl DaemonFile {
@@ -189,20 +179,17 @@ impl Reader<'_> {
         if !written.example.iter().any(|e| *e.verdict.get_ref() == ExpectedVerdict::Login) {
             self.fault(None, "there is no [[example]] of a login");
         }
-        let base = Priorities {
-            facilities: self.codes(&written.facilities, &FACILITIES, "facility"),
-            severities: self.codes(&written.severities, &SEVERITIES, "severity"),
-        };
-        let mut patterns = |list: Vec<WrittenPattern>, kind| -> Vec<Pattern> {
+        let facilities = self.codes(&written.facilities, &FACILITIES, "facility");
+        let severities = self.codes(&written.severities, &SEVERITIES, "severity");
+        let mut patterns = |list: Vec<WrittenPattern>, max_length| -> Vec<Pattern> {
             let own = &written.programs;
-            let max = written.max_length;
-            list.into_iter().filter_map(|p| self.pattern(p, kind, &base, own, max)).collect()
+            list.into_iter().filter_map(|p| self.pattern(p, own, max_length)).collect()
         };
-        let login = patterns(written.login, Kind::Login);
-        let connect = patterns(written.connect, Kind::Connect);
-        let end = patterns(written.end, Kind::Other);
-        let logout = patterns(written.logout, Kind::Other);
-        let distrust = patterns(written.distrust, Kind::Other);
+        let login = patterns(written.login, written.max_length);
+        let connect = patterns(written.connect, None);
+        let end = patterns(written.end, None);
+        let logout = patterns(written.logout, None);
+        let distrust = patterns(written.distrust, None);
         let names_address = |list: &[Pattern]| list.iter().any(|p| p.has_group("address"));
         if login.iter().any(|p| !p.has_group("address")) && !names_address(&connect) {
             let what = "a [[login]] pattern without the group `address` needs a [[connect]] \
@@ -218,7 +205,9 @@ impl Reader<'_> {
             verified: written.verified || file.origin.is_some(),
             note: written.note,
             programs: written.programs,
-            facilities: None,
+            facilities,
+            narrowed: None,
+            severities,
             origin: file.origin.clone(),
             cut_length: written.cut_length,
             pid_per_session: written.pid_per_session,
@@ -247,8 +236,6 @@ impl Reader<'_> {
     fn pattern(
         &mut self,
         written: WrittenPattern,
-        kind: Kind,
-        base: &Priorities,
         programs: &[String],
         max_length: Option<usize>,
     ) -> Option<Pattern> {
@@ -265,21 +252,7 @@ impl Reader<'_> {
             self.fault(line, format!("`same` names a group `{group}` that the pattern lacks"));
         }
         self.known(line, &written.programs, programs);
-        let facilities = written.facilities.map(|l| self.codes(&l, &FACILITIES, "facility"));
-        let severities = written.severities.map(|l| self.codes(&l, &SEVERITIES, "severity"));
-        pattern.priorities = match kind {
-            Kind::Other => Priorities::default(),
-            // A connection is often logged at another severity than the login.
-            Kind::Connect => Priorities {
-                facilities: facilities.unwrap_or_else(|| base.facilities.clone()),
-                severities: severities.unwrap_or_default(),
-            },
-            Kind::Login => Priorities {
-                facilities: facilities.unwrap_or_else(|| base.facilities.clone()),
-                severities: severities.unwrap_or_else(|| base.severities.clone()),
-            },
-        };
-        pattern.max_length = max_length.filter(|_| kind == Kind::Login);
+        pattern.max_length = max_length;
         pattern.file_line = file_line;
         pattern.programs = written.programs;
         pattern.once = written.once;

@@ -25,7 +25,7 @@ const MAX_USER: usize = 255;
 /// Why a message that fits a login pattern is not believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The frame's facility is not one to which the daemon logs.
+    /// The frame's facility is not one to which the daemon's logins were narrowed.
     Facility,
     /// The frame's severity is not that of a genuine login.
     Severity,
@@ -52,9 +52,7 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
-            Self::Facility => {
-                "the mail daemon does not log to this facility; if yours does, `facility` says so"
-            }
+            Self::Facility => "`facility` does not name this facility for the mail daemon",
             Self::Severity => "the severity is not that of a genuine login line",
             Self::TooLong => "the message is longer than a genuine login line can be",
             Self::Ambiguous(literal) => {
@@ -74,40 +72,12 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Facility and severity codes that a genuine message has; an empty list admits all.
-#[derive(Clone, Debug, Default)]
-pub struct Priorities {
-    /// Codes of RFC 5424, table 1.
-    pub facilities: Vec<u8>,
-    /// Codes of RFC 5424, table 2.
-    pub severities: Vec<u8>,
-}
-
-impl Priorities {
-    /// Checks a message; `facilities` take the place of those written here.
-    fn check(&self, message: &Message<'_>, facilities: Option<&[u8]>) -> Result<(), Refusal> {
-        let fits = |list: &[u8], code: Option<u8>| match code {
-            Some(code) => list.is_empty() || list.contains(&code),
-            None => true, // the forwarder did not say
-        };
-        if !fits(facilities.unwrap_or(&self.facilities), message.facility) {
-            Err(Refusal::Facility)
-        } else if !fits(&self.severities, message.severity) {
-            Err(Refusal::Severity)
-        } else {
-            Ok(())
-        }
-    }
-}
-
 /// A pattern with its side conditions.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     regex: Regex,
     /// Where it stands in its file, counted from 1.
     pub file_line: usize,
-    /// Facility and severity of a genuine message.
-    pub priorities: Priorities,
     /// The daemon's programs that it is for; empty: all.
     pub programs: Vec<String>,
     /// Texts that occur in the message exactly once, as `str::matches` counts them.
@@ -146,7 +116,6 @@ impl Pattern {
         Ok(Self {
             regex,
             file_line: 0,
-            priorities: Priorities::default(),
             programs: Vec::new(),
             once: Vec::new(),
             never: Vec::new(),
@@ -170,20 +139,17 @@ impl Pattern {
         self.is_for(message.program) && self.regex.is_match(message.text())
     }
 
-    /// Matches and checks everything. `facilities` take the place of the pattern's own, if it has
-    /// any.
+    /// Matches and checks a message.
     pub(super) fn take<'m>(
         &self,
         message: &Message<'m>,
         length: usize,
-        facilities: Option<&[u8]>,
     ) -> Option<Result<Taken<'m>, Refusal>> {
         if !self.is_for(message.program) {
             return None;
         }
         // Replaced bytes are longer than those that arrived; the longer count is the safer one.
-        let believed = self.believe(message.text(), length.max(message.body.len()))?;
-        Some(self.priorities.check(message, facilities).and(believed))
+        self.believe(message.text(), length.max(message.body.len()))
     }
 
     /// Matches and checks a text, whoever logged it at whatever priority; `length` is that of the
