@@ -45,7 +45,7 @@ const MAX_CLIENTS: usize = 10_000_000;
 pub struct Matching {
     /// The mail daemons that are believed.
     pub daemons: Selection,
-    /// The facilities of some of them, instead of those of their descriptions.
+    /// The facilities to which some of them are narrowed.
     pub facilities: Vec<Facilities>,
     /// The hosts that are believed.
     pub hosts: Hosts,

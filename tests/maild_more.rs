@@ -398,6 +398,9 @@ fn agree_to_all(stream: TcpStream, greeting: &str, yes: &str) -> io::Result<()> 
     let mut line = String::new();
     while stream.read_line(&mut line)? > 0 {
         write!(stream.get_mut(), "{yes}\r\n")?;
+        if line.starts_with("QUIT") {
+            break;
+        }
         line.clear();
     }
     Ok(())

@@ -76,7 +76,7 @@ false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l session-ceiling -d 'With extend-while-connected: a log-out that is never seen counts after so long [default: 24h]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l max-clients -d 'Most addresses held; the one that would end first makes room [default: 65536]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l facility -d 'Facilities to which a mail daemon logs [default: those of its description]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l facility -d 'Believe a mail daemon\'s logins from these facilities only [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l exclude -d 'Never authorised: loopback, link-local, own, gateway, mynetworks, a network, or none [default: the first five]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l state -d 'Authorisations that survive a restart [default: /var/lib/pop-before-smtp/state]' -r -F
@@ -97,7 +97,7 @@ journald\t'A line behind its syslog priority (sd-daemon(3))'"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l facility -d 'Facilities to which a mail daemon logs [default: those of its description]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l facility -d 'Believe a mail daemon\'s logins from these facilities only [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l allow-host -d 'Host names in frames that are believed; - for frames without one [default: every host]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l exclude -d 'Never authorised, as for `run`' -r
@@ -143,7 +143,7 @@ false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l session-ceiling -d 'With extend-while-connected: a log-out that is never seen counts after so long [default: 24h]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l max-clients -d 'Most addresses held; the one that would end first makes room [default: 65536]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l facility -d 'Facilities to which a mail daemon logs [default: those of its description]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l facility -d 'Believe a mail daemon\'s logins from these facilities only [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l exclude -d 'Never authorised: loopback, link-local, own, gateway, mynetworks, a network, or none [default: the first five]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l state -d 'Authorisations that survive a restart [default: /var/lib/pop-before-smtp/state]' -r -F
@@ -226,7 +226,7 @@ false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l session-ceiling -d 'With extend-while-connected: a log-out that is never seen counts after so long [default: 24h]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l max-clients -d 'Most addresses held; the one that would end first makes room [default: 65536]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l facility -d 'Facilities to which a mail daemon logs [default: those of its description]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l facility -d 'Believe a mail daemon\'s logins from these facilities only [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l exclude -d 'Never authorised: loopback, link-local, own, gateway, mynetworks, a network, or none [default: the first five]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l state -d 'Authorisations that survive a restart [default: /var/lib/pop-before-smtp/state]' -r -F
@@ -284,7 +284,7 @@ false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l session-ceiling -d 'With extend-while-connected: a log-out that is never seen counts after so long [default: 24h]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l max-clients -d 'Most addresses held; the one that would end first makes room [default: 65536]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l facility -d 'Facilities to which a mail daemon logs [default: those of its description]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l facility -d 'Believe a mail daemon\'s logins from these facilities only [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l exclude -d 'Never authorised: loopback, link-local, own, gateway, mynetworks, a network, or none [default: the first five]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l state -d 'Authorisations that survive a restart [default: /var/lib/pop-before-smtp/state]' -r -F

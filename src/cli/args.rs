@@ -99,7 +99,7 @@ pub(super) struct MatchingArgs {
     /// Mail daemons that are believed [default: all that are verified]
     #[arg(long, value_name = "NAME")]
     pub(super) daemon: Option<Vec<String>>,
-    /// Facilities to which a mail daemon logs [default: those of its description]
+    /// Believe a mail daemon's logins from these facilities only [default: any facility]
     #[arg(long, value_name = "DAEMON=FACILITY[,FACILITY...]")]
     pub(super) facility: Option<Vec<Facilities>>,
     /// Host names in frames that are believed; - for frames without one [default: every host]

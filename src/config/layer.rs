@@ -117,7 +117,7 @@ pub struct Layer {
     /// Mail daemons that are believed [default: all that are verified]
     #[arg(long, value_name = "NAME")]
     pub daemon: Option<Vec<String>>,
-    /// Facilities to which a mail daemon logs [default: those of its description]
+    /// Believe a mail daemon's logins from these facilities only [default: any facility]
     #[arg(long, value_name = "DAEMON=FACILITY[,FACILITY...]")]
     pub facility: Option<Vec<Facilities>>,
     /// Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]
