@@ -132,8 +132,8 @@ pub enum Answer {
     },
     /// To `Status`.
     Status(Box<Status>),
-    /// To `Probe`.
-    Probe(bool),
+    /// To `Probe`: how often it has arrived.
+    Probe(usize),
     /// The request is understood and not met.
     Refused(String),
     /// The request is not understood.
@@ -331,7 +331,7 @@ fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Ans
         }
         Request::Status => Answer::Status(Box::new(describe.status(shared))),
         Request::Probe { text } => {
-            Answer::Probe(shared.with(|engine, _| engine.probes().has(&text)))
+            Answer::Probe(shared.with(|engine, _| engine.probes().count(&text)))
         }
     }
 }

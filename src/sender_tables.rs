@@ -3,7 +3,7 @@
 //! Promise  read as a whole, at the start and at each reload, so that no request waits for a file
 //!          or a map.
 //! Limits   a file of `MAX_TABLE` bytes; of a map what `postmap -s` prints, at most a mebibyte.
-//! Not here what the lists mean (`engine::senders`).
+//! Not here what the lists mean (`engine::senders`, `engine::login_maps`).
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use crate::child;
 use crate::config::Config;
 use crate::config::sending::Sending;
 use crate::disk;
+use crate::engine::login_maps::LoginMaps;
 use crate::engine::senders::{Binding, Senders, Table};
 use crate::error::Failure;
 use crate::postfix::Postfix;
@@ -40,14 +41,16 @@ pub async fn senders(config: &Config) -> Result<Senders, Failure> {
             })?
         }
     };
-    let mut table = table.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    let table = table.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    let mut owners = LoginMaps::default();
     for map in login_maps {
-        table.add_login_map(&dump(&postfix()?, map).await?);
+        owners.add(&dump(&postfix()?, map).await?);
     }
     Ok(Senders {
         binding: *binding,
         domains: config.sending.domains.clone(),
         table,
+        login_maps: owners,
         delimiters,
         allow_null: config.sending.allow_null,
         mismatch: config.sending.mismatch.clone(),

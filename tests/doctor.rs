@@ -289,6 +289,19 @@ fn forwarders() {
     let finding = site.finds("mend", "leaves out: daemon", "popa3d", "daemon");
     assert!(!finding["what"].to_string().contains("mail"), "{finding}");
 
+    // One with two rules, as after an upgrade that has left an old file in its place.
+    let dir = directory();
+    let wire = Wire::unix(dir.path().join("log.sock"));
+    let twice = |wire: &Wire| {
+        let socket = wire.to_string().replace("unix:", "");
+        let rule = |selector: &str| format!("$OMUxSockSocket {socket}\n{selector} :omuxsock:\n");
+        let piece = "$ModLoad omuxsock\n".to_owned() + &rule("*.*") + &rule("mail.*");
+        Forwarder::start_with(Program::Rsyslog, &piece)
+    };
+    let site = Site::with(dir, &wire, twice, By::Map, USUAL, &["--daemon", "popa3d"]);
+    let finding = site.finds("mend", "more than once: mail", "counted twice", "rsyslog.d");
+    assert!(!finding["what"].to_string().contains("daemon"), "{finding}");
+
     // One whose address is not allowed.
     let (dir, wire) = (directory(), Wire::udp());
     let site = Site::with(dir, &wire, start, By::Map, USUAL, &["--allow-from", "192.0.2.0/24"]);

@@ -123,7 +123,7 @@ fn from_the_first_login_to_the_last_file() {
     let said = host.run("dpkg --purge pop-before-smtp");
     let warning = String::from_utf8_lossy(&said.stderr);
     assert!(said.status.success() && warning.contains("still names it"), "{warning}");
-    assert_eq!(ours(&host), "/etc/rsyslog.d/40-pop-before-smtp.conf");
+    assert_eq!(ours(&host), "/etc/rsyslog.d/00-pop-before-smtp.conf");
 }
 
 /// What cannot be done is said, and dpkg goes on.

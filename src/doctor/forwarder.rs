@@ -24,6 +24,8 @@ use crate::status::{Listener, Status};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// After the first message has arrived the others are not far.
 const STRAGGLERS: Duration = Duration::from_secs(1);
+/// A second way of the same message takes as long as the first, but for a moment.
+const COPIES: Duration = Duration::from_millis(300);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a full socket may make us wait.
@@ -51,7 +53,8 @@ pub struct Trial<'a> {
 struct Probe {
     facility: u8,
     text: String,
-    arrived: bool,
+    /// How often.
+    arrived: usize,
 }
 
 impl Trial<'_> {
@@ -65,7 +68,7 @@ impl Trial<'_> {
             .map(|facility| Probe {
                 facility,
                 text: format!("{WORD}{number:x} {}", name(facility)),
-                arrived: false,
+                arrived: 0,
             })
             .collect();
         if let Err(error) = self.send(&probes) {
@@ -80,8 +83,9 @@ impl Trial<'_> {
             );
             return;
         }
-        if probes.iter().any(|probe| probe.arrived) {
+        if probes.iter().any(|probe| probe.arrived > 0) {
             self.tell_deaf(&probes, report);
+            tell_doubled(&probes, report);
         } else {
             self.tell_none(before, report);
         }
@@ -119,29 +123,41 @@ impl Trial<'_> {
         let mut end = Instant::now() + PATIENCE;
         let mut any = false;
         loop {
-            for probe in probes.iter_mut().filter(|probe| !probe.arrived) {
-                let request = Request::Probe { text: probe.text.clone() };
-                probe.arrived =
-                    matches!(client::ask(self.control, None, &request)?, Answer::Probe(true));
-            }
-            if !any && probes.iter().any(|probe| probe.arrived) {
+            self.count(probes)?;
+            if !any && probes.iter().any(|probe| probe.arrived > 0) {
                 any = true;
                 end = end.min(Instant::now() + STRAGGLERS);
             }
-            if probes.iter().all(|probe| probe.arrived) || Instant::now() >= end {
-                return Ok(());
+            if probes.iter().all(|probe| probe.arrived > 0) || Instant::now() >= end {
+                break;
             }
             std::thread::sleep(PAUSE);
         }
+        if any {
+            std::thread::sleep(COPIES);
+            self.count(probes)?;
+        }
+        Ok(())
+    }
+
+    fn count(&self, probes: &mut [Probe]) -> Result<(), Failure> {
+        for probe in probes {
+            let request = Request::Probe { text: probe.text.clone() };
+            if let Answer::Probe(count) = client::ask(self.control, None, &request)? {
+                probe.arrived = count;
+            }
+        }
+        Ok(())
     }
 
     /// Some have arrived: whom the forwarder leaves out.
     fn tell_deaf(&self, probes: &[Probe], report: &mut Report) {
         let names = |arrived: bool| {
-            let some = probes.iter().filter(|probe| probe.arrived == arrived);
+            let some = probes.iter().filter(|probe| (probe.arrived > 0) == arrived);
             some.map(|probe| FACILITIES[usize::from(probe.facility)]).collect::<Vec<_>>().join(", ")
         };
-        let arrived = |facility: &u8| probes.iter().any(|p| p.arrived && p.facility == *facility);
+        let arrived =
+            |facility: &u8| probes.iter().any(|p| p.arrived > 0 && p.facility == *facility);
         let deaf = self.daemons.iter().filter(|daemon| !facilities(daemon).iter().any(arrived));
         let deaf: Vec<&str> = deaf.map(|daemon| &*daemon.name).collect();
         let heard = names(true);
@@ -152,7 +168,7 @@ impl Trial<'_> {
         let lost = names(false);
         let mail = probes
             .iter()
-            .any(|probe| !probe.arrived && FACILITIES[usize::from(probe.facility)] == "mail");
+            .any(|probe| probe.arrived == 0 && FACILITIES[usize::from(probe.facility)] == "mail");
         if self.named || mail {
             report.mend(
                 format!("the forwarder leaves out: {lost}"),
@@ -162,7 +178,7 @@ impl Trial<'_> {
                     deaf.join(", ")
                 ),
                 format!(
-                    "in the forwarder's rule (/etc/rsyslog.d/40-pop-before-smtp.conf) add: {lost}"
+                    "in the forwarder's rule (/etc/rsyslog.d/00-pop-before-smtp.conf) add: {lost}"
                 ),
             );
         } else {
@@ -207,9 +223,26 @@ impl Trial<'_> {
                 listeners.join(", ")
             ),
             "install -m 644 deploy/rsyslog/pop-before-smtp.conf \
-             /etc/rsyslog.d/40-pop-before-smtp.conf && rsyslogd -N1 && systemctl restart rsyslog",
+             /etc/rsyslog.d/00-pop-before-smtp.conf && rsyslogd -N1 && systemctl restart rsyslog",
         );
     }
+}
+
+/// Some have arrived more than once.
+fn tell_doubled(probes: &[Probe], report: &mut Report) {
+    let doubled = probes.iter().filter(|probe| probe.arrived > 1);
+    let names: Vec<&str> = doubled.map(|probe| FACILITIES[usize::from(probe.facility)]).collect();
+    if names.is_empty() {
+        return;
+    }
+    report.mend(
+        format!("each message arrives more than once: {}", names.join(", ")),
+        "Two ways lead to the daemon, such as two files of one forwarder, or a forwarder beside the \
+         journal. All is counted twice, and of a doubled line of Courier a stranger can make a login.",
+        "find them: grep -ls pop-before-smtp /etc/rsyslog.d/* /etc/syslog-ng/conf.d/*; systemctl \
+         is-enabled pop-before-smtp-journal.socket; and leave one (older installations have \
+         /etc/rsyslog.d/40-pop-before-smtp.conf)",
+    );
 }
 
 /// The facilities from which a mail daemon's logins are believed and to which it may log.

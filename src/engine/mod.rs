@@ -8,8 +8,8 @@
 //!          after those before it; `hosts`, `exclude`, `grants` of `grant`s and `origins` who may
 //!          relay until when, `gone` who no longer may; `map` what Postfix should read; `state`
 //!          what survives a restart. `socketmap` and `policy` what Postfix asks and how it is
-//!          answered; `senders` who may send as what. Beside them, for tests and `check`:
-//!          `examples`, and `claims`, which `proof` proves; for `doctor`: `probes`.
+//!          answered; `senders` and `login_maps` who may send as what. Beside them, for tests and
+//!          `check`: `examples`, and `claims`, which `proof` proves; for `doctor`: `probes`.
 
 pub mod address;
 pub mod claims;
@@ -23,6 +23,7 @@ pub mod grants;
 mod hear;
 pub mod heard;
 pub mod hosts;
+pub mod login_maps;
 pub mod map;
 pub mod netstring;
 pub mod origins;

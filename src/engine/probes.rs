@@ -31,9 +31,9 @@ impl Probes {
         self.0.push_back(text.to_owned());
     }
 
-    /// Whether this one was heard.
-    pub fn has(&self, text: &str) -> bool {
-        self.0.iter().any(|probe| probe == text)
+    /// How often this one was heard.
+    pub fn count(&self, text: &str) -> usize {
+        self.0.iter().filter(|probe| *probe == text).count()
     }
 }
 
@@ -59,7 +59,7 @@ mod tests {
         {
             let heard = engine.hear(now, source, frame.as_bytes());
             assert_eq!((heard.verdict, heard.reason), (Verdict::None, Reason::Probe), "{frame}");
-            assert!(engine.probes().has(&format!("probe {number}")), "{frame}");
+            assert_eq!(engine.probes().count(&format!("probe {number}")), 1, "{frame}");
         }
         assert!(engine.clients_at(now) == 0 && engine.stats().other_programs == 0);
     }
@@ -70,11 +70,13 @@ mod tests {
         let long = format!("{WORD}{}", "x".repeat(MAX_TEXT));
         for no_probe in ["", "hello", long.as_str()] {
             probes.hear(no_probe);
-            assert!(!probes.has(no_probe), "{no_probe}");
+            assert_eq!(probes.count(no_probe), 0, "{no_probe}");
         }
         let probe = |number: usize| format!("{WORD}{number}");
         (0..=MAX_PROBES).for_each(|number| probes.hear(&probe(number)));
-        assert!(!probes.has(&probe(0)), "it made room");
-        assert!((1..=MAX_PROBES).all(|number| probes.has(&probe(number))));
+        assert_eq!(probes.count(&probe(0)), 0, "it made room");
+        assert!((1..=MAX_PROBES).all(|number| probes.count(&probe(number)) == 1));
+        probes.hear(&probe(7));
+        assert_eq!(probes.count(&probe(7)), 2, "it was handed over twice");
     }
 }

@@ -1,12 +1,14 @@
 //! Who may send as what: the envelope sender against the users who logged in from an address.
 //!
-//! Promise  a user may send as himself and as what the table lists for him, with any extension;
-//!          what is not known to be his is not his. Letter case makes no difference, as in the
-//!          lookups of Postfix.
+//! Promise  a sender that a login map of Postfix lists belongs to the logins listed there, and to
+//!          nobody else. As any other sender a user may send as himself and as what the table lists
+//!          for him, with any extension. What is not known to be his is not his. Letter case makes
+//!          no difference, as in the lookups of Postfix.
 //! Not here who is logged in (`grants`), and where the table comes from.
 
 use std::collections::HashMap;
 
+use super::login_maps::LoginMaps;
 use super::policy::Action;
 
 /// What binds the envelope sender.
@@ -30,6 +32,8 @@ pub struct Senders {
     pub domains: Vec<String>,
     /// What some may send as besides.
     pub table: Table,
+    /// Whose a sender is, whatever the binding and the table say.
+    pub login_maps: LoginMaps,
     /// The characters each of which may begin an extension (postconf(5), recipient_delimiter).
     pub delimiters: String,
     /// Whether the null sender is everybody's.
@@ -49,13 +53,25 @@ impl Senders {
             (Binding::Any, _) => true,
             (_, None) => false,
             (_, Some("")) => self.allow_null && users.next().is_some(),
-            (_, Some(sender)) => users.any(|user| self.may_send(user, sender)),
+            (_, Some(sender)) => {
+                let sender = sender.to_lowercase();
+                let Some((local, domain)) = sender.rsplit_once('@') else { return false };
+                if local.is_empty() || domain.is_empty() {
+                    return false;
+                }
+                let bare = self.without_extension(local);
+                let forms = [&*sender, &format!("{bare}@{domain}"), &format!("@{domain}")];
+                match self.login_maps.owners(&forms) {
+                    Some(owners) => users.any(|user| owners.contains(&user.to_lowercase())),
+                    None => users.any(|user| self.may_send(user, [local, bare], domain)),
+                }
+            }
         }
     }
 
-    fn may_send(&self, user: &str, sender: &str) -> bool {
-        let (user, sender) = (user.to_lowercase(), sender.to_lowercase());
-        let Some((local, domain)) = sender.rsplit_once('@') else { return false };
+    /// Whether a user may send from a domain, under either form of the local part.
+    fn may_send(&self, user: &str, local: [&str; 2], domain: &str) -> bool {
+        let user = user.to_lowercase();
         let (name, own_domain) = match user.rsplit_once('@') {
             Some((name, domain)) => (name, Some(domain)),
             None => (user.as_str(), None),
@@ -64,19 +80,20 @@ impl Senders {
             Some(own) => own == domain,
             None => self.domains.iter().any(|own| own == domain),
         };
-        let bare = self.without_extension(local);
         let is_own = match self.binding {
-            Binding::User => !name.is_empty() && (name == local || name == bare),
+            Binding::User => !name.is_empty() && local.contains(&name),
             Binding::Any | Binding::Domain => true,
         };
-        let listed = self.table.0.get(&user).is_some_and(|list| {
-            list.iter().any(|address| match address.rsplit_once('@') {
-                Some(("", listed)) => listed == domain,
-                Some((name, listed)) => listed == domain && (name == local || name == bare),
+        let listed = || {
+            let mut list = self.table.0.get(&user).into_iter().flatten();
+            list.any(|address| match address.rsplit_once('@') {
+                Some((name, listed)) => {
+                    listed == domain && (name.is_empty() || local.contains(&name))
+                }
                 None => false,
             })
-        });
-        !local.is_empty() && !domain.is_empty() && (in_domain && is_own || listed)
+        };
+        in_domain && is_own || listed()
     }
 
     /// The local part without its extension, as Postfix splits it: at the first delimiter that is
@@ -137,21 +154,6 @@ impl Table {
         Ok(table)
     }
 
-    /// Adds the entries of a map in the form of Postfix's smtpd_sender_login_maps (postconf(5)), as
-    /// `postmap -s` prints them: a sender, a tab, and the logins that may use it. Keys that are
-    /// neither an address nor `@domain` are for local senders of Postfix, and list nobody here.
-    pub fn add_login_map(&mut self, entries: &str) {
-        for (sender, logins) in entries.lines().filter_map(|line| line.split_once('\t')) {
-            let domain = sender.rsplit_once('@').map(|(_, domain)| domain);
-            if domain.is_none_or(str::is_empty) {
-                continue;
-            }
-            for login in logins.split([' ', '\t', ',']).filter(|login| !login.is_empty()) {
-                self.0.entry(login.to_lowercase()).or_default().push(sender.to_lowercase());
-            }
-        }
-    }
-
     /// Whether it lists nothing.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -172,6 +174,7 @@ mod tests {
                  joe@example.com @lists.example\n",
             )
             .expect("a table"),
+            login_maps: LoginMaps::default(),
             delimiters: "+".into(),
             allow_null: false,
             mismatch: Action::Dunno,
@@ -219,19 +222,48 @@ mod tests {
     }
 
     #[test]
-    fn postfix_says_who_may_use_a_sender() {
-        let mut table = Table::default();
-        table.add_login_map(
-            "info@example.org\tann, Joe@example.com\n@lists.example\tann\nlocal\tann\n\
-             @\tann\nnothing@example.org\t\nno tab\n",
+    fn what_postfix_lists_belongs_to_nobody_else() {
+        let mut login_maps = LoginMaps::default();
+        login_maps.add(
+            "info@example.org\tann, Joe@Example.com\n@example.org\tbob\ncarl@example.net\tann\n\
+             dora+x@example.net\tbob\nlocal\tann\nnothing@example.net\t\n",
         );
-        let users = Senders { table, domains: Vec::new(), ..senders(Binding::User) };
-        let may = |user: &str, sender| users.admit([user].into_iter(), Some(sender));
-        assert!(may("ann", "Info@example.org") && may("ann", "info+x@example.org"));
-        assert!(may("joe@example.com", "info@example.org") && may("ann", "any@lists.example"));
-        assert!(!may("eve", "info@example.org") && !may("joe@example.com", "any@lists.example"));
-        assert!(!may("ann", "local@example.org") && !may("ann", "nothing@example.org"));
-        assert!(!may("ann", "any@example.org"));
+        let of = |binding| Senders { login_maps: login_maps.clone(), ..senders(binding) };
+        let rows: &[(&str, &str, bool)] = &[
+            ("ann", "Info@example.org", true),
+            ("ann", "info+x@example.org", true),
+            ("joe@example.com", "info@example.org", true),
+            ("bob", "info@example.org", false),
+            ("bob", "info+x@example.org", false),
+            ("info", "info@example.org", false),
+            ("BOB", "any@example.org", true),
+            // His own name, and what our table lists, where Postfix knows another owner.
+            ("ann", "ann@example.org", false),
+            ("ann", "sales@example.org", false),
+            ("carl", "carl@example.net", false),
+            ("carl", "carl+x@example.net", false),
+            ("ann", "carl@example.net", true),
+            ("nothing", "nothing@example.net", false),
+            // Only the address with this extension is bob's.
+            ("dora", "dora@example.net", true),
+            ("dora", "dora+x@example.net", false),
+            ("bob", "dora+x@example.net", true),
+            // What Postfix does not list.
+            ("ann", "ann@example.net", true),
+            ("joe@example.com", "joe@example.com", true),
+            ("joe@example.com", "any@lists.example", true),
+            ("ann", "local@example.com", false),
+            ("bob", "@example.org", false),
+        ];
+        for (user, sender, expected) in rows {
+            let admitted = of(Binding::User).admit([*user].into_iter(), Some(sender));
+            assert_eq!(admitted, *expected, "{user} as {sender}");
+        }
+        let domain = of(Binding::Domain);
+        assert!(!domain.admit(["carl"].into_iter(), Some("info@example.org")));
+        assert!(domain.admit(["carl"].into_iter(), Some("any@example.net")));
+        let shared = of(Binding::User);
+        assert!(shared.admit(["carl", "ann"].into_iter(), Some("carl@example.net")));
     }
 
     #[test]

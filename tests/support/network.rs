@@ -46,7 +46,8 @@ pub fn enter_beside(process: &str, clients: &[&str]) {
     }
 }
 
-fn ip(words: &str) {
+/// Runs `ip` with these words, in the network of the calling thread.
+pub fn ip(words: &str) {
     run(Command::new("ip").args(words.split(' ')));
 }
 

@@ -171,6 +171,12 @@ impl Session {
         session
     }
 
+    /// From now on, as if this user had authenticated himself.
+    pub fn log_in(&mut self, user: &str) {
+        self.must(&format!("XCLIENT LOGIN={user}"), 220);
+        self.must("EHLO client.test", 250);
+    }
+
     /// One RCPT in a transaction of its own; the session stays open.
     pub fn rcpt(&mut self, recipient: &str) -> Reply {
         self.rcpt_from(&format!("user@{OWN_DOMAIN}"), recipient)
