@@ -93,9 +93,11 @@ impl Daemon {
         } else if let Some(taken) = all(&self.logout, None) {
             // Nobody is authorised by a log-out: an odd name or address is no reason to keep
             // the session.
-            Some(Ok(taken.map_or(Event::End, logout)))
+            let session = || self.logout.iter().find_map(|pattern| pattern.session(message));
+            Some(Ok(taken.map_or_else(|_| Event::End { session: session() }, logout)))
         } else {
-            self.end.iter().any(|pattern| pattern.fits(message)).then_some(Ok(Event::End))
+            let ends = self.end.iter().any(|pattern| pattern.fits(message));
+            ends.then_some(Ok(Event::End { session: None }))
         }
     }
 }

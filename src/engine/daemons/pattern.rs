@@ -11,6 +11,7 @@ use std::ops::Range;
 use regex::{Captures, Regex, RegexBuilder};
 use regex_syntax::hir::Look;
 
+use super::codes::{SEVERITIES, code};
 use crate::engine::address::{self, NotAClient};
 use crate::engine::syslog::Message;
 
@@ -92,12 +93,18 @@ impl Priorities {
         };
         if !fits(facilities.unwrap_or(&self.facilities), message.facility) {
             Err(Refusal::Facility)
-        } else if !fits(&self.severities, message.severity) {
+        } else if !fits(&self.severities, message.severity.or_else(|| repeated(message))) {
             Err(Refusal::Severity)
         } else {
             Ok(())
         }
     }
+}
+
+/// The severity that Solaris repeats; one without a name is nobody's.
+fn repeated(message: &Message<'_>) -> Option<u8> {
+    let name = message.repeated_severity()?;
+    Some(code(name, &SEVERITIES, "severity").unwrap_or(u8::MAX))
 }
 
 /// A pattern with its side conditions.
@@ -168,6 +175,12 @@ impl Pattern {
     /// Matches without looking at any side condition: for messages that only take trust away.
     pub(super) fn fits(&self, message: &Message<'_>) -> bool {
         self.is_for(message.program) && self.regex.is_match(message.text())
+    }
+
+    /// The session's id in a message that fits, without looking at any side condition.
+    pub(super) fn session<'m>(&self, message: &Message<'m>) -> Option<&'m str> {
+        let captures = self.regex.captures(message.text()).filter(|_| self.is_for(message.program));
+        Some(captures?.name("session")?.as_str())
     }
 
     /// Matches and checks everything. `facilities` take the place of the pattern's own, if it has
