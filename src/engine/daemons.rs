@@ -23,7 +23,7 @@ pub use daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
 pub use file::{DaemonFile, Fault};
 pub use pattern::{Pattern, Priorities, Refusal};
 
-use super::syslog::Message;
+use super::message::Message;
 
 /// What a message says, if its program belongs to a daemon of the table.
 #[derive(Debug)]

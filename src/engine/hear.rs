@@ -16,9 +16,10 @@ use super::grant::By;
 use super::grants::{Given, Granted};
 use super::heard::{Heard, Reason, Verdict};
 use super::joins::Unjoined;
+use super::message::Message;
 use super::probes;
 use super::streams::{Key, Source};
-use super::syslog::{Frame, Message};
+use super::syslog::Frame;
 use super::time::Time;
 
 /// What rsyslog's `$RepeatedMsgReduction` puts before the message that was repeated.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use super::aging::{Aging, Full};
 use super::joins::Joins;
-use super::syslog::Message;
+use super::message::Message;
 use super::time::Time;
 
 /// Processes that are not believed, and streams in the middle of a cut line.

@@ -2,8 +2,7 @@
 //!
 //! Promise  total: any bytes give a `Message` or a reason why not, never a panic. One frame is
 //!          one message; line feeds inside it never split it. The text is exactly what follows
-//!          the tag, so an anchored pattern sees the sender's words from their first byte. What
-//!          some systems put around those is taken off in exactly one form each, once.
+//!          the tag, so an anchored pattern sees the sender's words from their first byte.
 //! How      `syslog_loose` reads priority, time stamp and RFC 5424 headers. What it cannot know
 //!          (a BSD frame without a host name) or takes too far (a message that only looks like
 //!          structured data) is decided here, from the place where the header fields begin.
@@ -15,6 +14,7 @@ use std::net::Ipv6Addr;
 use chrono::{DateTime, FixedOffset, Utc};
 use syslog_loose::{Protocol, Variant};
 
+use super::message::{Message, is_number};
 use super::time::Time;
 
 /// Longest program name believed; RFC 5424 section 6 allows an APP-NAME of 48 bytes.
@@ -25,64 +25,6 @@ const MAX_HOST: usize = 255;
 
 /// Highest priority: facility 23, severity 7 (RFC 5424 section 6.2.1).
 const MAX_PRIORITY: u8 = 191;
-
-/// One syslog message, borrowed from its frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message<'a> {
-    /// Facility code 0 to 23 (RFC 5424 section 6.2.1), if the frame carried a priority.
-    pub facility: Option<u8>,
-    /// Severity code 0 to 7 (RFC 5424 section 6.2.1), if the frame carried a priority.
-    pub severity: Option<u8>,
-    /// The host that is said to have logged the message.
-    pub host: Option<&'a str>,
-    /// The program name: RFC 3164's tag or RFC 5424's APP-NAME, without the PID.
-    pub program: &'a str,
-    /// The process id, as written.
-    pub pid: Option<&'a str>,
-    /// When the sender says to have written it, if it says so with year and time zone.
-    pub stamp: Option<Time>,
-    /// What follows the tag and one blank, or RFC 5424's MSG, to the end of the frame.
-    pub body: &'a str,
-}
-
-impl<'a> Message<'a> {
-    /// The message itself: the body without leading blanks, of which some forwarders add one, and
-    /// without the `[ID 583609 mail.info] ` that Solaris puts before it (syslogd(1M), message ID).
-    pub fn text(&self) -> &'a str {
-        let text = self.body.trim_start_matches(' ');
-        message_id(text).map_or(text, |(_, rest)| rest)
-    }
-
-    /// The severity that Solaris repeats before the message: its name. Like the message it is what
-    /// the sender wrote, so it may speak against a message and never for it.
-    pub fn repeated_severity(&self) -> Option<&'a str> {
-        let (severity, _) = message_id(self.body.trim_start_matches(' '))?;
-        Some(severity)
-    }
-
-    /// nginx's message, if a local syslog has taken the host name that nginx writes for the tag:
-    /// then the program is called like the host, and the message begins with the tag.
-    ///
-    /// For messages of programs that are not known otherwise: of a program that is really called
-    /// like its host, a stranger may have written the first words.
-    pub fn of_nginx(&self) -> Option<Self> {
-        if self.host != Some(self.program) || self.pid.is_some() {
-            return None;
-        }
-        let body = self.text().strip_prefix("nginx: ")?;
-        Some(Self { program: "nginx", body, ..*self })
-    }
-}
-
-/// The severity in Solaris's message ID, and what stands behind that.
-fn message_id(text: &str) -> Option<(&str, &str)> {
-    let (head, rest) = text.strip_prefix("[ID ")?.split_once("] ")?;
-    let (id, priority) = head.split_once(' ')?;
-    let (facility, severity) = priority.split_once('.')?;
-    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase());
-    let is_facility = is_word(facility.trim_end_matches(|c: char| c.is_ascii_digit()));
-    (is_number(id) && is_facility && is_word(severity)).then_some((severity, rest))
-}
 
 /// Why a frame is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,10 +140,6 @@ fn without_octet_count(frame: &str) -> &str {
         Some((count, rest)) if is_number(count) && rest.starts_with('<') => rest,
         _ => frame,
     }
-}
-
-fn is_number(word: &str) -> bool {
-    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn rfc5424<'a>(

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::pattern::{Pattern, Refusal, Taken};
 use super::{Event, Name};
-use crate::engine::syslog::Message;
+use crate::engine::message::Message;
 
 /// A mail daemon, ready to read messages.
 #[derive(Clone, Debug)]

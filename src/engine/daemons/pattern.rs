@@ -13,7 +13,7 @@ use regex_syntax::hir::Look;
 
 use super::codes::{SEVERITIES, code};
 use crate::engine::address::{self, NotAClient};
-use crate::engine::syslog::Message;
+use crate::engine::message::Message;
 
 /// A compiled pattern may take this much memory; the largest built-in one takes a tenth of it.
 const MAX_COMPILED: usize = 4 << 20;
