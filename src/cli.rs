@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, stdin, stdout};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::error;
 
@@ -19,6 +19,7 @@ use crate::config::layer::Layer;
 use crate::config::lookups::Role;
 use crate::config::{Config, DEFAULT_CONTROL, Matching};
 use crate::control::{Answer, Request};
+use crate::engine::time::Time;
 use crate::engine::{Engine, Rules};
 use crate::error::Failure;
 use crate::log::Log;
@@ -176,7 +177,8 @@ fn test(args: TestArgs) -> Outcome {
         eprintln!("pop-before-smtp: {failure}");
     }
     let (exclude, _) = runtime()?.block_on(rules::exclude(&matching)).map_err(one)?;
-    let config = Rules { table, hosts: matching.hosts, exclude, ..Rules::default() };
+    let grace = layer.grace.map_or(Rules::default().grace, |span| span.0);
+    let config = Rules { table, hosts: matching.hosts, exclude, grace, ..Rules::default() };
     let input: Box<dyn BufRead> = match args.file.as_deref().filter(|p| *p != Path::new("-")) {
         Some(path) => Box::new(BufReader::new(File::open(path).map_err(|error| {
             one(Failure::io(format!("cannot read `{}`: {error}", path.display())))
@@ -185,7 +187,9 @@ fn test(args: TestArgs) -> Outcome {
     };
     let format = trial::Format { end: if args.null { 0 } else { b'\n' }, json: args.json };
     let output = BufWriter::new(stdout().lock());
-    trial::run(&mut Engine::new(config), input, output, format)
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = Time::default() + since_1970;
+    trial::run(&mut Engine::new(config), input, output, format, now)
         .map_err(|error| one(Failure::io(format!("input or output: {error}"))))
 }
 

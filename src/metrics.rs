@@ -157,7 +157,8 @@ impl Page {
         self.counter("frames_dropped_total", help, &dropped);
         let help = "Frames that were heard and did not count: no syslog message, of another \
                     program, a login from an excluded or blocked address, a login that is not \
-                    believed, or one for which there was no room.";
+                    believed, late, of nobody knows which connection, or one for which there was no \
+                    room.";
         self.counter(
             "frames_ignored_total",
             help,
@@ -169,6 +170,8 @@ impl Page {
                 (&[("reason", "blocked")], stats.blocked),
                 (&[("reason", "refused")], stats.refused),
                 (&[("reason", "overloaded")], stats.overloaded),
+                (&[("reason", "late")], stats.late),
+                (&[("reason", "ambiguous")], stats.ambiguous),
             ],
         );
     }

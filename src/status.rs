@@ -208,6 +208,8 @@ impl Describe {
                 ("evicted", stats.evicted),
                 ("shared", stats.shared),
                 ("overloaded", stats.overloaded),
+                ("late", stats.late),
+                ("ambiguous", stats.ambiguous),
             ];
             let daemons = stats.daemons.iter().map(|(name, daemon)| {
                 let last_login = daemon.last_login.map(rfc3339);

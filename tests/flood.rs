@@ -219,10 +219,10 @@ fn a_flood_hides_no_login_and_leaves_no_trace() {
 
 /// What takes a place in a table, for ever another process and host.
 fn frames_to_remember(number: u64) -> [String; 5] {
-    let piece = "x".repeat(500);
+    let piece = "x".repeat(505);
     let client = real_address(u32::try_from(number % 1000).expect("small"));
     [
-        // Who has connected, and will never log in.
+        // A process that somebody has connected to, who will never log in.
         format!("<30>Nov 22 07:31:23 mx1 popa3d[{number}]: Session from 192.0.2.7"),
         // A piece of a line that was cut, whose tail never comes.
         format!("<22>Nov 22 07:31:23 mx1 imapd[{number}]: {piece}"),

@@ -213,3 +213,28 @@ fn courier_lines_that_are_cut_are_no_logins() {
     let logins: Vec<_> = logins.iter().map(|client| (client.as_str(), "joe")).collect();
     host.counts_exactly("courier", &logins);
 }
+
+/// courierlogger writes a line of 505 bytes whole and cuts one of 506, and nothing tells the two
+/// apart: behind either, one message counts as a tail, and that is the stranger's own next one.
+#[test]
+fn courier_lines_that_are_nearly_cut_cost_no_login() {
+    let host = MailHost::start(&courier());
+    let mut logins = Vec::new();
+    for ((length, stranger), last) in
+        [499, 500, 504, 505, 506, 507, 1017].into_iter().zip(attack::strangers()).zip(10..)
+    {
+        // A port of a client has five digits.
+        let (before, behind) =
+            ("LOGIN FAILED, user=", format!(", ip=[::ffff:{stranger}], port=[40000]"));
+        let name = "A".repeat(length - before.len() - behind.len());
+        assert!(!Session::open(&stranger, POP3).log_in(&name, "wrong"));
+        let whole = format!("pop3d: {before}{name}, ip=[::ffff:{stranger}], port=[");
+        let (first, _) = whole.split_at(whole.len().min("pop3d: ".len() + 490));
+        host.has_logged(first);
+        let client = format!("198.51.100.{last}");
+        assert!(Session::open(&client, POP3).log_in("joe", PASSWORD));
+        logins.push(client);
+    }
+    let logins: Vec<_> = logins.iter().map(|client| (client.as_str(), "joe")).collect();
+    host.counts_exactly("courier", &logins);
+}

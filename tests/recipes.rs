@@ -346,13 +346,14 @@ fn other_senders() {
     }
     // github.com/RackSec/srslog, which Docker uses: formatter.go and, for the application name,
     // Docker's daemon/logger/syslog; `--log-opt tag=dovecot --log-opt syslog-facility=mail`.
+    // Dates that never become old.
     let frames = [
         ("", "<22>Nov 22 07:31:24 dovecot[4711]: LOGIN\n"),
         ("rfc3164", "<22>Nov 22 07:31:24 mx1 dovecot[4711]: LOGIN\n"),
-        ("rfc5424", "<22>1 2026-11-22T07:31:24Z mx1 dovecot 4711 dovecot - LOGIN\n"),
+        ("rfc5424", "<22>1 2999-11-22T07:31:24Z mx1 dovecot 4711 dovecot - LOGIN\n"),
         (
             "rfc5424micro",
-            "<22>1 2026-11-22T07:31:24.123456+01:00 mx1 dovecot 4711 dovecot - LOGIN\n",
+            "<22>1 2999-11-22T07:31:24.123456+01:00 mx1 dovecot 4711 dovecot - LOGIN\n",
         ),
     ];
     for (format, frame) in frames {

@@ -136,6 +136,43 @@ fn the_sessions_of_an_address_are_counted() {
     assert!(is_admitted(&engine, 2059) && !is_admitted(&engine, 2060));
 }
 
+/// Another process with the PID of one whose log-out was lost, or of one in another container.
+#[test]
+fn a_session_with_the_same_key_ends_the_one_before() {
+    let (_, login, logout) = PAIRS[3];
+    let other = login[0].replace(CLIENT, "192.0.2.8");
+    let mut engine = engine(Some(86_400));
+    hear(&mut engine, &[(0, login[0]), (100, &other)]);
+    assert!(is_admitted(&engine, 159) && !is_admitted(&engine, 160), "the grace is left");
+    hear(&mut engine, &[(100, login[0]), (200, login[0])]);
+    assert!(is_admitted(&engine, 5000), "the same client goes on");
+    hear(&mut engine, &[(6000, logout)]);
+    assert!(is_admitted(&engine, 6059) && !is_admitted(&engine, 6060));
+}
+
+/// A log-out only takes away: it counts also where it would not be believed as a login.
+#[test]
+fn a_log_out_counts_however_doubtful_it_is() {
+    let courier = PAIRS[1];
+    let piece = format!("<22>Nov 22 08:35:28 imapd: LOGIN FAILED, user={}", "x".repeat(486));
+    let late = courier.2.replace("Nov 22 08:35:28", "1969-12-31T00:00:00Z mx1");
+    let late_login = courier.1[0].replace("Nov 22 07:35:28", "2999-12-31T00:00:00Z mx1");
+    let odd = courier.2.replace("user=joe", "user=j\u{7}e");
+    let rows: [(&str, &str, &[&str]); 3] = [
+        ("behind a cut line", courier.1[0], &[&piece, courier.2]),
+        ("late", &late_login, &[&late]),
+        ("with an odd name", courier.1[0], &[&odd]),
+    ];
+    for (name, login, lines) in rows {
+        let mut engine = engine(Some(86_400));
+        // So that log-outs of this stream are known to carry ids.
+        hear(&mut engine, &[(0, &late.replace("32989", "1")), (10, login)]);
+        assert!(is_admitted(&engine, 3600), "{name}");
+        lines.iter().for_each(|line| hear(&mut engine, &[(3600, line)]));
+        assert!(!is_admitted(&engine, 3660), "{name}");
+    }
+}
+
 #[test]
 fn another_session_s_log_out_ends_nothing() {
     let foreign = [

@@ -149,6 +149,24 @@ fn logins(status: &Status, report: &mut Report) {
             ));
         }
     }
+    let count = |name: &str| status.counts.get(name).copied().unwrap_or_default();
+    if count("late") > 0 {
+        report.remark(
+            format!("{} logins were dated longer ago than the grace when they came", count("late")),
+            "They do not count. A forwarder delivered its queue late, or a clock is wrong: that of \
+             the sender, its time zone, or this host's when the daemon started.",
+            "compare `date --rfc-3339=seconds` on this host and on the sender with the date in the \
+             frames (log-level debug); after this host's clock was set, restart the daemon",
+        );
+    }
+    if count("ambiguous") > 0 {
+        report.remark(
+            format!("{} logins were not joined to a connect line", count("ambiguous")),
+            "More than one connection of the same host, program and PID may have been open, as with \
+             containers that have the same host name.",
+            "give each container a host name of its own",
+        );
+    }
     match &status.last_login {
         Some(last) => report.fine(format!("{} logins were heard, the last {last}", status.logins)),
         None if status.frames == 0 => report.fine("no login was heard yet, nor anything else"),
@@ -156,7 +174,6 @@ fn logins(status: &Status, report: &mut Report) {
             let unmatched = status.daemons.iter().filter(|(_, daemon)| daemon.unmatched > 0);
             let unmatched: Vec<String> =
                 unmatched.map(|(name, daemon)| format!("{} of {name}", daemon.unmatched)).collect();
-            let count = |name: &str| status.counts.get(name).copied().unwrap_or_default();
             let whose = if unmatched.is_empty() { "none".into() } else { unmatched.join(", ") };
             report.remark(
                 format!("no login since {} among {} frames", status.started, status.frames),

@@ -23,7 +23,7 @@ pub use daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
 pub use file::{DaemonFile, Fault};
 pub use pattern::{Pattern, Refusal};
 
-use super::syslog::Message;
+use super::message::Message;
 
 /// What a message says, if its program belongs to a daemon of the table.
 #[derive(Debug)]
@@ -36,6 +36,14 @@ pub enum Reading<'t, 'm> {
     Refused(&'t Daemon, Refusal),
     /// A pattern fits.
     Event(&'t Daemon, Event<'m>),
+}
+
+impl Reading<'_, '_> {
+    /// Whether it only ends something or takes trust away: that is heard whoever says it.
+    pub fn takes_trust_away(&self) -> bool {
+        use Event::{Distrust, End, Logout};
+        matches!(self, Self::Event(_, End { .. } | Logout { .. } | Distrust))
+    }
 }
 
 /// What a believed message tells.
@@ -65,7 +73,10 @@ pub enum Event<'m> {
         address: Option<IpAddr>,
     },
     /// A failure or an end: the connection of this PID is over.
-    End,
+    End {
+        /// The id that the login carried, if this is the log-out of an odd name or address.
+        session: Option<&'m str>,
+    },
     /// From here on this PID may log what a stranger wrote.
     Distrust,
 }
@@ -144,6 +155,11 @@ impl Table {
     /// The shortest message that may be a piece of a cut line, for this program.
     pub fn cut_length(&self, program: &str) -> Option<usize> {
         self.candidates(program).filter_map(|daemon| daemon.cut_length).min()
+    }
+
+    /// Whether a daemon of the table logs under this program name.
+    pub fn knows(&self, program: &str) -> bool {
+        self.by_program.contains_key(program)
     }
 
     /// Reads one message. `length` is that of its body in bytes as they arrived.

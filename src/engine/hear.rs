@@ -1,20 +1,25 @@
 //! A frame's way to its verdict.
 //!
-//! Promise  each step can only take trust away: a host that is believed, not the tail of a cut line, not a repetition, a
-//!          pattern of a daemon that fits whole, a process that is believed, an address that may
-//!          be authorised. What passes them all is granted; every way out has its reason.
+//! Promise  each step can only take trust away: a host that is believed, not the tail of a cut
+//!          line, not a repetition, a pattern of a daemon that fits whole, a frame that is not late,
+//!          a process that is believed, an address that may be authorised. What passes them all is
+//!          granted; every way out has its reason. What ends something or takes trust away counts
+//!          also as a tail or late.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Engine;
+use super::aging::Full;
 use super::daemons::{Event, Name, Reading};
 use super::grant::By;
 use super::grants::{Given, Granted};
 use super::heard::{Heard, Reason, Verdict};
+use super::joins::Unjoined;
+use super::message::Message;
 use super::probes;
-use super::streams::{self, Key, Source};
-use super::syslog::{Frame, Message};
+use super::streams::{Key, Source};
+use super::syslog::Frame;
 use super::time::Time;
 
 /// What rsyslog's `$RepeatedMsgReduction` puts before the message that was repeated.
@@ -25,6 +30,9 @@ struct Login<'a> {
     process: Option<Key>,
     doubted: Option<Key>,
     session: Option<Key>,
+    /// How long ago it was, if that is longer than the grace.
+    late: Option<Duration>,
+    joins: bool,
     address: Option<IpAddr>,
     user: Option<String>,
     daemon: Name,
@@ -66,16 +74,22 @@ impl Engine {
         if message.text().starts_with(REPEATED) {
             return nothing(Reason::Repeated);
         }
+        let of_nginx = message.of_nginx().filter(|_| !self.rules.table.knows(message.program));
+        let message = &of_nginx.unwrap_or(*message);
         let stream = self.streams.stream(source, message);
         let process = self.streams.process(source, message);
-        if let Some(cut) = self.rules.table.cut_length(message.program) {
-            match self.streams.is_tail(process.unwrap_or(stream), length >= cut, now) {
-                Ok(false) => {}
-                Ok(true) => return nothing(Reason::Tail),
-                Err(streams::Full) => return self.overloaded(),
-            }
+        let tail = self
+            .rules
+            .table
+            .cut_length(message.program)
+            .map_or(Ok(false), |cut| self.streams.is_tail(stream, process, length >= cut, now));
+        let reading = self.rules.table.read(message, length);
+        match tail {
+            Ok(true) if !reading.takes_trust_away() => return nothing(Reason::Tail),
+            Err(Full) if !reading.takes_trust_away() => return self.overloaded(),
+            _ => {}
         }
-        let (daemon, event) = match self.rules.table.read(message, length) {
+        let (daemon, event) = match reading {
             Reading::UnknownProgram if message.program == probes::PROGRAM => {
                 self.probes.hear(message.text());
                 return nothing(Reason::Probe);
@@ -103,31 +117,27 @@ impl Engine {
         let doubted = suspect.filter(|_| !is_told);
         let joins = daemon.joins();
         let by_process = process.filter(|_| daemon.pid_per_session);
+        let age = message.stamp.map(|stamp| now.since(stamp));
+        let late = age.filter(|age| *age > self.rules.grace);
         let heard = match event {
-            Event::Connect { address } => {
-                if let Some(process) = process.or(suspect) {
-                    self.streams.connect(process, address.filter(|_| joins), now);
-                }
-                let (verdict, reason) = match address {
-                    Some(_) if joins => (Verdict::Partial, Reason::Connected),
-                    _ => (Verdict::None, Reason::ConnectedOnly),
-                };
-                Heard { verdict, address, ..nothing(reason) }
-            }
-            Event::End => {
+            Event::Connect { address } if joins => self.hear_connect(now, process, address, late),
+            Event::Connect { address } => Heard { address, ..nothing(Reason::ConnectedOnly) },
+            Event::End { session } => {
                 if let Some(process) = process {
-                    self.streams.end(process);
-                    self.close(now, process);
+                    self.streams.joins.end(process, now);
+                }
+                if let Some(key) = self.streams.session(source, message, session).or(process) {
+                    self.close(now, key);
                 }
                 nothing(Reason::Ended)
             }
             Event::Distrust => match doubted.map(|key| self.streams.distrust(key, now)) {
-                Some(Err(streams::Full)) => self.overloaded(),
+                Some(Err(Full)) => self.overloaded(),
                 _ => nothing(Reason::Distrust),
             },
             Event::Logout { address, user, session } => {
                 if let Some(process) = process {
-                    self.streams.end(process);
+                    self.streams.joins.log_out(process, now);
                 }
                 let key = self.streams.session(source, message, session);
                 if key.is_some() {
@@ -144,16 +154,55 @@ impl Engine {
                 let session = session.filter(|_| self.sessions.is_paired(stream)).or(by_process);
                 let daemon = name.clone();
                 let facility = message.facility;
-                let login =
-                    Login { process, doubted, session, address, user, daemon, host, facility };
-                self.hear_login(now, login)
+                self.hear_login(
+                    now,
+                    Login {
+                        process,
+                        doubted,
+                        session,
+                        late,
+                        joins,
+                        address,
+                        user,
+                        daemon,
+                        host,
+                        facility,
+                    },
+                )
             }
         };
         Heard { daemon: Some(name), ..heard }
     }
 
+    /// A client has connected to a process that will not name it again. From a late line the
+    /// address is not taken.
+    fn hear_connect(
+        &mut self,
+        now: Time,
+        process: Option<Key>,
+        address: Option<IpAddr>,
+        late: Option<Duration>,
+    ) -> Heard {
+        let fresh = address.filter(|_| late.is_none());
+        if let Some(Err(Full)) = process.map(|key| self.streams.joins.connect(key, fresh, now)) {
+            return self.overloaded();
+        }
+        if let Some(age) = late {
+            self.stats.late += 1;
+            return Heard { address, ..nothing(Reason::Late(age)) };
+        }
+        match address {
+            Some(_) => Heard { verdict: Verdict::Partial, address, ..nothing(Reason::Connected) },
+            None => nothing(Reason::ConnectedOnly),
+        }
+    }
+
     fn hear_login(&mut self, now: Time, login: Login<'_>) -> Heard {
         let user = login.user;
+        if let Some(age) = login.late {
+            self.stats.late += 1;
+            return Heard { address: login.address, user, ..nothing(Reason::Late(age)) };
+        }
         if let Some(process) = login.doubted
             && self.streams.is_distrusted(process, now)
         {
@@ -161,14 +210,21 @@ impl Engine {
             return Heard { user, ..nothing(Reason::Distrusted) };
         }
         let joined = login.address.is_none();
-        let found = match (login.address, login.process) {
-            (Some(address), _) => Ok(address),
-            (None, None) => Err(Reason::NoPid),
-            (None, Some(process)) => self.streams.login(process, now).ok_or(Reason::NoConnection),
-        };
-        let address = match found {
-            Ok(address) => address,
-            Err(reason) => return Heard { verdict: Verdict::Partial, user, ..nothing(reason) },
+        // Also one that names its address has logged in, and another login is not its own.
+        let process = login.process.filter(|_| login.joins);
+        let client = process.map(|process| self.streams.joins.login(process, now));
+        let address = match (login.address, client) {
+            (Some(address), _) | (None, Some(Ok(address))) => address,
+            (None, Some(Err(Unjoined::Full))) => return Heard { user, ..self.overloaded() },
+            (None, unjoined) => {
+                let reason = match unjoined {
+                    Some(Err(Unjoined::Several)) => Reason::SeveralConnections,
+                    Some(_) => Reason::NoConnection,
+                    None => Reason::NoPid,
+                };
+                self.stats.ambiguous += u64::from(reason == Reason::SeveralConnections);
+                return Heard { verdict: Verdict::Partial, user, ..nothing(reason) };
+            }
         };
         let heard = |verdict, reason| Heard {
             verdict,
@@ -211,6 +267,10 @@ impl Engine {
         let (Some(ceiling), Some(key)) = (self.rules.session_ceiling, session) else {
             return self.rules.grace;
         };
+        if self.sessions.is_open(key, now) {
+            // Its log-out has been lost, or comes from elsewhere and ends the new one too early.
+            self.close(now, key);
+        }
         let is_open = self.sessions.open(key, address, user, now, now + ceiling);
         if is_open { ceiling.max(self.rules.grace) } else { self.rules.grace }
     }
@@ -266,6 +326,22 @@ mod tests {
         engine.hear(now, Source::default(), frame.as_bytes()).reason
     }
 
+    #[test]
+    fn no_login_is_joined_while_not_every_connection_is_known() {
+        let mut engine = engine();
+        let said = |pid, text| format!("Nov 22 07:31:23 mx1 popa3d[{pid}]: {text}");
+        let connect = |pid| said(pid, "Session from 192.0.2.7");
+        assert_eq!(first_too_many(&mut engine, connect), Some(ROOM));
+        let passed = said(7, "Authentication passed for joe");
+        assert_eq!(hear(&mut engine, 1, &passed), Reason::Overloaded);
+        assert_eq!(engine.stats().overloaded, 2);
+        let named = said(7, "Authentication passed for joe -- [192.0.2.7]");
+        assert_eq!(hear(&mut engine, 1, &named), Reason::LoggedIn(Granted::New));
+        assert_eq!(hear(&mut engine, 601, &connect(8)), Reason::Connected);
+        let passed = said(8, "Authentication passed for joe");
+        assert_eq!(hear(&mut engine, 601, &passed), Reason::Joined(Granted::Renewed));
+    }
+
     /// Which of these frames is the first for which there was no room.
     fn first_too_many(engine: &mut Engine, frame: impl Fn(usize) -> String) -> Option<usize> {
         (0..=ROOM).find(|&number| hear(engine, 0, &frame(number)) == Reason::Overloaded)
@@ -274,7 +350,7 @@ mod tests {
     #[test]
     fn who_may_have_a_cut_line_is_not_believed_while_too_many_do() {
         let mut engine = engine();
-        let name = "x".repeat(490);
+        let name = "x".repeat(490); // with what stands before it, more than 505 bytes
         let piece = |host| format!("Nov 22 07:31:23 mx{host} pop3d: LOGIN FAILED, user={name}");
         assert_eq!(first_too_many(&mut engine, piece), Some(ROOM));
         let courier = "Nov 22 07:31:23 mx pop3d: LOGIN, user=joe, ip=[192.0.2.7], port=[4711]";

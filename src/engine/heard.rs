@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::daemons::{Name, Refusal};
 use super::grants::Granted;
@@ -50,6 +51,8 @@ pub enum Reason {
     ConnectedOnly,
     /// A login without an address, and no connection of this process is known.
     NoConnection,
+    /// A login without an address, and several connections of this process may be open.
+    SeveralConnections,
     /// A login without an address in a message without a PID.
     NoPid,
     /// A failed login, or the end of a connection.
@@ -74,6 +77,8 @@ pub enum Reason {
     Refused(Refusal),
     /// The tail of a line that the daemon's logger has cut.
     Tail,
+    /// Its own date is so long ago, longer than the grace.
+    Late(Duration),
     /// The process may have been made to log a stranger's text.
     Distrusted,
     /// From here on the process may log a stranger's text.
@@ -95,6 +100,10 @@ impl fmt::Display for Reason {
             Self::NoConnection => {
                 "a login without an address, and no connect line of the same sender, host, \
                  program and PID came before it"
+            }
+            Self::SeveralConnections => {
+                "a login without an address, and more than one connection of the same sender, \
+                 host, program and PID may be open; give each container a host name of its own"
             }
             Self::NoPid => "a login without an address, and no PID to join it to a connect line",
             Self::Ended => "a failed login or the end of a connection",
@@ -118,19 +127,37 @@ impl fmt::Display for Reason {
             Self::Probe => "a test message of `pop-before-smtp doctor`",
             Self::NoPattern => "the program is known, but no pattern fits the message",
             Self::Refused(why) => return write!(f, "refused: {why}"),
+            Self::Late(age) => {
+                return write!(
+                    f,
+                    "refused: its own date is {} ago, longer than the grace: it was delivered \
+                     late, or a clock or time zone is wrong (its sender's, or this host's clock when \
+                     the daemon started)",
+                    rough(*age)
+                );
+            }
             Self::Tail => "continuation of an overlong line that the daemon's logger has cut",
             Self::Distrusted => {
                 "refused: this process has been talking to another server, whose words it logs \
-                 as its own; it is believed again when it starts anew"
+                 as its own; it is believed again after a day"
             }
             Self::Distrust => {
-                "the process talks to another server from here on and is not believed until it \
-                 starts anew"
+                "the process talks to another server from here on and is not believed for a day"
             }
             Self::Repeated => "a repeated message; its first copy has counted",
             Self::Overloaded => "refused: too many streams or processes are under suspicion",
         };
         f.write_str(text)
+    }
+}
+
+/// A span for people: in minutes, if it is a long one in days.
+fn rough(span: Duration) -> String {
+    let minutes = span.as_secs() / 60;
+    if minutes < 2 * 24 * 60 {
+        format!("{minutes} min")
+    } else {
+        format!("{} days", minutes / 1440)
     }
 }
 
@@ -196,7 +223,7 @@ mod tests {
             max_users: Some(1),
             ..Rules::default()
         });
-        let now = Time::default();
+        let now = Time::from_millis(3_600_000);
         let blocked = "192.0.2.66".parse().expect("an address");
         engine.revoke(now, blocked, Some(Duration::from_secs(60)));
         let heard = frames.iter().map(|f| engine.hear(now, Source::default(), f.as_bytes()));
@@ -218,6 +245,7 @@ mod tests {
         let (connect, joe) = (vm("Connect from 192.0.2.7"), vm("User 'joe' logged in"));
         let away = uw("IMAP login to host=evil.example user=joe host=[192.0.2.9]");
         let named = |name: &str| login("joe", "192.0.2.7").replace("mx1", name);
+        let dated = |date: &str| login("joe", "192.0.2.7").replace("Nov 22 07:31:23", date);
         let rows: &[(&[&str], &str)] = &[
             (&[&login("joe", "192.0.2.7")], "login: a login pattern fits the whole message"),
             (
@@ -229,6 +257,18 @@ mod tests {
                 &[&joe],
                 "partial: a login without an address, and no connect line of the same sender, \
                  host, program and PID came before it",
+            ),
+            (
+                &[&connect, &connect.replace("0.2.7", "0.2.8"), &joe],
+                "partial: a login without an address, and more than one connection of the same \
+                 sender, host, program and PID may be open; give each container a host name of its \
+                 own",
+            ),
+            (
+                &[&dated("1970-01-01T00:29:00Z")],
+                "none: refused: its own date is 31 min ago, longer than the grace: it was \
+                 delivered late, or a clock or time zone is wrong (its sender's, or this host's \
+                 clock when the daemon started)",
             ),
             (
                 &[&joe.replace("[7]", "")],
@@ -283,13 +323,13 @@ mod tests {
             ),
             (
                 &[&away],
-                "none: the process talks to another server from here on and is not believed until \
-                 it starts anew",
+                "none: the process talks to another server from here on and is not believed for a \
+                 day",
             ),
             (
                 &[&away, &uw("Login user=joe host=[192.0.2.7] nmsgs=0/0")],
                 "none: refused: this process has been talking to another server, whose words it \
-                 logs as its own; it is believed again when it starts anew",
+                 logs as its own; it is believed again after a day",
             ),
             (
                 &["Nov 22 07:31:23 mx1 dovecot: message repeated 2 times: [ imap-login: x]"],

@@ -4,14 +4,16 @@
 //! Promise  a value with synchronous methods. It knows no clock, socket, disk, log or thread; the
 //!          moment is an argument. It never panics on input. Calls that come early or twice
 //!          change nothing. When in doubt an address is not listed.
-//! Layers   `syslog` a frame's message; `daemons` what a message says; `streams` what it means
-//!          after those before it; `hosts`, `exclude`, `grants` of `grant`s and `origins` who may
-//!          relay until when, `gone` who no longer may; `map` what Postfix should read; `state`
-//!          what survives a restart. `socketmap` and `policy` what Postfix asks and how it is
-//!          answered; `senders` and `login_maps` who may send as what. Beside them, for tests and
-//!          `check`: `examples`, and `claims`, which `proof` proves; for `doctor`: `probes`.
+//! Layers   `syslog` a frame's `message`; `daemons` what a message says; `streams` and `joins` what
+//!          it means after those before it, `aging` their memory; `hosts`, `exclude`, `grants` of
+//!          `grant`s and `origins` who may relay until when, `gone` who no longer may; `map` what
+//!          Postfix should read; `state` what survives a restart. `socketmap` and `policy` what
+//!          Postfix asks and how it is answered; `senders` and `login_maps` who may send as what. Beside them, for
+//!          tests and `check`: `examples`, and `claims`, which `proof` proves; for `doctor`:
+//!          `probes`.
 
 pub mod address;
+pub mod aging;
 pub mod claims;
 pub mod daemons;
 pub mod examples;
@@ -23,8 +25,10 @@ pub mod grants;
 mod hear;
 pub mod heard;
 pub mod hosts;
+pub mod joins;
 pub mod login_maps;
 pub mod map;
+pub mod message;
 pub mod netstring;
 pub mod origins;
 pub mod policy;

@@ -1,8 +1,8 @@
 //! Sessions that are open: a client who stays connected stays authorised, if the administrator
 //! wants it so.
 //!
-//! Promise  a session is opened by its login and closed by the log-out with the same key. One
-//!          whose log-out is never seen ends at its ceiling; ids count only in streams in which a
+//! Promise  a session is opened by its login and closed by the log-out with the same key, or by
+//!          the next login with that key. One whose log-out is never seen ends at its ceiling; ids count only in streams in which a
 //!          log-out has been seen to carry one. A log-out may overtake its login by
 //!          a moment (Dovecot's processes log for themselves); such a session is never open.
 //! Limits   `MAX_SESSIONS` open ones; while there are more, a login counts for the grace only.
@@ -103,6 +103,11 @@ impl Sessions {
             self.order.retain(current);
         }
         true
+    }
+
+    /// Whether the session with this key is open.
+    pub fn is_open(&self, key: Key, now: Time) -> bool {
+        self.open.get(&key).is_some_and(|session| now < session.ceiling)
     }
 
     /// A log-out closes its session.

@@ -32,6 +32,10 @@ pub struct Stats {
     pub blocked: u64,
     /// Messages that fitted a login pattern and were not believed.
     pub refused: u64,
+    /// Logins, and connect lines of such, that a forwarder delivered after the grace was over.
+    pub late: u64,
+    /// Logins without an address of processes that may have several connections.
+    pub ambiguous: u64,
     /// Addresses that came into the set.
     pub granted: u64,
     /// Addresses whose time was up.

@@ -1,28 +1,27 @@
 //! What one message means in the light of those before it from the same place.
 //!
 //! Promise  two kinds of memory, both by order of arrival and never by the times in the frames:
-//!          per stream (receiver, sender, host, program) whether the last message was a piece of
-//!          a line that was cut, so that the next one is only its tail; per process (the same and
-//!          the PID) which client has connected, and whether what it logs may be a stranger's text.
-//! Fails    closed: a full table forgets connections, never suspicions; while suspicions fill
-//!          their table, nothing that depends on them is believed.
+//!          per writer (receiver, sender, host, program, and the PID if there is one) whether its
+//!          last message was a piece of a line that was cut, so that the next one is only its tail;
+//!          per process (those with a PID) which client has connected (`joins`), and whether what
+//!          it logs may be a stranger's text.
+//! Fails    closed: while a suspicion could not be remembered, nothing that depends on it is
+//!          believed. Only pieces with a PID push out older ones, since any long line of any
+//!          process may look like one: a cut line's tail follows at once.
 //! Not here which messages these are (`daemons`).
 
 use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::syslog::Message;
+use super::aging::{Aging, Full};
+use super::joins::Joins;
+use super::message::Message;
 use super::time::Time;
 
-/// Connections waiting for their login; a client that waits does not matter to others.
-const MAX_CONNECTIONS: usize = 16_384;
 /// Processes that are not believed, and streams in the middle of a cut line.
 const MAX_SUSPICIONS: usize = 65_536;
-/// A login that takes longer than this after its connect line is not joined to it.
-const MAX_LOGIN_TIME: Duration = Duration::from_secs(600);
 /// No mail session lasts longer; after that the PID may belong to anybody.
 const MAX_SUSPICION: Duration = Duration::from_secs(24 * 3600);
 
@@ -35,22 +34,40 @@ pub struct Source {
     pub sender: Option<IpAddr>,
 }
 
-/// A table has no room, so something could not be remembered: nothing is believed that depends
-/// on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
-
 /// A stream or a process of one, as a keyed hash: bounded however long the names are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(u64);
 
+#[cfg(test)]
+impl Key {
+    /// A key that is told from others by a number.
+    pub(super) const fn of(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// The memory of all streams.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Streams {
     hasher: RandomState,
     cut: Aging<()>,
-    connections: Aging<IpAddr>,
+    cut_with_pid: Aging<()>,
     distrusted: Aging<()>,
+    /// The connections of processes.
+    pub joins: Joins,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        let suspicions = || Aging::new(MAX_SUSPICIONS, MAX_SUSPICION);
+        Self {
+            hasher: RandomState::new(),
+            cut: suspicions(),
+            cut_with_pid: suspicions(),
+            distrusted: suspicions(),
+            joins: Joins::default(),
+        }
+    }
 }
 
 impl Streams {
@@ -72,127 +89,44 @@ impl Streams {
     }
 
     /// Tells whether a message is the tail of a cut line, and remembers whether its own tail
-    /// follows. A tail as long as a piece has a tail in turn. Another process under the same name
-    /// does not use up what was remembered of this one.
+    /// follows, however much later. A tail as long as a piece has a tail in turn. Another process
+    /// under the same name does not use up what was remembered of this one.
     ///
     /// # Errors
-    /// There is no room; until there is, this cannot be told of any stream.
-    pub fn is_tail(&mut self, writer: Key, is_piece: bool, now: Time) -> Result<bool, Full> {
-        if self.cut.len() >= MAX_SUSPICIONS {
-            // Only then: the tail of a line may come a long time after its head.
-            self.cut.sweep(now, MAX_SUSPICION);
-        }
-        let tail = self.cut.remove(writer).is_some();
-        if self.cut.len() >= MAX_SUSPICIONS {
-            // Some writer's piece may not have been remembered.
-            return Err(Full);
-        }
-        if is_piece {
-            self.cut.insert(writer, (), now);
-        }
-        Ok(tail)
-    }
-
-    /// A client has connected to a process, which therefore starts anew. The newest wins.
-    pub fn connect(&mut self, process: Key, address: Option<IpAddr>, now: Time) {
-        self.distrusted.remove(process);
-        self.connections.remove(process);
-        if let Some(address) = address {
-            self.connections.sweep(now, MAX_LOGIN_TIME);
-            if self.connections.len() >= MAX_CONNECTIONS {
-                self.connections.remove_oldest();
+    /// Some stream's piece could not be remembered; until that no longer matters, this cannot be
+    /// told of any stream.
+    pub fn is_tail(
+        &mut self,
+        stream: Key,
+        process: Option<Key>,
+        is_piece: bool,
+        now: Time,
+    ) -> Result<bool, Full> {
+        if let Some(process) = process {
+            let is_tail = self.cut_with_pid.take(process);
+            if is_piece {
+                self.cut_with_pid.remember_newest(process, (), now);
             }
-            self.connections.insert(process, address, now);
+            return Ok(is_tail);
         }
-    }
-
-    /// The client that the process serves has logged in: whose address it is. Counts once.
-    pub fn login(&mut self, process: Key, now: Time) -> Option<IpAddr> {
-        self.connections.sweep(now, MAX_LOGIN_TIME);
-        self.connections.remove(process)
-    }
-
-    /// The process serves nobody any more.
-    pub fn end(&mut self, process: Key) {
-        self.connections.remove(process);
+        let is_tail = self.cut.take(stream);
+        if is_piece {
+            self.cut.remember(stream, (), now)?;
+        }
+        if self.cut.lacks_some(now) { Err(Full) } else { Ok(is_tail) }
     }
 
     /// From here on the process may log what a stranger wrote.
     ///
     /// # Errors
-    /// There is no room; until there is, no process is believed.
+    /// There is no room; until that no longer matters, no process is believed.
     pub fn distrust(&mut self, process: Key, now: Time) -> Result<(), Full> {
-        self.connections.remove(process);
-        self.distrusted.sweep(now, MAX_SUSPICION);
-        self.distrusted.remove(process);
-        if self.distrusted.len() >= MAX_SUSPICIONS {
-            return Err(Full);
-        }
-        self.distrusted.insert(process, (), now);
-        Ok(())
+        self.distrusted.remember(process, (), now)
     }
 
-    /// Whether a process is not believed; while the table is full, none is.
+    /// Whether a process is not believed; while some could not be remembered, none is.
     pub fn is_distrusted(&mut self, process: Key, now: Time) -> bool {
-        self.distrusted.sweep(now, MAX_SUSPICION);
-        self.distrusted.len() >= MAX_SUSPICIONS || self.distrusted.contains(process)
-    }
-}
-
-/// A map whose entries are forgotten in the order in which they came.
-#[derive(Debug)]
-struct Aging<T> {
-    entries: HashMap<Key, (T, Time)>,
-    order: VecDeque<(Key, Time)>,
-}
-
-impl<T> Default for Aging<T> {
-    fn default() -> Self {
-        Self { entries: HashMap::new(), order: VecDeque::new() }
-    }
-}
-
-impl<T> Aging<T> {
-    fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    fn contains(&self, key: Key) -> bool {
-        self.entries.contains_key(&key)
-    }
-
-    fn insert(&mut self, key: Key, value: T, now: Time) {
-        self.entries.insert(key, (value, now));
-        self.order.push_back((key, now));
-        // Entries that were taken out leave their place in the order behind.
-        if self.order.len() > 2 * self.entries.len() + 64 {
-            let entries = &self.entries;
-            self.order.retain(|(key, at)| entries.get(key).is_some_and(|(_, since)| since == at));
-        }
-    }
-
-    fn remove(&mut self, key: Key) -> Option<T> {
-        self.entries.remove(&key).map(|(value, _)| value)
-    }
-
-    fn sweep(&mut self, now: Time, age: Duration) {
-        while self.order.front().is_some_and(|(_, at)| now.since(*at) > age) {
-            self.pop_front();
-        }
-    }
-
-    fn remove_oldest(&mut self) {
-        while !self.order.is_empty() && !self.pop_front() {}
-    }
-
-    /// Takes the oldest place off; whether an entry went with it.
-    fn pop_front(&mut self) -> bool {
-        let Some((key, at)) = self.order.pop_front() else { return false };
-        let current = self.entries.get(&key).is_some_and(|(_, since)| *since == at);
-        if current {
-            self.entries.remove(&key);
-        }
-        current
+        self.distrusted.lacks_some(now) || self.distrusted.get_mut(process, now).is_some()
     }
 }
 
@@ -202,60 +136,34 @@ mod tests {
 
     const T0: Time = Time::from_millis(0);
 
-    fn client(number: u32) -> IpAddr {
-        IpAddr::from(number.to_be_bytes())
-    }
-
     #[test]
     fn a_tail_as_long_as_a_piece_has_a_tail() {
         let mut streams = Streams::default();
-        let mut hear = |is_piece| streams.is_tail(Key(1), is_piece, T0);
-        let verdicts = [true, true, false, false].map(&mut hear);
-        assert_eq!(verdicts, [Ok(false), Ok(true), Ok(true), Ok(false)]);
-        assert_eq!(streams.is_tail(Key(2), false, T0), Ok(false));
-    }
-
-    #[test]
-    fn the_newest_connection_wins_and_counts_once() {
-        let mut streams = Streams::default();
-        streams.connect(Key(1), Some(client(1)), T0);
-        streams.connect(Key(1), Some(client(2)), T0);
-        assert_eq!(streams.login(Key(1), T0), Some(client(2)));
-        assert_eq!(streams.login(Key(1), T0), None);
-        streams.connect(Key(1), Some(client(1)), T0);
-        streams.connect(Key(1), None, T0);
-        assert_eq!(streams.login(Key(1), T0), None);
-        streams.connect(Key(1), Some(client(1)), T0);
-        streams.end(Key(1));
-        assert_eq!(streams.login(Key(1), T0), None);
-    }
-
-    #[test]
-    fn connections_age_and_are_bounded() {
-        let mut streams = Streams::default();
-        streams.connect(Key(0), Some(client(1)), T0);
-        let late = T0 + MAX_LOGIN_TIME + Duration::from_millis(1);
-        assert_eq!(streams.login(Key(0), late), None);
-        for number in 0..=MAX_CONNECTIONS as u64 {
-            streams.connect(Key(number), Some(client(1)), late);
+        for process in [None, Some(Key(9))] {
+            let mut hear = |is_piece| streams.is_tail(Key(1), process, is_piece, T0);
+            let verdicts = [true, true, false, false].map(&mut hear);
+            assert_eq!(verdicts, [Ok(false), Ok(true), Ok(true), Ok(false)]);
+            assert_eq!(streams.is_tail(Key(2), process, false, T0), Ok(false));
         }
-        assert_eq!(streams.connections.len(), MAX_CONNECTIONS);
-        assert_eq!(streams.login(Key(0), late), None, "the oldest made room");
-        assert_eq!(streams.login(Key(1), late), Some(client(1)));
-        for _ in 0..1000 {
-            streams.connect(Key(7), Some(client(1)), late);
-        }
-        assert!(streams.connections.order.len() <= 2 * MAX_CONNECTIONS + 65);
     }
 
     #[test]
-    fn distrust_ends_with_a_new_connection_and_fails_closed() {
+    fn long_lines_of_many_processes_stop_nobody() {
+        let mut streams = Streams::default();
+        for number in 0..=MAX_SUSPICIONS as u64 {
+            assert_eq!(streams.is_tail(Key(1), Some(Key(number)), true, T0), Ok(false));
+        }
+        assert_eq!(streams.is_tail(Key(1), None, false, T0), Ok(false));
+        assert_eq!(streams.is_tail(Key(1), Some(Key(0)), false, T0), Ok(false), "forgotten");
+        assert_eq!(streams.is_tail(Key(1), Some(Key(1)), false, T0), Ok(true));
+    }
+
+    #[test]
+    fn distrust_lasts_and_fails_closed() {
         let mut streams = Streams::default();
         assert_eq!(streams.distrust(Key(1), T0), Ok(()));
-        assert!(streams.is_distrusted(Key(1), T0));
+        assert!(streams.is_distrusted(Key(1), T0 + MAX_SUSPICION));
         assert!(!streams.is_distrusted(Key(2), T0));
-        streams.connect(Key(1), None, T0);
-        assert!(!streams.is_distrusted(Key(1), T0));
         for number in 0..MAX_SUSPICIONS as u64 {
             assert_eq!(streams.distrust(Key(number), T0), Ok(()));
         }

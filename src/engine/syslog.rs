@@ -6,13 +6,16 @@
 //! How      `syslog_loose` reads priority, time stamp and RFC 5424 headers. What it cannot know
 //!          (a BSD frame without a host name) or takes too far (a message that only looks like
 //!          structured data) is decided here, from the place where the header fields begin.
-//! Not here the time in the frame: it belongs to its sender and is never used.
+//! Not here what the time in the frame is worth: it belongs to its sender (`hear`).
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-use chrono::Utc;
+use chrono::{DateTime, FixedOffset, Utc};
 use syslog_loose::{Protocol, Variant};
+
+use super::message::{Message, is_number};
+use super::time::Time;
 
 /// Longest program name believed; RFC 5424 section 6 allows an APP-NAME of 48 bytes.
 const MAX_PROGRAM: usize = 255;
@@ -22,30 +25,6 @@ const MAX_HOST: usize = 255;
 
 /// Highest priority: facility 23, severity 7 (RFC 5424 section 6.2.1).
 const MAX_PRIORITY: u8 = 191;
-
-/// One syslog message, borrowed from its frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message<'a> {
-    /// Facility code 0 to 23 (RFC 5424 section 6.2.1), if the frame carried a priority.
-    pub facility: Option<u8>,
-    /// Severity code 0 to 7 (RFC 5424 section 6.2.1), if the frame carried a priority.
-    pub severity: Option<u8>,
-    /// The host that is said to have logged the message.
-    pub host: Option<&'a str>,
-    /// The program name: RFC 3164's tag or RFC 5424's APP-NAME, without the PID.
-    pub program: &'a str,
-    /// The process id, as written.
-    pub pid: Option<&'a str>,
-    /// What follows the tag and one blank, or RFC 5424's MSG, to the end of the frame.
-    pub body: &'a str,
-}
-
-impl<'a> Message<'a> {
-    /// The message itself: the body without leading blanks, of which some forwarders add one.
-    pub fn text(&self) -> &'a str {
-        self.body.trim_start_matches(' ')
-    }
-}
 
 /// Why a frame is no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +37,8 @@ pub enum Malformed {
     NoProgram,
 }
 
-/// A frame made readable: valid UTF-8, without the byte order mark and the one LF or NUL that
-/// some senders put around a message.
+/// A frame made readable: valid UTF-8, without the byte order mark before it, and without what some
+/// senders put behind a message: one NUL, before it one LF, before it one CR, each if it is there.
 #[derive(Debug)]
 pub struct Frame<'a> {
     text: Cow<'a, str>,
@@ -70,11 +49,12 @@ impl<'a> Frame<'a> {
     /// Takes the bytes of one datagram. Bytes that are not UTF-8 become U+FFFD.
     pub fn new(bytes: &'a [u8]) -> Self {
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-        let bytes = match bytes {
-            [rest @ .., b'\n' | 0] => rest,
-            all => all,
-        };
-        Self { text: String::from_utf8_lossy(bytes), raw_len: bytes.len() }
+        let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
+        let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        // A carriage return counts: it may be the last byte of a piece.
+        let raw_len = bytes.len();
+        let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        Self { text: String::from_utf8_lossy(bytes), raw_len }
     }
 
     /// Reads the frame as a syslog message.
@@ -93,11 +73,12 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Priority as two codes.
+/// What stands before the host name: the priority as two codes, and the time.
 #[derive(Clone, Copy, Default)]
-struct Priority {
+struct Head {
     facility: Option<u8>,
     severity: Option<u8>,
+    stamp: Option<Time>,
 }
 
 fn parse(frame: &str) -> Result<Message<'_>, Malformed> {
@@ -114,12 +95,15 @@ fn parse(frame: &str) -> Result<Message<'_>, Malformed> {
         Variant::Either,
     );
     let Ok(parsed) = stamped else { return without_time_stamp(frame) };
-    let priority = Priority {
+    let is_rfc3164 = parsed.protocol == Protocol::RFC3164;
+    let has_zone = !is_rfc3164 || begins_with_iso_stamp(frame);
+    let head = Head {
         facility: parsed.facility.map(|code| code as u8),
         severity: parsed.severity.map(|code| code as u8),
+        stamp: parsed.timestamp.filter(|_| has_zone).map(moment),
     };
-    if parsed.protocol != Protocol::RFC3164 {
-        return rfc5424(frame, priority, &parsed);
+    if !is_rfc3164 {
+        return rfc5424(frame, head, &parsed);
     }
     let fields = [parsed.hostname, parsed.appname, Some(parsed.msg)];
     let start = fields.into_iter().flatten().map(|field| offset(frame, field)).min();
@@ -127,7 +111,22 @@ fn parse(frame: &str) -> Result<Message<'_>, Malformed> {
     if header.ends_with(" : ") {
         return Err(Malformed::NoProgram); // an empty tag, which the parser has skipped
     }
-    bsd(priority, fields)
+    bsd(head, fields)
+}
+
+/// Whether what follows the priority is `2026-11-22T...` and not `Nov 22 ...`, to which the parser
+/// adds a year and a zone.
+fn begins_with_iso_stamp(frame: &str) -> bool {
+    let behind = match frame.starts_with('<') {
+        true => frame.split_once('>').map_or("", |(_, behind)| behind),
+        false => frame,
+    };
+    behind.trim_start().starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// Before 1970 is 1970 here: both are long ago.
+fn moment(stamp: DateTime<FixedOffset>) -> Time {
+    Time::from_millis(u64::try_from(stamp.timestamp_millis()).unwrap_or_default())
 }
 
 /// Where `part`, a slice of `whole`, begins in it.
@@ -143,13 +142,9 @@ fn without_octet_count(frame: &str) -> &str {
     }
 }
 
-fn is_number(word: &str) -> bool {
-    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
-}
-
 fn rfc5424<'a>(
     frame: &'a str,
-    priority: Priority,
+    head: Head,
     parsed: &syslog_loose::Message<&'a str>,
 ) -> Result<Message<'a>, Malformed> {
     let program = parsed.appname.filter(|name| is_program(name)).ok_or(Malformed::NoProgram)?;
@@ -160,8 +155,9 @@ fn rfc5424<'a>(
     let procid = frame[offset(frame, program) + program.len()..].trim_start().split(' ').next();
     let body = &frame[offset(frame, parsed.msg)..];
     Ok(Message {
-        facility: priority.facility,
-        severity: priority.severity,
+        facility: head.facility,
+        severity: head.severity,
+        stamp: head.stamp,
         host: parsed.hostname,
         program,
         pid: procid.filter(|pid| *pid != "-" && !pid.is_empty()),
@@ -173,22 +169,22 @@ fn rfc5424<'a>(
 ///
 /// The tag is the first word that ends in a colon, and only the first or the second word can be
 /// it; a third may be where a daemon wrote the host name again (nginx through a local syslog).
-fn bsd(priority: Priority, fields: &str) -> Result<Message<'_>, Malformed> {
+fn bsd(head: Head, fields: &str) -> Result<Message<'_>, Malformed> {
     let fields = without_fraction(fields.trim_start());
     let (first, rest) = word(fields);
     if let Some(tag) = Tag::read(first) {
-        return Ok(tag.message(priority, None, rest));
+        return Ok(tag.message(head, None, rest));
     }
     if !is_host(first) {
         return Err(Malformed::NoProgram);
     }
     let (second, rest) = word(rest);
     if let Some(tag) = Tag::read(second) {
-        return Ok(tag.message(priority, Some(first), rest));
+        return Ok(tag.message(head, Some(first), rest));
     }
     let (third, rest) = word(rest);
     match Tag::read(third) {
-        Some(tag) if second == first => Ok(tag.message(priority, Some(first), rest)),
+        Some(tag) if second == first => Ok(tag.message(head, Some(first), rest)),
         _ => Err(Malformed::NoProgram),
     }
 }
@@ -203,17 +199,17 @@ fn without_fraction(fields: &str) -> &str {
 
 /// A frame without a time stamp: `[<PRI>]TAG[PID]: text`. A host name cannot be told apart here.
 fn without_time_stamp(frame: &str) -> Result<Message<'_>, Malformed> {
-    let mut priority = Priority::default();
+    let mut head = Head::default();
     let mut rest = frame;
     if let Some((number, after)) = frame.strip_prefix('<').and_then(|f| f.split_once('>')) {
         let code = number.parse::<u8>().ok().filter(|code| *code <= MAX_PRIORITY);
         let code = code.filter(|_| is_number(number)).ok_or(Malformed::Priority)?;
-        priority = Priority { facility: Some(code >> 3), severity: Some(code & 7) };
+        head = Head { facility: Some(code >> 3), severity: Some(code & 7), stamp: None };
         rest = after;
     }
     let (first, rest) = word(rest.trim_start_matches(' '));
     let tag = Tag::read(first).ok_or(Malformed::NoProgram)?;
-    Ok(tag.message(priority, None, rest))
+    Ok(tag.message(head, None, rest))
 }
 
 /// The first word, and what follows the blank after it.
@@ -245,10 +241,11 @@ impl<'a> Tag<'a> {
         is_program(program).then_some(Self { program, pid })
     }
 
-    fn message(self, priority: Priority, host: Option<&'a str>, body: &'a str) -> Message<'a> {
+    fn message(self, head: Head, host: Option<&'a str>, body: &'a str) -> Message<'a> {
         Message {
-            facility: priority.facility,
-            severity: priority.severity,
+            facility: head.facility,
+            severity: head.severity,
+            stamp: head.stamp,
             host: host.filter(|name| *name != "-"),
             program: self.program,
             pid: self.pid,

@@ -216,6 +216,8 @@ fn what_is_counted(name: &str) -> &str {
         "blocked" => "logins from blocked addresses",
         "refused" => "logins not believed",
         "overloaded" => "logins not heard for lack of room",
+        "late" => "logins that came late (their own date is older than --grace)",
+        "ambiguous" => "logins of processes that may have several connections",
         "granted" => "addresses authorised",
         "expired" => "addresses whose time was up",
         "evicted" => "addresses that made room for another (--max-clients)",

@@ -5,9 +5,10 @@
 
 use serde::Deserialize;
 
+use super::codes::{SEVERITIES, code};
 use super::pattern::{Pattern, Refusal, Taken};
 use super::{Event, Name};
-use crate::engine::syslog::Message;
+use crate::engine::message::Message;
 
 /// A mail daemon, ready to read messages.
 #[derive(Clone, Debug)]
@@ -102,9 +103,11 @@ impl Daemon {
         } else if let Some(taken) = first(&self.logout) {
             // Nobody is authorised by a log-out: an odd name or address is no reason to keep
             // the session.
-            Some(Ok(taken.map_or(Event::End, logout)))
+            let session = || self.logout.iter().find_map(|pattern| pattern.session(message));
+            Some(Ok(taken.map_or_else(|_| Event::End { session: session() }, logout)))
         } else {
-            self.end.iter().any(|pattern| pattern.fits(message)).then_some(Ok(Event::End))
+            let ends = self.end.iter().any(|pattern| pattern.fits(message));
+            ends.then_some(Ok(Event::End { session: None }))
         }
     }
 
@@ -114,13 +117,20 @@ impl Daemon {
     }
 
     fn check_severity(&self, message: &Message<'_>) -> Result<(), Refusal> {
-        admits(&self.severities, message.severity).then_some(()).ok_or(Refusal::Severity)
+        let severity = message.severity.or_else(|| repeated(message));
+        admits(&self.severities, severity).then_some(()).ok_or(Refusal::Severity)
     }
 }
 
 /// Whether a list of codes admits the code of a frame; a forwarder need not have told it.
 fn admits(list: &[u8], code: Option<u8>) -> bool {
     list.is_empty() || code.is_none_or(|code| list.contains(&code))
+}
+
+/// The severity that Solaris repeats; one without a name is nobody's.
+fn repeated(message: &Message<'_>) -> Option<u8> {
+    let name = message.repeated_severity()?;
+    Some(code(name, &SEVERITIES, "severity").unwrap_or(u8::MAX))
 }
 
 /// What an example must give.

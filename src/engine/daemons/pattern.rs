@@ -12,7 +12,7 @@ use regex::{Captures, Regex, RegexBuilder};
 use regex_syntax::hir::Look;
 
 use crate::engine::address::{self, NotAClient};
-use crate::engine::syslog::Message;
+use crate::engine::message::Message;
 
 /// A compiled pattern may take this much memory; the largest built-in one takes a tenth of it.
 const MAX_COMPILED: usize = 4 << 20;
@@ -137,6 +137,12 @@ impl Pattern {
     /// Matches without looking at any side condition: for messages that only take trust away.
     pub(super) fn fits(&self, message: &Message<'_>) -> bool {
         self.is_for(message.program) && self.regex.is_match(message.text())
+    }
+
+    /// The session's id in a message that fits, without looking at any side condition.
+    pub(super) fn session<'m>(&self, message: &Message<'m>) -> Option<&'m str> {
+        let captures = self.regex.captures(message.text()).filter(|_| self.is_for(message.program));
+        Some(captures?.name("session")?.as_str())
     }
 
     /// Matches and checks a message.
