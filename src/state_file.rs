@@ -39,7 +39,7 @@ const MODE: u32 = 0o600;
 
 /// What changes in this time is written together: with what the disk takes for it, it is there
 /// within a second.
-const BATCH: Duration = Duration::from_millis(500);
+const BATCH: Duration = Duration::from_millis(250);
 /// The file is looked after at least this often, also if nothing changes.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 /// After a failure the pause before the next attempt doubles up to this.
