@@ -208,8 +208,14 @@ fn an_address_that_too_many_share_is_taken_out_once() {
     let mut restarted = story.restarted(50, rules());
     assert!(!restarted.is_admitted(50));
     assert_eq!(restarted.login(51, users[3]), Verdict::Excluded);
-    let off = story.restarted(50, Rules { max_users: None, ..rules() });
+    let mut off = story.restarted(50, Rules { max_users: None, ..rules() });
     assert!(off.is_admitted(50), "the limit was taken away");
+    off.0.published(1, at(50));
+    off.0.reload(at(51), rules());
+    assert_eq!(off.edition(at(52)).expect("one without it").addresses, []);
+    off.0.published(2, at(52));
+    off.0.reload(at(53), Rules { max_users: None, ..rules() });
+    assert_eq!(off.edition(at(54)).expect("one that lists it").addresses, [nat()]);
 
     assert_eq!(story.login(1835, users[0]), Verdict::Login, "alone again");
     assert!(story.sends(1835, users[0]) && !story.sends(1835, users[2]));
