@@ -244,28 +244,14 @@ fn query(args: &QueryArgs) -> Outcome {
             println!("{} is not authorised", args.address.to_canonical());
             Ok(false)
         }
-        Answer::Waits => {
-            println!(
-                "{} is not authorised yet: that waits until the state file has it",
-                args.address.to_canonical()
-            );
-            Ok(false)
-        }
         other => Err(beside_the_point(&other)),
     }
 }
 
-/// What is said of a change that only the daemon knows.
-const UNSAVED: &str = "the daemon cannot write that down, and its log says why: should it end \
-                       suddenly before it can, that would be undone";
-
 fn allow(args: AllowArgs) -> Outcome {
     let seconds = args.span.map(|span| span.0.as_secs());
     match args.control.ask(&Request::Allow { address: args.address, seconds, note: args.note })? {
-        Answer::Allowed { entry, counts: true, saved, published } => {
-            if !saved {
-                eprintln!("pop-before-smtp: {UNSAVED}");
-            }
+        Answer::Allowed { entry, published } => {
             if !published {
                 eprintln!(
                     "pop-before-smtp: the map does not say so yet; `status` tells whether it can be \
@@ -274,11 +260,6 @@ fn allow(args: AllowArgs) -> Outcome {
             }
             written(print::entry(&entry, stdout().lock()))
         }
-        Answer::Allowed { entry, .. } => Err(one(Failure::refused(format!(
-            "what {} is allowed does not count yet: the daemon cannot write it down; its log says \
-             why, and as soon as it can, it counts",
-            entry.address
-        )))),
         other => Err(beside_the_point(&other)),
     }
 }
@@ -299,7 +280,10 @@ fn revoke(args: &RevokeArgs) -> Outcome {
                 );
             }
             if !saved {
-                eprintln!("pop-before-smtp: {UNSAVED}");
+                eprintln!(
+                    "pop-before-smtp: the daemon cannot write that down yet, and `status` says why: \
+                     should it end suddenly before it can, that would be undone"
+                );
             }
             let address = args.address.to_canonical();
             let state =

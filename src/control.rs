@@ -36,7 +36,7 @@ const SEATS: usize = 32;
 const LISTS: usize = 2;
 /// A client asks in the moment in which it connects; one that does not gives up its seat.
 const TO_ASK: Duration = Duration::from_secs(2);
-/// For a change to be on the disk, which takes a fraction of a second.
+/// For what was revoked to be on the disk, which takes a fraction of a second.
 const TO_SAVE: Duration = Duration::from_secs(5);
 /// For the map to say it: a large one takes seconds.
 const TO_PUBLISH: Duration = Duration::from_secs(5);
@@ -106,16 +106,10 @@ pub enum Answer {
     List(Vec<Entry>),
     /// To `Query`: the entry, if the address is authorised.
     Query(Option<Entry>),
-    /// To `Query`: the address will be authorised as soon as that is written down.
-    Waits,
     /// To `Allow`.
     Allowed {
         /// The right that the address has now.
         entry: Entry,
-        /// Whether the address is authorised already; if not, it waits for the disk.
-        counts: bool,
-        /// Whether what was allowed is on the disk; if not, a sudden end of the daemon would undo it.
-        saved: bool,
         /// Whether the map, if there is one, says so.
         published: bool,
     },
@@ -279,21 +273,15 @@ async fn converse(
 
 /// Waits until a change has arrived where it must, and says where it has not.
 async fn settle(answer: &mut Answer, shared: &Shared, describe: &status::Describe) {
-    let (Answer::Allowed { saved, .. } | Answer::Revoked { saved, .. }) = answer else { return };
-    *saved = timeout(TO_SAVE, shared.saved()).await.is_ok();
+    if let Answer::Revoked { saved, .. } = answer {
+        *saved = describe.state.is_none() || timeout(TO_SAVE, shared.saved()).await.is_ok();
+    }
     let failing = shared.with(|engine, _| engine.level().failures() > 0);
     let patience = if failing { Duration::ZERO } else { TO_PUBLISH };
     let in_time = describe.map.is_none() || timeout(patience, shared.published()).await.is_ok();
     let level = shared.with(|engine, _| *engine.level());
     match answer {
-        Answer::Allowed { counts, entry, published, .. } => {
-            // It may have ended already.
-            let held = |engine: &mut Engine, now| {
-                engine.holds(now, entry.address).is_none_or(|grant| grant.is_told(now))
-            };
-            *counts = shared.with(held);
-            *published = in_time;
-        }
+        Answer::Allowed { published, .. } => *published = in_time,
         Answer::Revoked { published, stuck, .. } => {
             // One that lists nobody does not have it either.
             *published = in_time || level.is_emptied();
@@ -307,11 +295,7 @@ fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Ans
     match request {
         Request::List => Answer::List(list(shared)),
         Request::Query { address } => shared.with(|engine, now| {
-            let entry = engine.admits(now, address).map(|grant| Entry::of(grant, now));
-            match engine.holds(now, address) {
-                Some(_) if entry.is_none() => Answer::Waits,
-                _ => Answer::Query(entry),
-            }
+            Answer::Query(engine.admits(now, address).map(|grant| Entry::of(grant, now)))
         }),
         Request::Allow { address, seconds, note } => {
             let span = seconds.map(Duration::from_secs);
@@ -350,13 +334,13 @@ fn allow(shared: &Shared, address: IpAddr, span: Option<Duration>, note: Option<
     };
     let allowed = shared.with(|engine, now| {
         let granted = engine.allow(now, address, span, note)?;
-        Ok::<_, String>((granted, engine.holds(now, address).map(|grant| Entry::of(grant, now))))
+        Ok::<_, String>((granted, engine.admits(now, address).map(|grant| Entry::of(grant, now))))
     });
     match allowed {
         Ok((granted, Some(entry))) => {
             let renewed = granted == Granted::Renewed;
             info!(%address, expires = entry.expires, renewed, note = entry.note, "authorised by hand");
-            Answer::Allowed { entry, counts: false, saved: false, published: false }
+            Answer::Allowed { entry, published: false }
         }
         // max-clients is reached, and this one would have ended first.
         Ok((_, None)) => {
@@ -385,6 +369,7 @@ mod tests {
             receivers: Arc::default(),
             services: Arc::default(),
             map: None,
+            state: None,
             log: Log::default(),
             started: Time::default(),
         }
@@ -399,8 +384,6 @@ mod tests {
                 let address = Ipv4Addr::from(0xc612_0000 + number).into();
                 engine.allow(now, address, None, None).expect("nobody is excluded");
             }
-            let journal = engine.journal(now);
-            engine.written(&journal);
         });
         let query = "{\"command\":\"query\",\"address\":\"192.0.2.7\"}\n";
         let rows = [

@@ -32,7 +32,6 @@ use crate::receiver::bind::{self, Bound};
 use crate::rules::{self, Exclusions};
 use crate::shared::Shared;
 use crate::signals::{Event, Signals};
-use crate::state_file::{self, StateFile};
 use crate::status::Describe;
 use crate::systemd::{self, Passed};
 use crate::{control, lookup, metrics, privacy, sweeper};
@@ -121,7 +120,6 @@ struct Daemon {
     shared: Arc<Shared>,
     receivers: Arc<Vec<Receiver>>,
     services: Arc<Vec<Service>>,
-    state: Option<Arc<StateFile>>,
     publisher: Publisher,
     describe: Describe,
     /// A task for each receiver; it ends with the cause if that fails.
@@ -151,7 +149,10 @@ impl Daemon {
         }
         helpers.spawn(sweeper::run(Arc::clone(&self.shared)));
         helpers.spawn(lookup::serve(Arc::clone(&self.services), Arc::clone(&self.shared)));
-        helpers.spawn(state_file::keep(self.state.clone(), Arc::clone(&self.shared)));
+        if let Some(state) = self.describe.state.clone() {
+            let shared = Arc::clone(&self.shared);
+            helpers.spawn(async move { state.keep(&shared).await });
+        }
         let monitored: Vec<String> = doors.iter().map(|door| door.name.clone()).collect();
         let answering =
             metrics::http::serve(doors, self.describe.clone(), Arc::clone(&self.shared));
@@ -226,7 +227,7 @@ impl Daemon {
             receiver.drain(LAST_FRAMES, &self.shared);
         }
         // What could not be saved has been said, unless the disk keeps silent.
-        let is_saved = match &self.state {
+        let is_saved = match &self.describe.state {
             Some(state) => timeout(TO_LEAVE, state.save(&self.shared)).await.unwrap_or_default(),
             None => true,
         };

@@ -17,7 +17,8 @@ use crate::engine::map::Level;
 use crate::engine::stats::{DaemonStats, Stats};
 use crate::engine::time::Time;
 use crate::shared::Shared;
-use crate::status::{self, Describe, Status};
+use crate::state_file::StateFault;
+use crate::status::{Describe, Status};
 
 /// What all names begin with.
 const PREFIX: &str = "pop_before_smtp_";
@@ -37,7 +38,8 @@ pub fn text(describe: &Describe, shared: &Shared) -> String {
     page.daemons(&daemons(shared), shared.with(|_, now| now));
     page.clients(&status, &stats, most_users(shared));
     page.lookups(&status);
-    page.map(&level, status.state_waiting_seconds.is_some());
+    page.map(&level);
+    page.state(&status);
     page.0
 }
 
@@ -45,20 +47,14 @@ pub fn text(describe: &Describe, shared: &Shared) -> String {
 ///
 /// # Errors
 /// A sentence that says it.
-pub fn health(shared: &Shared) -> Result<(), String> {
-    shared.with(|engine, now| {
-        saved(status::waiting(engine, now))?;
-        published(engine.level(), now)
-    })
-}
-
-fn saved(waiting: Option<Duration>) -> Result<(), String> {
-    match waiting {
-        Some(time) if time >= PATIENCE => Err(format!(
-            "the state could not be saved for {} s; new clients have to wait, the log says why",
-            time.as_secs()
+pub fn health(describe: &Describe, shared: &Shared) -> Result<(), String> {
+    let now = shared.with(|engine, now| published(engine.level(), now).map(|()| now))?;
+    match describe.state_fault(now) {
+        Some(StateFault { seconds, error }) => Err(format!(
+            "the state could not be saved for {seconds:.0} s: {error}; logins count all the same, but \
+             a crash would forget the latest"
         )),
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 
@@ -248,7 +244,7 @@ impl Page {
         self.counter("lookup_connections_broken_total", help, &broken);
     }
 
-    fn map(&mut self, level: &Level, unsaved: bool) {
+    fn map(&mut self, level: &Level) {
         let history = level.history();
         let help = "Editions of the map that were published.";
         self.counter("publications_total", help, &[(&[], history.published)]);
@@ -268,9 +264,12 @@ impl Page {
         self.gauge("map_emptied", help, flag(level.is_emptied()));
         let help = "1 while the map lists clients whose time is up and cannot be emptied.";
         self.gauge("map_stuck", help, flag(level.is_stuck()));
+    }
+
+    fn state(&mut self, status: &Status) {
         let help =
-            "1 while what was decided has been waiting for the state file's disk for seconds.";
-        self.gauge("state_unsaved", help, flag(unsaved));
+            "1 while the state file cannot be written: a crash would forget the latest logins.";
+        self.gauge("state_unsaved", help, f64::from(u8::from(status.state_fault.is_some())));
     }
 }
 

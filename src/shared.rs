@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::engine::Engine;
 use crate::engine::grants::Slice;
@@ -48,9 +48,12 @@ pub struct Shared {
     clock: Clock,
     sweep_moved: Notify,
     publication_moved: Notify,
-    journal_filled: Notify,
-    journal_saved: Notify,
-    map_published: Notify,
+    state_changed: Notify,
+    save_wanted: Notify,
+    /// The last change that the disk has.
+    saved: watch::Sender<u64>,
+    /// The last edition of the map.
+    published: watch::Sender<u64>,
 }
 
 impl Shared {
@@ -61,9 +64,10 @@ impl Shared {
             clock: Clock::new(),
             sweep_moved: Notify::new(),
             publication_moved: Notify::new(),
-            journal_filled: Notify::new(),
-            journal_saved: Notify::new(),
-            map_published: Notify::new(),
+            state_changed: Notify::new(),
+            save_wanted: Notify::new(),
+            saved: watch::Sender::default(),
+            published: watch::Sender::default(),
         }
     }
 
@@ -72,8 +76,7 @@ impl Shared {
         // The engine does not panic; if it did, its counters and sets would still be sound.
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
         let (sweep_at, publish_at) = (engine.sweep_at(), engine.publish_at());
-        let (filled, saved) = (engine.has_journal(), engine.saved_until());
-        let published = engine.level().last();
+        let (has_changes, published) = (engine.has_changes(), engine.level().last());
         let answer = ask(&mut engine, self.clock.now());
         let sweep_moved = engine.sweep_at() != sweep_at;
         if sweep_moved {
@@ -83,14 +86,11 @@ impl Shared {
         if sweep_moved || engine.publish_at() != publish_at {
             self.publication_moved.notify_one();
         }
-        if engine.has_journal() && !filled {
-            self.journal_filled.notify_one();
-        }
-        if engine.saved_until() != saved {
-            self.journal_saved.notify_waiters();
+        if engine.has_changes() && !has_changes {
+            self.state_changed.notify_one();
         }
         if engine.level().last() != published {
-            self.map_published.notify_waiters();
+            self.published.send_replace(engine.level().last());
         }
         answer
     }
@@ -106,7 +106,7 @@ impl Shared {
         std::iter::from_fn(move || {
             let behind = next?;
             if behind.is_some() {
-                std::thread::sleep(BETWEEN_SLICES);
+                self.let_others_in();
             }
             let slice = self.with(|engine, now| ask(engine, now, behind));
             next = slice.next.map(Some);
@@ -124,34 +124,38 @@ impl Shared {
         self.publication_moved.notified().await;
     }
 
+    /// Between two slices: whoever waits for the lock gets it. For threads that may sleep.
+    pub fn let_others_in(&self) {
+        std::thread::sleep(BETWEEN_SLICES);
+    }
+
+    /// Waits until the state file is to have something that it does not have.
+    pub async fn state_changed(&self) {
+        self.state_changed.notified().await;
+    }
+
+    /// Waits until somebody waits for the state file.
+    pub async fn save_wanted(&self) {
+        self.save_wanted.notified().await;
+    }
+
+    /// The disk has all changes up to this one.
+    pub fn mark_saved(&self, last_change: u64) {
+        self.saved.send_replace(last_change);
+    }
+
     /// Waits until the disk has all that the engine has decided until now.
     pub async fn saved(&self) {
-        let decided = self.with(|engine, _| engine.decided());
-        loop {
-            // First, or else it might happen between the question and the wait.
-            let saved = self.journal_saved.notified();
-            if self.with(|engine, _| decided <= engine.saved_until()) {
-                return;
-            }
-            saved.await;
-        }
+        let last_change = self.with(|engine, _| engine.last_change());
+        self.save_wanted.notify_one();
+        // Its sender is here: it does not close.
+        let _ = self.saved.subscribe().wait_for(|saved| *saved >= last_change).await;
     }
 
-    /// Waits until the map says what is decided, and saved, until now.
+    /// Waits until the map says what is decided until now.
     pub async fn published(&self) {
         let wanted = self.with(|engine, _| engine.level().wanted());
-        loop {
-            // First, as above.
-            let published = self.map_published.notified();
-            if self.with(|engine, _| wanted <= engine.level().last()) {
-                return;
-            }
-            published.await;
-        }
-    }
-
-    /// Waits until the engine has something to write down.
-    pub async fn journal_filled(&self) {
-        self.journal_filled.notified().await;
+        // Its sender is here: it does not close.
+        let _ = self.published.subscribe().wait_for(|published| *published >= wanted).await;
     }
 }

@@ -1,31 +1,33 @@
-//! The state file on disk: read once, appended to, and made anew when it has grown.
+//! The state file on disk: read once, appended to, and written anew when it has grown.
 //!
-//! Promise  what the engine decides is in the file at once, where it outlives this process, and only
-//!          then it is told to anybody. A moment later it is on the disk, where it outlives the
-//!          power, and only then a map may announce it. A record that could not be written is not
-//!          lost: the next attempt writes the whole file. So does the next one after somebody else
-//!          has removed or changed the file.
-//! Limits   a line longer than `MAX_LINE` is damage. The file is made anew above twice its live
-//!          size, which takes a tenth of a second for 65,536 addresses, and nobody new is told
-//!          meanwhile.
+//! Promise  what the engine decides is on the disk within a second, and nobody waits for that but
+//!          who asks for it (`Shared::saved`). While the file cannot be written, that is said, and
+//!          changes nothing else. No record is lost by that: the next attempt writes the whole
+//!          file. So does the next one after somebody else has removed or changed the file.
+//! Limits   one thread writes at a time. A line longer than `MAX_LINE` is damage. The file is
+//!          written anew above twice its live size, which takes a tenth of a second for 65,536
+//!          addresses.
 //! Not here what the lines mean (`engine::state`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::unistd::geteuid;
-use tokio::sync::{Mutex, Notify};
+use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::disk::{self, Likeness};
-use crate::engine::state::{Journal, Reading, Restored};
+use crate::engine::state::{Reading, Restored};
 use crate::engine::time::Time;
 use crate::error::Failure;
+use crate::seldom::Seldom;
 use crate::shared::Shared;
 
 /// Bytes of a line: four times what the names of `MAX_USERS` take.
@@ -35,39 +37,52 @@ const SMALL: usize = 64 << 10;
 /// The file names who reads his mail from where.
 const MODE: u32 = 0o600;
 
-/// What was written in this time goes to the disk together.
-const BATCH: Duration = Duration::from_millis(50);
-/// It is looked after at least this often, also if nothing is decided.
+/// What changes in this time is written together: with what the disk takes for it, it is there
+/// within a second.
+const BATCH: Duration = Duration::from_millis(250);
+/// The file is looked after at least this often, also if nothing changes.
 const HEARTBEAT: Duration = Duration::from_secs(60);
-/// After a failure: the pause before the next attempt doubles from the first to the last.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
+/// After a failure the pause before the next attempt doubles up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// A disk that is busy takes a batch within this time.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// The state file.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
-    file: Arc<Mutex<Journals>>,
-    /// Held by the one who waits for the disk: the kernel tells of a failure only once.
-    syncing: Arc<Mutex<()>>,
-    filled: Notify,
-    broken: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Journals {
-    /// Missing after a failure: the next attempt writes the whole file.
-    open: Option<Open>,
-    /// What was written since the disk took the file.
-    unsynced: Vec<Journal>,
+    /// Locked by the thread that writes. Missing after a failure: the next attempt writes the whole
+    /// file.
+    open: Arc<tokio::sync::Mutex<Option<Open>>>,
+    attempts: Mutex<Attempts>,
 }
 
 #[derive(Debug)]
 struct Open {
-    file: Arc<File>,
+    file: File,
     live: usize,
     size: usize,
     /// After the last record.
     likeness: Likeness,
+}
+
+/// The attempts to write since the last success.
+#[derive(Debug, Default)]
+struct Attempts {
+    /// When the first began.
+    since: Option<Time>,
+    /// Why the last that failed did.
+    error: Option<String>,
+    said: Seldom,
+}
+
+/// What keeps the state file from being written.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StateFault {
+    /// For how many seconds that has been tried.
+    pub seconds: f64,
+    /// Why it fails.
+    pub error: String,
 }
 
 impl StateFile {
@@ -89,170 +104,143 @@ impl StateFile {
                     .hint("the daemon's user must own it; to start without it, move it away"));
             }
         }
-        let open = match Open::anew(path, shared) {
-            Ok(open) => Some(open),
-            // That passes, and the old file stands: those in it go on, others have to wait. The disk
-            // may not have all of it yet, and that takes no room.
+        let state =
+            Self { path: path.to_owned(), open: Arc::default(), attempts: Mutex::default() };
+        state.begin(shared);
+        match Open::anew(path, shared) {
+            Ok(open) => {
+                *state.attempts() = Attempts::default();
+                Ok(Self { open: Arc::new(Some(open).into()), ..state })
+            }
+            // That passes, and the old file stands. The disk may not have all of it yet, and that
+            // takes no room.
             Err(error)
                 if [ErrorKind::StorageFull, ErrorKind::QuotaExceeded].contains(&error.kind())
                     && (!path.exists() || disk::sync(path).is_ok()) =>
             {
-                complain(path, &error);
-                None
+                state.failed(&error.to_string());
+                Ok(state)
             }
             Err(error) => {
                 let what = format!("cannot write the state file `{shown}`: {error}");
-                return Err(Failure::io(what)
-                    .hint("its directory must exist and belong to the daemon's user"));
+                Err(Failure::io(what)
+                    .hint("its directory must exist and belong to the daemon's user"))
             }
-        };
-        let broken = Notify::new();
-        if open.is_none() {
-            broken.notify_one();
         }
-        let file = Arc::new(Mutex::new(Journals { open, unsynced: Vec::new() }));
-        let (path, syncing) = (path.to_owned(), Arc::default());
-        Ok(Self { path, file, syncing, filled: Notify::new(), broken })
+    }
+
+    /// Keeps the file up to date until the task is dropped.
+    pub async fn keep(&self, shared: &Arc<Shared>) {
+        let mut pause = BATCH;
+        loop {
+            // After a failure there is something to write in any case.
+            if self.attempts().error.is_none() {
+                tokio::select! {
+                    () = shared.state_changed() => {}
+                    () = sleep(HEARTBEAT) => {}
+                }
+            }
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = shared.save_wanted() => {}
+            }
+            pause = if self.write(shared).await { BATCH } else { (2 * pause).min(LONGEST_PAUSE) };
+        }
     }
 
     /// Has all that the engine has decided until now on the disk. Whether it is; if not, the cause
     /// has been said.
     pub async fn save(&self, shared: &Arc<Shared>) -> bool {
-        if !self.write(shared).await {
-            return false;
-        }
-        // If the disk has failed, the whole file is written.
-        self.sync(shared).await || self.write(shared).await && self.sync(shared).await
+        // If a record cannot be appended, the whole file is written.
+        self.write(shared).await || self.write(shared).await
     }
 
-    /// Writes down what the engine has decided until now. Whether the file has it; if not, the
-    /// cause has been said.
+    /// What keeps the file from being written, if something does.
+    pub fn fault(&self, now: Time) -> Option<StateFault> {
+        let Attempts { since, error, .. } = &*self.attempts();
+        let (since, error) = (since.as_ref()?, error.clone()?);
+        Some(StateFault { seconds: now.since(*since).as_secs_f64(), error })
+    }
+
     async fn write(&self, shared: &Arc<Shared>) -> bool {
-        let mut file = Arc::clone(&self.file).lock_owned().await;
-        let mut journal = shared.with(|engine, now| engine.journal(now));
-        let text = std::mem::take(&mut journal.text);
+        // Until the thread is done, even if nobody waits for it any more: two of them would spoil each
+        // other's files.
+        let mut open = Arc::clone(&self.open).lock_owned().await;
+        self.begin(shared);
         let (path, known) = (self.path.clone(), Arc::clone(shared));
-        // Locked until the thread is done, even if nobody waits for it any more: two of them would
-        // spoil each other's files.
-        let written = blocking(move || {
-            let appends = |open: &Open| !journal.whole && (text.is_empty() || !open.has_grown());
-            let ours = file.open.take().filter(appends);
-            let (open, on_disk) = match ours {
-                Some(open) if open.is_at(&path) => (open.append(&text)?, false),
-                Some(_) => {
-                    warn!(
-                        path = %path.display(),
-                        "somebody else has removed or changed the state file; it is made anew"
-                    );
-                    (Open::anew(&path, &known)?, true)
-                }
-                None => (Open::anew(&path, &known)?, true),
-            };
-            file.open = Some(open);
-            Ok((file, on_disk))
-        });
-        match written.await {
-            Ok((mut file, on_disk)) => {
-                shared.with(|engine, _| engine.written(&journal));
-                file.unsynced.push(journal);
-                if on_disk {
-                    saved(std::mem::take(&mut file.unsynced), shared);
-                }
-                self.filled.notify_one();
-                true
+        let mut writing = pin!(blocking(move || write(&mut open, &path, &known)));
+        let written = match timeout(SLOW, &mut writing).await {
+            Ok(written) => written,
+            Err(_) => {
+                self.failed("the disk does not answer");
+                writing.await
             }
-            Err(error) => {
-                shared.with(|engine, _| engine.unsaved(journal));
-                complain(&self.path, &error);
-                false
-            }
-        }
-    }
-
-    /// Waits until the disk has what was written. Whether it has; if not, the cause has been said.
-    async fn sync(&self, shared: &Arc<Shared>) -> bool {
-        let turn = Arc::clone(&self.syncing).lock_owned().await;
-        let (open, journals) = {
-            let Journals { open, unsynced } = &mut *self.file.lock().await;
-            // Without a file there is nothing to wait for: the next one goes to the disk as a whole.
-            let Some(open) = open else { return false };
-            (Arc::clone(&open.file), std::mem::take(unsynced))
         };
-        let file = Arc::clone(&self.file);
-        // Meanwhile others write.
-        let synced = blocking(move || {
-            let _turn = turn;
-            // Here, for nobody may wait for it any more: the next one writes the whole file.
-            open.sync_data().inspect_err(|_| file.blocking_lock().open = None)
-        });
-        match synced.await {
-            Ok(()) => {
-                saved(journals, shared);
+        match written {
+            Ok(last_change) => {
+                let attempts = std::mem::take(&mut *self.attempts());
+                if attempts.error.is_some() {
+                    info!(path = %self.path.display(), "state saved again");
+                }
+                shared.mark_saved(last_change);
                 true
             }
             Err(error) => {
-                for journal in journals {
-                    shared.with(|engine, _| engine.unsaved(journal));
-                }
-                complain(&self.path, &error);
-                self.broken.notify_one();
+                self.failed(&error.to_string());
                 false
             }
         }
     }
 
-    async fn write_always(&self, shared: &Arc<Shared>) {
-        loop {
-            tokio::select! {
-                () = shared.journal_filled() => {}
-                () = self.broken.notified() => {}
-                () = tokio::time::sleep(HEARTBEAT) => {}
-            }
-            let mut pause = PAUSES.0;
-            while !self.write(shared).await {
-                tokio::time::sleep(pause).await;
-                pause = (2 * pause).min(PAUSES.1);
-            }
-            if pause > PAUSES.0 {
-                info!(path = %self.path.display(), "state saved again");
-            }
+    fn begin(&self, shared: &Shared) {
+        let now = shared.with(|_, now| now);
+        self.attempts().since.get_or_insert(now);
+    }
+
+    fn failed(&self, error: &str) {
+        let mut attempts = self.attempts();
+        if let Some(failures) = attempts.said.happened(1) {
+            error!(
+                path = %self.path.display(),
+                error,
+                failures,
+                "state not saved: logins count all the same, but a crash would forget the latest"
+            );
         }
+        attempts.error = Some(error.to_owned());
     }
 
-    async fn sync_always(&self, shared: &Arc<Shared>) {
-        loop {
-            self.filled.notified().await;
-            self.sync(shared).await;
-            tokio::time::sleep(BATCH).await;
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Brings the file up to date, and says which change is the last that the disk has.
+fn write(file: &mut Option<Open>, path: &Path, shared: &Shared) -> io::Result<u64> {
+    let (mut text, mut whole) = (String::new(), false);
+    let last_change = loop {
+        let journal = shared.with(|engine, _| engine.journal());
+        text.push_str(&journal.text);
+        whole |= journal.whole;
+        if let Some(number) = journal.number {
+            break number;
         }
-    }
-}
-
-/// Writes down what the engine decides, at once, until the task is dropped. Without a file nothing
-/// has to be in it.
-pub async fn keep(state: Option<Arc<StateFile>>, shared: Arc<Shared>) {
-    if let Some(state) = state {
-        tokio::join!(state.write_always(&shared), state.sync_always(&shared));
-        return;
-    }
-    loop {
-        shared.journal_filled().await;
-        let journal = shared.with(|engine, now| {
-            let journal = engine.journal(now);
-            engine.written(&journal);
-            journal
-        });
-        saved(vec![journal], &shared);
-    }
-}
-
-fn complain(path: &Path, error: &io::Error) {
-    let path = path.display();
-    error!(%path, %error, "state not saved: new clients are not authorised until it is");
-}
-
-fn saved(journals: Vec<Journal>, shared: &Shared) {
-    shared.with(|engine, _| journals.iter().for_each(|journal| engine.saved(journal)));
+        shared.let_others_in();
+    };
+    let appends = |open: &Open| !whole && (text.is_empty() || !open.has_grown());
+    let open = match file.take().filter(appends) {
+        Some(open) if open.is_at(path) => open.append(&text)?,
+        Some(_) => {
+            warn!(
+                path = %path.display(),
+                "somebody else has removed or changed the state file; it is made anew"
+            );
+            Open::anew(path, shared)?
+        }
+        None => Open::anew(path, shared)?,
+    };
+    *file = Some(open);
+    Ok(last_change)
 }
 
 fn read(path: &Path) -> io::Result<Reading> {
@@ -326,7 +314,7 @@ impl Open {
         })?;
         let file = OpenOptions::new().append(true).open(path)?;
         let likeness = disk::likeness(path)?;
-        Ok(Self { file: Arc::new(file), live: size, size, likeness })
+        Ok(Self { file, live: size, size, likeness })
     }
 
     fn has_grown(&self) -> bool {
@@ -340,7 +328,8 @@ impl Open {
 
     fn append(mut self, text: &str) -> io::Result<Self> {
         if !text.is_empty() {
-            (&*self.file).write_all(text.as_bytes())?;
+            self.file.write_all(text.as_bytes())?;
+            self.file.sync_data()?;
             self.likeness = Likeness::of(&self.file.metadata()?);
         }
         Ok(Self { size: self.size + text.len(), ..self })

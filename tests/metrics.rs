@@ -14,9 +14,11 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use support::daemon::{Daemon, program};
 use support::home::Home;
 use support::process::Process;
+use support::small_disk::SmallDisk;
 use support::story::login_frame;
 use support::wire::{Port, Wire};
 use support::{PATIENCE, directory, eventually};
@@ -211,6 +213,52 @@ fn health_is_told_before_and_after_the_first_map() {
     let edition = |what: &str| samples[&format!("pop_before_smtp_map_edition_{what}")];
     assert!(edition("published") < edition("wanted"), "{samples:?}");
     home.release_postmap();
+    assert!(daemon.stop().success());
+}
+
+/// A state file that cannot be written is told everywhere, once, and so is that it can be again.
+/// Logins count all the while.
+#[test]
+fn a_state_that_is_not_saved_is_told_everywhere() {
+    let home = Home::with_directories("lmdb");
+    let disk = SmallDisk::mount(home.at("states"));
+    let state = home.at("states/state").display().to_string();
+    let (port, daemon) = start(&home, &["--state", &state]);
+    let unsaved = || read(&get(&port, "/metrics").1)["pop_before_smtp_state_unsaved"];
+    let status = || String::from_utf8(daemon.command(&["status"]).stdout).expect("text");
+    let fault = || {
+        let output = daemon.command(&["status", "--json"]);
+        let status: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        status["state_fault"].clone()
+    };
+    assert_eq!((get(&port, "/healthz").0.as_str(), unsaved()), ("HTTP/1.1 200 OK", 0.0));
+    assert_eq!(fault(), Value::Null);
+    disk.fill(0);
+    // What the file has of its last page takes some.
+    for number in 0..100 {
+        home.wire.send(login_frame(std::net::Ipv4Addr::from(0xc612_0001_u32 + number)).as_bytes());
+    }
+    home.wire.send(login_frame(A).as_bytes());
+    daemon.wait_until_authorised(A);
+    home.wait_until_mapped(A, &daemon);
+    eventually("it is told", PATIENCE, || unsaved() == 1.0);
+    let (head, why) = get(&port, "/healthz");
+    assert_eq!(head, "HTTP/1.1 503 Service Unavailable");
+    assert!(why.contains("No space left") && why.contains("logins count all the same"), "{why}");
+    assert!(status().contains("NOT SAVED for") && status().contains("No space left"));
+    assert!(fault()["seconds"].is_number(), "{}", fault());
+    assert!(fault()["error"].as_str().is_some_and(|error| error.contains("No space left")));
+    // More attempts than one.
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(daemon.said().matches("state not saved").count(), 1, "{}", daemon.said());
+    assert_eq!(daemon.list().as_array().map(Vec::len), Some(101));
+
+    disk.clear();
+    daemon.wait_until_said("state saved again");
+    assert_eq!((get(&port, "/healthz").0.as_str(), unsaved()), ("HTTP/1.1 200 OK", 0.0));
+    assert_eq!(fault(), Value::Null);
+    assert!(!status().contains("NOT SAVED"), "{}", status());
+    home.wait_until_saved(A, &daemon);
     assert!(daemon.stop().success());
 }
 

@@ -1,9 +1,10 @@
 //! What survives a restart: exactly what was written down, never more than a login could give,
 //! and whatever has happened to the file.
 
+#[path = "restarts/model.rs"]
+mod model;
 mod support;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -202,310 +203,76 @@ fn names_cannot_forge_records() {
     assert_eq!(restored, Restored { grants: 1, ..NOTHING }, "{text}");
 }
 
-/// A right as the model knows it: what logins have given, and what the operator has, when.
-#[derive(Clone, Debug, Default)]
-struct Right {
-    login: u64,
-    given: u64,
-    hand: u64,
-}
-
-impl Right {
-    fn until(&self) -> u64 {
-        self.login.max(self.hand)
-    }
-}
-
-/// The same promises without any cleverness. What has ended stays in it, as its record stays in the
-/// file: a clock that is set back brings it to life again, a right for at most a grace.
-#[derive(Clone, Debug, Default)]
-struct Model {
-    rights: BTreeMap<IpAddr, Right>,
-    blocks: BTreeMap<IpAddr, u64>,
-}
-
-const WEEK: u64 = MAX_BY_HAND.as_millis() as u64;
-
-impl Model {
-    fn admitted(&self, now: u64) -> Vec<IpAddr> {
-        let live = self.rights.iter().filter(|(_, right)| now < right.until());
-        live.map(|(address, _)| *address).collect()
-    }
-
-    fn give(&mut self, now: u64, address: IpAddr, span: u64, by_hand: bool, most: usize) {
-        let right = self.rights.entry(address).or_default();
-        if right.login <= now {
-            right.login = 0;
-        }
-        if right.hand <= now {
-            right.hand = 0;
-        }
-        if !by_hand {
-            right.login = right.login.max(now + span);
-        } else if right.hand <= now + span {
-            (right.given, right.hand) = (now, now + span);
-        }
-        self.shrink(now, most);
-    }
-
-    fn shrink(&mut self, now: u64, most: usize) {
-        while self.admitted(now).len() > most {
-            let live = self.rights.iter().filter(|(_, right)| now < right.until());
-            let first = live.min_by_key(|(address, right)| (right.until(), **address));
-            let first = *first.expect("there are more than most").0;
-            self.rights.remove(&first);
-        }
-    }
-
-    fn restart(&mut self, now: u64, grace: u64, most: usize, excluded: IpAddr) {
-        self.blocks.retain(|_, until| now < *until);
-        self.blocks.values_mut().for_each(|until| *until = (*until).min(now + WEEK));
-        let blocks = &self.blocks;
-        self.rights.retain(|address, right| {
-            now < right.until() && *address != excluded && !blocks.contains_key(address)
-        });
-        for right in self.rights.values_mut() {
-            right.login = right.login.min(now + grace);
-            right.hand = right.hand.min(now + WEEK.min(right.hand.saturating_sub(right.given)));
-            right.given = right.given.min(now);
-        }
-        self.shrink(now, most);
-    }
-}
-
-/// Numbers that look random and are the same every time (xorshift64*).
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % sides
-    }
-}
-
-/// Any history, replayed from its journal, gives the set that the model has.
+/// Whoever asks, `list` and the map have a login at once; the file has it with the next journal.
 #[test]
-fn a_replayed_journal_gives_the_same_set() {
-    for seed in 1..=12 {
-        history(seed, 1500);
-    }
-}
-
-fn history(seed: u64, steps: usize) {
-    let mut dice = Dice(seed);
-    let clients: Vec<IpAddr> = (1..=10).map(|last| IpAddr::from([192, 0, 2, last])).collect();
-    let nobody = IpAddr::from([203, 0, 113, 1]);
-    let (mut grace, mut most, mut excluded) = (1_800_000, 6, nobody);
-    let rules = |grace, most, excluded: IpAddr| Rules {
-        grace: Duration::from_millis(grace),
-        max_clients: most,
-        exclude: excluding(&[("excluded", &format!("{excluded}/32"))]),
-        ..rules()
-    };
-    let mut now = DAWN;
-    let mut engine = Engine::new(rules(grace, most, excluded));
-    let mut file = around::state(&engine, Time::from_millis(now));
-    let mut model = Model::default();
-    for step in 0..steps {
-        let context = format!("seed {seed}, step {step}");
-        now += [0, 1, 999, 60_000, 400_000][dice.roll(5) as usize];
-        let at = Time::from_millis(now);
-        let client = clients[dice.roll(clients.len() as u64) as usize];
-        let (before, lost) = (model.clone(), dice.roll(50) == 0);
-        match dice.roll(20) {
-            0..=9 => {
-                engine.hear(at, Source::default(), login_frame(client).as_bytes());
-                if client != excluded && model.blocks.get(&client).is_none_or(|&end| end <= now) {
-                    model.give(now, client, grace, false, most);
-                }
-            }
-            10 | 11 => {
-                let span = 1000 * (1 + dice.roll(20_000));
-                let allowed = engine.allow(at, client, Some(Duration::from_millis(span)), None);
-                assert_eq!(allowed.is_err(), client == excluded, "{context}");
-                if allowed.is_ok() {
-                    model.blocks.remove(&client);
-                    model.give(now, client, span, true, most);
-                }
-            }
-            12 | 13 => {
-                let block = (dice.roll(2) == 0).then(|| 1000 * (1 + dice.roll(2_000)));
-                let had = engine.revoke(at, client, block.map(Duration::from_millis));
-                let right = model.rights.get(&client).is_some_and(|right| now < right.until());
-                assert_eq!(had, right, "{context}");
-                if had {
-                    model.rights.remove(&client);
-                }
-                if let Some(span) = block {
-                    model.blocks.insert(client, now + span);
-                }
-            }
-            14 => {
-                grace = 60_000 * (1 + dice.roll(60));
-                most = 1 + dice.roll(10) as usize;
-                excluded = if dice.roll(2) == 0 { client } else { nobody };
-                engine.tick(at);
-                engine.reload(at, rules(grace, most, excluded));
-                if model.rights.get(&excluded).is_some_and(|right| now < right.until()) {
-                    model.rights.remove(&excluded);
-                }
-                model.shrink(now, most);
-            }
-            15 => {
-                around::journal(&mut engine, at);
-                file = around::state(&engine, at);
-                model.rights.retain(|_, right| now < right.until());
-                model.blocks.retain(|_, until| now < *until);
-            }
-            16 => {
-                // The clock may have been set, in either direction.
-                now = match dice.roll(4) {
-                    0 => now.saturating_sub(dice.roll(4_000_000)),
-                    1 => now + dice.roll(4_000_000),
-                    _ => now,
-                };
-                engine = Engine::new(rules(grace, most, excluded));
-                around::restore(&mut engine, Time::from_millis(now), &file);
-                file = around::state(&engine, Time::from_millis(now));
-                around::journal(&mut engine, Time::from_millis(now));
-                model.restart(now, grace, most, excluded);
-            }
-            _ => drop(engine.tick(at)),
-        }
-        let at = Time::from_millis(now);
-        // Before the decision is written down, nobody hears of more than a restart would find.
-        let mut found = Engine::new(rules(grace, clients.len(), excluded));
-        around::restore(&mut found, at, &file);
-        for client in &clients {
-            if let Some(told) = engine.admits(at, *client) {
-                let found = found.admits(at, *client).is_some();
-                assert!(found, "{context}: {client}, {told:?}\n{file}");
-            }
-        }
-        if lost {
-            // The power fails before the disk has the last decision.
-            engine = Engine::new(rules(grace, most, excluded));
-            around::restore(&mut engine, at, &file);
-            file = around::state(&engine, at);
-            model = before;
-            model.restart(now, grace, most, excluded);
-        } else {
-            file += &around::journal(&mut engine, at);
-        }
-        let admitted: Vec<IpAddr> =
-            clients.iter().copied().filter(|c| engine.admits(at, *c).is_some()).collect();
-        assert_eq!(admitted, model.admitted(now), "{context}\n{file}\n{model:?}");
-        for address in admitted {
-            let until = engine.admits(at, address).expect("just admitted").until.as_millis();
-            assert_eq!(until, model.rights[&address].until(), "{context}: {address}\n{file}");
-        }
-        if let Some(edition) = around::edition(&mut engine, at) {
-            assert_eq!(edition.addresses, model.admitted(now), "{context}");
-            engine.published(edition.number, at);
-        }
-    }
-}
-
-#[test]
-fn nobody_hears_of_what_a_restart_would_not_find() {
-    let mut engine = Engine::new(rules());
+fn a_login_counts_at_once_and_the_file_follows() {
     let at = |seconds: u64| Time::from_millis(DAWN + 1000 * seconds);
-    let login = |engine: &mut Engine, address, seconds| {
-        let frame = login_frame(ip(address));
-        drop(engine.hear(at(seconds), Source::default(), frame.as_bytes()));
+    let mut engine = Engine::new(rules());
+    let file = around::state(&engine, at(0));
+    engine.published(1, at(0));
+    engine.hear(at(1), Source::default(), login_frame(ip(A)).as_bytes());
+    assert!(engine.admits(at(1), ip(A)).is_some());
+    assert_eq!(around::list(&engine, at(1)).len(), 1);
+    assert_eq!(around::edition(&mut engine, at(2)).expect("due").addresses, [ip(A)]);
+    let found = |file: &str| {
+        let mut found = Engine::new(rules());
+        around::restore(&mut found, at(2), file);
+        found.admits(at(2), ip(A)).is_some()
     };
-    let mapped = |engine: &mut Engine, seconds| {
-        engine.tick(at(seconds));
-        let edition = around::edition(engine, at(seconds))?;
-        engine.published(edition.number, at(seconds));
-        Some(edition.addresses)
-    };
-    let admits =
-        |engine: &Engine, seconds, address| engine.admits(at(seconds), ip(address)).is_some();
-    assert_eq!(mapped(&mut engine, 0), Some(vec![]));
+    assert!(!found(&file), "a crash takes it back");
+    let login = file + &around::journal(&mut engine);
+    assert!(found(&login) && !engine.has_changes());
 
-    // The disk is full: those who come are held, and nobody hears of them.
-    login(&mut engine, A, 1);
-    assert_eq!(engine.unsaved_since(), None, "nobody has tried");
-    let lost = engine.journal(at(1));
-    engine.unsaved(lost);
-    assert!(engine.holds(at(1), ip(A)).is_some() && !admits(&engine, 1, A));
-    assert!(around::list(&engine, at(1)).is_empty());
-    assert_eq!(mapped(&mut engine, 5), None);
-    assert_eq!(engine.unsaved_since(), Some(at(1)));
-    let journal = engine.journal(at(6));
-    assert!(journal.text.contains(A), "what was lost comes again");
-    assert_eq!(engine.unsaved_since(), Some(at(1)));
-    login(&mut engine, B, 6);
-    let decided = engine.decided();
-    engine.written(&journal);
-    assert!(admits(&engine, 6, A) && !admits(&engine, 6, B), "who came since waits");
-    assert_eq!(engine.unsaved_since(), Some(at(1)));
-    assert_eq!(mapped(&mut engine, 7), None, "the disk does not have it yet");
-    engine.saved(&journal);
-    assert_eq!(mapped(&mut engine, 10), Some(vec![ip(A)]), "and not the one who came since");
-    assert!(engine.saved_until() < decided);
-    assert_eq!(engine.unsaved_since(), None, "no journal waits");
-    let young = engine.journal(at(10));
-    assert_eq!(engine.unsaved_since(), Some(at(10)));
-    engine.unsaved(young);
-    assert!(around::journal(&mut engine, at(11)).contains(B));
-    assert!(engine.saved_until() >= decided);
-    assert_eq!(mapped(&mut engine, 20), Some(vec![ip(A), ip(B)]));
-
-    // Of whom everybody has heard, he stays while renewals cannot be saved, and leaves on time.
-    login(&mut engine, A, 100);
-    let lost = engine.journal(at(100));
-    engine.unsaved(lost);
-    assert_eq!(mapped(&mut engine, 200), None, "membership has not changed");
-    assert_eq!(mapped(&mut engine, 1806), Some(vec![ip(A)]));
-    assert!(admits(&engine, 1806, A));
-    engine.revoke(at(1807), ip(A), None);
-    assert!(!admits(&engine, 1807, A));
-    assert_eq!(mapped(&mut engine, 1808), Some(vec![]));
-
-    // A record of a right that has ended since says nothing of the next one.
-    login(&mut engine, A, 2000);
-    let journal = engine.journal(at(2000));
-    engine.revoke(at(2001), ip(A), None);
-    login(&mut engine, A, 2002);
-    engine.written(&journal);
-    engine.saved(&journal);
-    assert_eq!(mapped(&mut engine, 2003), None);
-    assert!(!admits(&engine, 2003, A));
-    around::journal(&mut engine, at(2003));
-    assert_eq!(mapped(&mut engine, 2004), Some(vec![ip(A)]));
+    // The number tells which journal has the end of a right.
+    let before = engine.last_change();
+    engine.revoke(at(3), ip(A), None);
+    assert!(engine.last_change() > before && engine.has_changes());
+    let journal = engine.journal();
+    assert_eq!(journal.number, Some(engine.last_change()));
+    assert!(!found(&(login + &journal.text)));
+    let revoked = engine.last_change();
+    engine.revoke(at(3), ip(A), None);
+    assert_eq!(
+        (engine.last_change(), engine.has_changes()),
+        (revoked, false),
+        "nothing to wait for"
+    );
 }
 
-/// While the state file stands still, what is kept for it is bounded by those who may be held.
+/// Nobody waits while the records of very many are made: each journal has a slice of them.
 #[test]
-fn who_has_gone_before_the_file_knew_him_needs_no_record() {
+fn many_changes_are_taken_a_slice_at_a_time() {
+    let mut engine = Engine::new(rules());
+    let now = Time::from_millis(DAWN);
+    for number in 0..3000 {
+        let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
+        engine.hear(now, Source::default(), login_frame(address).as_bytes());
+    }
+    let lines = |text: &str| text.lines().count();
+    let journals = [engine.journal(), engine.journal(), engine.journal()];
+    assert_eq!(journals.each_ref().map(|journal| lines(&journal.text)), [1024, 1024, 952]);
+    assert_eq!(journals.each_ref().map(|journal| journal.number), [None, None, Some(3000)]);
+    let file = around::state(&Engine::new(rules()), now) + &journals.map(|j| j.text).concat();
+    let restored = around::restore(&mut Engine::new(rules()), now, &file);
+    assert_eq!(restored, Restored { grants: 3000, ..NOTHING });
+}
+
+/// While the disk stands still, what is remembered for it is bounded by those who may be held.
+#[test]
+fn more_changes_than_clients_are_a_whole_file() {
     let mut engine = Engine::new(Rules { max_clients: 10, ..rules() });
     let now = Time::from_millis(DAWN);
-    let come = |engine: &mut Engine, from: u32| {
-        for number in from..from + 5000 {
-            let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
-            engine.allow(now, address.into(), None, None).expect("allowed");
-        }
-    };
-    come(&mut engine, 0);
-    let lost = engine.journal(now);
-    assert!(lost.whole);
-    assert!(lost.text.lines().filter(|line| !line.starts_with("unblock")).count() < 1100);
-    engine.unsaved(lost);
-    come(&mut engine, 5000);
-    let journal = engine.journal(now);
+    for number in 0..5000 {
+        let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
+        engine.hear(now, Source::default(), login_frame(address).as_bytes());
+    }
+    assert!(engine.has_changes());
+    let journal = engine.journal();
     assert!(journal.whole, "an older file would bring back who has gone");
-    engine.written(&journal);
-    engine.saved(&journal);
-    assert_eq!(around::list(&engine, now).len(), 10);
-    assert!(!engine.has_journal());
-    come(&mut engine, 10_000);
-    let lost = engine.journal(now);
-    engine.unsaved(lost);
-    assert!(engine.journal(now).whole, "the one that was lost was to be a whole file");
+    assert_eq!(journal.number, Some(engine.last_change()));
+    assert!(journal.text.lines().count() <= 1024, "{}", journal.text.lines().count());
+    assert!(!engine.has_changes() && !engine.journal().whole);
+    assert_eq!(around::state(&engine, now).lines().count(), 11);
 }
 
 #[test]
@@ -517,7 +284,6 @@ fn ten_thousand_may_end_together() {
         let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
         engine.allow(at(0), address.into(), None, None).expect("allowed");
     }
-    around::journal(&mut engine, at(0));
     let edition = around::edition(&mut engine, at(1799)).expect("an edition");
     assert_eq!(edition.addresses.len() as u32, MANY);
     assert!(edition.addresses.is_sorted());

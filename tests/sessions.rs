@@ -5,6 +5,7 @@ mod support;
 use std::time::Duration;
 
 use pop_before_smtp::engine::daemons::{self, Table};
+use pop_before_smtp::engine::streams::Source;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, Rules};
 use support::around;
@@ -43,7 +44,7 @@ fn is_admitted(engine: &Engine, seconds: u64) -> bool {
 /// Hears lines, each at its second.
 fn hear(engine: &mut Engine, lines: &[(u64, &str)]) {
     for (second, line) in lines {
-        around::hear(engine, at(*second), line);
+        engine.hear(at(*second), Source::default(), line.as_bytes());
     }
 }
 

@@ -1,7 +1,7 @@
 //! The daemon is killed at random moments under load, again and again, and starts again by itself.
 //!
-//! Promise  what the map or a reply of the socketmap has announced is authorised after the restart,
-//!          however young it is; nobody is authorised past the deadline that his last login gave; the
+//! Promise  a login that is a second old is authorised after the restart; nobody is authorised past
+//!          the deadline that his last login gave, nor who was revoked before the command ended; the
 //!          map is there and whole at every moment.
 //! Limits   `TORTURE_KILLS=500` is a full run; `TORTURE_SEED` repeats the moments of a run.
 
@@ -11,9 +11,8 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
@@ -21,7 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
-use support::daemon::Daemon;
+use support::asker::Asker;
+use support::daemon::{Daemon, program};
 use support::home::Home;
 use support::random::{Random, setting};
 use support::story::login_frame;
@@ -35,6 +35,8 @@ const GRACE: u64 = 8000;
 /// A frame may wait so long in its socket until it is heard, and counts from then on: some
 /// milliseconds, or more where others want all cores.
 const HEARD_LATE: u64 = 2000;
+/// A login that was announced so long before a kill is in the state file.
+const SAVED_WITHIN: u64 = 1000;
 /// The wall clock may be adjusted a little between two starts.
 const CLOCK_NOISE: u64 = 20;
 const GENERATION: &str = "_pbs_generation_ DUNNO ";
@@ -51,15 +53,22 @@ struct Login {
     first: u64,
     /// After the last frame was sent; while one is on its way, never.
     last: u64,
-    /// When a reply of the socketmap has announced it for the first time.
+    /// When a reply of the socketmap has announced it for the first time, unless a kill may have
+    /// taken that back.
     answered: Option<u64>,
-    /// Whether a map has announced it.
-    mapped: bool,
+    /// If it may have: how old it was then.
+    young: Option<u64>,
+    /// When `revoke` had ended its right, and blocked new ones.
+    revoked: Option<u64>,
 }
 
 impl Login {
     fn announced_before(&self, moment: u64) -> bool {
-        self.mapped || self.answered.is_some_and(|at| at < moment)
+        self.revoked.is_none() && self.answered.is_some_and(|at| at < moment)
+    }
+
+    fn revoked_before(&self, moment: u64) -> bool {
+        self.revoked.is_some_and(|at| at < moment)
     }
 
     fn latest_end(&self) -> u64 {
@@ -77,7 +86,11 @@ struct Figures {
     unready: u64,
     checks: u64,
     kept: u64,
-    youngest: u64,
+    revoked: AtomicU64,
+    still_revoked: u64,
+    lost: u64,
+    oldest_lost: u64,
+    youngest_kept: u64,
     latest: u64,
 }
 
@@ -87,6 +100,7 @@ struct Scene {
     udp: Wire,
     logins: Mutex<BTreeMap<IpAddr, Login>>,
     next: AtomicU32,
+    kills: AtomicU64,
     load: AtomicBool,
     watch: AtomicBool,
     over: AtomicBool,
@@ -131,13 +145,14 @@ impl Scene {
 
     /// Logs in from an address and waits for the socketmap to announce it.
     fn log_in(&self, address: IpAddr, by_udp: bool, asker: &mut Asker, figures: &Figures) {
-        let begun = now();
+        let (begun, life) = (now(), self.kills.load(Ordering::Relaxed));
         let change = |change: &dyn Fn(&mut Login)| {
             change(self.logins.lock().unwrap().entry(address).or_insert(Login {
                 first: begun,
                 last: begun,
                 answered: None,
-                mapped: false,
+                young: None,
+                revoked: None,
             }));
         };
         change(&|login| login.last = u64::MAX);
@@ -154,7 +169,12 @@ impl Scene {
                 Some(true) => {
                     let at = now();
                     figures.replies.fetch_add(1, Ordering::Relaxed);
-                    change(&|login| login.answered = login.answered.or(Some(at)));
+                    change(&|login| {
+                        // One that was given before a kill says nothing of the next life.
+                        if self.kills.load(Ordering::Relaxed) == life {
+                            login.answered = login.answered.or(Some(at));
+                        }
+                    });
                     return;
                 }
                 Some(false) => {}
@@ -163,9 +183,31 @@ impl Scene {
         }
     }
 
-    /// One of several who log in.
+    /// Ends a right and blocks new ones, as the operator does.
+    fn revoke(&self, address: IpAddr, figures: &Figures) {
+        // Its right ends before the command does.
+        let change = |change: &dyn Fn(&mut Login)| {
+            change(self.logins.lock().unwrap().get_mut(&address).expect("it has logged in"));
+        };
+        change(&|login| (login.answered, login.young) = (None, None));
+        let mut command = program();
+        command.args(["revoke", &address.to_string(), "--block", "1h", "--control"]);
+        let output = command.arg(self.home.at("control.sock")).output().expect("it can be started");
+        let done = output.status.success();
+        // The map may be late.
+        if done && String::from_utf8_lossy(&output.stderr).contains("cannot write") {
+            self.fault(format!("the disk does not have it: {output:?}"));
+        }
+        if done {
+            figures.revoked.fetch_add(1, Ordering::Relaxed);
+            let at = now();
+            change(&|login| login.revoked = login.revoked.or(Some(at)));
+        }
+    }
+
+    /// One of several who log in, and of whom some are revoked.
     fn sender(&self, mut random: Random, by_udp: bool, figures: &Figures) {
-        let mut asker = Asker(None);
+        let mut asker = Asker::default();
         let mut mine: Vec<IpAddr> = Vec::new();
         while !self.over.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(2 + random.below(15)));
@@ -185,8 +227,16 @@ impl Scene {
                 self.log_in(address, by_udp, &mut asker, figures);
             }
             let Some(old) = mine.get(random.index(mine.len().max(1))).copied() else { continue };
+            let young = mine.len().saturating_sub(1 + random.index(60));
+            if random.below(30) == 0 && self.age(mine[young]) < GRACE / 2 {
+                self.revoke(mine[young], figures);
+            }
             let (login, asked) = (self.logins.lock().unwrap()[&old], now());
-            if login.latest_end() < asked {
+            if login.revoked.is_some() {
+                // A block lasts as well.
+                self.send(by_udp, login_frame(old).as_bytes());
+            }
+            if login.revoked.is_some() || login.latest_end() < asked {
                 match asker.ask(&self.socketmap(), old) {
                     Some(true) => self.fault(format!("{old} is admitted at {asked}: {login:?}")),
                     Some(false) => drop(figures.refusals.fetch_add(1, Ordering::Relaxed)),
@@ -246,14 +296,19 @@ impl Scene {
         daemon.wait();
         let map = self.map();
         let mut logins = self.logins.lock().unwrap();
-        for address in map {
-            match logins.get_mut(&address) {
-                Some(login) => login.mapped = true,
-                None => self.fault(format!("{address} is in the map and never logged in")),
+        self.kills.fetch_add(1, Ordering::Relaxed);
+        for address in map.iter().filter(|address| !logins.contains_key(*address)) {
+            self.fault(format!("{address} is in the map and never logged in"));
+        }
+        for login in logins.values_mut() {
+            let age = login.answered.map(|at| killed.saturating_sub(at));
+            login.young = age.filter(|age| *age < SAVED_WITHIN);
+            if login.young.is_some() {
+                login.answered = None;
+            } else if let Some(age) = age {
+                figures.youngest_kept = figures.youngest_kept.min(age);
             }
         }
-        let ages = logins.values().filter_map(|login| killed.checked_sub(login.answered?));
-        figures.youngest = figures.youngest.min(ages.min().unwrap_or(u64::MAX));
     }
 
     /// A daemon that was started at `started` is ready: is everything as it was announced?
@@ -269,7 +324,7 @@ impl Scene {
             for address in addresses {
                 match logins.get(address) {
                     None => self.fault(format!("{address} is in the {from} and never logged in")),
-                    Some(login) if login.latest_end() < then => {
+                    Some(login) if login.revoked_before(then) || login.latest_end() < then => {
                         self.fault(format!("{address} is in the {from} at {then}: {login:?}"));
                     }
                     Some(_) => {}
@@ -281,10 +336,22 @@ impl Scene {
             let (address, end) = (fields[0].parse().expect("an address"), fields[2]);
             let (login, end): (_, u64) = (&logins[&address], end.parse().expect("a moment"));
             let in_flight = login.last == u64::MAX;
+            // The records of those who were revoked since then follow.
+            if login.revoked.is_some() {
+                continue;
+            }
             if end + CLOCK_NOISE < login.first + GRACE || end > login.latest_end() {
                 self.fault(format!("the state file says {address} until {end}: {login:?}"));
             } else if !in_flight {
                 figures.latest = figures.latest.max(end.saturating_sub(login.last + GRACE));
+            }
+        }
+        for (address, login) in logins.iter() {
+            figures.still_revoked += u64::from(login.revoked_before(started));
+            let is_lost = login.revoked.is_none() && !listed.contains(address);
+            if let Some(age) = login.young.filter(|_| is_lost && after < login.first + GRACE) {
+                figures.lost += 1;
+                figures.oldest_lost = figures.oldest_lost.max(age);
             }
         }
         for (address, login) in logins.iter().filter(|(_, login)| login.announced_before(before)) {
@@ -301,37 +368,6 @@ impl Scene {
                 self.fault(format!("{address} is not in the map after a restart: {login:?}"));
             }
         }
-    }
-}
-
-/// A connection to the socketmap.
-struct Asker(Option<UnixStream>);
-
-impl Asker {
-    /// Whether an address is admitted, if somebody answers.
-    fn ask(&mut self, socket: &PathBuf, address: IpAddr) -> Option<bool> {
-        let answer = self.try_ask(socket, address).ok();
-        if answer.is_none() {
-            self.0 = None;
-        }
-        answer
-    }
-
-    fn try_ask(&mut self, socket: &PathBuf, address: IpAddr) -> std::io::Result<bool> {
-        if self.0.is_none() {
-            let stream = UnixStream::connect(socket)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            self.0 = Some(stream);
-        }
-        let stream = self.0.as_mut().expect("it has been connected");
-        let question = format!("clients {address}");
-        stream.write_all(format!("{}:{question},", question.len()).as_bytes())?;
-        let mut reply = [0; 12];
-        // Both replies are netstrings with a length of one digit.
-        stream.read_exact(&mut reply[..2])?;
-        let length = usize::from(reply[0] - b'0') + 1;
-        stream.read_exact(&mut reply[..length])?;
-        Ok(reply.starts_with(b"OK OK,"))
     }
 }
 
@@ -353,13 +389,14 @@ fn torture(map_type: &'static str, kills: u64, seed: u64) {
         udp: Wire::udp(),
         logins: Mutex::default(),
         next: AtomicU32::new(1),
+        kills: AtomicU64::new(0),
         load: AtomicBool::new(true),
         watch: AtomicBool::new(false),
         over: AtomicBool::new(false),
         faults: Mutex::default(),
     };
     let shared = Figures::default();
-    let mut figures = Figures { youngest: u64::MAX, ..Figures::default() };
+    let mut figures = Figures { youngest_kept: u64::MAX, ..Figures::default() };
     std::thread::scope(|threads| {
         for number in 0..3 {
             let random = Random::new(seed ^ (number + 1) << 32);
@@ -401,20 +438,23 @@ fn torture(map_type: &'static str, kills: u64, seed: u64) {
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     println!(
         "{map_type}: {} of {kills} kills before it was ready; {} checks; {} logins, {} announced by \
-         the socketmap; {} times an announced right was found again; {} refusals after the end; \
-         {} looks at the map",
+         the socketmap; {} times an announced right was found again; {} revoked, found to be {} times; \
+         {} refusals after the end; {} looks at the map",
         figures.unready,
         figures.checks,
         of(&shared.logins),
         of(&shared.replies),
         figures.kept,
+        of(&shared.revoked),
+        figures.still_revoked,
         of(&shared.refusals),
         of(&shared.looks),
     );
     println!(
-        "{map_type}: the youngest reply at a kill was {} ms old; the latest deadline was {} ms after \
-         the last login and its grace",
-        figures.youngest, figures.latest
+        "{map_type}: {} logins were taken back by a kill, the oldest {} ms after it was announced; the \
+         youngest that had to stay was {} ms old; the latest deadline was {} ms after the last login \
+         and its grace",
+        figures.lost, figures.oldest_lost, figures.youngest_kept, figures.latest
     );
 }
 

@@ -3,6 +3,7 @@
 use super::report::Report;
 use crate::control::Entry;
 use crate::receiver::bind;
+use crate::state_file::StateFault;
 use crate::status::{STOPPED, Status};
 
 /// Tells what is wrong with the running daemon.
@@ -66,12 +67,13 @@ fn map(status: &Status, report: &mut Report) {
 }
 
 fn state(status: &Status, report: &mut Report) {
-    if let Some(seconds) = status.state_waiting_seconds {
+    if let Some(StateFault { seconds, error }) = &status.state_fault {
         report.mend(
-            format!("the state could not be saved for {seconds:.0} s"),
-            "New clients have to wait meanwhile. The disk may be full or stuck, or the directory no \
-             longer the daemon's.",
-            "see the daemon's log; it goes on to try",
+            format!("the state could not be saved for {seconds:.0} s: {error}"),
+            "Logins count all the same, but a crash would forget the latest, and bring back rights \
+             that have been revoked since.",
+            "make room on the disk, or give the directory back to the daemon's user; it goes on to \
+             try",
         );
     }
 }

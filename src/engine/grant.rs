@@ -1,8 +1,7 @@
 //! One address and the right it has.
 //!
 //! Promise  each user's own right ends with his own login's grace: another's login does not prolong
-//!          it. What nobody has written down is held, and not told to anybody: a sudden end of the
-//!          process would take it back.
+//!          it.
 //! Limits   at most `MAX_USERS` of one address; the one who logged in longest ago makes room.
 //! Not here clock, and the other addresses.
 
@@ -28,18 +27,6 @@ pub enum By {
     Hand,
 }
 
-/// What a right that is written down outlives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kept {
-    /// Nothing: nobody may hear of it.
-    #[default]
-    Nowhere,
-    /// The process: it may be told to whoever asks.
-    InFile,
-    /// The power: a map, which outlives that as well, may announce it.
-    OnDisk,
-}
-
 /// A user who has logged in from an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
@@ -47,8 +34,6 @@ pub struct User {
     pub name: Box<str>,
     /// His own right ends at this moment.
     pub until: Time,
-    /// The state file knows him. Renewals need not wait for it.
-    pub written: bool,
 }
 
 /// A right that the operator has given.
@@ -58,18 +43,8 @@ pub struct Hand {
     pub given: Time,
     /// It ends at this moment.
     pub until: Time,
-    /// The state file knows of it. Renewals need not wait for that.
-    pub written: bool,
     /// What the operator wrote about it.
     pub note: Option<String>,
-}
-
-/// What a record in the state file says of a right.
-#[derive(Clone, Debug)]
-pub struct Recorded {
-    pub(super) since: Time,
-    users: SmallVec<[Box<str>; 1]>,
-    by_hand: bool,
 }
 
 /// One address and the right it has.
@@ -91,8 +66,6 @@ pub struct Grant {
     pub by_hand: Option<Box<Hand>>,
     /// More users have logged in than one address may have: it is remembered, not authorised.
     pub shared: bool,
-    /// Where this unbroken right is written down. Renewals need not wait for that.
-    pub kept: Kept,
     /// Who has logged in, the latest last; some may have ended.
     pub users: SmallVec<[User; 1]>,
 }
@@ -103,16 +76,9 @@ impl Grant {
         now < self.until && !self.shared
     }
 
-    /// Whether the address may relay at a moment, and the state file knows of it, if perhaps not of
-    /// its last renewal.
-    pub fn is_told(&self, now: Time) -> bool {
-        self.lasts(now) && self.kept > Kept::Nowhere
-    }
-
-    /// The users whose right lasts at a moment and whom the state file knows, the latest last.
+    /// The users whose right lasts at a moment, the latest last.
     pub fn users(&self, now: Time) -> impl DoubleEndedIterator<Item = &str> {
-        let told = self.users.iter().filter(move |user| user.written && now < user.until);
-        told.map(|user| &*user.name)
+        self.users.iter().filter(move |user| now < user.until).map(|user| &*user.name)
     }
 
     /// How many users' rights last at a moment.
@@ -120,26 +86,9 @@ impl Grant {
         self.users.iter().filter(|user| now < user.until).count()
     }
 
-    /// Whether the operator's own right lasts at a moment, and the state file knows of it.
+    /// Whether the operator's own right lasts at a moment.
     pub fn is_by_hand(&self, now: Time) -> bool {
-        self.by_hand.as_ref().is_some_and(|hand| hand.written && now < hand.until)
-    }
-
-    /// What a record of it says, as long as nothing changes.
-    pub fn recorded(&self) -> Recorded {
-        let users = self.users.iter().map(|user| user.name.clone()).collect();
-        Recorded { since: self.since, users, by_hand: self.by_hand.is_some() }
-    }
-
-    /// The state file has this record. What has changed since then waits for the next one.
-    pub(super) fn write(&mut self, recorded: &Recorded) {
-        self.kept = self.kept.max(Kept::InFile);
-        for user in &mut self.users {
-            user.written |= recorded.users.contains(&user.name);
-        }
-        if let Some(hand) = &mut self.by_hand {
-            hand.written |= recorded.by_hand;
-        }
+        self.by_hand.as_ref().is_some_and(|hand| now < hand.until)
     }
 
     /// The same, with every moment so much earlier.
@@ -164,7 +113,6 @@ impl Grant {
             by_login: None,
             by_hand: None,
             shared: false,
-            kept: Kept::Nowhere,
             users: SmallVec::new(),
         }
     }
@@ -194,7 +142,7 @@ impl Grant {
         if self.users.len() == MAX_USERS {
             self.users.remove(0);
         }
-        let (before, written) = old.map_or_else(Default::default, |old| (old.until, old.written));
-        self.users.push(User { name: name.into(), until: until.max(before), written });
+        let until = old.map_or(until, |old| until.max(old.until));
+        self.users.push(User { name: name.into(), until });
     }
 }

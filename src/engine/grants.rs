@@ -13,11 +13,11 @@ use std::ops::Bound;
 use std::time::Duration;
 
 use super::address;
-use super::grant::{By, Grant, Hand, Kept, Recorded};
+use super::grant::{By, Grant, Hand};
 use super::time::Time;
 
 /// Addresses in one slice: what is dearest to do with them takes below a millisecond.
-const SLICE: usize = 1024;
+pub(super) const SLICE: usize = 1024;
 
 /// What gives an address a right.
 #[derive(Clone, Debug)]
@@ -81,13 +81,11 @@ impl Grants {
         let mut grant = old.unwrap_or_else(|| Grant::none(address, now));
         if !renewed {
             grant.since = now;
-            grant.kept = Kept::Nowhere;
         }
         grant.by_login = grant.by_login.filter(|until| now < *until);
         grant.by_hand = grant.by_hand.filter(|hand| now < hand.until);
         if by == By::Hand {
-            let written = grant.by_hand.as_ref().is_some_and(|old| old.written);
-            let hand = || Box::new(Hand { given: now, until: end, written, note: None });
+            let hand = || Box::new(Hand { given: now, until: end, note: None });
             let mut hand = grant.by_hand.filter(|old| end < old.until).unwrap_or_else(hand);
             hand.note = note.or(hand.note);
             grant.by_hand = Some(hand);
@@ -146,10 +144,6 @@ impl Grants {
         let settled = |old: &Grant| {
             let mut grant = old.clone();
             grant.settle(most_users);
-            if old.shared && !grant.shared {
-                // As if it came anew: nobody learns of it before it is on disk.
-                grant.kept = Kept::Nowhere;
-            }
             grant
         };
         let changed = |old: &Grant| Some((old.clone(), settled(old))).filter(|(a, b)| a != b);
@@ -165,13 +159,6 @@ impl Grants {
         self.insert(grant);
     }
 
-    /// Puts a grant in that the disk has as it is.
-    pub fn put_saved(&mut self, mut grant: Grant) {
-        grant.write(&grant.recorded());
-        grant.kept = Kept::OnDisk;
-        self.put(grant);
-    }
-
     /// The right of an address at a moment.
     pub fn at(&self, address: IpAddr, now: Time) -> Option<&Grant> {
         self.get(address).filter(|grant| grant.lasts(now))
@@ -180,26 +167,6 @@ impl Grants {
     /// The entry of an address, ended or not.
     pub fn get(&self, address: IpAddr) -> Option<&Grant> {
         self.by_address.get(&address).map(Box::as_ref)
-    }
-
-    /// The state file has this record of an address.
-    pub fn write(&mut self, address: IpAddr, recorded: &Recorded) {
-        if let Some(grant) = self.unbroken(address, recorded) {
-            grant.write(recorded);
-        }
-    }
-
-    /// The disk has this record of an address. Whether it had none of this unbroken right before.
-    pub fn save(&mut self, address: IpAddr, recorded: &Recorded) -> bool {
-        let grant = self.unbroken(address, recorded);
-        let before = grant.map(|grant| std::mem::replace(&mut grant.kept, Kept::OnDisk));
-        before.is_some_and(|before| before < Kept::OnDisk)
-    }
-
-    /// The right of an address, if it still is the one that was recorded.
-    fn unbroken(&mut self, address: IpAddr, recorded: &Recorded) -> Option<&mut Grant> {
-        let grant = self.by_address.get_mut(&address).map(Box::as_mut);
-        grant.filter(|grant| grant.since == recorded.since)
     }
 
     /// Takes an address out.

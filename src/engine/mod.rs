@@ -43,14 +43,14 @@ pub mod streams;
 pub mod syslog;
 pub mod time;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use daemons::Table;
 use exclude::Exclude;
 pub use gone::{Gone, WhyGone};
-use grant::{By, Grant, Kept};
+use grant::{By, Grant};
 use grants::{Given, Granted, Grants, Slice};
 use hosts::Hosts;
 use map::{Edition, Level};
@@ -127,9 +127,7 @@ pub struct Engine {
     blocked: BTreeMap<IpAddr, Time>,
     level: Level,
     gone: Vec<Gone>,
-    dirty: HashSet<IpAddr>,
-    dirty_blocks: HashSet<IpAddr>,
-    written: state::Written,
+    changes: state::Changes,
     stats: Stats,
     probes: Probes,
 }
@@ -146,9 +144,7 @@ impl Engine {
             blocked: BTreeMap::new(),
             level: Level::unknown(),
             gone: Vec::new(),
-            dirty: HashSet::new(),
-            dirty_blocks: HashSet::new(),
-            written: state::Written::default(),
+            changes: state::Changes::default(),
             stats: Stats::default(),
             probes: Probes::default(),
         }
@@ -162,6 +158,9 @@ impl Engine {
         match granted {
             Granted::New => {
                 self.stats.granted += 1;
+                if self.is_published(address) {
+                    self.level.change();
+                }
                 self.shrink(now);
             }
             Granted::Shared if admitted => {
@@ -210,7 +209,7 @@ impl Engine {
 
     /// Whether the map has the address of a right, while that lasts.
     fn is_listed(&self, grant: &Grant) -> bool {
-        grant.kept == Kept::OnDisk && !grant.shared && self.is_published(grant.address)
+        !grant.shared && self.is_published(grant.address)
     }
 
     fn sweep(&mut self, now: Time) {
@@ -235,14 +234,8 @@ impl Engine {
         true
     }
 
-    /// The truth, at the lookup: the right of an address at this moment. What was decided and not
-    /// yet written down is not true yet: a sudden end would take it back.
+    /// The truth, at the lookup: the right of an address at this moment.
     pub fn admits(&self, now: Time, address: IpAddr) -> Option<&Grant> {
-        self.holds(now, address).filter(|grant| grant.is_told(now))
-    }
-
-    /// The right that an address has at this moment or, once it is written down, will have.
-    pub fn holds(&self, now: Time, address: IpAddr) -> Option<&Grant> {
         self.grants.at(address.to_canonical(), now)
     }
 
@@ -275,7 +268,7 @@ impl Engine {
         }
         self.blocked.remove(&address);
         // Also of one that has ended: its record would come to life if the clock were set back.
-        self.dirty_blocks.insert(address);
+        self.changes.block(address);
         let span = span.unwrap_or(self.rules.grace).min(MAX_BY_HAND);
         Ok(self.grant(now, address, Given { by: By::Hand, user: None, span, note }))
     }
@@ -287,7 +280,7 @@ impl Engine {
         self.expire(now, address);
         if let Some(span) = block {
             self.blocked.insert(address, now + span.min(MAX_BY_HAND));
-            self.dirty_blocks.insert(address);
+            self.changes.block(address);
         }
         let Some(grant) = self.grants.remove(address) else { return false };
         let was_authorised = !grant.shared;
@@ -388,8 +381,10 @@ impl Engine {
         }
         for before in self.grants.settle_all(self.rules.max_users) {
             self.changed(before.address);
-            if self.grants.get(before.address).is_some_and(|grant| grant.shared) {
-                self.left(now, before, WhyGone::Shared);
+            match self.grants.get(before.address) {
+                Some(grant) if grant.shared => self.left(now, before, WhyGone::Shared),
+                Some(grant) if before.shared && self.is_listed(grant) => self.level.change(),
+                _ => {}
             }
         }
         self.drop_excluded(now);
@@ -429,13 +424,13 @@ impl Engine {
         each: impl Fn(&Grant) -> T,
     ) -> Slice<Vec<T>> {
         self.grants.slice(behind, Vec::new(), |list, grant| {
-            if grant.is_told(now) {
+            if grant.lasts(now) {
                 list.push(each(grant));
             }
         })
     }
 
-    /// How many addresses are authorised at this moment, or will be once that is written down.
+    /// How many addresses are authorised at this moment.
     pub fn clients_at(&self, now: Time) -> usize {
         self.grants.count(now)
     }

@@ -10,23 +10,26 @@
 //!          Moments are milliseconds since 1970. LOGIN is the end of what logins have given, HAND
 //!          of what the operator gave at GIVEN; one or the other may be empty. An empty DAEMON is
 //!          the operator.
-//! Promise  a line that is not understood is counted and costs nothing else. Whatever the file
-//!          says, a right never lasts longer than one given now would.
+//! Promise  what is decided counts at once, and the file follows: a journal has the records of those
+//!          who have changed since the last one. A line that is not understood is counted and costs
+//!          nothing else. Whatever the file says, a right never lasts longer than one given now
+//!          would.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
-use super::grant::{By, Grant, Hand, Kept, MAX_USERS, Recorded, User};
-use super::grants::Slice;
+use super::grant::{By, Grant, Hand, MAX_USERS, User};
+use super::grants::{SLICE, Slice};
 use super::origins::Origins;
 use super::time::Time;
 use super::{Engine, MAX_BY_HAND, address};
 
-/// So many more than twice the clients may wait for the file as those who have come or gone.
-const MANY: usize = 1024;
+/// More changed addresses than this, and than `max-clients`, are not remembered while the disk does
+/// not answer: the whole file is shorter than their records.
+const MAX_CHANGED: usize = 1024;
 
 /// How the first line of a state file of any version begins.
 const FORMAT: &str = "pop-before-smtp state ";
@@ -50,37 +53,45 @@ pub struct Restored {
     pub foreign: bool,
 }
 
-/// What has changed since the last journal.
+/// Records of what has changed, to be appended to the file.
 #[derive(Debug)]
 pub struct Journal {
-    /// The records, to be appended to the file.
+    /// The records.
     pub text: String,
-    /// So many have gone that their records are left out: the file is to be made anew.
+    /// Some are left out, there would be too many: the file is to be written as a whole.
     pub whole: bool,
-    number: u64,
-    taken: Time,
-    /// Those that have a right, with what is written of it, and those that have none any more.
-    grants: Vec<(IpAddr, Option<Recorded>)>,
-    blocks: Vec<IpAddr>,
+    /// The number of the last change, all of which are recorded; if missing, there are more: another
+    /// journal is to be taken at once.
+    pub number: Option<u64>,
 }
 
-impl Journal {
-    fn rights(&self) -> impl Iterator<Item = (IpAddr, &Recorded)> {
-        self.grants.iter().filter_map(|(address, right)| Some((*address, right.as_ref()?)))
-    }
-}
-
-/// What has become of the journals, which are numbered.
+/// What the state file does not have yet.
 #[derive(Debug, Default)]
-pub(super) struct Written {
-    /// How many there were.
-    taken: u64,
-    /// The last one that the disk has.
-    saved: u64,
-    /// The first of those that it does not have was taken then, or a little later.
-    waiting_since: Option<Time>,
-    /// The next one leaves out the records of some who have gone.
+pub(super) struct Changes {
+    /// How many there have been since the start.
+    number: u64,
+    grants: HashSet<IpAddr>,
+    blocks: HashSet<IpAddr>,
+    /// Which there were is forgotten.
     whole: bool,
+}
+
+impl Changes {
+    /// The right of an address has changed.
+    fn grant(&mut self, address: IpAddr, max_clients: usize) {
+        self.number += 1;
+        self.grants.insert(address);
+        if self.grants.len() > max_clients.max(MAX_CHANGED) {
+            self.grants.clear();
+            self.whole = true;
+        }
+    }
+
+    /// The block of an address has changed.
+    pub(super) fn block(&mut self, address: IpAddr) {
+        self.number += 1;
+        self.blocks.insert(address);
+    }
 }
 
 /// A state file while it is read, line by line.
@@ -150,94 +161,41 @@ impl Engine {
         })
     }
 
-    /// The records of what has changed since the last call. Whoever takes it says what became of
-    /// it: [`Self::written`] and then [`Self::saved`], or [`Self::unsaved`].
-    pub fn journal(&mut self, now: Time) -> Journal {
-        self.written.taken += 1;
-        self.written.waiting_since.get_or_insert(now);
+    /// The records of what has changed since the last call, a slice of them. If they cannot be
+    /// written, the whole file is to be: it has them too.
+    pub fn journal(&mut self) -> Journal {
+        let Changes { number, grants, blocks, whole } = &mut self.changes;
         let mut text = String::new();
-        let mut grants = Vec::with_capacity(self.dirty.len());
-        for address in self.dirty.drain() {
-            let grant = self.grants.get(address);
-            match grant {
+        for address in grants.extract_if(|_| true).take(SLICE) {
+            match self.grants.get(address) {
                 Some(grant) => write_grant(&mut text, grant),
                 None => text.push_str(&format!("gone\t{address}\t.\n")),
             }
-            grants.push((address, grant.map(Grant::recorded)));
         }
-        for address in &self.dirty_blocks {
-            match self.blocked.get(address) {
-                Some(until) => write_block(&mut text, *address, *until),
+        for address in blocks.drain() {
+            match self.blocked.get(&address) {
+                Some(until) => write_block(&mut text, address, *until),
                 None => text.push_str(&format!("unblock\t{address}\t.\n")),
             }
         }
-        let blocks = self.dirty_blocks.drain().collect();
-        let whole = std::mem::take(&mut self.written.whole);
-        Journal { text, whole, number: self.written.taken, taken: now, grants, blocks }
+        let number = grants.is_empty().then_some(*number);
+        Journal { text, whole: std::mem::take(whole), number }
     }
 
-    /// A journal is in the file, where it outlives the process: what stands in it is true from now
-    /// on. Journals are written in their order.
-    pub fn written(&mut self, journal: &Journal) {
-        for (address, recorded) in journal.rights() {
-            self.grants.write(address, recorded);
-        }
-    }
-
-    /// A journal that was written is on the disk, where it outlives the power, or nobody wants it
-    /// there: a map may announce what stands in it.
-    pub fn saved(&mut self, journal: &Journal) {
-        // An older one may come later, from a disk that was slow.
-        if self.written.saved < journal.number {
-            self.written.saved = journal.number;
-            let more_wait = journal.number < self.written.taken;
-            self.written.waiting_since = more_wait.then_some(journal.taken);
-        }
-        for (address, recorded) in journal.rights() {
-            let newly = self.grants.save(address, recorded);
-            if newly && self.grants.get(address).is_some_and(|grant| self.is_listed(grant)) {
-                self.level.change();
-            }
-        }
-    }
-
-    /// A journal could not be written: the next one has its records too.
-    pub fn unsaved(&mut self, journal: Journal) {
-        for (address, _) in journal.grants {
-            self.changed(address);
-        }
-        self.dirty_blocks.extend(journal.blocks);
-        self.written.whole |= journal.whole;
-    }
-
-    /// The state file is to have another record of an address. While the disk stands still others
-    /// come and go, and those who have gone are forgotten here if they are many.
+    /// The state file is to have another record of an address.
     pub(super) fn changed(&mut self, address: IpAddr) {
-        self.dirty.insert(address);
-        if self.dirty.len() > 2 * self.rules.max_clients + MANY {
-            self.dirty.retain(|address| self.grants.get(*address).is_some());
-            self.written.whole = true;
-        }
+        self.changes.grant(address, self.rules.max_clients);
     }
 
-    /// The number of the journal that has, or will have, the last of what is decided now.
-    pub fn decided(&self) -> u64 {
-        self.written.taken + u64::from(self.has_journal())
-    }
-
-    /// The number of the last journal that the disk has.
-    pub fn saved_until(&self) -> u64 {
-        self.written.saved
-    }
-
-    /// Since when decisions wait for the disk to have them, if they do: a moment is usual.
-    pub fn unsaved_since(&self) -> Option<Time> {
-        self.written.waiting_since
+    /// The number of the last change that the state file is to have.
+    pub fn last_change(&self) -> u64 {
+        self.changes.number
     }
 
     /// Whether `journal` has something to say.
-    pub fn has_journal(&self) -> bool {
-        !(self.dirty.is_empty() && self.dirty_blocks.is_empty())
+    pub fn has_changes(&self) -> bool {
+        let Changes { grants, blocks, whole, .. } = &self.changes;
+        *whole || !(grants.is_empty() && blocks.is_empty())
     }
 
     /// Takes over the rights that a state file holds. For an engine that has heard nothing yet.
@@ -283,7 +241,7 @@ impl Engine {
         restored.shortened += usize::from(grant.until < before);
         grant.since = grant.since.min(now);
         restored.grants += usize::from(!grant.shared);
-        self.grants.put_saved(grant);
+        self.grants.put(grant);
     }
 }
 
@@ -353,13 +311,11 @@ fn read(line: &str, origins: &mut Origins) -> Option<Record> {
                 ("", "") => None,
                 _ => {
                     let (given, until) = (time(given)?, time(hand)?);
-                    Some(Box::new(Hand { given, until, written: false, note: some(note) }))
+                    Some(Box::new(Hand { given, until, note: some(note) }))
                 }
             };
             let user = |pair: &[&str]| match *pair {
-                [until, name] => {
-                    Some(User { name: name.into(), until: time(until)?, written: false })
-                }
+                [until, name] => Some(User { name: name.into(), until: time(until)? }),
                 _ => None,
             };
             let users: Option<SmallVec<[User; 1]>> = users.chunks(2).map(user).collect();
@@ -372,7 +328,6 @@ fn read(line: &str, origins: &mut Origins) -> Option<Record> {
                 by_login,
                 by_hand,
                 shared: false,
-                kept: Kept::Nowhere,
                 users: users.filter(|users| users.len() <= MAX_USERS)?,
             })))
         }

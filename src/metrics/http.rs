@@ -155,7 +155,7 @@ fn answer(asked: &Asked, describe: &Describe, shared: &Shared) -> String {
         Asked::Wrong(status) => response(status, &format!("{status}\n"), true),
         Asked::Page { path, body } => match path.as_str() {
             "/metrics" => response("200 OK", &text(describe, shared), *body),
-            "/healthz" => match health(shared) {
+            "/healthz" => match health(describe, shared) {
                 Ok(()) => response("200 OK", "all is well\n", *body),
                 Err(why) => response("503 Service Unavailable", &format!("{why}\n"), *body),
             },

@@ -10,8 +10,8 @@ use crate::support::home::Home;
 use crate::support::story::login_frame;
 use crate::support::{PATIENCE, eventually};
 use crate::{
-    A, B, is_no_flood, log_in, survives_a_kill, wait_until_said_after, wait_until_saved,
-    wait_until_unmapped, with_state,
+    A, B, is_no_flood, log_in, survives_a_kill, wait_until_said_after, wait_until_unmapped,
+    with_state,
 };
 
 /// Whoever has no right and gets one by a foreign file.
@@ -141,7 +141,7 @@ fn go_through(row: &Row) {
     let mut daemon = home.start(&options);
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
-    wait_until_saved(&home, A, &daemon);
+    home.wait_until_saved(A, &daemon);
     // The source is the last file to be put into place.
     let source = || fs::read_to_string(home.at("maps/clients")).unwrap_or_default();
     eventually("the edition is whole", PATIENCE, || source().contains(A));
@@ -159,7 +159,7 @@ fn go_through(row: &Row) {
     log_in(&home, &daemon, B);
     home.wait_until_mapped(B, &daemon);
     for address in [A, B] {
-        wait_until_saved(&home, address, &daemon);
+        home.wait_until_saved(address, &daemon);
     }
     let state = fs::read_to_string(home.at("states/state")).unwrap();
     assert!(!state.contains(FORGED), "{what}: {state}");

@@ -1,8 +1,8 @@
 //! What is done to the daemon and its neighbours, what the log then says, and what holds afterwards;
 //! README.md beside this is the table of it all.
 //!
-//! Promise  a fault may delay an authorisation; it loses none that was announced, it creates none,
-//!          and it prolongs none.
+//! Promise  a fault of the map delays what reads the map, and one of the state file delays nobody; no
+//!          fault loses a right that is a second old, creates one, or prolongs one.
 //! Layers   `postmap` what postmap does, seen by the real smtpd; `disk` no room and no right to
 //!          write; `files` what others do to our files; `host` what the operating system denies;
 //!          `time` clocks and pauses. Here the words they share.
@@ -48,16 +48,11 @@ fn wait_until_said_after(daemon: &Daemon, before: usize, says: &str) {
     assert!(said, "it has not said {says:?}, but: {}", &daemon.said()[before..]);
 }
 
-/// Waits until the state file names an address.
-fn wait_until_saved(home: &Home, address: &str, daemon: &Daemon) {
-    let grant = format!("grant\t{address}\t");
-    let state = || std::fs::read_to_string(home.at("states/state")).unwrap_or_default();
-    let saved = within(PATIENCE, || state().contains(&grant));
-    assert!(saved, "{address} is not in the state file: {}", daemon.said());
-}
-
-/// A kill and a start: these are authorised, and in the map.
+/// Once the file has them, a kill and a start: these are authorised, and in the map.
 fn survives_a_kill(home: &Home, mut daemon: Daemon, options: &[&str], addresses: &[&str]) {
+    for address in addresses {
+        home.wait_until_saved(address, &daemon);
+    }
     daemon.signal(nix::sys::signal::Signal::SIGKILL);
     daemon.wait();
     let said = daemon.said();

@@ -78,6 +78,7 @@ fn a_clock_that_jumps_between_two_lives_prolongs_nothing_beyond_a_grace() {
         eventually("his time is up", PATIENCE, || !daemon.query(B));
         log_in(&home, &daemon, A);
         home.wait_until_mapped(A, &daemon);
+        home.wait_until_saved(A, &daemon);
         daemon.signal(Signal::SIGKILL);
         daemon.wait();
         fs::write(home.at("clock"), jump).unwrap();
@@ -113,6 +114,7 @@ fn another_boot_changes_no_right() {
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
     let before = expires_in(&daemon);
+    home.wait_until_saved(A, &daemon);
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
     // Later, and earlier.

@@ -5,10 +5,8 @@ use std::net::IpAddr;
 use pop_before_smtp::engine::Engine;
 use pop_before_smtp::engine::grant::Grant;
 use pop_before_smtp::engine::grants::Slice;
-use pop_before_smtp::engine::heard::Heard;
 use pop_before_smtp::engine::map::Edition;
 use pop_before_smtp::engine::state::Restored;
-use pop_before_smtp::engine::streams::Source;
 use pop_before_smtp::engine::time::Time;
 
 /// The text of a new state file.
@@ -21,19 +19,17 @@ pub fn restore(engine: &mut Engine, now: Time, file: &str) -> Restored {
     engine.restore(now, file.lines().collect())
 }
 
-/// What has to be appended to the state file; it is.
-pub fn journal(engine: &mut Engine, now: Time) -> String {
-    let journal = engine.journal(now);
-    engine.written(&journal);
-    engine.saved(&journal);
-    journal.text
-}
-
-/// What becomes of a frame, and of what is decided about it: it is written down.
-pub fn hear(engine: &mut Engine, now: Time, frame: &str) -> Heard {
-    let heard = engine.hear(now, Source::default(), frame.as_bytes());
-    journal(engine, now);
-    heard
+/// What has to be appended to the state file.
+pub fn journal(engine: &mut Engine) -> String {
+    let mut text = String::new();
+    loop {
+        let journal = engine.journal();
+        assert!(!journal.whole, "so many have changed that the whole file is to be written");
+        text += &journal.text;
+        if journal.number.is_some() {
+            return text;
+        }
+    }
 }
 
 /// The edition of the map that is due.

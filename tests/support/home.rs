@@ -104,6 +104,15 @@ impl Home {
         assert!(mapped, "{address} is not in the map: {}", daemon.said());
     }
 
+    /// Waits until the state file has an address.
+    pub fn wait_until_saved(&self, address: &str, daemon: &Daemon) {
+        let state = if self.at("states").exists() { "states/state" } else { "state" };
+        let grant = format!("grant\t{address}\t");
+        let state = || fs::read_to_string(self.at(state)).unwrap_or_default();
+        let saved = super::within(PATIENCE, || state().contains(&grant));
+        assert!(saved, "{address} is not in the state file: {}", daemon.said());
+    }
+
     /// Puts a script before the real postmap. In it, `real` runs that one, and `$home` is the home.
     pub fn play_postmap(&self, script: &str) {
         let path = std::env::var_os("PATH").unwrap_or_default();

@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a rig that cannot be built ends the test")]
 
 pub mod around;
+pub mod asker;
 pub mod attack;
 pub mod base64;
 pub mod client;

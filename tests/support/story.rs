@@ -80,8 +80,9 @@ impl Story {
         self.at_ms(seconds * 1000)
     }
 
-    /// The clock shows this many milliseconds.
+    /// The clock shows this many milliseconds. The state file has followed until then.
     pub fn at_ms(mut self, millis: u64) -> Self {
+        self.write_down();
         self.now = Time::from_millis(DAWN + millis);
         self
     }
@@ -122,13 +123,11 @@ impl Story {
     }
 
     fn frame(&mut self, source: Source, frame: &str) -> Heard {
-        let heard = self.engine.hear(self.now, source, frame.as_bytes());
-        self.write_down();
-        heard
+        self.engine.hear(self.now, source, frame.as_bytes())
     }
 
     fn write_down(&mut self) {
-        self.file += &around::journal(&mut self.engine, self.now);
+        self.file += &around::journal(&mut self.engine);
     }
 
     /// The operator authorises an address, for some seconds or for the grace period.
@@ -136,7 +135,6 @@ impl Story {
         let span = seconds.map(Duration::from_secs);
         let allowed = self.engine.allow(self.now, ip(address), span, None);
         assert!(allowed.is_ok(), "{}: {address}: {allowed:?}", self.name);
-        self.write_down();
         self
     }
 
@@ -200,7 +198,6 @@ impl Story {
 
     fn due(mut self, addresses: &[&str]) -> (Self, u64) {
         self.engine.tick(self.now);
-        self.write_down();
         let edition = around::edition(&mut self.engine, self.now);
         let edition = edition
             .unwrap_or_else(|| panic!("{}, at {}: no edition is due", self.name, self.clock()));
@@ -212,7 +209,6 @@ impl Story {
     /// No edition is due now.
     pub fn quiet(mut self) -> Self {
         self.engine.tick(self.now);
-        self.write_down();
         let edition = around::edition(&mut self.engine, self.now);
         assert_eq!(edition, None, "{}, at {}: the map is not quiet", self.name, self.clock());
         self
@@ -228,7 +224,6 @@ impl Story {
     /// The configuration is read again.
     pub fn reload(mut self, rules: Rules) -> Self {
         self.engine.reload(self.now, rules);
-        self.write_down();
         self
     }
 

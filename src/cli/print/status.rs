@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::table::{Cell, Column, Table};
 use super::{ago, json_line, moment};
+use crate::state_file::StateFault;
 use crate::status::{MapStatus, STOPPED, Status};
 use crate::terminal::{Manner, Tint};
 
@@ -60,8 +61,10 @@ impl Page<'_> {
         };
         self.line("logins", &format!("{}, {last}", status.logins), output)?;
         self.map(&status.map, output)?;
-        if let Some(seconds) = status.state_waiting_seconds {
-            let text = format!("NOT SAVED for {seconds:.0} s: new clients have to wait");
+        if let Some(StateFault { seconds, error }) = &status.state_fault {
+            let text = format!(
+                "NOT SAVED for {seconds:.0} s: {error}; a crash would forget the latest logins"
+            );
             self.line("state", &self.manner.paint(Tint::Bad, &text), output)?;
         }
         self.line("frames", &status.frames.to_string(), output)?;
