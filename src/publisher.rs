@@ -51,20 +51,28 @@ impl Publisher {
             Some(edition) => self.publish(&edition).await,
             None => true,
         };
-        if published
-            && let Outlet::Map(map) = &self.outlet
+        if published {
+            self.lay_up_reserve().await;
+        }
+        published
+    }
+
+    async fn lay_up_reserve(&self) {
+        if let Outlet::Map(map) = &self.outlet
             && let Err(failure) = map.lay_up_reserve().await
         {
             warn!("no empty map is laid up for the case that none can be built: {failure}");
         }
-        published
     }
 
     /// Goes on until the task is dropped.
     pub async fn run(&mut self) {
         loop {
-            if let Some(edition) = self.due().await {
-                self.publish(&edition).await;
+            if let Some(edition) = self.due().await
+                && self.publish(&edition).await
+            {
+                // The one before may be in use.
+                self.lay_up_reserve().await;
             }
             if self.shared.with(|engine, now| engine.level().empty_at().is_some_and(|at| at <= now))
             {

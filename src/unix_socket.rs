@@ -6,12 +6,14 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use nix::sys::stat::{Mode as FileMode, umask};
-use nix::unistd::Group;
+use nix::fcntl::{AtFlags, OFlag, open};
+use nix::sys::stat::{Mode as FileMode, SFlag, fstat, umask};
+use nix::unistd::{Gid, Group, fchownat, geteuid};
 use tracing::warn;
 
 use crate::config::values::Mode;
@@ -28,20 +30,42 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Sets mode and group.
+    /// Sets mode and group, of the socket that was made here and of nothing else: whoever owns its
+    /// directory may have put another file or a link into its place.
     ///
     /// # Errors
-    /// There is no such group, or it cannot be given the file.
+    /// There is no such group, it cannot be given the file, or another file stands in its place.
     pub fn give_to(&self, mode: Mode, group: Option<&str>) -> Result<(), Failure> {
         let path = self.path.display();
+        let file = self.open().map_err(|error| {
+            Failure::io(format!("cannot set the mode of `{path}`: {error}"))
+                .hint("its directory must belong to root or to the user that runs this daemon")
+        })?;
         if let Some(name) = group {
-            chown(&self.path, None, Some(group_id(name)?)).map_err(|error| {
+            let group = Some(Gid::from_raw(group_id(name)?));
+            fchownat(&file, "", None, group, AtFlags::AT_EMPTY_PATH).map_err(|error| {
                 Failure::io(format!("cannot give `{path}` to the group `{name}`: {error}"))
                     .hint("run as root, or as a user who is in that group")
             })?;
         }
-        fs::set_permissions(&self.path, fs::Permissions::from_mode(mode.0))
+        // chmod(2) takes no descriptor that is open for its path alone (open(2), O_PATH).
+        let opened = format!("/proc/self/fd/{}", file.as_raw_fd());
+        fs::set_permissions(opened, fs::Permissions::from_mode(mode.0))
             .map_err(|error| Failure::io(format!("cannot set the mode of `{path}`: {error}")))
+    }
+
+    /// The file itself, if it still is the socket that was made here.
+    fn open(&self) -> io::Result<OwnedFd> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let file = open(&self.path, flags, FileMode::empty())?;
+        let found = fstat(&file)?;
+        let is_socket = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFSOCK;
+        let is_ours =
+            (found.st_dev, found.st_ino) == self.identity && found.st_uid == geteuid().as_raw();
+        match is_socket && is_ours {
+            true => Ok(file),
+            false => Err(io::Error::other("somebody has put another file into its place")),
+        }
     }
 }
 
@@ -137,5 +161,40 @@ fn make_room(path: &Path, answers: impl Fn(&Path) -> io::Result<()>) -> Result<(
         }
         Ok(()) => Err(Failure::io(format!("another process answers on the socket `{shown}`"))
             .hint("stop it first; `ss -xlp` shows which it is")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn mode_and_group_are_those_of_the_socket_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, victim) = (dir.path().join("socket"), dir.path().join("victim"));
+        let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o7777;
+        let (_socket, file) = bind_datagram(&path).expect("a socket");
+        file.give_to(Mode(0o620), None).expect("its own");
+        assert_eq!(mode(&path), 0o620);
+
+        fs::write(&victim, "").expect("a file");
+        fs::set_permissions(&victim, fs::Permissions::from_mode(0o600)).expect("set");
+        let in_its_place: [&dyn Fn() -> io::Result<()>; 3] =
+            [&|| symlink(&victim, &path), &|| fs::hard_link(&victim, &path), &|| {
+                UnixDatagram::bind(&path).map(drop)
+            }];
+        for (number, put) in in_its_place.iter().enumerate() {
+            fs::remove_file(&path).expect("removed");
+            // The number of the socket's file must not come back.
+            fs::write(dir.path().join(number.to_string()), "").expect("a file");
+            put().expect("in its place");
+            let before = mode(&path);
+            let group = Some("0");
+            let refused = file.give_to(Mode(0o666), group).expect_err("another one").to_string();
+            assert!(refused.contains("another file into its place"), "{refused}");
+            assert_eq!((mode(&victim), mode(&path)), (0o600, before));
+        }
     }
 }

@@ -154,6 +154,39 @@ async fn each_type_is_published_and_replaced() {
     }
 }
 
+/// Not even the name of a file can be added where the map is.
+#[tokio::test]
+async fn a_map_is_emptied_without_room_for_a_file() {
+    let lab = Lab::new();
+    let _disk = SmallDisk::mount_with(lab.dir.path().join("map"), "nr_inodes=16");
+    let mut target = lab.target("lmdb").await;
+    target.publish(&edition(1, &["192.0.2.7"])).await.expect("published");
+    target.lay_up_reserve().await.expect("laid up");
+    let mut names = (0..).map(|number| lab.dir.path().join(format!("map/filler{number}")));
+    let mut fill = || {
+        let made = names.by_ref().take_while(|path| File::create(path).is_ok());
+        made.collect::<Vec<PathBuf>>()
+    };
+    let mut fillers = fill();
+    target.publish(&edition(2, &[])).await.expect_err("there is no room for its source");
+    assert_eq!(lab.look_up("lmdb", "192.0.2.7").as_deref(), Some("OK"));
+
+    target.empty().await.expect("emptied");
+    assert_eq!(lab.look_up("lmdb", "192.0.2.7"), None);
+    assert!(lab.look_up("lmdb", "_pbs_generation_").is_some(), "an empty map is a map");
+    let text = fs::read_to_string(lab.path()).expect("the source");
+    assert_eq!(text, "_pbs_generation_ DUNNO 0\n");
+    target.empty().await.expect_err("no other one is laid up");
+    // The old map has made room.
+    fillers.extend(fill());
+    target.lay_up_reserve().await.expect_err("there is no room");
+    fillers.iter().for_each(|path| fs::remove_file(path).expect("removed"));
+    target.publish(&edition(3, &["192.0.2.7"])).await.expect("published");
+    target.lay_up_reserve().await.expect("laid up again");
+    target.empty().await.expect("emptied again");
+    assert_eq!(lab.look_up("lmdb", "192.0.2.7"), None);
+}
+
 #[tokio::test]
 async fn what_others_do_to_the_map_is_found_out() {
     let lab = Lab::new();

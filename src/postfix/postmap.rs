@@ -161,11 +161,15 @@ impl MapTarget {
         NotPublished { map: self.table(), step, why }
     }
 
-    /// Lays up a map without any entry beside the map, for [`Self::empty`].
+    /// Lays up a map without any entry beside the map, for [`Self::empty`], unless one is there.
     ///
     /// # Errors
     /// As [`Self::publish`].
     pub async fn lay_up_reserve(&self) -> Result<(), NotPublished> {
+        let reserve = self.reserve_path();
+        if self.with_disk(move || ends(&reserve)).await.is_ok_and(|ends| ends.len() == 2) {
+            return Ok(());
+        }
         let nobody = Edition { number: 0, addresses: Vec::new() };
         match self.attempt(&nobody, &self.reserve_path()).await {
             Ok(_) => Ok(()),
@@ -173,12 +177,13 @@ impl MapTarget {
         }
     }
 
-    /// Puts the reserve into place: for that it takes neither postmap nor room on the disk.
+    /// Puts the reserve into place: for that it takes neither postmap nor room on the disk, not
+    /// even for the name of a file. Another one has to be laid up then.
     ///
     /// # Errors
     /// There is no reserve, or it cannot be put there.
     pub async fn empty(&mut self) -> io::Result<()> {
-        let (reserve, new, path) = (self.reserve_path(), self.new_path(), self.path.clone());
+        let (reserve, path) = (self.reserve_path(), self.path.clone());
         let placed = self.with_disk(move || {
             clear(&path)?;
             let mut ends = ends(&reserve)?;
@@ -193,8 +198,8 @@ impl MapTarget {
             }
             let mut placed = Vec::new();
             for end in ends {
-                fs::hard_link(disk::with_suffix(&reserve, &end), disk::with_suffix(&new, &end))?;
-                placed.push(put(&disk::with_suffix(&new, &end), disk::with_suffix(&path, &end))?);
+                let place = disk::with_suffix(&path, &end);
+                placed.push(put(&disk::with_suffix(&reserve, &end), place)?);
             }
             disk::sync(directory(&path))?;
             Ok(placed)

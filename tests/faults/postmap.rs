@@ -270,5 +270,7 @@ fn nobody_stands_for_long_in_a_map_that_cannot_be_built() {
     hanging.signal(Signal::SIGHUP);
     hanging.wait_until_said("the map is published again");
     hangs.wait_until_mapped(B, &hanging);
+    let laid_up = || hangs.at("clients.empty.lmdb").exists();
+    eventually("another empty map is laid up", PATIENCE, laid_up);
     assert!(hanging.stop().success());
 }

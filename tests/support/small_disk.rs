@@ -10,7 +10,13 @@ pub struct SmallDisk(PathBuf);
 impl SmallDisk {
     /// Mounts an empty one.
     pub fn mount(path: impl AsRef<Path>) -> Self {
-        mount(&["-t", "tmpfs", "-o", "size=1m,mode=755", "none"], path.as_ref());
+        Self::mount_with(path, "size=1m")
+    }
+
+    /// Mounts one with options of tmpfs(5).
+    pub fn mount_with(path: impl AsRef<Path>, options: &str) -> Self {
+        let options = format!("mode=755,{options}");
+        mount(&["-t", "tmpfs", "-o", &options, "none"], path.as_ref());
         Self(path.as_ref().to_owned())
     }
 
