@@ -127,6 +127,9 @@ impl Publisher {
     /// Puts an empty map into place, laid up before.
     async fn empty(&mut self) -> io::Result<()> {
         let Outlet::Map(map) = &mut self.outlet else { return Ok(()) };
+        if self.shared.with(|engine, _| engine.level().is_emptied()) {
+            return Ok(());
+        }
         map.empty().await?;
         self.shared.with(|engine, _| engine.emptied());
         Ok(())
