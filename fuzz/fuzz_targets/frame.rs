@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
+use pop_before_smtp::engine::Engine;
 use pop_before_smtp::engine::heard::{Reason, Verdict};
 use pop_before_smtp::engine::streams::Source;
 use pop_before_smtp::engine::time::Time;
