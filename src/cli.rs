@@ -17,7 +17,8 @@ use tracing::error;
 
 use crate::config::layer::Layer;
 use crate::config::lookups::Role;
-use crate::config::{Config, DEFAULT_CONTROL, Matching};
+use crate::config::operators::DEFAULT_CONTROL;
+use crate::config::{Config, Matching};
 use crate::control::{Answer, Request};
 use crate::engine::time::Time;
 use crate::engine::{Engine, Rules};
@@ -217,8 +218,9 @@ impl ControlArgs {
             return client::ask(control, None, request).map_err(one);
         }
         let layer = Layer::below_command_line(self.config.as_deref()).map_err(one)?;
-        let control = layer.control.unwrap_or_else(|| DEFAULT_CONTROL.into());
-        client::ask(&control, layer.control_read.as_deref(), request).map_err(one)
+        let control = layer.control.map_or_else(|| DEFAULT_CONTROL.into(), |socket| socket.path);
+        let read = layer.control_read.map(|socket| socket.path);
+        client::ask(&control, read.as_deref(), request).map_err(one)
     }
 }
 

@@ -61,10 +61,10 @@ fn unreachable(path: &Path, error: &io::Error, needed: Rights) -> Failure {
     let what = format!("cannot reach the daemon over `{}`: {error}", path.display());
     Failure::unavailable(what).hint(match (error.kind(), needed) {
         (io::ErrorKind::PermissionDenied, Rights::Read) => {
-            "run this as root or as a member of control-group or control-read-group"
+            "run this as root or as a member of the group of `control` or `control-read`"
         }
         (io::ErrorKind::PermissionDenied, Rights::Change) => {
-            "run this as root or as a member of control-group"
+            "run this as root or as a member of the group of `control`"
         }
         _ => "is it running? another control socket is named with --control",
     })

@@ -22,12 +22,10 @@ use crate::error::Failure;
 use crate::postfix::map_spec::{MapSpec, MapValue};
 use layer::{Layer, LogFormat, LogLevel};
 use lookups::{Lookups, Role};
-use operators::Reading;
+use operators::Control;
 use sending::Sending;
-use values::{ExcludeWhat, Facilities, Inet, Listen, Mode, Network};
+use values::{ExcludeWhat, Facilities, Inet, Listen, Network};
 
-/// Where the control socket is unless the administrator says otherwise.
-pub const DEFAULT_CONTROL: &str = "/run/pop-before-smtp/control.sock";
 /// Where the state file is unless the administrator says otherwise.
 pub const DEFAULT_STATE: &str = "/var/lib/pop-before-smtp/state";
 /// Where the users' own mail daemons are unless the administrator says otherwise.
@@ -35,8 +33,6 @@ pub const DEFAULT_DAEMONS_DIR: &str = "/etc/pop-before-smtp/daemons";
 
 /// Longest grace: a login of last week proves nothing about who has the address today.
 const MAX_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// A session whose log-out is never seen ends after a day.
-const DEFAULT_CEILING: Duration = Duration::from_secs(24 * 3600);
 /// Most addresses that can be held: as many as a map was measured with.
 const MAX_CLIENTS: usize = 10_000_000;
 
@@ -71,10 +67,6 @@ pub enum DaemonsDir {
 pub struct Config {
     /// Where frames are received, beside sockets that systemd passes.
     pub listen: Vec<Listen>,
-    /// File mode of the receiving Unix sockets.
-    pub listen_mode: Mode,
-    /// Group of the receiving Unix sockets.
-    pub listen_group: Option<String>,
     /// UDP senders that are heard.
     pub allow_from: Vec<Network>,
     /// Users whose processes are heard over Unix sockets, if not all.
@@ -101,12 +93,8 @@ pub struct Config {
     pub matching: Matching,
     /// The state file.
     pub state: Option<PathBuf>,
-    /// The control socket.
-    pub control: PathBuf,
-    /// Group that may use the control socket.
-    pub control_group: Option<String>,
-    /// The socket on which nothing can be changed.
-    pub reading: Option<Reading>,
+    /// The control sockets.
+    pub control: Control,
     /// Say what would be done, write no map and no state.
     pub dry_run: bool,
     /// Where monitoring asks, beside sockets that systemd passes.
@@ -157,8 +145,7 @@ impl Config {
         } || passed.contains(&role);
         let lookups = Lookups::of(layer, is_asked(Role::Socketmap), &mut faults);
         let sending = Sending::of(layer, is_asked(Role::Policy), &mut faults);
-        let control = layer.control.clone().unwrap_or_else(|| DEFAULT_CONTROL.into());
-        let reading = Reading::of(layer, &control, &mut faults);
+        let control = Control::of(layer, &mut faults);
         let allow_uid = speakers::users(layer, &mut faults);
         let mut fault = |what: String, hint: &str| {
             faults.push(Failure::config(what).hint(hint));
@@ -171,7 +158,8 @@ impl Config {
                 "add --listen unix:/run/pop-before-smtp/log.sock or --listen udp:127.0.0.1:5514",
             );
         }
-        if let Some(twice) = listen.iter().enumerate().find(|(i, l)| listen[..*i].contains(l)) {
+        let shown: Vec<String> = listen.iter().map(Listen::to_string).collect();
+        if let Some(twice) = shown.iter().enumerate().find(|(i, l)| shown[..*i].contains(l)) {
             fault(format!("`{}` is listened on twice", twice.1), "name each socket once");
         }
         let tells = layer.map.is_some() || is_asked(Role::Socketmap) || is_asked(Role::Policy);
@@ -193,16 +181,9 @@ impl Config {
         if grace > MAX_GRACE {
             fault("grace: longer than 7 days".into(), "30m is usual");
         }
-        let extend = layer.extend_while_connected.unwrap_or(false);
-        if layer.session_ceiling.is_some() && !extend {
-            fault(
-                "session-ceiling: sessions do not matter".into(),
-                "add --extend-while-connected, or leave session-ceiling out",
-            );
-        }
-        let ceiling = layer.session_ceiling.map_or(DEFAULT_CEILING, |span| span.0);
-        if ceiling > MAX_GRACE {
-            fault("session-ceiling: longer than 7 days".into(), "24h is the default");
+        let session_ceiling = layer.extend_while_connected.map(|span| span.0);
+        if session_ceiling.is_some_and(|ceiling| ceiling > MAX_GRACE) {
+            fault("extend-while-connected: longer than 7 days".into(), "24h is usual");
         }
         let max_clients = layer.max_clients.unwrap_or(65_536);
         if !(1..=MAX_CLIENTS).contains(&max_clients) {
@@ -226,22 +207,15 @@ impl Config {
         if matching.hosts == Hosts::Named(Vec::new()) {
             fault("allow-host: the list is empty".into(), "leave it out to believe every host");
         }
-        let paths = [("state", &layer.state), ("control", &layer.control)];
-        for (option, path) in paths.iter().filter_map(|(o, p)| Some((o, p.as_ref()?))) {
-            if !path.is_absolute() {
-                fault(
-                    format!("{option}: `{}` is not an absolute path", path.display()),
-                    "begin it with /",
-                );
-            }
+        if let Some(path) = layer.state.as_ref().filter(|path| !path.is_absolute()) {
+            let what = format!("state: `{}` is not an absolute path", path.display());
+            fault(what, "begin it with /");
         }
         if !faults.is_empty() {
             return Err(faults);
         }
         Ok(Self {
             listen,
-            listen_mode: layer.listen_mode.unwrap_or(Mode(0o660)),
-            listen_group: layer.listen_group.clone(),
             allow_from: layer.allow_from.clone().unwrap_or_else(loopback),
             allow_uid,
             map: layer.map.clone(),
@@ -251,13 +225,11 @@ impl Config {
             lookups,
             sending,
             grace,
-            session_ceiling: extend.then_some(ceiling),
+            session_ceiling,
             max_clients,
             matching,
             state: (!dry_run).then(|| layer.state.clone().unwrap_or_else(|| DEFAULT_STATE.into())),
             control,
-            control_group: layer.control_group.clone(),
-            reading,
             dry_run,
             metrics: layer.metrics,
             log_level: layer.log_level.unwrap_or(LogLevel::Info),
@@ -268,26 +240,18 @@ impl Config {
     /// The options that differ in another configuration and that only a restart can change.
     pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
         let (a, b) = (self, other);
-        let path = |reading: &Option<Reading>| reading.as_ref().map(|it| it.path.clone());
-        let group = |reading: &Option<Reading>| reading.as_ref().and_then(|it| it.group.clone());
         let differs = [
             ("listen", a.listen != b.listen),
-            ("listen-mode", a.listen_mode != b.listen_mode),
-            ("listen-group", a.listen_group != b.listen_group),
             ("allow-from", a.allow_from != b.allow_from),
             ("allow-uid", a.allow_uid != b.allow_uid),
             ("map", a.map != b.map),
             ("map-value", a.map_value != b.map_value),
             ("socketmap", a.lookups.socketmap != b.lookups.socketmap),
             ("policy", a.lookups.policy != b.lookups.policy),
-            ("lookup-mode", a.lookups.mode != b.lookups.mode),
-            ("lookup-group", a.lookups.group != b.lookups.group),
             ("postfix-config", a.matching.postfix_config != b.matching.postfix_config),
             ("state", a.state != b.state),
-            ("control", a.control != b.control),
-            ("control-group", a.control_group != b.control_group),
-            ("control-read", path(&a.reading) != path(&b.reading)),
-            ("control-read-group", group(&a.reading) != group(&b.reading)),
+            ("control", a.control.change != b.control.change),
+            ("control-read", a.control.read != b.control.read),
             ("dry-run", a.dry_run != b.dry_run),
             ("metrics", a.metrics != b.metrics),
             ("log-level", a.log_level != b.log_level),

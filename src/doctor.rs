@@ -18,12 +18,13 @@ mod sockets;
 mod table;
 mod ways;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::client;
 use crate::config::layer::Layer;
 use crate::config::lookups::Role;
-use crate::config::{Config, DEFAULT_CONTROL, Matching};
+use crate::config::operators::DEFAULT_CONTROL;
+use crate::config::{Config, Matching};
 use crate::control::{Answer, Request};
 use crate::daemon;
 use crate::engine::daemons::Selection;
@@ -47,8 +48,8 @@ pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
             "sudo pop-before-smtp doctor",
         );
     }
-    let default_control = DEFAULT_CONTROL.into();
-    let control = layer.control.as_ref().unwrap_or(&default_control);
+    let default_control = PathBuf::from(DEFAULT_CONTROL);
+    let control = layer.control.as_ref().map_or(&default_control, |socket| &socket.path);
     let answer = client::ask(control, None, &Request::Status);
     let passed = passed(answer.as_ref().ok());
     configuration(layer, &passed, &mut report).await;

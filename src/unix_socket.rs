@@ -10,17 +10,78 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use nix::fcntl::{AtFlags, OFlag, open};
 use nix::sys::stat::{Mode as FileMode, SFlag, fstat, umask};
 use nix::unistd::{Gid, Group, fchownat, geteuid};
 use tracing::warn;
 
-use crate::config::values::Mode;
 use crate::error::Failure;
 
 /// Longest path of a socket: `sun_path` of unix(7) with its final NUL.
 const MAX_PATH: usize = 107;
+
+/// Permission bits of a socket unless the administrator says otherwise: owner and group.
+const DEFAULT_MODE: Mode = Mode(0o660);
+
+/// The permission bits of a socket, in octal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mode(pub u32);
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match u32::from_str_radix(text, 8) {
+            Ok(mode) if mode <= 0o777 => Ok(Self(mode)),
+            _ => Err(format!("`{text}` is no file mode; write it in octal, such as 0660")),
+        }
+    }
+}
+
+/// Where a Unix socket is, and who may open it: `/PATH[,mode=OCTAL][,group=NAME]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixSocket {
+    /// Its absolute path.
+    pub path: PathBuf,
+    /// Its permission bits.
+    pub mode: Mode,
+    /// Its group, if not that of the process.
+    pub group: Option<String>,
+}
+
+impl UnixSocket {
+    /// A socket that its owner and their group may open.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), mode: DEFAULT_MODE, group: None }
+    }
+}
+
+impl FromStr for UnixSocket {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut words = text.split(',');
+        let path = words.next().unwrap_or_default();
+        if !path.starts_with('/') {
+            return Err(format!("`{text}`: the path of a socket must be absolute"));
+        }
+        let mut socket = Self::at(path);
+        for word in words {
+            match word.split_once('=') {
+                Some(("mode", mode)) => socket.mode = mode.parse()?,
+                Some(("group", name)) if !name.is_empty() => socket.group = Some(name.to_owned()),
+                _ => {
+                    return Err(format!(
+                        "`{text}`: behind the path, `{word}` is neither mode=OCTAL nor group=NAME"
+                    ));
+                }
+            }
+        }
+        Ok(socket)
+    }
+}
 
 /// The file of a socket that was made here; it goes when this is dropped.
 #[derive(Debug)]
@@ -35,7 +96,8 @@ impl SocketFile {
     ///
     /// # Errors
     /// There is no such group, it cannot be given the file, or another file stands in its place.
-    pub fn give_to(&self, mode: Mode, group: Option<&str>) -> Result<(), Failure> {
+    pub fn give_to(&self, socket: &UnixSocket) -> Result<(), Failure> {
+        let UnixSocket { mode, group, .. } = socket;
         let path = self.path.display();
         let file = self.open().map_err(|error| {
             Failure::io(format!("cannot set the mode of `{path}`: {error}"))
@@ -171,12 +233,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_may_open_a_socket_stands_behind_its_path() {
+        let read = |text: &str| text.parse::<UnixSocket>();
+        assert_eq!(read("/run/a.sock"), Ok(UnixSocket::at("/run/a.sock")));
+        let socket = read("/run/a.sock,mode=0666,group=postfix").expect("a socket");
+        assert_eq!((socket.mode, socket.group.as_deref()), (Mode(0o666), Some("postfix")));
+        let path = PathBuf::from("/run/a.sock");
+        assert_eq!(read("/run/a.sock,group=104").expect("a socket").path, path);
+        for wrong in ["", "a.sock", "/a,mode=888", "/a,mode", "/a,group=", "/a,owner=root", "/a,b"]
+        {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn mode_and_group_are_those_of_the_socket_alone() {
         let dir = tempfile::tempdir().expect("a directory");
         let (path, victim) = (dir.path().join("socket"), dir.path().join("victim"));
         let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o7777;
         let (_socket, file) = bind_datagram(&path).expect("a socket");
-        file.give_to(Mode(0o620), None).expect("its own");
+        let with = |words: &str| format!("{},{words}", path.display()).parse().expect("a socket");
+        file.give_to(&with("mode=0620")).expect("its own");
         assert_eq!(mode(&path), 0o620);
 
         fs::write(&victim, "").expect("a file");
@@ -191,8 +268,8 @@ mod tests {
             fs::write(dir.path().join(number.to_string()), "").expect("a file");
             put().expect("in its place");
             let before = mode(&path);
-            let group = Some("0");
-            let refused = file.give_to(Mode(0o666), group).expect_err("another one").to_string();
+            let refused = file.give_to(&with("mode=0666,group=0")).expect_err("another one");
+            let refused = refused.to_string();
             assert!(refused.contains("another file into its place"), "{refused}");
             assert_eq!((mode(&victim), mode(&path)), (0o600, before));
         }

@@ -141,10 +141,10 @@ fn a_reload_takes_effect_or_changes_nothing() {
     assert!((550..=600).contains(&left(&daemon, 1)), "the new grace counts");
 
     let text = fs::read_to_string(home.at("config.toml")).unwrap();
-    fs::write(home.at("config.toml"), text + "map-value = 'permit'\nlisten-mode = '0600'\n")
+    fs::write(home.at("config.toml"), text + "map-value = 'permit'\nlog-level = 'debug'\n")
         .unwrap();
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_until_said("only a restart changes these options: listen-mode, map-value");
+    daemon.wait_until_said("only a restart changes these options: map-value, log-level");
 
     for (wrong, grace) in [("`soon`", "soon"), ("7 days", "8days")] {
         configure(grace);

@@ -76,16 +76,11 @@ impl Site {
         let protocol = if lines.contains("socketmap:") { "--socketmap" } else { "--policy" };
         let config = postfix.config().display().to_string();
         let listen = wire.to_string();
-        let words = [
-            protocol,
-            &asked,
-            "--listen",
-            &listen,
-            "--lookup-group",
-            "postfix",
-            "--postfix-config",
-            &config,
-        ];
+        let address = match kind {
+            Kind::Unix => format!("{asked},group=postfix"),
+            Kind::Inet => asked.clone(),
+        };
+        let words = [protocol, &address, "--listen", &listen, "--postfix-config", &config];
         let options = words.iter().chain(more).map(|&word| word.to_owned()).collect();
         Self { postfix, home, wire, options, asked, _port: port }
     }

@@ -46,9 +46,14 @@ struct Site {
 
 impl Site {
     fn start(protocol: &str, kind: Kind, more: &[&str]) -> Self {
+        Self::start_for(protocol, kind, "", more)
+    }
+
+    /// `access` stands behind the path of a Unix socket.
+    fn start_for(protocol: &str, kind: Kind, access: &str, more: &[&str]) -> Self {
         let (dir, wire, port) = (directory(), Wire::udp(), Port::claim());
         let address = match kind {
-            Kind::Unix => format!("unix:{}/asked", dir.path().display()),
+            Kind::Unix => format!("unix:{}/asked{access}", dir.path().display()),
             Kind::Inet => format!("inet:127.0.0.1:{}", port.number()),
         };
         let mut options = vec!["--listen".to_owned(), wire.to_string()];
@@ -276,8 +281,7 @@ fn bound_senders() {
             &map,
             "--postfix-config",
             &config,
-            "--sender-mismatch=reject",
-            "--sender-reject-text=check your mail first",
+            "--sender-mismatch=reject check your mail first",
         ],
     );
     site.login("joe", CLIENT);
@@ -409,7 +413,7 @@ fn passed_sockets() {
 
 #[test]
 fn socket_files() {
-    let site = Site::start("policy", Kind::Unix, &["--lookup-mode=0666", "--lookup-group=daemon"]);
+    let site = Site::start_for("policy", Kind::Unix, ",mode=0666,group=daemon", &[]);
     let file = std::fs::metadata(site.socket()).expect("it is there");
     let group = nix::unistd::Group::from_name("daemon").unwrap().expect("every system has it");
     assert_eq!(file.permissions().mode() & 0o777, 0o666);
@@ -433,7 +437,7 @@ fn what_is_refused_at_the_start() {
         (&["--policy", "unix:policy"], "must be absolute"),
         (&["--policy", "inet:10040"], "inet:HOST:PORT"),
         (&["--policy", "unix:/nowhere/at/all"], "does not exist"),
-        (&["--policy", &policy, "--lookup-group=nobody-has-this"], "no group"),
+        (&["--policy", &format!("{policy},group=nobody-has-this")], "no group"),
         (&["--policy", &policy, "--sender=user", "--sender-table=/nowhere"], "sender-table"),
     ];
     for (options, expected) in rows {

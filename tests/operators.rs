@@ -37,7 +37,7 @@ fn readers_read_and_change_nothing() {
     let home = Home::new();
     let shown = |name: &str| home.at(name).display().to_string();
     let text = format!(
-        "control = '{}'\ncontrol-read = '{}'\ncontrol-read-group = '{READERS}'\n",
+        "control = '{}'\ncontrol-read = '{},group={READERS}'\n",
         shown("control.sock"),
         shown("read.sock")
     );
@@ -60,11 +60,11 @@ fn readers_read_and_change_nothing() {
         (reader, &["list", "--control", &read], 0, A),
         // Not even tried there.
         (reader, &["allow", B], 69, "control.sock`: Permission denied"),
-        (reader, &["revoke", A], 69, "member of control-group"),
+        (reader, &["revoke", A], 69, "member of the group of `control`"),
         (reader, &["allow", B, "--control", &read], 1, "this socket is for reading"),
         (reader, &["revoke", A, "--control", &read], 1, "this socket is for reading"),
         (stranger, &["list"], 69, "read.sock`: Permission denied"),
-        (stranger, &["status"], 69, "control-read-group"),
+        (stranger, &["status"], 69, "`control-read`"),
         (stranger, &["list", "--control", &read], 69, "Permission denied"),
     ];
     for (group, words, code, says) in rows {

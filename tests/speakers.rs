@@ -142,8 +142,8 @@ fn speak_as(user: &str, path: &Path, address: &str) {
 fn users_are_told_by_the_kernel() {
     let home = Home::new();
     let path = home.at("log.sock");
-    let options = ["--listen-mode=0666", "--allow-uid=4711", "--allow-uid=daemon"];
-    let daemon = home.start(&[&options[..], &["--log-level=debug"]].concat());
+    let options = ["--allow-uid=4711", "--allow-uid=daemon", "--log-level=debug"];
+    let daemon = home.start_for(",mode=0666", &options);
     speak_as("4712", &path, EVIL);
     home.wire.send(login_frame(EVIL).as_bytes());
     speak_as("4711", &path, A);
@@ -157,7 +157,7 @@ fn users_are_told_by_the_kernel() {
     daemon.wait_until_said("frame dropped: allow-uid does not name its sender");
     assert!(daemon.stop().success());
 
-    let daemon = home.start(&["--listen-mode=0666"]);
+    let daemon = home.start_for(",mode=0666", &[]);
     speak_as("4712", &path, EVIL);
     daemon.wait_until_authorised(EVIL);
     assert!(daemon.stop().success());

@@ -1,41 +1,35 @@
-//! Where operators may only ask, checked.
-
-use std::path::{Path, PathBuf};
+//! The control sockets, checked: who may open the one changes who may relay.
 
 use super::layer::Layer;
 use crate::error::Failure;
+use crate::unix_socket::UnixSocket;
 
-/// The socket on which nothing can be changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reading {
-    /// Its path.
-    pub path: PathBuf,
-    /// The group that may use it, beside root and the daemon's own user.
-    pub group: Option<String>,
+/// Where the control socket is unless the administrator says otherwise.
+pub const DEFAULT_CONTROL: &str = "/run/pop-before-smtp/control.sock";
+
+/// The control sockets.
+#[derive(Clone, Debug)]
+pub struct Control {
+    /// The one on which everything can be asked and changed.
+    pub change: UnixSocket,
+    /// The one on which nothing can be changed.
+    pub read: Option<UnixSocket>,
 }
 
-impl Reading {
-    /// Checks what a layer says. `control` is the socket that changes.
-    pub fn of(layer: &Layer, control: &Path, faults: &mut Vec<Failure>) -> Option<Self> {
-        let mut fault = |what: String, hint: &str| faults.push(Failure::config(what).hint(hint));
-        let group = layer.control_read_group.clone();
-        let Some(path) = layer.control_read.clone() else {
-            if group.is_some() {
-                fault(
-                    "control-read-group: there is no reading socket".into(),
-                    "add --control-read /run/pop-before-smtp/read.sock, or leave the group out",
-                );
-            }
-            return None;
-        };
-        if !path.is_absolute() {
-            let what = format!("control-read: `{}` is not an absolute path", path.display());
-            fault(what, "begin it with /");
+impl Control {
+    /// Checks what a layer says.
+    pub fn of(layer: &Layer, faults: &mut Vec<Failure>) -> Self {
+        let change = layer.control.clone().unwrap_or_else(|| UnixSocket::at(DEFAULT_CONTROL));
+        let read = layer.control_read.clone();
+        let path = change.path.display();
+        if change.mode.0 & 0o007 != 0 {
+            let what = format!("control: with mode {:04o} anybody could authorise", change.mode.0);
+            faults.push(Failure::config(what).hint("give it to a group: ,mode=0660,group=NAME"));
         }
-        if path == control {
-            let what = format!("`{}` cannot be both control and control-read", path.display());
-            fault(what, "who may only read needs a socket of its own");
+        if read.as_ref().is_some_and(|read| read.path == change.path) {
+            let what = format!("`{path}` cannot be both control and control-read");
+            faults.push(Failure::config(what).hint("who may only read needs a socket of its own"));
         }
-        Some(Self { path, group })
+        Self { change, read }
     }
 }

@@ -1,17 +1,13 @@
 //! Making the operators' sockets.
 //!
-//! Promise  root, the daemon's user and one group for each may open them, nobody else.
+//! Promise  who may open them is what the configuration says: owner and group, unless it says more.
 
 use tokio::net::UnixListener;
 
 use super::Rights;
 use crate::config::Config;
-use crate::config::values::Mode;
 use crate::error::Failure;
 use crate::unix_socket::{self, SocketFile};
-
-/// Owner and group: neither reading nor changing is for everybody.
-const MODE: Mode = Mode(0o660);
 
 /// Listeners, and the socket files to remove at the end.
 #[derive(Debug, Default)]
@@ -27,11 +23,11 @@ pub struct Bound {
 /// # Errors
 /// A socket cannot be made, or not given to its group.
 pub fn all(config: &Config) -> Result<Bound, Failure> {
-    let control = (&config.control, config.control_group.as_deref(), Rights::Change);
-    let reading = config.reading.as_ref();
-    let reading = reading.map(|it| (&it.path, it.group.as_deref(), Rights::Read));
+    let control = &config.control;
+    let reading = control.read.as_ref().map(|socket| (socket, Rights::Read));
     let mut bound = Bound::default();
-    for (path, group, rights) in [control].into_iter().chain(reading) {
+    for (socket, rights) in [(&control.change, Rights::Change)].into_iter().chain(reading) {
+        let path = &socket.path;
         let (listener, file) = unix_socket::bind_stream(path)?;
         let listen = || {
             listener.set_nonblocking(true)?;
@@ -40,7 +36,7 @@ pub fn all(config: &Config) -> Result<Bound, Failure> {
         let listener = listen().map_err(|error| {
             Failure::io(format!("cannot listen on `{}`: {error}", path.display()))
         })?;
-        file.give_to(MODE, group)?;
+        file.give_to(socket)?;
         bound.listeners.push((listener, rights));
         bound.files.push(file);
     }

@@ -8,7 +8,8 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tracing::warn;
 
 use super::Daemon;
-use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Matching};
+use crate::config::operators::DEFAULT_CONTROL;
+use crate::config::{Config, DEFAULT_STATE, Matching};
 use crate::engine::{Engine, Rules};
 use crate::error::Failure;
 use crate::lock::Lock;
@@ -62,7 +63,7 @@ pub(super) async fn lock_files(config: &Config) -> Result<Locks, Failure> {
 /// The directories of the default paths are ours to make; others are the administrator's.
 pub(super) fn make_default_directories(config: &Config) {
     let state = config.state.as_deref();
-    let control = Some(config.control.as_path());
+    let control = Some(config.control.change.path.as_path());
     for (path, default) in [(state, DEFAULT_STATE), (control, DEFAULT_CONTROL)] {
         let ours = path.filter(|path| *path == Path::new(default));
         if let Some(parent) = ours.and_then(|path| path.parent()) {

@@ -3,6 +3,7 @@
 //! Promise  a name is compared as smtpd understands it: a socket relative to the queue directory,
 //!          and within it if the service is chrooted.
 
+use crate::unix_socket::UnixSocket;
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
@@ -98,7 +99,7 @@ impl Way {
             return false;
         };
         match (serve, endpoint.name.split_once(':')) {
-            (Serve::Unix(ours), Some(("unix", path))) => {
+            (Serve::Unix(UnixSocket { path: ours, .. }), Some(("unix", path))) => {
                 let seen = [false, true].map(|chrooted| seen_by_smtpd(path, queue, chrooted));
                 seen.iter().any(|seen| is_same(seen, ours))
                     || last_two(Path::new(path)) == last_two(ours)
@@ -114,7 +115,9 @@ impl Way {
     pub fn words(&self, queue: &Path) -> String {
         let endpoint = |serve: &Serve| match serve {
             Serve::Inet(_) => serve.to_string(),
-            Serve::Unix(path) => format!("unix:{}", main_cf_path(path, queue).display()),
+            Serve::Unix(socket) => {
+                format!("unix:{}", main_cf_path(&socket.path, queue).display())
+            }
         };
         match self {
             Self::Map(table) => format!("check_client_access {table}"),
@@ -177,7 +180,7 @@ mod tests {
     fn names_in_main_cf() {
         let queue = Path::new("/nowhere/queue");
         let map = Way::Map("hash:/var/lib/pop-before-smtp/clients".into());
-        let unix = |path: &str| Serve::Unix(path.into());
+        let unix = |path: &str| Serve::Unix(UnixSocket::at(path));
         let inet = || Serve::Inet("127.0.0.1:10040".parse().expect("an address"));
         let policy = Way::Policy(unix("/nowhere/queue/pbs/policy"));
         let socketmap = Way::Socketmap(unix("/nowhere/queue/pbs/asked"));

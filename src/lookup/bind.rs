@@ -48,9 +48,9 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
         let Some(serve) = serve else { continue };
         let cannot_listen = |error: io::Error| cannot_listen(serve, &error);
         let listener = match serve {
-            Serve::Unix(path) => {
-                let (listener, file) = unix_socket::bind_stream(path)?;
-                file.give_to(lookups.mode, lookups.group.as_deref())?;
+            Serve::Unix(socket) => {
+                let (listener, file) = unix_socket::bind_stream(&socket.path)?;
+                file.give_to(socket)?;
                 bound.files.push(file);
                 watched_unix(listener).map_err(cannot_listen)?
             }

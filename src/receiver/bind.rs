@@ -49,11 +49,11 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
     }
     for listen in &config.listen {
         match listen {
-            Listen::Unix(path) => {
-                let (socket, file) = unix_socket::bind_datagram(path)?;
+            Listen::Unix(address) => {
+                let (socket, file) = unix_socket::bind_datagram(&address.path)?;
                 // Before others may write: their first frames shall carry their credentials.
                 bound.add(config, listen.to_string(), Raw::Unix(socket))?;
-                file.give_to(config.listen_mode, config.listen_group.as_deref())?;
+                file.give_to(address)?;
                 bound.files.push(file);
             }
             Listen::Udp(address) => {

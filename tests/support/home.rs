@@ -67,6 +67,13 @@ impl Home {
         options
     }
 
+    /// Starts the daemon, with these words behind the path of the socket that receives frames.
+    pub fn start_for(&self, access: &str, more: &[&str]) -> Daemon {
+        let mut options = self.options(more);
+        options[1].push_str(access);
+        Daemon::start(self.dir.path(), &options)
+    }
+
     /// Starts the daemon and waits until it is ready.
     pub fn start(&self, more: &[&str]) -> Daemon {
         Daemon::start(self.dir.path(), &self.options(more))

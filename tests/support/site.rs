@@ -90,7 +90,7 @@ impl Site {
             ),
         };
         let mut options: Vec<String> =
-            [option, value, "--lookup-group", "postfix", "--daemon", "dovecot"]
+            [option, &format!("{value},group=postfix"), "--daemon", "dovecot"]
                 .map(str::to_owned)
                 .into();
         options.extend(["--listen".to_owned(), wire.to_string()]);
