@@ -69,6 +69,8 @@ pub enum DaemonsDir {
 /// A whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file that was read.
+    pub file: Option<PathBuf>,
     /// Where frames are received, beside sockets that systemd passes.
     pub listen: Vec<Listen>,
     /// File mode of the receiving Unix sockets.
@@ -239,6 +241,7 @@ impl Config {
             return Err(faults);
         }
         Ok(Self {
+            file: layer.file.clone(),
             listen,
             listen_mode: layer.listen_mode.unwrap_or(Mode(0o660)),
             listen_group: layer.listen_group.clone(),
@@ -298,6 +301,12 @@ impl Config {
 }
 
 impl Config {
+    /// The files that decide who may relay, and the directory of those of mail daemons.
+    pub fn deciding_files(&self) -> impl Iterator<Item = &Path> {
+        let named = [&self.file, &self.sending.table, &self.state].into_iter().flatten();
+        named.map(PathBuf::as_path).chain([self.matching.daemons_dir.path()])
+    }
+
     /// What should be known though it keeps nothing from running.
     pub fn remarks(&self) -> Vec<String> {
         let map = self.map.is_some().then_some("map");
