@@ -65,6 +65,8 @@ pub enum DaemonsDir {
 /// A whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// The file that was read.
+    pub file: Option<PathBuf>,
     /// Where frames are received, beside sockets that systemd passes.
     pub listen: Vec<Listen>,
     /// UDP senders that are heard.
@@ -215,6 +217,7 @@ impl Config {
             return Err(faults);
         }
         Ok(Self {
+            file: layer.file.clone(),
             listen,
             allow_from: layer.allow_from.clone().unwrap_or_else(loopback),
             allow_uid,
@@ -262,6 +265,12 @@ impl Config {
 }
 
 impl Config {
+    /// The files that decide who may relay, and the directory of those of mail daemons.
+    pub fn deciding_files(&self) -> impl Iterator<Item = &Path> {
+        let named = [&self.file, &self.sending.table, &self.state].into_iter().flatten();
+        named.map(PathBuf::as_path).chain([self.matching.daemons_dir.path()])
+    }
+
     /// What should be known though it keeps nothing from running.
     pub fn remarks(&self) -> Vec<String> {
         let map = self.map.is_some().then_some("map");

@@ -76,7 +76,7 @@ async fn live(
     for remark in &exclusions.remarks {
         warn!("{remark}");
     }
-    let outlet = start::outlet(&config).await.map_err(one)?;
+    let outlet = start::outlet(&config, &exclusions.remarks).await.map_err(one)?;
     start::make_default_directories(&config);
     // The files of the sockets go with these names, however this function ends.
     let control::bind::Bound { listeners, files: _control_files } =

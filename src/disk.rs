@@ -10,6 +10,9 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
 /// Makes the file hold exactly what `content` writes, with these permission bits whatever the
 /// umask.
 ///
@@ -79,18 +82,33 @@ pub fn remove(path: &Path) -> io::Result<()> {
 /// As the operating system says; a larger file, and what is no file, is refused.
 pub fn open(path: &Path, limit: u64) -> io::Result<File> {
     let open = || {
-        // Asked first, because opening a pipe waits for its writer.
-        let metadata = fs::metadata(path)?;
+        let file = open_at_once(path, OFlag::empty())?;
+        let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            return Err(not_regular());
         }
         if metadata.len() > limit {
             let what = format!("larger than {limit} bytes");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
         }
-        File::open(path)
+        Ok(file)
     };
     open().map_err(|e| about(path, &e))
+}
+
+/// Opens whatever is at a path for reading, and waits for nobody: not for the writer of a pipe, nor
+/// for a terminal, which does not become that of the daemon either.
+///
+/// # Errors
+/// As the operating system says; the path is not named.
+pub fn open_at_once(path: &Path, flags: OFlag) -> io::Result<File> {
+    let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    opened.map_err(|error| match error.raw_os_error() {
+        // A socket (open(2), ENXIO).
+        Some(code) if code == Errno::ENXIO as i32 => not_regular(),
+        _ => error,
+    })
 }
 
 /// Reads a regular file of at most `limit` bytes.
@@ -123,12 +141,12 @@ impl Likeness {
     }
 }
 
-/// The likeness of the file that is at a path now.
+/// The likeness of the file that is at a path now. A link has its own.
 ///
 /// # Errors
 /// As the operating system says.
 pub fn likeness(path: &Path) -> io::Result<Likeness> {
-    fs::metadata(path).map(|found| Likeness::of(&found)).map_err(|e| about(path, &e))
+    fs::symlink_metadata(path).map(|found| Likeness::of(&found)).map_err(|e| about(path, &e))
 }
 
 /// The directory that a file is in.
@@ -141,6 +159,10 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     PathBuf::from(name)
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 fn about(path: &Path, error: &io::Error) -> io::Error {

@@ -9,7 +9,7 @@
 //! [`shared`], the one door, which is also the only reader of the clock. [`daemon`] is the order of
 //! life, from [`privacy`] to [`signals`]. [`config`] holds what the administrator has decided, and
 //! [`rules`] makes the engine's rules of it, of what [`host`] and [`postfix`] say, of the mail
-//! daemons' files and of the [`sender_tables`]. [`log`] never makes anyone wait, and [`terminal`] is
+//! daemons' files and of the [`sender_tables`]; whose word is taken is for [`trusted_file`]. [`log`] never makes anyone wait, and [`terminal`] is
 //! how things look. [`cli`] turns words into a command, [`client`] and [`trial`] are commands of
 //! their own; [`doctor`] examines what is around the daemon.
 
@@ -43,4 +43,5 @@ pub mod sweeper;
 pub mod systemd;
 pub mod terminal;
 pub mod trial;
+pub mod trusted_file;
 pub mod unix_socket;

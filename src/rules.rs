@@ -4,7 +4,6 @@
 //!          `mynetworks` is said; only if it was asked for by name is it a fault.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -12,7 +11,6 @@ use ipnet::IpNet;
 
 use crate::config::values::{ExcludeWhat, Facilities, Network};
 use crate::config::{Config, DaemonsDir, Matching, loopback};
-use crate::disk;
 use crate::engine::daemons::{self, Daemon, DaemonFile, Fault, Table};
 use crate::engine::exclude::{Exclude, NetworkList};
 use crate::engine::{Rules, claims, examples};
@@ -20,7 +18,7 @@ use crate::error::Failure;
 use crate::host;
 use crate::postfix::Postfix;
 use crate::postfix::mynetworks::Mynetworks;
-use crate::sender_tables;
+use crate::{sender_tables, trusted_file};
 
 /// No daemon's description is longer; the built-in ones have a tenth of it.
 const MAX_FILE: u64 = 1 << 20;
@@ -106,36 +104,36 @@ async fn mynetworks(matching: &Matching) -> Result<Mynetworks, Failure> {
     Ok(Mynetworks::read(&postfix.parameter("mynetworks").await?))
 }
 
-/// Reads the users' own daemon files.
-///
-/// # Errors
-/// A directory that was named and cannot be read, or a file that cannot.
-pub fn own_daemons(dir: &DaemonsDir) -> Result<Vec<DaemonFile>, Failure> {
-    let path = dir.path();
-    let failure = |error: io::Error| {
-        let what = format!("cannot read the mail daemons in `{}`: {error}", path.display());
-        Failure::config(what).hint("name a directory of TOML files with --daemons-dir")
-    };
-    let entries = match fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if *dir == DaemonsDir::Default && error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Vec::new());
+/// Reads the users' own daemon files; with a failure for a directory that was named and cannot be
+/// read, and for each file.
+fn own_daemons(dir: &DaemonsDir) -> (Vec<DaemonFile>, Vec<Failure>) {
+    let mut paths = match trusted_file::list(dir.path()) {
+        Ok(paths) => paths,
+        Err(refusal) if *dir == DaemonsDir::Default && refusal.is_missing() => Vec::new(),
+        Err(refusal) => {
+            let hint = "name a directory of TOML files with --daemons-dir";
+            let kind = "directory with mail daemons";
+            return (Vec::new(), vec![refusal.failure(Failure::config, kind, hint)]);
         }
-        Err(error) => return Err(failure(error)),
     };
-    let mut paths = Vec::new();
-    for entry in entries {
-        paths.push(entry.map_err(failure)?.path());
-    }
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     paths.sort();
-    paths.iter().map(|path| read_daemon(path)).collect()
+    let (mut files, mut faults) = (Vec::new(), Vec::new());
+    for path in &paths {
+        match read_daemon(path) {
+            Ok(file) => files.push(file),
+            Err(failure) => faults.push(failure),
+        }
+    }
+    (files, faults)
 }
 
 fn read_daemon(path: &Path) -> Result<DaemonFile, Failure> {
     let origin = path.display().to_string();
-    let bytes = disk::read(path, MAX_FILE);
-    let bytes = bytes.map_err(|e| Failure::config(format!("cannot read `{origin}`: {e}")))?;
+    let bytes = trusted_file::read(path, MAX_FILE).map_err(|refusal| {
+        let hint = "the daemon's user must be able to read it";
+        refusal.failure(Failure::config, "mail daemon's file", hint)
+    })?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Failure::config(format!("`{origin}` is not UTF-8 text")))?;
     Ok(DaemonFile { origin: Some(origin), text })
@@ -146,7 +144,10 @@ fn read_daemon(path: &Path) -> Result<DaemonFile, Failure> {
 /// # Errors
 /// Every fault of every file but those of examples, and every facility of a daemon that no file has.
 pub fn load(matching: &Matching) -> Result<Table, Vec<Failure>> {
-    let own = own_daemons(&matching.daemons_dir).map_err(|failure| vec![failure])?;
+    let (own, faults) = own_daemons(&matching.daemons_dir);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
     let loaded = Table::load(&own, &matching.daemons).map_err(|faults| failures(&faults));
     let mut table = loaded?;
     let mut facilities: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
@@ -211,10 +212,7 @@ pub fn prove(table: &Table) -> Result<Vec<String>, Vec<Failure>> {
 /// Every daemon that can be named, with those of the users' own that are sound, and the faults of
 /// the others.
 pub fn all_daemons(dir: &DaemonsDir) -> (Vec<Daemon>, Vec<Failure>) {
-    let (own, unread) = match own_daemons(dir) {
-        Ok(own) => (own, None),
-        Err(failure) => (Vec::new(), Some(failure)),
-    };
+    let (own, unread) = own_daemons(dir);
     let (daemons, mut faults) = daemons::all(&own);
     faults.extend(daemons.iter().filter(|d| d.origin.is_some()).flat_map(examples::prove));
     (daemons, failures(&faults).into_iter().chain(unread).collect())
@@ -229,6 +227,7 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
     match (learned, sender_tables::senders(config).await) {
         (Ok((table, exclude, mut exclusions)), Ok(senders)) => {
             exclusions.remarks.extend(config.remarks());
+            exclusions.remarks.extend(trusted_file::remarks(config.deciding_files()));
             let rules = Rules {
                 table,
                 hosts: config.matching.hosts.clone(),

@@ -11,12 +11,12 @@ use std::time::Duration;
 use crate::child;
 use crate::config::Config;
 use crate::config::sending::Sending;
-use crate::disk;
 use crate::engine::login_maps::LoginMaps;
 use crate::engine::senders::{Binding, Senders, Table};
 use crate::error::Failure;
 use crate::postfix::Postfix;
 use crate::postfix::map_spec::MapSpec;
+use crate::trusted_file;
 
 /// A million users with one address each.
 const MAX_TABLE: u64 = 64 << 20;
@@ -57,10 +57,16 @@ pub async fn senders(config: &Config) -> Result<Senders, Failure> {
     })
 }
 
-fn read_file(path: &Path) -> Result<Table, Failure> {
+/// Reads a sender-table.
+///
+/// # Errors
+/// It cannot be read, is not trusted, or makes no sense.
+pub fn read_file(path: &Path) -> Result<Table, Failure> {
     let shown = path.display();
-    let bytes = disk::read(path, MAX_TABLE)
-        .map_err(|error| Failure::config(format!("cannot read the sender-table: {error}")))?;
+    let bytes = trusted_file::read(path, MAX_TABLE).map_err(|refusal| {
+        let hint = "the daemon's user must be able to read it; --sender-table names another";
+        refusal.failure(Failure::config, "sender-table", hint)
+    })?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Failure::config(format!("sender-table `{shown}` is not UTF-8 text")))?;
     Table::read(&text).map_err(|why| {

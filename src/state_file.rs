@@ -11,12 +11,13 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
@@ -29,6 +30,7 @@ use crate::engine::time::Time;
 use crate::error::Failure;
 use crate::seldom::Seldom;
 use crate::shared::Shared;
+use crate::trusted_file::{self, Refusal};
 
 /// Bytes of a line: four times what the names of `MAX_USERS` take.
 const MAX_LINE: u64 = 64 << 10;
@@ -36,6 +38,8 @@ const MAX_LINE: u64 = 64 << 10;
 const SMALL: usize = 64 << 10;
 /// The file names who reads his mail from where.
 const MODE: u32 = 0o600;
+/// Twice what ten million addresses take, with long names of users. It is read line by line.
+const MAX_FILE: u64 = 16 << 30;
 
 /// What changes in this time is written together: with what the disk takes for it, it is there
 /// within a second.
@@ -92,17 +96,17 @@ impl StateFile {
     /// The file is there and cannot be read, or a new one cannot be written.
     pub fn restore(path: &Path, shared: &Shared) -> Result<Self, Failure> {
         let shown = path.display();
-        match read(path) {
-            Ok(reading) => {
+        match trusted_file::open_own(path, MAX_FILE, geteuid().as_raw()) {
+            Ok(file) => {
+                let reading = read(file).map_err(|error| {
+                    Failure::io(format!("cannot read the state file `{shown}`: {error}"))
+                        .hint("to start without it, move it away")
+                })?;
                 let restored = shared.with(|engine, now| engine.restore(now, reading));
                 say(path, &restored);
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => {
-                let what = format!("cannot read the state file `{shown}`: {error}");
-                return Err(Failure::io(what)
-                    .hint("the daemon's user must own it; to start without it, move it away"));
-            }
+            Err(refusal) if refusal.is_missing() => {}
+            Err(refusal) => return Err(failure(refusal)),
         }
         let state =
             Self { path: path.to_owned(), open: Arc::default(), attempts: Mutex::default() };
@@ -243,12 +247,26 @@ fn write(file: &mut Option<Open>, path: &Path, shared: &Shared) -> io::Result<u6
     Ok(last_change)
 }
 
-fn read(path: &Path) -> io::Result<Reading> {
-    let file = disk::open(path, u64::MAX)?;
-    let found = file.metadata()?;
-    if let Some(why) = others_hand(&found) {
-        return Err(io::Error::new(ErrorKind::PermissionDenied, why));
+/// Says whether a daemon would refuse the file at its start. As whom it runs is not known here, but
+/// the file's directory belongs to that user, or to root.
+///
+/// # Errors
+/// The file is there and breaks the rule; that it cannot be read is no fault.
+pub fn examine(path: &Path) -> Result<(), Failure> {
+    let owner = fs::metadata(disk::directory(path)).map_or(0, |found| found.uid());
+    match trusted_file::open_own(path, MAX_FILE, owner) {
+        Err(refusal) if refusal.is_untrusted() => Err(failure(refusal)),
+        _ => Ok(()),
     }
+}
+
+fn failure(refusal: Refusal) -> Failure {
+    let hint = "the daemon's user must own it; to start without it, move it away";
+    refusal.failure(Failure::io, "state file", hint)
+}
+
+fn read(file: File) -> io::Result<Reading> {
+    let found = file.metadata()?;
     let mut reading = Reading::written(moment(&found));
     let mut file = BufReader::new(file);
     let mut line = Vec::new();
@@ -264,18 +282,6 @@ fn moment(found: &fs::Metadata) -> Time {
     let seconds = u64::try_from(found.mtime()).unwrap_or_default();
     let nanoseconds = u64::try_from(found.mtime_nsec()).unwrap_or_default();
     Time::default() + Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
-}
-
-/// Why a state file may be somebody else's word about who may relay.
-fn others_hand(file: &fs::Metadata) -> Option<String> {
-    let (owner, me) = (file.uid(), geteuid().as_raw());
-    if file.mode() & 0o022 != 0 {
-        Some(format!("others may write to it (mode {:o})", file.mode() & 0o777))
-    } else if owner != me && owner != 0 && me != 0 {
-        Some(format!("it belongs to the user {owner}"))
-    } else {
-        None
-    }
 }
 
 fn say(path: &Path, restored: &Restored) {
@@ -312,8 +318,9 @@ impl Open {
             }
             Ok(())
         })?;
-        let file = OpenOptions::new().append(true).open(path)?;
-        let likeness = disk::likeness(path)?;
+        let flags = OFlag::O_NOFOLLOW.bits();
+        let file = OpenOptions::new().append(true).custom_flags(flags).open(path)?;
+        let likeness = Likeness::of(&file.metadata()?);
         Ok(Self { file, live: size, size, likeness })
     }
 

@@ -6,12 +6,15 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File, Permissions};
 use std::net::UdpSocket;
+use std::os::unix::fs::{PermissionsExt as _, chown, lchown, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use support::daemon::program;
 use support::directory;
 use support::postfix::Postfix;
@@ -20,6 +23,9 @@ use support::process::Process;
 const USAGE: i32 = 2;
 const IO: i32 = 74;
 const CONFIG: i32 = 78;
+
+/// A user that is neither root nor the daemon's.
+const STRANGER: u32 = 4711;
 
 /// One wrong configuration: which, the file, a variable of the environment, the words after `run`,
 /// the exit status, and what stderr must say. `{home}` is a directory of the test; `{listen}`,
@@ -42,7 +48,16 @@ const ROWS: &[Row<'_>] = &[
     ("unknown option", "", NONE, "{listen} {map} --grase 1m", USAGE, &["--grase", "--grace"]),
     ("named file", "", NONE, "{listen} {map} --config {home}/nowhere.toml", CONFIG, &["nowhere.toml", "No such file", "hint: "]),
     ("named file, environment", "", ("POP_BEFORE_SMTP_CONFIG", "/nowhere.toml"), "{listen} {map}", CONFIG, &["/nowhere.toml", "No such file", "hint: "]),
-    ("file that is a directory", "", NONE, "{listen} {map} --config {home}", CONFIG, &["cannot read", "directory"]),
+    ("file that is a directory", "", NONE, "{listen} {map} --config {home}", CONFIG, &["{home}` is not trusted", "not a regular file", "hint: "]),
+    ("file that is a pipe", "", NONE, "{listen} {map} --config {home}/trust/pipe", CONFIG, &["trust/pipe", "not a regular file", "hint: "]),
+    ("file without an end", "", NONE, "{listen} {map} --config /dev/zero", CONFIG, &["/dev/zero", "not a regular file", "hint: "]),
+    ("file of enormous size", "", NONE, "{listen} {map} --config {home}/trust/large", CONFIG, &["trust/large", "larger than 1048576 bytes", "hint: "]),
+    ("file for a group to write", "", NONE, "{listen} {map} --config {home}/trust/grouped", CONFIG, &["trust/grouped` is not trusted: its group may write to it (mode 664)", "hint: ", "`chmod g-w {home}/trust/grouped`"]),
+    ("file of another user", "", NONE, "{listen} {map} --config {home}/trust/foreign", CONFIG, &["trust/foreign` is not trusted: it belongs to the user 4711", "hint: ", "`chown root {home}/trust/foreign`"]),
+    ("file, environment, of another user", "", ("POP_BEFORE_SMTP_CONFIG", "{home}/trust/foreign"), "{listen} {map}", CONFIG, &["trust/foreign", "user 4711", "hint: "]),
+    ("file behind a link of another user", "", NONE, "{listen} {map} --config {home}/trust/foreign.link", CONFIG, &["symbolic link", "user 4711", "hint: ", "`chown -h root {home}/trust/foreign.link`"]),
+    ("sender-table for anybody to write", "", NONE, "{listen} {map} {policy} --sender-table {home}/trust/open", CONFIG, &["sender-table", "group and others may write to it (mode 666)", "hint: ", "`chmod go-w {home}/trust/open`"]),
+    ("sender-table that is a pipe", "", NONE, "{listen} {map} {policy} --sender-table {home}/trust/pipe", CONFIG, &["sender-table", "not a regular file", "hint: "]),
     ("unknown daemon", "", NONE, "{listen} {map} --daemon dovcot", CONFIG, &["dovcot"]),
     ("no listener", "", NONE, "{map}", CONFIG, &["no socket", "--listen", "hint: "]),
     ("no outlet", "", NONE, "{listen}", CONFIG, &["nothing to tell Postfix", "--map", "hint: "]),
@@ -89,6 +104,12 @@ const ROWS: &[Row<'_>] = &[
     ("state directory", "", NONE, "{listen} {map} --state {home}/nowhere/state", IO, &["nowhere/state", "hint: "]),
     ("state is a directory", "", NONE, "{listen} {map} --state {home}/taken.d", IO, &["taken.d", "hint: "]),
     ("daemons directory", "", NONE, "{listen} {map} --daemons-dir {home}/nowhere", CONFIG, &["nowhere", "hint: "]),
+    ("daemons directory for anybody to write", "", NONE, "{listen} {map} --daemons-dir {home}/open.d", CONFIG, &["mail daemons `{home}/open.d`", "group and others may write to it (mode 1777)", "hint: ", "`chmod go-w {home}/open.d`"]),
+    ("daemon file of another user", "", NONE, "{listen} {map} --daemons-dir {home}/foreign.d", CONFIG, &["foreign.d/own.toml", "user 4711", "hint: ", "`chown root {home}/foreign.d/own.toml`"]),
+    ("map that is a pipe", "", NONE, "{listen} --map hash:{home}/trust/pipe {etc}", CONFIG, &["trust/pipe", "not written by this program", "hint: "]),
+    ("state of another user", "", NONE, "{listen} {map} --state {home}/trust/foreign", IO, &["state file", "trust/foreign` is not trusted: it belongs to the user 4711", "hint: ", "`rm {home}/trust/foreign`"]),
+    ("state behind a link", "", NONE, "{listen} {map} --state {home}/trust/link", IO, &["state file", "it is a symbolic link", "hint: ", "`rm {home}/trust/link`"]),
+    ("state that is a pipe", "", NONE, "{listen} {map} --state {home}/trust/pipe", IO, &["state file", "not a regular file", "hint: "]),
     ("daemon file, key", "", NONE, "{listen} {map} --daemons-dir {home}/key", CONFIG, &["key/own.toml:4: ", "patern"]),
     ("daemon file, example", "", NONE, "{listen} {map} --daemons-dir {home}/example", CONFIG, &["example/own.toml:10: ", "example", "`login`"]),
 ];
@@ -121,8 +142,24 @@ impl Home {
         let dir = directory();
         let at = |name: &str| dir.path().join(name);
         fs::write(at("taken.file"), "precious").unwrap();
-        for name in ["taken.d", "key", "example"] {
+        for name in ["taken.d", "key", "example", "trust", "open.d", "foreign.d"] {
             fs::create_dir(at(name)).unwrap();
+        }
+        fs::set_permissions(at("open.d"), Permissions::from_mode(0o1777)).unwrap();
+        fs::write(at("foreign.d/own.toml"), DAEMON).unwrap();
+        chown(at("foreign.d/own.toml"), Some(STRANGER), None).unwrap();
+        for (name, mode) in [("trusted", 0o644), ("grouped", 0o664), ("open", 0o666)] {
+            fs::write(at("trust").join(name), "").unwrap();
+            fs::set_permissions(at("trust").join(name), Permissions::from_mode(mode)).unwrap();
+        }
+        File::create(at("trust/large")).unwrap().set_len((1 << 20) + 1).unwrap();
+        mkfifo(&at("trust/pipe"), Mode::S_IRUSR).unwrap();
+        fs::write(at("trust/foreign"), "").unwrap();
+        for link in ["link", "foreign.link"] {
+            symlink("trusted", at("trust").join(link)).unwrap();
+        }
+        for name in ["foreign", "foreign.link"] {
+            lchown(at("trust").join(name), Some(STRANGER), None).unwrap();
         }
         let key = DAEMON.replace("programs = [\"ownd\"]", "patern = \"x\"");
         fs::write(at("key/own.toml"), key).unwrap();
@@ -139,6 +176,10 @@ impl Home {
 
     fn words(&self, words: &str) -> Vec<String> {
         let words = words
+            .replace(
+                "{policy}",
+                "--policy unix:{home}/policy.sock --sender user --sender-delimiter=",
+            )
             .replace("{listen}", "--listen unix:{home}/log.sock")
             .replace("{map}", "--map hash:{home}/clients {etc}")
             .replace("{etc}", "--postfix-config {main.cf}")
@@ -200,7 +241,7 @@ fn wrong_configurations_are_refused() {
             words.drain(config..config + 2);
         }
         let mut command = program();
-        command.arg("run").args(words).env(variable, value);
+        command.arg("run").args(words).env(variable, home.words(value).join(" "));
         let outcome = ends(command);
         let says: Vec<String> = says.iter().map(|text| home.words(text).join(" ")).collect();
         check_sentence(what, &outcome, *status, &says);
@@ -257,6 +298,25 @@ fn check_says_every_fault_at_once() {
     assert_eq!(json["ok"], false, "{out}");
     assert_eq!(json["faults"].as_array().map(Vec::len), Some(faults.len()), "{out}");
     assert!(json["faults"][0]["fault"].is_string() && json["faults"][0]["hint"].is_string());
+
+    let untrusted = "{listen} {map} {policy} --sender-table {home}/trust/open \
+                     --daemons-dir {home}/foreign.d --state {home}/trust/link";
+    fs::write(home.dir.path().join("foreign.d/other.toml"), "").unwrap();
+    let other = home.dir.path().join("foreign.d/other.toml");
+    fs::set_permissions(other, Permissions::from_mode(0o606)).unwrap();
+    let faults = ["trust/open`", "foreign.d/own.toml`", "foreign.d/other.toml`", "trust/link`"];
+    // Beside another fault as without it.
+    for max_clients in [0, 1] {
+        fs::write(home.dir.path().join("config.toml"), format!("max-clients = {max_clients}\n"))
+            .unwrap();
+        let (status, out, said) = check(&home, untrusted);
+        assert_eq!((status, out.as_str()), (Some(CONFIG), ""), "{said}");
+        for fault in faults {
+            assert!(said.contains(fault), "{fault}: {said}");
+        }
+        let others = usize::from(max_clients == 0);
+        assert_eq!(said.matches("pop-before-smtp: ").count(), faults.len() + others, "{said}");
+    }
 
     fs::write(home.dir.path().join("config.toml"), "").unwrap();
     let (status, out, said) = check(&home, "{listen} {map}");

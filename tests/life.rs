@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 use std::net::UdpSocket;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 
@@ -315,4 +315,65 @@ fn a_state_file_that_others_may_write_is_not_believed() {
     daemon.wait_until_said("others may write to it (mode 666)");
     fs::set_permissions(&state, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(home.start(&[]).stop().success());
+}
+
+/// As root, which may read everything.
+#[test]
+fn a_state_file_of_another_user_or_behind_a_link_is_not_believed() {
+    assert!(nix::unistd::geteuid().is_root());
+    let home = Home::new();
+    let mut daemon = home.start(&[]);
+    log_in(&home, &daemon, A);
+    home.wait_until_saved(A, &daemon);
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    let state = home.at("state");
+    let is_refused = |why: &str, mend: &str| {
+        let before = fs::read_to_string(&state).unwrap();
+        let mut daemon = home.spawn(&[]);
+        assert_eq!(daemon.wait().code(), Some(74), "{}", daemon.said());
+        daemon.wait_until_said(why);
+        daemon.wait_until_said(&format!("{mend} {}`", state.display()));
+        assert_eq!(fs::read_to_string(&state).unwrap(), before, "it stays as it was");
+    };
+    chown(&state, Some(4711), None).unwrap();
+    is_refused("it belongs to the user 4711", "`chown root");
+    chown(&state, Some(0), None).unwrap();
+    fs::rename(&state, home.at("moved")).unwrap();
+    symlink("moved", &state).unwrap();
+    is_refused("it is a symbolic link", "`rm");
+    fs::rename(home.at("moved"), &state).unwrap();
+    let daemon = home.start(&[]);
+    assert!(daemon.query(A), "what it was before: {}", daemon.said());
+}
+
+/// A configuration that is no longer trusted is no reason to end, or to forget the one that was.
+#[test]
+fn what_is_not_trusted_is_not_reloaded() {
+    let home = Home::new();
+    let config = home.at("config.toml");
+    fs::write(&config, "grace = '1h'\n").unwrap();
+    let mut daemon = home.start(&[]);
+    fs::write(&config, "allow-host = ['-']\n").unwrap();
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o666)).unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_until_said("not reloaded, the old configuration stays");
+    assert!(daemon.said().contains("others may write to it (mode 666)"), "{}", daemon.said());
+    log_in(&home, &daemon, A);
+    assert!(daemon.stop().success());
+}
+
+/// Whoever may replace the configuration may not write one that counts, but he can take it away.
+#[test]
+fn a_directory_that_is_open_to_all_is_said_once() {
+    let home = Home::new();
+    let place = home.at("etc");
+    fs::create_dir(&place).unwrap();
+    fs::write(place.join("config.toml"), "").unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
+    let config = place.join("config.toml").display().to_string();
+    let daemon = home.start(&["--config", &config]);
+    let remark = format!("any user of this host may write in {}", place.display());
+    assert_eq!(daemon.said().matches(&remark).count(), 1, "{}", daemon.said());
+    assert!(daemon.stop().success());
 }

@@ -231,7 +231,8 @@ fn the_example_file_has_every_key() {
         let value = set.get(name).unwrap_or_else(|| panic!("{name} is missing"));
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         // Others have no default, or words for it.
-        let is_literal = !default.contains(' ') && !["none", "loopback", "off"].contains(&&**default);
+        let is_literal =
+            !default.contains(' ') && !["none", "loopback", "off"].contains(&&**default);
         assert!(!is_literal || value == *default, "{name}: {value}, and the default is {default}");
     }
 }

@@ -14,17 +14,26 @@ use super::sending::{Mismatch, SenderRule};
 use super::values::{ExcludeWhat, Facilities, HostName, Inet, Listen, Network, Serve, Span};
 use crate::error::Failure;
 use crate::postfix::map_spec::MapSpec;
+use crate::trusted_file;
 use crate::unix_socket::UnixSocket;
 
 /// What environment variables begin with.
 const PREFIX: &str = "POP_BEFORE_SMTP_";
 /// The file that is read if it is there and no other is named.
 pub const DEFAULT_FILE: &str = "/etc/pop-before-smtp/config.toml";
+/// Names no file, so that the default one is not read.
+const NO_FILE: &str = "/dev/null";
+/// A hundred times what all options take.
+const MAX_FILE: u64 = 1 << 20;
 
 /// One layer; every option may be missing.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Layer {
+    /// The file of which it is.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
     /// Receive syslog frames here: unix:/PATH[,mode=0660][,group=NAME] (datagram) or udp:HOST:PORT
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<Vec<Listen>>,
@@ -161,6 +170,7 @@ impl Layer {
     #[must_use]
     pub fn over(self, under: Self) -> Self {
         Self {
+            file: self.file.or(under.file),
             listen: self.listen.or(under.listen),
             allow_from: self.allow_from.or(under.allow_from),
             allow_uid: self.allow_uid.or(under.allow_uid),
@@ -209,20 +219,24 @@ impl Layer {
 
     fn from_file(named: Option<&Path>) -> Result<Self, Failure> {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE));
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::from_toml(&text).map_err(|what| {
-                Failure::config(format!("configuration file `{}`: {what}", path.display()))
-            }),
-            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-                Ok(Self::default())
-            }
-            Err(error) => {
-                let what =
-                    format!("cannot read the configuration file `{}`: {error}", path.display());
-                Err(Failure::config(what)
-                    .hint("the daemon's user must be able to read it; --config names another"))
-            }
+        if path == Path::new(NO_FILE) {
+            return Ok(Self::default());
         }
+        let bytes = match trusted_file::read(path, MAX_FILE) {
+            Ok(bytes) => bytes,
+            Err(refusal) if named.is_none() && refusal.is_missing() => return Ok(Self::default()),
+            Err(refusal) => {
+                let hint = "the daemon's user must be able to read it; --config names another";
+                return Err(refusal.failure(Failure::config, "configuration file", hint));
+            }
+        };
+        let layer = String::from_utf8(bytes)
+            .map_err(|_| "it is not UTF-8 text".to_owned())
+            .and_then(|text| Self::from_toml(&text));
+        let layer = layer.map_err(|what| {
+            Failure::config(format!("configuration file `{}`: {what}", path.display()))
+        })?;
+        Ok(Self { file: Some(path.to_owned()), ..layer })
     }
 
     /// Reads the text of a configuration file.

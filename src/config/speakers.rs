@@ -6,10 +6,7 @@ use super::layer::Layer;
 use super::values::Listen;
 use crate::engine::hosts::Hosts;
 use crate::error::Failure;
-
-/// What the kernel calls every user that it cannot name, such as one of another user namespace
-/// (user_namespaces(7), `overflowuid`).
-const NOBODY: u32 = 65_534;
+use crate::trusted_file::NOBODY;
 
 /// The users whose processes are heard over Unix sockets, if not all.
 pub fn users(layer: &Layer, faults: &mut Vec<Failure>) -> Option<Vec<u32>> {

@@ -25,14 +25,16 @@ use crate::state_file::StateFile;
 use crate::status::Describe;
 use crate::systemd::Passed;
 
-/// Where editions of the map go.
-pub(super) async fn outlet(config: &Config) -> Result<Outlet, Failure> {
+/// Where editions of the map go. What has been `said` is not said again.
+pub(super) async fn outlet(config: &Config, said: &[String]) -> Result<Outlet, Failure> {
     match &config.map {
         None => Ok(Outlet::Said(None)),
         Some(map) if config.dry_run => Ok(Outlet::Said(Some(format!("postmap -r {map}.new")))),
         Some(map) => {
             let target = map_target(map, config.map_value.clone(), &config.matching).await?;
-            if let Some(remark) = target.remark() {
+            if let Some(remark) =
+                target.remark().filter(|remark| !said.iter().any(|it| it == remark))
+            {
                 warn!("{remark}");
             }
             Ok(Outlet::Map(target))

@@ -23,6 +23,7 @@ use crate::engine::map::{Edition, GENERATION_KEY};
 use crate::error::Failure;
 use crate::postfix::Postfix;
 use crate::postfix::map_spec::{MapSpec, MapValue};
+use crate::trusted_file;
 
 /// postmap needs a few hundredths of a second; after a minute the disk is stuck.
 const BUILD_LIMIT: Duration = Duration::from_secs(60);
@@ -348,15 +349,16 @@ fn check_place(path: &Path) -> Result<Option<String>, Failure> {
         )
     })?;
     let open = fs::metadata(directory).is_ok_and(|meta| meta.permissions().mode() & 0o002 != 0);
-    Ok(open.then(|| {
-        let directory = directory.display();
-        format!("any user of this host may write in {directory}, and could let any address relay")
-    }))
+    Ok(open.then(|| trusted_file::open_directory(directory)))
 }
 
 /// Whether the source may be replaced: it is absent, says nothing, or holds our generation entry.
 fn is_ours(path: &Path) -> bool {
-    let Ok(file) = fs::File::open(path) else { return true };
+    let file = match disk::open(path, u64::MAX) {
+        Ok(file) => file,
+        // Neither regular nor a directory.
+        Err(error) => return error.kind() != io::ErrorKind::InvalidInput,
+    };
     let lines = io::BufReader::new(file).lines().map_while(Result::ok);
     let mut said = lines.filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
     said.by_ref().next().is_none_or(|first| {
@@ -401,6 +403,9 @@ fn ends(path: &Path) -> io::Result<Vec<String>> {
 
 #[cfg(test)]
 mod tests {
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+
     use super::*;
 
     #[test]
@@ -435,11 +440,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         fs::create_dir(dir.path().join("taken")).expect("a directory");
         fs::write(dir.path().join("clients.new"), "being published").expect("a file");
+        mkfifo(&dir.path().join("pipe"), Mode::S_IRUSR).expect("a pipe");
         let rows = [
             ("clients", None),
             ("missing/clients", Some("missing is no directory")),
             ("clients.new/clients", Some("clients.new is no directory")),
             ("taken", Some("taken is a directory")),
+            ("pipe", Some("pipe is there and was not written by this program")),
         ];
         for (name, expected) in rows {
             let outcome = check_place(&dir.path().join(name)).map_err(|e| e.to_string());
@@ -449,6 +456,6 @@ mod tests {
                 (outcome, _) => panic!("{name}: {outcome:?}"),
             }
         }
-        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 2, "nothing new or missing");
+        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 3, "nothing new or missing");
     }
 }
