@@ -27,7 +27,6 @@ use crate::config::operators::DEFAULT_CONTROL;
 use crate::config::{Config, Matching};
 use crate::control::{Answer, Request};
 use crate::daemon;
-use crate::engine::daemons::Selection;
 use crate::error::Failure;
 use crate::postfix::Postfix;
 use crate::postfix::map_spec::MapSpec;
@@ -135,8 +134,7 @@ fn trial(layer: &Layer, control: &Path, log_socket: &Path, before: &Status, repo
     let matching = Matching::of(layer);
     // What is wrong with a table has been told with the configuration.
     let Ok(table) = rules::load(&matching) else { return };
-    let named = matches!(matching.daemons, Selection::Named(_));
-    Trial { log_socket, control, daemons: table.daemons(), named }.run(before, report);
+    Trial { log_socket, control, daemons: table.daemons() }.run(before, report);
 }
 
 async fn postfix(layer: &Layer) -> Result<Setup, Failure> {

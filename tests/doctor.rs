@@ -291,7 +291,7 @@ fn forwarders() {
     let wire = Wire::unix(dir.path().join("log.sock"));
     let mail = |wire: &Wire| Forwarder::selecting("mail.*", wire);
     let site = Site::with(dir, &wire, mail, By::Map, USUAL, &["--daemon", "popa3d"]);
-    let finding = site.finds("mend", "leaves out: daemon", "popa3d", "daemon");
+    let finding = site.finds("remark", "leaves out: daemon", "popa3d", "daemon");
     assert!(!finding["what"].to_string().contains("mail"), "{finding}");
 
     // One with two rules, as after an upgrade that has left an old file in its place.
