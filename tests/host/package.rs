@@ -15,9 +15,9 @@ use crate::support::{PATIENCE, directory, eventually};
 const CLIENT: &str = "198.51.100.7";
 const STRANGER: &str = "198.51.100.8";
 
-const PACKAGE: &str = "<!-- package: tests/package.rs runs this -->";
-const MORE_SOCKETS: &str = "<!-- sockets: tests/systemd.rs runs this -->";
-const POSTFIX: &str = "<!-- postfix: tests/package.rs runs this -->";
+const PACKAGE: &str = "<!-- package: tests/host/package.rs runs this -->";
+const MORE_SOCKETS: &str = "<!-- sockets: tests/host/systemd.rs runs this -->";
+const POSTFIX: &str = "<!-- postfix: tests/host/package.rs runs this -->";
 
 /// What a mail host has before: an account, and POP3 as old devices speak it, without TLS.
 const DOVECOT: &str = "disable_plaintext_auth = no\nssl = no\n";

@@ -1,5 +1,5 @@
 //! The files of deploy/ for each syslog daemon, as they are, with the real programs: what a mail
-//! daemon logs, with its facility and its name whole, is in `list`. (journald: tests/systemd.rs.)
+//! daemon logs, with its facility and its name whole, is in `list`. (journald: tests/host/systemd.rs.)
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;

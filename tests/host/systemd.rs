@@ -18,9 +18,9 @@ const CLIENT: &str = "198.51.100.7";
 /// The highest exposure that `systemd-analyze security` may find, in tenths.
 const EXPOSURE: u32 = 15;
 
-const SERVICE: &str = "<!-- service: tests/systemd.rs runs this -->";
-const MORE_SOCKETS: &str = "<!-- sockets: tests/systemd.rs runs this -->";
-const JOURNAL: &str = "<!-- journal: tests/systemd.rs runs this -->";
+const SERVICE: &str = "<!-- service: tests/host/systemd.rs runs this -->";
+const MORE_SOCKETS: &str = "<!-- sockets: tests/host/systemd.rs runs this -->";
+const JOURNAL: &str = "<!-- journal: tests/host/systemd.rs runs this -->";
 
 /// The files below a directory of the project.
 fn files_below(dir: &str) -> Vec<String> {

@@ -1,5 +1,5 @@
 //! The lines of deploy/postfix that name the map, as they are, with the real Postfix: who relays,
-//! and where. (Those for policy and socketmap: tests/live.rs.)
+//! and where. (Those for policy and socketmap: tests/postfix/live.rs.)
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
