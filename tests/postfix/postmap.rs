@@ -20,6 +20,7 @@ use pop_before_smtp::postfix::postmap::{MapTarget, NotPublished, Step};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
+use crate::support::install;
 use crate::support::small_disk::SmallDisk;
 
 /// A configuration directory, a directory for the map, and whoever plays postmap.
@@ -63,11 +64,7 @@ impl Lab {
         let text = format!("#!/bin/sh\nREAL={}\n{script}\n", real.display());
         let (source, program) = (self.dir.path().join("script"), self.dir.path().join("postmap"));
         fs::write(&source, text).expect("a script");
-        // Another process writes the program: a file that we had open for writing could not be
-        // executed while a child of a neighbouring test still holds it.
-        let mut install = Command::new("install");
-        let done = install.args(["-m", "755"]).args([&source, &program]).status();
-        assert!(done.expect("install").success());
+        install(&source, &program);
         self.postfix.postmap = program;
     }
 
