@@ -1,6 +1,4 @@
-//! Cyrus, popa3d, solid-pop3d, and the proxies Perdition and nginx in front of a Dovecot, as Debian
-//! ships them, with honest clients and others: their own log lines, through rsyslogd, authorise the
-//! true address of each login and nothing else.
+//! Perdition, nginx and Dovecot as proxies, in front of a Dovecot.
 
 #![allow(clippy::unwrap_used, reason = "a rig that cannot be built ends the test")]
 
@@ -12,97 +10,10 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::support::attack;
 use crate::support::client::{IMAP, POP3, Session};
 use crate::support::maild::{MailHost, PASSWORD, Setup};
 use crate::support::network::connect;
-
-/// Logs joe in from some addresses, plays the attacks in so many sessions at a time, and logs him in
-/// again: exactly these clients count.
-fn logins_count_and_nothing_else(
-    daemon: &str,
-    host: &MailHost,
-    clients: &[(&str, u16)],
-    at_a_time: usize,
-) {
-    let (before, after) = clients.split_at(clients.len() / 2);
-    let log_in = |(client, port): &(&str, u16)| {
-        assert!(
-            Session::open(client, *port).log_in("joe", PASSWORD),
-            "{client} {port}\n{}",
-            host.said()
-        );
-    };
-    before.iter().for_each(log_in);
-    let mut ports: Vec<_> = clients.iter().map(|(_, port)| *port).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    attack::try_all(&ports, at_a_time);
-    // Strangers who do nothing are connected meanwhile: their addresses are in the log, too.
-    let strangers: Vec<_> = attack::strangers().take(3).collect();
-    let idle: Vec<_> = strangers.iter().map(|it| Session::open(it, ports[0])).collect();
-    after.iter().for_each(log_in);
-    drop(idle);
-    let logins: Vec<_> = clients.iter().map(|(client, _)| (*client, "joe")).collect();
-    host.counts_exactly(daemon, &logins);
-}
-
-/// Joe's; one address has a name.
-const POP3_CLIENTS: &[(&str, u16)] = &[
-    ("198.51.100.7", POP3),
-    ("198.51.100.20", POP3),
-    ("198.51.100.8", POP3),
-    ("198.51.100.9", POP3),
-];
-
-const IPV4_CLIENTS: &[(&str, u16)] = &[
-    ("198.51.100.7", POP3),
-    ("198.51.100.20", IMAP),
-    ("198.51.100.8", IMAP),
-    ("198.51.100.9", POP3),
-];
-
-const CLIENTS: &[(&str, u16)] = &[
-    ("198.51.100.7", POP3),
-    ("2001:db8::7", IMAP),
-    ("198.51.100.20", IMAP),
-    ("2001:db8::8", POP3),
-    ("198.51.100.8", IMAP),
-    ("198.51.100.9", POP3),
-];
-
-/// popa3d knows IPv4 alone, and few sessions at a time.
-#[test]
-fn popa3d() {
-    let host = MailHost::start(&Setup {
-        name: "popa3d",
-        files: vec![],
-        start:
-            "install -d -m 1777 /var/mail; touch /var/mail/joe; chown joe /var/mail/joe; popa3d -D"
-                .into(),
-        ports: &[POP3],
-    });
-    logins_count_and_nothing_else("popa3d", &host, POP3_CLIENTS, 4);
-    host.has_logged("Authentication failed for joe");
-}
-
-/// solid-pop3d behind inetd and tcpd, which logs under the same name.
-#[test]
-fn solid_pop3d() {
-    let host = MailHost::start(&Setup {
-        name: "solid-pop3d",
-        files: vec![(
-            "etc/inetd.conf",
-            "pop3 stream tcp nowait.10000 root /usr/sbin/tcpd /usr/sbin/solid-pop3d\n".into(),
-        )],
-        start:
-            "install -d -m 1777 /var/mail; touch /var/mail/joe; chown joe /var/mail/joe; inetd -i &"
-                .into(),
-        ports: &[POP3],
-    });
-    logins_count_and_nothing_else("solid-pop3d", &host, POP3_CLIENTS, 20);
-    host.has_logged("no such user: session from 203.0.113.66 - ");
-}
+use crate::{CLIENTS, IPV4_CLIENTS, logins_count_and_nothing_else};
 
 /// The server behind a proxy: it logs for itself.
 const BACKEND: &str = "protocols = pop3 imap
@@ -428,46 +339,4 @@ fn judge_one(stream: TcpStream) -> io::Result<()> {
         "Auth-Status: Invalid login or password".to_owned()
     };
     write!(stream.get_mut(), "HTTP/1.0 200 OK\r\n{answer}\r\n\r\n")
-}
-
-#[test]
-fn cyrus() {
-    let imapd = "configdirectory: /var/lib/cyrus
-proc_path: /run/cyrus/proc
-mboxname_lockpath: /run/cyrus/lock
-defaultpartition: default
-partition-default: /var/spool/cyrus/mail
-servername: mail.example
-autocreate_quota: 0
-autocreate_post: no
-autocreate_users: anyone
-allowplaintext: yes
-sasl_pwcheck_method: auxprop
-sasl_auxprop_plugin: sasldb
-sasl_mech_list: PLAIN LOGIN
-syslog_prefix: cyrus
-";
-    let conf = "START {
-  recover cmd=\"/usr/sbin/cyrus ctl_cyrusdb -r\"
-}
-SERVICES {
-  imap cmd=\"imapd\" listen=\"imap\" prefork=0 maxchild=300
-  pop3 cmd=\"pop3d\" listen=\"pop3\" prefork=0 maxchild=300
-}
-";
-    let start = format!("
-install -d -o cyrus -g mail /var/lib/cyrus /var/spool/cyrus /var/spool/cyrus/mail /run/cyrus /run/cyrus/proc /run/cyrus/lock /run/cyrus/socket
-echo {PASSWORD} | saslpasswd2 -c -p -u mail.example joe
-chown cyrus /etc/sasldb2
-setpriv --reuid cyrus --regid mail --clear-groups /usr/lib/cyrus/bin/makedirs
-/usr/lib/cyrus/bin/master -D &
-");
-    let host = MailHost::start(&Setup {
-        name: "cyrus",
-        files: vec![("etc/imapd.conf", imapd.into()), ("etc/cyrus.conf", conf.into())],
-        start,
-        ports: &[POP3, IMAP],
-    });
-    logins_count_and_nothing_else("cyrus", &host, CLIENTS, 100);
-    host.has_logged("plaintext (x) [203.0.113.66] joe plaintext user logged in");
 }
