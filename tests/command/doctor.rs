@@ -279,11 +279,12 @@ fn forwarders() {
     let findings = site.doctor(&["--log-socket", nowhere.to_str().expect("text")]);
     findings.must("mend", "no-log: No such file", "no syslog daemon runs here", "rsyslog");
 
-    // One that filters: popa3d logs to daemon.
+    // One that filters, and popa3d logs to daemon.
     let dir = directory();
     let wire = Wire::unix(dir.path().join("log.sock"));
     let mail = |wire: &Wire| Forwarder::selecting("mail.*", wire);
-    let site = Site::with(dir, &wire, mail, By::Map, USUAL, &["--daemon", "popa3d"]);
+    let options = ["--daemon", "popa3d", "--facility", "popa3d=daemon"];
+    let site = Site::with(dir, &wire, mail, By::Map, USUAL, &options);
     let finding = site.finds("mend", "leaves out: daemon", "popa3d", "daemon");
     assert!(!finding["what"].to_string().contains("mail"), "{finding}");
 

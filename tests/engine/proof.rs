@@ -155,7 +155,7 @@ fn every_weakness_is_found() {
     let stated: Vec<_> =
         HARMLESS.iter().map(|&(name, what, times, _)| (name, what, times)).collect();
     assert_eq!(missed, stated, "what is harmless");
-    assert!(found > 90, "only {found} weaknesses");
+    assert!(found > 80, "only {found} weaknesses");
 }
 
 #[test]
