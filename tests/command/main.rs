@@ -3,7 +3,7 @@
 //!
 //! Layers   `commands` and `eyes` what scripts and people see; `config_faults` what is refused;
 //!          `doctor` what it finds and mends; `readme` and `manuals` the documents.
-//! Needs    root; Postfix, rsyslog and syslog-ng.
+//! Needs    root; a mount namespace; Postfix and rsyslog.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -235,3 +235,28 @@ fn the_example_file_has_every_key() {
         assert!(!is_literal || value == *default, "{name}: {value}, and the default is {default}");
     }
 }
+
+/// tests/README.md has a row for each binary, and its examples name tests that there are.
+#[test]
+fn the_readme_of_the_tests_knows_them() {
+    let text = read("tests/README.md");
+    let mut binaries: Vec<String> = fs::read_dir(format!("{ROOT}/tests"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.join("main.rs").exists() || path.extension().is_some_and(|e| e == "rs"))
+        .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
+        .collect();
+    binaries.sort_unstable();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `--test "));
+    let mut named: Vec<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+    named.sort_unstable();
+    assert_eq!(named, binaries);
+    let examples = text.lines().filter_map(|line| line.strip_prefix("cargo test --test "));
+    let mut examples = examples.filter_map(|line| line.split_once(' ')).peekable();
+    assert!(examples.peek().is_some());
+    for (binary, example) in examples {
+        let (file, test) = example.split_once("::").expect("a file and a test");
+        let source = read(&format!("tests/{binary}/{file}.rs"));
+        assert!(source.contains(&format!("\nfn {test}")), "{binary} {example}");
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! Layers   `life`, `handover` and `conduct` the process; `speakers` who is heard; `lookup` who
 //!          asks; `operators` who commands; `log` and `metrics` what it tells.
-//! Needs    root; Postfix, whose postmap builds the map, rsyslog and syslog-ng, a C compiler, promtool.
+//! Needs    root; Postfix, whose postmap builds the map; rsyslog, a C compiler, and in target/tools
+//!          promtool.
 
 #[path = "../support/mod.rs"]
 mod support;
