@@ -2,7 +2,6 @@
 //! a script can stand before.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -11,7 +10,7 @@ use tempfile::TempDir;
 use super::daemon::Daemon;
 use super::postfix::Postfix;
 use super::wire::Wire;
-use super::{PATIENCE, directory, eventually};
+use super::{PATIENCE, directory, eventually, install};
 
 /// The daemon's home.
 pub struct Home {
@@ -132,8 +131,8 @@ impl Home {
         );
         let bin = self.at("bin");
         fs::create_dir_all(&bin).unwrap();
-        fs::write(bin.join("new"), text).unwrap();
-        fs::set_permissions(bin.join("new"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(bin.join("text"), text).unwrap();
+        install(bin.join("text"), bin.join("new"));
         // The old script may be running.
         fs::rename(bin.join("new"), bin.join("postmap")).unwrap();
     }
