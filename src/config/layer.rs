@@ -14,8 +14,8 @@ use super::sending::{Mismatch, SenderRule};
 use super::values::{ExcludeWhat, Facilities, HostName, Inet, Listen, Network, Serve, Span};
 use crate::error::Failure;
 use crate::postfix::map_spec::MapSpec;
-use crate::trusted_file;
-use crate::unix_socket::UnixSocket;
+use crate::sys::trusted_file;
+use crate::sys::unix_socket::UnixSocket;
 
 /// What environment variables begin with.
 const PREFIX: &str = "POP_BEFORE_SMTP_";
@@ -27,6 +27,7 @@ const NO_FILE: &str = "/dev/null";
 const MAX_FILE: u64 = 1 << 20;
 
 /// One layer; every option may be missing.
+#[allow(rustdoc::broken_intra_doc_links, reason = "brackets are for --help")]
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Layer {

@@ -7,9 +7,9 @@ use std::str::FromStr;
 use serde::Deserialize;
 
 use super::layer::Layer;
-use crate::engine::grant::MAX_USERS;
-use crate::engine::policy::Action;
-use crate::engine::senders::Binding;
+use crate::engine::grants::grant::MAX_USERS;
+use crate::engine::protocol::policy::Action;
+use crate::engine::protocol::sender_logins::Binding;
 use crate::error::Failure;
 use crate::postfix::map_spec::MapSpec;
 

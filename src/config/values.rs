@@ -12,9 +12,9 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, de};
 
 use super::sending::Mismatch;
-use crate::engine::daemons::facility_code;
+use crate::engine::maildaemons::facility_code;
 use crate::postfix::map_spec::MapSpec;
-use crate::unix_socket::UnixSocket;
+use crate::sys::unix_socket::UnixSocket;
 
 /// Reads a value from a string wherever serde finds one.
 macro_rules! deserialize_from_text {

@@ -1,14 +1,16 @@
 //! What other commands do in the daemon's place: examine what it would refuse, empty its map.
 
 use super::start::map_target;
+use super::state_file;
 use crate::config::layer::Layer;
 use crate::config::lookups::Role;
 use crate::config::{Config, Matching};
-use crate::engine::map::Edition;
+use crate::engine::publication::Edition;
 use crate::error::Failure;
-use crate::lock::Lock;
 use crate::postfix::map_spec::MapValue;
-use crate::{rules, sender_tables, state_file};
+use crate::rules;
+use crate::rules::sender_logins;
+use crate::sys::lock::Lock;
 
 /// Examines what `run` would refuse at the start, without starting anything, if systemd passes
 /// sockets for these roles. What should be known but keeps nothing from running is returned.
@@ -23,7 +25,7 @@ pub async fn examine(layer: &Layer, passed: &[Role]) -> Result<Vec<String>, Vec<
         Ok(config) => (rules::build(config).await.map(|(_, exclusions)| exclusions), Ok(None)),
         Err(_) => (
             rules::learn(&matching).await.map(|(_, _, exclusions)| exclusions),
-            layer.sender_table.as_deref().map(sender_tables::read_file).transpose(),
+            layer.sender_table.as_deref().map(sender_logins::read_file).transpose(),
         ),
     };
     // The value has been checked with the rest of the configuration.

@@ -8,22 +8,23 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tracing::warn;
 
 use super::Daemon;
-use crate::config::operators::DEFAULT_CONTROL;
+use super::lookup;
+use super::lookup::Service;
+use super::publisher::{Outlet, Publisher};
+use super::receiver::Receiver;
+use super::shared::Shared;
+use super::state_file::StateFile;
+use super::status::Describe;
+use crate::config::control::DEFAULT_CONTROL;
 use crate::config::{Config, DEFAULT_STATE, Matching};
 use crate::engine::{Engine, Rules};
 use crate::error::Failure;
-use crate::lock::Lock;
-use crate::log::Log;
-use crate::lookup::{self, Service};
 use crate::postfix::Postfix;
+use crate::postfix::access_map::MapTarget;
 use crate::postfix::map_spec::{MapSpec, MapValue};
-use crate::postfix::postmap::MapTarget;
-use crate::publisher::{Outlet, Publisher};
-use crate::receiver::Receiver;
-use crate::shared::Shared;
-use crate::state_file::StateFile;
-use crate::status::Describe;
-use crate::systemd::Passed;
+use crate::sys::lock::Lock;
+use crate::sys::log::Log;
+use crate::sys::systemd::Passed;
 
 /// Where editions of the map go. What has been `said` is not said again.
 pub(super) async fn outlet(config: &Config, said: &[String]) -> Result<Outlet, Failure> {

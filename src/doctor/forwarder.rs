@@ -11,14 +11,14 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::report::Report;
+use super::findings::Report;
 use super::running::{name_the_senders, speakers};
-use crate::client;
-use crate::control::{Answer, Request};
-use crate::engine::daemons::{Daemon, FACILITIES};
-use crate::engine::probes::{PROGRAM, WORD};
+use crate::control::client;
+use crate::daemon::control::{Answer, Request};
+use crate::daemon::status::{Listener, Status};
+use crate::engine::maildaemons::{Daemon, FACILITIES};
+use crate::engine::message::probes::{PROGRAM, WORD};
 use crate::error::Failure;
-use crate::status::{Listener, Status};
 
 /// A forwarder needs a few milliseconds; one that is asked for the first time, a second.
 const PATIENCE: Duration = Duration::from_secs(5);

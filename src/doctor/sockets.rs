@@ -10,14 +10,14 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use super::access::{Need, Obstacle};
-use super::report::Report;
+use super::channels::{Way, below, is_same, seen_by_smtpd};
+use super::findings::Report;
+use super::map::told;
+use super::permissions::{Need, Obstacle};
+use super::postfix::restrictions::{Restriction, policy_call};
 use super::setup::{RECIPIENT, RELAY, Setup};
-use super::table::told;
-use super::ways::{Way, below, is_same, seen_by_smtpd};
 use crate::config::values::Serve;
-use crate::postfix::restrictions::{Restriction, policy_call};
-use crate::unix_socket::UnixSocket;
+use crate::sys::unix_socket::UnixSocket;
 
 /// The daemon answers in less than a millisecond.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::daemons::Name;
+use super::maildaemons::Name;
 use super::time::Time;
 
 /// Fewer messages without a login among them are a quiet night, or a few bots.

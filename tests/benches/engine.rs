@@ -11,10 +11,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use noise::NOISE;
-use pop_before_smtp::engine::daemons::{Selection, Table};
-use pop_before_smtp::engine::frame::Frame;
-use pop_before_smtp::engine::socketmap;
-use pop_before_smtp::engine::streams::Source;
+use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::maildaemons::{Selection, Table};
+use pop_before_smtp::engine::protocol::decoded::Frame;
+use pop_before_smtp::engine::protocol::socketmap;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, Rules};
 

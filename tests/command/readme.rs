@@ -100,7 +100,7 @@ fn the_readme_has_every_option() {
 /// The built-in descriptions, by name.
 fn descriptions() -> BTreeMap<String, toml::Table> {
     let mut all = BTreeMap::new();
-    for entry in fs::read_dir(format!("{ROOT}/src/engine/daemons")).unwrap() {
+    for entry in fs::read_dir(format!("{ROOT}/src/engine/maildaemons")).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "toml") {
             let table: toml::Table = fs::read_to_string(path).unwrap().parse().unwrap();

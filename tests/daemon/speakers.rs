@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use pop_before_smtp::engine::Rules;
-use pop_before_smtp::engine::heard::{Reason, Verdict};
-use pop_before_smtp::engine::hosts::Hosts;
+use pop_before_smtp::engine::message::hosts::Hosts;
+use pop_before_smtp::engine::verdict::{Reason, Verdict};
 use serde_json::Value;
 
 use crate::support::daemon::{Daemon, program};

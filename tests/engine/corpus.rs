@@ -7,10 +7,10 @@
 
 use std::collections::HashMap;
 
-use pop_before_smtp::engine::daemons::{Daemon, Selection, Table};
-use pop_before_smtp::engine::heard::{Heard, Verdict};
-use pop_before_smtp::engine::streams::Source;
+use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::maildaemons::{Daemon, Selection, Table};
 use pop_before_smtp::engine::time::Time;
+use pop_before_smtp::engine::verdict::{Heard, Verdict};
 use pop_before_smtp::engine::{Engine, Rules};
 use serde_json::Value;
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
-use pop_before_smtp::engine::daemons::BUILT_IN;
+use pop_before_smtp::engine::maildaemons::BUILT_IN;
 use tempfile::TempDir;
 
 /// What can be taken out of which file, how often, and why nothing comes of it.

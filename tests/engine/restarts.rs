@@ -6,8 +6,8 @@ mod model;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::state::{HEADER, Reading, Restored};
-use pop_before_smtp::engine::streams::Source;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, MAX_BY_HAND, Rules};
 
@@ -45,7 +45,7 @@ fn the_time_left_is_the_time_left() {
         .revoke(B, None, true)
         .restart(rules(), NOTHING)
         .at(599)
-        .refused_login(A, &pop_before_smtp::engine::heard::Reason::Blocked)
+        .refused_login(A, &pop_before_smtp::engine::verdict::Reason::Blocked)
         .login(B)
         .at(600)
         .login(A);

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
-use pop_before_smtp::engine::daemons::{Cause, Selection, Shape, Table};
-use pop_before_smtp::engine::syslog::Frame;
+use pop_before_smtp::engine::maildaemons::{Cause, Selection, Shape, Table};
+use pop_before_smtp::engine::message::syslog::Frame;
 use regex::Regex;
 use serde_json::Value;
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use pop_before_smtp::engine::exclude::Exclude;
-use pop_before_smtp::engine::heard::{Reason, Verdict};
+use pop_before_smtp::engine::grants::exclude::Exclude;
 use pop_before_smtp::engine::state::Restored;
+use pop_before_smtp::engine::verdict::{Reason, Verdict};
 use pop_before_smtp::engine::{MAX_BY_HAND, Rules};
 
 use crate::support::story::{excluding, login_frame, rules, story, story_with};

@@ -1,7 +1,7 @@
 //! Stories of logins that are told in several lines, and of lines that somebody else has written
 //! (`support/story.rs`).
 
-use pop_before_smtp::engine::heard::Verdict::{Login, Logout, None, Partial};
+use pop_before_smtp::engine::verdict::Verdict::{Login, Logout, None, Partial};
 
 use crate::support::story::{Story, story};
 

@@ -5,14 +5,15 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pop_before_smtp::engine::daemons::{Selection, Table};
-use pop_before_smtp::engine::frame::Frame;
-use pop_before_smtp::engine::heard::Verdict;
-use pop_before_smtp::engine::map::Edition;
-use pop_before_smtp::engine::policy::{self, Action};
-use pop_before_smtp::engine::senders::{Binding, Senders};
-use pop_before_smtp::engine::streams::Source;
+use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::maildaemons::{Selection, Table};
+use pop_before_smtp::engine::protocol::decoded::Frame;
+use pop_before_smtp::engine::protocol::policy;
+use pop_before_smtp::engine::protocol::policy::Action;
+use pop_before_smtp::engine::protocol::sender_logins::{Binding, Senders};
+use pop_before_smtp::engine::publication::Edition;
 use pop_before_smtp::engine::time::Time;
+use pop_before_smtp::engine::verdict::Verdict;
 use pop_before_smtp::engine::{Engine, Rules, WhyGone};
 
 use crate::support::around;

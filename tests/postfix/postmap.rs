@@ -12,11 +12,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use pop_before_smtp::engine::map::Edition;
+use pop_before_smtp::engine::publication::Edition;
 use pop_before_smtp::error::Failure;
 use pop_before_smtp::postfix::Postfix;
+use pop_before_smtp::postfix::access_map::{MapTarget, NotPublished, Step};
 use pop_before_smtp::postfix::map_spec::{MapSpec, MapValue};
-use pop_before_smtp::postfix::postmap::{MapTarget, NotPublished, Step};
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 

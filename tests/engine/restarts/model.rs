@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pop_before_smtp::engine::streams::Source;
+use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, MAX_BY_HAND, Rules};
 
