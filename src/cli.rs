@@ -9,7 +9,7 @@ mod print;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, stdin, stdout};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -208,29 +208,42 @@ fn daemons(args: &DaemonsArgs) -> Outcome {
 }
 
 impl ControlArgs {
-    fn ask(&self, request: &Request) -> Result<Answer, Vec<Failure>> {
+    /// The control socket and, unless that one is named, the reading socket.
+    fn sockets(&self) -> Result<(PathBuf, Option<PathBuf>), Failure> {
         if let Some(control) = &self.control {
-            return client::ask(control, None, request).map_err(one);
+            return Ok((control.clone(), None));
         }
-        let layer = Layer::below_command_line(self.config.as_deref()).map_err(one)?;
-        let control = layer.control.unwrap_or_else(|| DEFAULT_CONTROL.into());
-        client::ask(&control, layer.control_read.as_deref(), request).map_err(one)
+        let layer = Layer::below_command_line(self.config.as_deref())?;
+        Ok((layer.control.unwrap_or_else(|| DEFAULT_CONTROL.into()), layer.control_read))
+    }
+
+    fn ask(&self, request: &Request) -> Result<Answer, Vec<Failure>> {
+        let (control, reading) = self.sockets().map_err(one)?;
+        client::ask(&control, reading.as_deref(), request).map_err(one)
     }
 }
 
-/// The daemon answered another question.
 fn beside_the_point(answer: &Answer) -> Vec<Failure> {
-    one(Failure::bug(format!("the daemon's answer does not fit the question: {answer:?}")))
+    one(client::beside_the_point(answer))
 }
 
 fn list(args: &ListArgs) -> Outcome {
-    match args.control.ask(&Request::List)? {
-        Answer::List(entries) => {
-            let manner = Manner::of(&stdout());
-            written(print::entries(&entries, args.json, manner, BufWriter::new(stdout().lock())))
+    let (control, reading) = args.control.sockets().map_err(one)?;
+    let slices = client::list(&control, reading.as_deref()).map_err(one)?;
+    let output = BufWriter::new(stdout().lock());
+    if args.json {
+        // As it comes: it may be long, and memory short where the daemon runs.
+        let mut array = print::Array::new(output);
+        for slice in slices {
+            if let Err(error) = array.add(&slice.map_err(one)?) {
+                return written(Err(error));
+            }
         }
-        other => Err(beside_the_point(&other)),
+        return written(array.end());
     }
+    let slices = slices.collect::<Result<Vec<_>, _>>().map_err(one)?;
+    let entries: Vec<_> = slices.into_iter().flatten().collect();
+    written(print::entries(&entries, Manner::of(&stdout()), output))
 }
 
 fn query(args: &QueryArgs) -> Outcome {

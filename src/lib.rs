@@ -5,7 +5,8 @@
 //! else is the weather around it. [`receiver`] takes frames from sockets; [`state_file`] writes
 //! down what was decided, [`publisher`] publishes it through [`postfix::postmap`], and [`sweeper`]
 //! takes out what has ended; [`lookup`] answers Postfix, [`control`] operators with
-//! [`status`], [`metrics`] their monitoring. They never meet: each speaks to the engine through
+//! [`status`], [`metrics`] their monitoring, and [`connections`] says who of them all keeps a seat.
+//! They never meet: each speaks to the engine through
 //! [`shared`], the one door, which is also the only reader of the clock. [`daemon`] is the order of
 //! life, from [`privacy`] to [`signals`]. [`config`] holds what the administrator has decided, and
 //! [`rules`] makes the engine's rules of it, of what [`host`] and [`postfix`] say, of the mail
@@ -17,6 +18,7 @@ pub mod child;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod connections;
 pub mod control;
 pub mod daemon;
 pub mod disk;

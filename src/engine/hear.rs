@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Engine;
-use super::daemons::{Event, Name, Reading};
+use super::daemons::{Event, Name, Reading, Refusal};
 use super::grant::By;
 use super::grants::{Given, Granted};
 use super::heard::{Heard, Reason, Verdict};
@@ -88,8 +88,13 @@ impl Engine {
                 return Heard { daemon: Some(daemon.name.clone()), ..nothing(Reason::NoPattern) };
             }
             Reading::Refused(daemon, why) => {
-                self.stats.refused += 1;
                 let daemon = Some(daemon.name.clone());
+                self.stats.refused += 1;
+                if let (Refusal::TooLong, Some(process)) = (&why, process) {
+                    // Nobody has seen how it ends: it may say that something has ended.
+                    self.streams.end(process);
+                    self.close(now, process);
+                }
                 return Heard { daemon, ..nothing(Reason::Refused(why)) };
             }
             Reading::Event(daemon, event) => (daemon, event),

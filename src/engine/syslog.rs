@@ -14,6 +14,12 @@ use std::net::Ipv6Addr;
 use chrono::Utc;
 use syslog_loose::{Protocol, Variant};
 
+/// Bytes of a frame within which its header must end: the longest names and some structured data.
+const MAX_HEADER: usize = 1024;
+
+/// Bytes of a frame that are looked at: behind any header as much of the message as patterns see.
+const MAX_READ: usize = MAX_HEADER + 1024;
+
 /// Longest program name believed; RFC 5424 section 6 allows an APP-NAME of 48 bytes.
 const MAX_PROGRAM: usize = 255;
 
@@ -58,7 +64,7 @@ pub enum Malformed {
     NoProgram,
 }
 
-/// A frame made readable: valid UTF-8, without the byte order mark and the one LF or NUL that
+/// The beginning of a frame made readable: valid UTF-8, without the byte order mark and the one LF or NUL that
 /// some senders put around a message.
 #[derive(Debug)]
 pub struct Frame<'a> {
@@ -74,7 +80,8 @@ impl<'a> Frame<'a> {
             [rest @ .., b'\n' | 0] => rest,
             all => all,
         };
-        Self { text: String::from_utf8_lossy(bytes), raw_len: bytes.len() }
+        let read = &bytes[..bytes.len().min(MAX_READ)];
+        Self { text: String::from_utf8_lossy(read), raw_len: bytes.len() }
     }
 
     /// Reads the frame as a syslog message.
@@ -85,8 +92,12 @@ impl<'a> Frame<'a> {
         parse(&self.text)
     }
 
-    /// The length of a message's body in bytes as they arrived, before any replacement.
+    /// The length of a message's body in bytes as they arrived, before any replacement; that of the
+    /// whole frame if its end was not looked at.
     pub fn raw_body_len(&self, message: &Message<'_>) -> usize {
+        if self.raw_len > MAX_READ {
+            return self.raw_len;
+        }
         // A header with replaced bytes names no known program, so its length does not matter.
         let header = self.text.len() - message.body.len();
         self.raw_len.saturating_sub(header)
@@ -105,8 +116,10 @@ fn parse(frame: &str) -> Result<Message<'_>, Malformed> {
         return Err(Malformed::Empty);
     }
     let frame = without_octet_count(frame);
+    let header = frame.len().min(MAX_HEADER);
+    let header = (0..=header).rev().find(|end| frame.is_char_boundary(*end)).unwrap_or_default();
     let stamped = syslog_loose::parse_message_with_year_exact_tz(
-        frame,
+        &frame[..header],
         // Only the place of the time stamp matters, not its value: in a leap year and in UTC
         // every date and hour exists, 29 February and the hour that summer time skips included.
         |_| 2024,
@@ -158,7 +171,10 @@ fn rfc5424<'a>(
     }
     // The parser turns a numeric PROCID into a number; the frame has it as it was written.
     let procid = frame[offset(frame, program) + program.len()..].trim_start().split(' ').next();
-    let body = &frame[offset(frame, parsed.msg)..];
+    let (header, body) = frame.split_at(offset(frame, parsed.msg));
+    if frame.len() > MAX_HEADER && header.ends_with(']') && body.starts_with('[') {
+        return Err(Malformed::NoProgram); // more structured data, and the text is behind it
+    }
     Ok(Message {
         facility: priority.facility,
         severity: priority.severity,

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use super::pattern::{Pattern, Refusal, Taken};
+use super::pattern::{Pattern, Refusal, Seen, Taken};
 use super::{Event, Name};
 use crate::engine::syslog::Message;
 
@@ -28,6 +28,8 @@ pub struct Daemon {
     pub facilities: Option<Vec<u8>>,
     /// The user's file, or nothing for a built-in one.
     pub origin: Option<String>,
+    /// Bytes of the longest message that can be a login or a connection.
+    pub max_length: usize,
     /// A message of this many bytes or more is a piece of a line that was cut.
     pub cut_length: Option<usize>,
     /// A process serves one client and ends with him, so that its PID pairs login and log-out.
@@ -76,15 +78,24 @@ impl Daemon {
         message: &Message<'m>,
         length: usize,
     ) -> Option<Result<Event<'m>, Refusal>> {
+        let seen = Seen::of(message, length);
+        let is_too_long = seen.length > self.max_length;
         let facilities = self.facilities.as_deref();
         let all = |patterns: &[Pattern], facilities| {
-            patterns.iter().find_map(|p| p.take(message, length, facilities))
+            let mut ours = patterns.iter().filter(|pattern| pattern.is_for(message.program));
+            ours.find_map(|pattern| pattern.take(message, seen, facilities))
         };
-        let first = |patterns: &[Pattern]| all(patterns, facilities);
+        let first = |patterns: &[Pattern]| {
+            if is_too_long { None } else { all(patterns, facilities) }
+        };
+        let any = |patterns: &[Pattern]| {
+            let mut ours = patterns.iter().filter(|pattern| pattern.is_for(message.program));
+            ours.any(|pattern| pattern.may_fit(seen))
+        };
         let login = |Taken { address, user, session }| Event::Login { address, user, session };
         let logout = |Taken { address, user, session }| Event::Logout { address, user, session };
         let connect = |Taken { address, .. }| Event::Connect { address };
-        if self.distrust.iter().any(|pattern| pattern.fits(message)) {
+        if any(&self.distrust) {
             Some(Ok(Event::Distrust))
         } else if let Some(taken) = first(&self.login) {
             Some(taken.map(login))
@@ -94,8 +105,10 @@ impl Daemon {
             // Nobody is authorised by a log-out: an odd name or address is no reason to keep
             // the session.
             Some(Ok(taken.map_or(Event::End, logout)))
+        } else if !seen.is_cut && any(&self.end) {
+            Some(Ok(Event::End))
         } else {
-            self.end.iter().any(|pattern| pattern.fits(message)).then_some(Ok(Event::End))
+            is_too_long.then_some(Err(Refusal::TooLong))
         }
     }
 }
