@@ -10,7 +10,7 @@ mod test;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, stdin, stdout};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -216,30 +216,44 @@ fn daemons(args: &DaemonsArgs) -> Outcome {
 }
 
 impl ControlArgs {
-    fn ask(&self, request: &Request) -> Result<Answer, Vec<Failure>> {
+    /// The control socket and, unless that one is named, the reading socket.
+    fn sockets(&self) -> Result<(PathBuf, Option<PathBuf>), Failure> {
         if let Some(control) = &self.control {
-            return client::ask(control, None, request).map_err(one);
+            return Ok((control.clone(), None));
         }
-        let layer = Layer::below_command_line(self.config.as_deref()).map_err(one)?;
+        let layer = Layer::below_command_line(self.config.as_deref())?;
         let control = layer.control.map_or_else(|| DEFAULT_CONTROL.into(), |socket| socket.path);
-        let read = layer.control_read.map(|socket| socket.path);
-        client::ask(&control, read.as_deref(), request).map_err(one)
+        Ok((control, layer.control_read.map(|socket| socket.path)))
+    }
+
+    fn ask(&self, request: &Request) -> Result<Answer, Vec<Failure>> {
+        let (control, reading) = self.sockets().map_err(one)?;
+        client::ask(&control, reading.as_deref(), request).map_err(one)
     }
 }
 
-/// The daemon answered another question.
 fn beside_the_point(answer: &Answer) -> Vec<Failure> {
-    one(Failure::bug(format!("the daemon's answer does not fit the question: {answer:?}")))
+    one(client::beside_the_point(answer))
 }
 
 fn list(args: &ListArgs) -> Outcome {
-    match args.control.ask(&Request::List)? {
-        Answer::List(entries) => {
-            let manner = Manner::of(&stdout());
-            written(output::entries(&entries, args.json, manner, BufWriter::new(stdout().lock())))
+    let (control, reading) = args.control.sockets().map_err(one)?;
+    let slices = client::list(&control, reading.as_deref()).map_err(one)?;
+    let manner = Manner::of(&stdout());
+    let out = BufWriter::new(stdout().lock());
+    if args.json {
+        // As it comes: it may be long, and memory short where the daemon runs.
+        let mut array = output::Array::new(out);
+        for slice in slices {
+            if let Err(error) = array.add(&slice.map_err(one)?) {
+                return written(Err(error));
+            }
         }
-        other => Err(beside_the_point(&other)),
+        return written(array.end());
     }
+    let slices = slices.collect::<Result<Vec<_>, _>>().map_err(one)?;
+    let entries: Vec<_> = slices.into_iter().flatten().collect();
+    written(output::entries(&entries, manner, out))
 }
 
 fn query(args: &QueryArgs) -> Outcome {

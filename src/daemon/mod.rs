@@ -8,6 +8,7 @@
 //!   of all. They meet only in [`shared`].
 //! - **Not here**: `offline` is for the commands that need no running daemon.
 
+pub mod connections;
 pub mod control;
 pub mod expiry;
 pub mod hardening;

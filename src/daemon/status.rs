@@ -122,6 +122,8 @@ pub struct LookupStatus {
     pub rejected: u64,
     /// Connections that were closed because of what came over them, or because nothing did.
     pub broken: u64,
+    /// Connections that were idle and made room for others.
+    pub evicted: u64,
 }
 
 /// What one mail daemon has contributed.
@@ -296,5 +298,6 @@ fn lookup(service: &Service) -> LookupStatus {
         admitted: count(&counters.admitted),
         rejected: count(&counters.rejected),
         broken: count(&counters.broken),
+        evicted: count(&counters.evicted),
     }
 }

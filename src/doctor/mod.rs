@@ -108,7 +108,9 @@ fn running(control: &Path, answer: Result<Answer, Failure>, report: &mut Report)
     match answer {
         Ok(Answer::Status(status)) => {
             running::examine(&status, report);
-            if let Ok(Answer::List(clients)) = client::ask(control, None, &Request::List) {
+            let list = client::list(control, None).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+            if let Ok(slices) = list {
+                let clients: Vec<_> = slices.into_iter().flatten().collect();
                 running::examine_clients(&clients, report);
             }
             Some(*status)

@@ -15,7 +15,7 @@ use super::correlation::joins::Unjoined;
 use super::correlation::streams::{Key, Source};
 use super::grants::grant::By;
 use super::grants::{Given, Granted};
-use super::maildaemons::{Event, Name, Reading};
+use super::maildaemons::{Event, Name, Reading, Refusal};
 use super::message::Message;
 use super::message::probes;
 use super::message::syslog::Frame;
@@ -103,8 +103,13 @@ impl Engine {
                 return Heard { daemon: Some(daemon.name.clone()), ..nothing(Reason::NoPattern) };
             }
             Reading::Refused(daemon, why) => {
-                self.stats.refused += 1;
                 let daemon = Some(daemon.name.clone());
+                self.stats.refused += 1;
+                if let (Refusal::TooLong, Some(process)) = (&why, process) {
+                    // Nobody has seen how it ends: it may say that something has ended.
+                    self.streams.joins.end(process, now);
+                    self.close(now, process);
+                }
                 return Heard { daemon, ..nothing(Reason::Refused(why)) };
             }
             Reading::Event(daemon, event) => (daemon, event),

@@ -41,16 +41,45 @@ fn ago(now: Option<Duration>, moment: Option<Duration>) -> Option<String> {
     Some(span(now?.saturating_sub(moment?).as_secs()))
 }
 
-/// `list`.
-pub fn entries(
-    entries: &[Entry],
-    as_json: bool,
-    manner: Manner,
-    mut output: impl Write,
-) -> io::Result<()> {
-    if as_json {
-        return json_line(&entries, output);
+/// `list --json`: an array on one line, written as its entries come.
+pub struct Array<W> {
+    output: W,
+    is_begun: bool,
+}
+
+impl<W: Write> Array<W> {
+    /// One of which nothing is written yet.
+    pub const fn new(output: W) -> Self {
+        Self { output, is_begun: false }
     }
+
+    /// Writes some entries.
+    pub fn add(&mut self, entries: &[Entry]) -> io::Result<()> {
+        for entry in entries {
+            self.separate()?;
+            serde_json::to_writer(&mut self.output, entry)?;
+        }
+        Ok(())
+    }
+
+    /// Writes its end.
+    pub fn end(mut self) -> io::Result<()> {
+        if !self.is_begun {
+            self.output.write_all(b"[")?;
+        }
+        self.output.write_all(b"]\n")?;
+        self.output.flush()
+    }
+
+    fn separate(&mut self) -> io::Result<()> {
+        let mark = if self.is_begun { b"," } else { b"[" };
+        self.is_begun = true;
+        self.output.write_all(mark)
+    }
+}
+
+/// `list`.
+pub fn entries(entries: &[Entry], manner: Manner, mut output: impl Write) -> io::Result<()> {
     if entries.is_empty() {
         return writeln!(output, "nobody is authorised");
     }

@@ -177,6 +177,7 @@ impl Page<'_> {
             Column::right("REJECTED"),
             Column::right("CONNECTIONS"),
             Column::right("BROKEN"),
+            Column::right("EVICTED"),
         ]);
         for lookup in &self.status.lookups {
             table.add(vec![
@@ -186,6 +187,7 @@ impl Page<'_> {
                 number(lookup.rejected, Tint::Plain),
                 number(lookup.connections, Tint::Plain),
                 number(lookup.broken, Tint::Odd),
+                number(lookup.evicted, Tint::Odd),
             ]);
         }
         self.table(&table, !self.status.lookups.is_empty(), output)

@@ -1,9 +1,10 @@
-//! The operators' Unix sockets: one line of JSON asks, one line of JSON answers.
+//! The operators' Unix sockets: one line of JSON asks, one line of JSON answers; a list takes more.
 //!
 //! Promise  who may open the control socket may ask and change, who may open the reading socket
 //!          may only ask; their file modes admit root, the daemon's user and one group each. A
-//!          slow or silent client costs a seat for a moment and nothing else.
-//! Layers   `bind` makes the sockets; here what goes over them.
+//!          slow or silent client keeps nobody from asking, and no more of a list in memory than
+//!          a slice.
+//! Layers   `bind` makes the sockets, `connections` says who keeps a seat; here what goes over them.
 
 pub mod bind;
 
@@ -14,34 +15,34 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use super::connections::{Connections, Seat};
 use super::shared::Shared;
 use super::status;
 use super::status::Status;
 use crate::engine::Engine;
-use crate::engine::grants::Granted;
 use crate::engine::grants::grant::{By, Grant};
+use crate::engine::grants::{Granted, Slice};
 use crate::engine::time::Time;
 use crate::sys::log_limit::Seldom;
 
 /// A request fits easily; a note is the only part of free length.
 const MAX_REQUEST: u64 = 4096;
-/// Operators' scripts, health checks, a fail2ban: no more at once.
+/// Operators' scripts, health checks, a fail2ban: no more at once. A list that is not taken holds a
+/// slice, some 400 kB of text.
 const SEATS: usize = 32;
-/// Lists that are written at a time: one of 65,536 clients takes some 45 MB.
-const LISTS: usize = 2;
 /// A client asks in the moment in which it connects; one that does not gives up its seat.
 const TO_ASK: Duration = Duration::from_secs(2);
 /// For what was revoked to be on the disk, which takes a fraction of a second.
 const TO_SAVE: Duration = Duration::from_secs(5);
 /// For the map to say it: a large one takes seconds.
 const TO_PUBLISH: Duration = Duration::from_secs(5);
-/// For the answer to be taken: a list of a million addresses may have to be paged through.
+/// For an answer, or a slice of a list, to be taken.
 const TO_READ: Duration = Duration::from_secs(10);
 
 /// What the clients of a socket may do.
@@ -103,7 +104,7 @@ impl Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Answer {
-    /// To `List`.
+    /// To `List`: some of them, by address. More answers follow; the last one lists nobody.
     List(Vec<Entry>),
     /// To `Query`: the entry, if the address is authorised.
     Query(Option<Entry>),
@@ -197,24 +198,15 @@ pub async fn serve(
     shared: Arc<Shared>,
     describe: status::Describe,
 ) {
-    let seats = Arc::new(Semaphore::new(SEATS));
-    let lists = Arc::new(Semaphore::new(LISTS));
+    let mut connections = Connections::new(SEATS);
     let (crowds, slow) = (Seldom::default(), Arc::new(Seldom::default()));
-    let mut connections = JoinSet::new();
     loop {
-        if seats.available_permits() == 0
-            && let Some(times) = crowds.happened(1)
-        {
-            warn!(times, "all {SEATS} control connections are taken; others have to wait");
-        }
-        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (shared, describe) = (Arc::clone(&shared), describe.clone());
-                let (slow, lists) = (Arc::clone(&slow), Arc::clone(&lists));
-                connections.spawn(async move {
-                    let _seat = seat;
-                    if let Err(error) = converse(stream, rights, shared, describe, lists).await {
+                let slow = Arc::clone(&slow);
+                let converse = |seat: Arc<Seat>| async move {
+                    if let Err(error) = converse(stream, &seat, rights, shared, describe).await {
                         debug!(%error, "control connection broke");
                         if error.kind() == io::ErrorKind::TimedOut
                             && let Some(times) = slow.happened(1)
@@ -222,54 +214,88 @@ pub async fn serve(
                             warn!(times, "a control client was too slow and lost its connection");
                         }
                     }
-                });
+                };
+                if connections.serve(converse).await
+                    && let Some(times) = crowds.happened(1)
+                {
+                    warn!(
+                        times,
+                        "all {SEATS} control connections are taken; an idle one was closed"
+                    );
+                }
             }
             Err(error) => {
                 warn!(%error, "cannot accept a control connection");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
-        while connections.try_join_next().is_some() {}
     }
 }
 
 async fn converse(
     stream: UnixStream,
+    seat: &Seat,
     rights: Rights,
     shared: Arc<Shared>,
     describe: status::Describe,
-    lists: Arc<Semaphore>,
 ) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = BufReader::new(read.take(MAX_REQUEST));
     timeout(TO_ASK, read.read_line(&mut line)).await??;
+    seat.waiting();
     let request = serde_json::from_str::<Request>(&line);
-    // Until it is read: whoever asks for lists and does not read them fills no memory.
-    let _turn = match request {
-        Ok(Request::List) => Some(lists.acquire().await.map_err(io::Error::other)?),
-        _ => None,
-    };
-    let mut text = match request {
+    if let Ok(Request::List) = request {
+        write_list(&mut write, seat, &shared).await?;
+    }
+    let answer = match request {
         Ok(request) if request.needs() == Rights::Change && rights == Rights::Read => {
             let why = "this socket is for reading; only the control socket changes";
-            serde_json::to_vec(&Answer::Refused(why.into()))?
-        }
-        Ok(request) if request.needs() == Rights::Change => {
-            let mut answer = answer(request, &shared, &describe);
-            settle(&mut answer, &shared, &describe).await;
-            serde_json::to_vec(&answer)?
+            Answer::Refused(why.into())
         }
         Ok(request) => {
-            // A long list takes its time.
-            let answer =
-                spawn_blocking(move || serde_json::to_vec(&answer(request, &shared, &describe)));
-            answer.await.map_err(io::Error::other)??
+            let mut answer = answer(request, &shared, &describe);
+            settle(&mut answer, &shared, &describe).await;
+            answer
         }
-        Err(error) => serde_json::to_vec(&Answer::Unknown(error.to_string()))?,
+        Err(error) => Answer::Unknown(error.to_string()),
     };
+    write_line(&mut write, seat, &text(&answer)?).await
+}
+
+/// Writes all who are authorised, by address, slice by slice.
+async fn write_list(
+    write: &mut OwnedWriteHalf,
+    seat: &Seat,
+    shared: &Arc<Shared>,
+) -> io::Result<()> {
+    let mut next = Some(None);
+    while let Some(behind) = next {
+        let shared = Arc::clone(shared);
+        // The threads that hear frames have better things to do.
+        let slice = spawn_blocking(move || {
+            let entry =
+                |engine: &mut Engine, now| engine.list(now, behind, |grant| Entry::of(grant, now));
+            let Slice { items, next } = shared.with(entry);
+            let text = if items.is_empty() { Vec::new() } else { text(&Answer::List(items))? };
+            Ok::<_, io::Error>((text, next))
+        });
+        let (text, last) = slice.await.map_err(io::Error::other)??;
+        write_line(write, seat, &text).await?;
+        next = last.map(Some);
+    }
+    Ok(())
+}
+
+fn text(answer: &Answer) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(answer)?;
     text.push(b'\n');
-    timeout(TO_READ, write.write_all(&text)).await?
+    Ok(text)
+}
+
+async fn write_line(write: &mut OwnedWriteHalf, seat: &Seat, text: &[u8]) -> io::Result<()> {
+    seat.idle();
+    timeout(TO_READ, write.write_all(text)).await?
 }
 
 /// Waits until a change has arrived where it must, and says where it has not.
@@ -294,7 +320,8 @@ async fn settle(answer: &mut Answer, shared: &Shared, describe: &status::Describ
 
 fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Answer {
     match request {
-        Request::List => Answer::List(list(shared)),
+        // The end of it: all of them have been written.
+        Request::List => Answer::List(Vec::new()),
         Request::Query { address } => shared.with(|engine, now| {
             Answer::Query(engine.admits(now, address).map(|grant| Entry::of(grant, now)))
         }),
@@ -319,13 +346,6 @@ fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Ans
             Answer::Probe(shared.with(|engine, _| engine.probes().count(&text)))
         }
     }
-}
-
-/// All who are authorised, by address.
-fn list(shared: &Shared) -> Vec<Entry> {
-    let entries =
-        |engine: &Engine, now, behind| engine.list(now, behind, |grant| Entry::of(grant, now));
-    shared.slices(entries).flatten().collect()
 }
 
 fn allow(shared: &Shared, address: IpAddr, span: Option<Duration>, note: Option<String>) -> Answer {
@@ -397,9 +417,8 @@ mod tests {
             let (mut peer, stream) = UnixStream::pair().expect("a pair");
             peer.write_all(says.as_bytes()).await.expect("there is room");
             let begin = tokio::time::Instant::now();
-            let lists = Arc::new(Semaphore::new(LISTS));
-            let shared = Arc::clone(&shared);
-            let ended = converse(stream, Rights::Read, shared, describe(), lists).await;
+            let (seat, shared) = (Seat::default(), Arc::clone(&shared));
+            let ended = converse(stream, &seat, Rights::Read, shared, describe()).await;
             let slow = ended.map_err(|error| error.kind());
             let expected = if seconds.is_some() { Err(io::ErrorKind::TimedOut) } else { Ok(()) };
             assert_eq!(slow, expected, "{says}");

@@ -1,11 +1,13 @@
 //! Postfix asks: one loop for the socketmap and the policy protocol.
 //!
 //! Promise  each answer is the engine's truth at this moment. A connection stays open for as many
-//!          requests as its client has; a slow or silent one costs a seat and a few kilobytes.
+//!          requests as its client has; a slow or silent one costs a few kilobytes, and ends when
+//!          another one needs its seat: Postfix asks again over a new one.
 //!          What is not understood ends its connection; nothing that a client sends is logged
 //!          above debug level.
 //! Layers   the protocols are in `engine::socketmap` and `engine::policy`, from bytes to bytes;
-//!          `bind` makes the sockets; here seats and patience.
+//!          `bind` makes the sockets, `connections` says who keeps a seat; here limits and
+//!          patience.
 
 pub mod bind;
 
@@ -17,11 +19,11 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
+use super::connections::{Connections, Seat};
 use super::shared::Shared;
 use crate::engine::Engine;
 use crate::engine::protocol::decoded::Frame;
@@ -30,12 +32,12 @@ use crate::engine::protocol::policy::Action;
 use crate::engine::protocol::socketmap;
 use crate::engine::time::Time;
 use crate::postfix::map_spec::MapValue;
-use crate::sys::log_limit::Seldom;
 
-/// Connections at once: each smtpd process that has asked keeps one for each table and service,
-/// and Postfix runs a hundred of them for each service (postconf(5), default_process_limit).
+/// Connections of a service at once: each smtpd process that has asked keeps one, and Postfix runs a
+/// hundred of them for each port (postconf(5), default_process_limit).
 const SEATS: u64 = 2000;
-/// File descriptors for everything else.
+/// File descriptors for everything else: operators and monitoring with all their seats, receivers,
+/// the pipes of a postmap.
 const OTHER_FILES: u64 = 256;
 /// Between two requests: longer than Postfix keeps an idle connection (smtpd_policy_service_max_idle
 /// is 300 s), so that it is Postfix who closes it.
@@ -102,6 +104,8 @@ pub struct Counters {
     pub rejected: AtomicU64,
     /// Connections that were closed because of what came over them, or because nothing did.
     pub broken: AtomicU64,
+    /// Connections that were idle and made room for others.
+    pub evicted: AtomicU64,
 }
 
 impl Counters {
@@ -137,19 +141,18 @@ pub async fn serve(services: Arc<Vec<Service>>, shared: Arc<Shared>) {
     if services.is_empty() {
         return;
     }
-    let seats = Arc::new(Semaphore::new(seats()));
+    let seats = seats(services.len() as u64);
     let mut loops = JoinSet::new();
     for index in 0..services.len() {
-        let (services, shared) = (Arc::clone(&services), Arc::clone(&shared));
-        loops.spawn(accept(services, index, shared, Arc::clone(&seats)));
+        loops.spawn(accept(Arc::clone(&services), index, Arc::clone(&shared), seats));
     }
     while loops.join_next().await.is_some() {}
 }
 
-/// How many connections there may be at once: as many as the limit of open files admits, which is
-/// raised if it is low.
-fn seats() -> usize {
-    let wanted = SEATS + OTHER_FILES;
+/// How many connections each of some services may have at once: as many as the limit of open files
+/// admits for all of them together, which is raised if it is low.
+fn seats(services: u64) -> usize {
+    let wanted = SEATS * services + OTHER_FILES;
     let granted = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, _)) if soft >= wanted => wanted,
         Ok((soft, hard)) => {
@@ -158,7 +161,7 @@ fn seats() -> usize {
         }
         Err(_) => 2 * OTHER_FILES,
     };
-    let seats = granted.saturating_sub(OTHER_FILES).max(1);
+    let seats = granted.saturating_sub(OTHER_FILES) / services;
     if seats < SEATS {
         warn!(connections = seats, "few connections at once; raise the limit of open files");
     }
@@ -166,36 +169,26 @@ fn seats() -> usize {
 }
 
 /// Accepts connections, and ends them when it is dropped.
-async fn accept(
-    services: Arc<Vec<Service>>,
-    index: usize,
-    shared: Arc<Shared>,
-    seats: Arc<Semaphore>,
-) {
-    let mut connections = JoinSet::new();
+async fn accept(services: Arc<Vec<Service>>, index: usize, shared: Arc<Shared>, seats: usize) {
+    let mut connections = Connections::new(seats);
     let service = &services[index];
-    let crowds = Seldom::default();
     loop {
-        if seats.available_permits() == 0
-            && let Some(times) = crowds.happened(1)
-        {
-            warn!(service = service.name, times, "all connections are taken; Postfix has to wait");
-        }
-        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
         match service.listener.accept().await {
             Ok(stream) => {
                 let (services, shared) = (Arc::clone(&services), Arc::clone(&shared));
-                connections.spawn(async move {
-                    let _seat = seat;
-                    services[index].converse(stream, &shared).await;
-                });
+                let converse = |seat: Arc<Seat>| async move {
+                    services[index].converse(stream, &seat, &shared).await;
+                };
+                if connections.serve(converse).await {
+                    service.counters.evicted.fetch_add(1, Ordering::Relaxed);
+                    debug!(service = service.name, "all seats are taken; an idle connection ends");
+                }
             }
             Err(error) => {
                 warn!(service = service.name, %error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
-        while connections.try_join_next().is_some() {}
     }
 }
 
@@ -216,19 +209,38 @@ impl Listener {
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
+/// A connection that is counted as open, however it ends.
+struct Open<'c>(&'c Counters);
+
+impl<'c> Open<'c> {
+    fn new(counters: &'c Counters) -> Self {
+        counters.open.fetch_add(1, Ordering::Relaxed);
+        Self(counters)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Service {
-    async fn converse(&self, stream: Box<dyn Stream>, shared: &Shared) {
-        self.counters.open.fetch_add(1, Ordering::Relaxed);
-        let ended = self.answer_all(stream, shared).await;
-        self.counters.open.fetch_sub(1, Ordering::Relaxed);
-        if let Err(error) = ended {
+    async fn converse(&self, stream: Box<dyn Stream>, seat: &Seat, shared: &Shared) {
+        let _open = Open::new(&self.counters);
+        if let Err(error) = self.answer_all(stream, seat, shared).await {
             self.counters.broken.fetch_add(1, Ordering::Relaxed);
             debug!(service = self.name, %error, "connection closed");
         }
     }
 
     /// Answers until the peer hangs up.
-    async fn answer_all(&self, mut stream: Box<dyn Stream>, shared: &Shared) -> io::Result<()> {
+    async fn answer_all(
+        &self,
+        mut stream: Box<dyn Stream>,
+        seat: &Seat,
+        shared: &Shared,
+    ) -> io::Result<()> {
         let (mut input, mut output) = (Vec::new(), Vec::new());
         let mut deadline = Instant::now() + IDLE;
         loop {
@@ -251,6 +263,7 @@ impl Service {
                 }
             });
             if used > 0 {
+                seat.idle();
                 timeout(PATIENCE, stream.write_all(&output)).await??;
                 output.clear();
                 input.drain(..used);
@@ -292,7 +305,8 @@ mod tests {
     async fn play(script: Script<'_>, replies: usize) -> io::Result<()> {
         let (mut peer, stream) = tokio::io::duplex(CHUNK);
         let (service, shared) = (service(), Shared::new(Engine::new(Rules::default())));
-        let served = service.answer_all(Box::new(stream), &shared);
+        let seat = Seat::default();
+        let served = service.answer_all(Box::new(stream), &seat, &shared);
         let played = async {
             for (pause, bytes) in script {
                 tokio::time::sleep(Duration::from_secs(*pause)).await;

@@ -6,7 +6,6 @@
 //!          client sends is logged above debug level.
 //! Limits   in one block below.
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
@@ -15,15 +14,16 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::{AbortHandle, JoinSet, spawn_blocking};
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::{health, text};
+use crate::daemon::connections::{Connections, Seat};
 use crate::daemon::shared::Shared;
 use crate::daemon::status::Describe;
 
-/// Connections at once; one more, and the oldest is closed. A scrape takes milliseconds.
+/// Connections at once; one more, and an idle one is closed. A scrape takes milliseconds.
 const SEATS: usize = 32;
 /// A request's head; Prometheus sends some hundred bytes.
 const MAX_HEAD: usize = 8192;
@@ -55,30 +55,24 @@ pub async fn serve(doors: Vec<Door>, describe: Describe, shared: Arc<Shared>) {
 }
 
 async fn accept(door: Door, describe: Describe, shared: Arc<Shared>) {
-    // Dropped with this task, it ends its connections.
     // Whoever is shown out leaves his page half written: only one is written at a time.
     let writer = Arc::new(Semaphore::new(1));
-    let mut connections = JoinSet::new();
-    let mut seats: VecDeque<AbortHandle> = VecDeque::with_capacity(SEATS);
+    // Dropped with this task, it ends its connections.
+    let mut connections = Connections::new(SEATS);
     loop {
         match door.listener.accept().await {
             Ok((stream, _)) => {
-                while connections.try_join_next().is_some() {}
-                seats.retain(|seat| !seat.is_finished());
-                if seats.len() == SEATS
-                    && let Some(oldest) = seats.pop_front()
-                {
-                    oldest.abort();
-                }
                 let (describe, shared) = (describe.clone(), Arc::clone(&shared));
                 let writer = Arc::clone(&writer);
-                seats.push_back(connections.spawn(async move {
-                    match timeout(PATIENCE, converse(stream, describe, shared, writer)).await {
+                let converse = |seat: Arc<Seat>| async move {
+                    let served = converse(stream, &seat, describe, shared, writer);
+                    match timeout(PATIENCE, served).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => debug!(%error, "metrics connection broke"),
                         Err(_) => debug!("metrics connection took too long"),
                     }
-                }));
+                };
+                connections.serve(converse).await;
             }
             Err(error) => {
                 warn!(door = door.name, %error, "cannot accept a connection");
@@ -90,6 +84,7 @@ async fn accept(door: Door, describe: Describe, shared: Arc<Shared>) {
 
 async fn converse(
     mut stream: TcpStream,
+    seat: &Seat,
     describe: Describe,
     shared: Arc<Shared>,
     writer: Arc<Semaphore>,
@@ -106,13 +101,16 @@ async fn converse(
             return Ok(());
         }
     };
+    seat.waiting();
     // It looks at every client; the threads that hear frames have better things to do.
     let turn = writer.acquire_owned().await.map_err(io::Error::other)?;
     let answer = spawn_blocking(move || {
         let _turn = turn;
         answer(&asked, &describe, &shared)
     });
-    stream.write_all(answer.await.map_err(io::Error::other)?.as_bytes()).await?;
+    let answer = answer.await.map_err(io::Error::other)?;
+    seat.idle();
+    stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await?;
     let mut rest = stream.take(LINGER.1);
     // It has its answer; what becomes of the rest is its own affair.

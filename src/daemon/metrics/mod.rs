@@ -243,6 +243,9 @@ impl Page {
         let help = "Connections of Postfix that were closed because of what came over them, or \
                     because nothing did.";
         self.counter("lookup_connections_broken_total", help, &broken);
+        let evicted: Vec<_> = labels.iter().map(|(l, it)| (&l[..], it.evicted)).collect();
+        let help = "Connections of Postfix that were idle and made room for others.";
+        self.counter("lookup_connections_evicted_total", help, &evicted);
     }
 
     fn map(&mut self, level: &Level) {

@@ -6,7 +6,7 @@
 use serde::Deserialize;
 
 use super::codes::{SEVERITIES, code};
-use super::pattern::{Pattern, Refusal, Taken};
+use super::pattern::{Pattern, Refusal, Seen, Taken};
 use super::{Event, Name};
 use crate::engine::message::Message;
 
@@ -35,6 +35,8 @@ pub struct Daemon {
     pub severities: Vec<u8>,
     /// The user's file, or nothing for a built-in one.
     pub origin: Option<String>,
+    /// Bytes of the longest message that can be a login or a connection.
+    pub max_length: usize,
     /// A message of this many bytes or more is a piece of a line that was cut.
     pub cut_length: Option<usize>,
     /// A process serves one client and ends with him, so that its PID pairs login and log-out.
@@ -88,11 +90,21 @@ impl Daemon {
         message: &Message<'m>,
         length: usize,
     ) -> Option<Result<Event<'m>, Refusal>> {
-        let first = |patterns: &[Pattern]| patterns.iter().find_map(|p| p.take(message, length));
+        let seen = Seen::of(message, length);
+        let is_too_long = seen.length > self.max_length;
+        let all = |patterns: &[Pattern]| {
+            let mut ours = patterns.iter().filter(|pattern| pattern.is_for(message.program));
+            ours.find_map(|pattern| pattern.take(seen))
+        };
+        let first = |patterns: &[Pattern]| if is_too_long { None } else { all(patterns) };
+        let any = |patterns: &[Pattern]| {
+            let mut ours = patterns.iter().filter(|pattern| pattern.is_for(message.program));
+            ours.any(|pattern| pattern.may_fit(seen))
+        };
         let login = |Taken { address, user, session }| Event::Login { address, user, session };
         let logout = |Taken { address, user, session }| Event::Logout { address, user, session };
         let connect = |Taken { address, .. }| Event::Connect { address };
-        if self.distrust.iter().any(|pattern| pattern.fits(message)) {
+        if any(&self.distrust) {
             Some(Ok(Event::Distrust))
         } else if let Some(taken) = first(&self.login) {
             let told = self.check_facility(message).and_then(|()| self.check_severity(message));
@@ -100,14 +112,15 @@ impl Daemon {
         } else if let Some(taken) = first(&self.connect) {
             // A connection is often logged at another severity than the login.
             Some(self.check_facility(message).and(taken.map(connect)))
-        } else if let Some(taken) = first(&self.logout) {
+        } else if let Some(taken) = all(&self.logout) {
             // Nobody is authorised by a log-out: an odd name or address is no reason to keep
             // the session.
             let session = || self.logout.iter().find_map(|pattern| pattern.session(message));
             Some(Ok(taken.map_or_else(|_| Event::End { session: session() }, logout)))
+        } else if !seen.is_cut && any(&self.end) {
+            Some(Ok(Event::End { session: None }))
         } else {
-            let ends = self.end.iter().any(|pattern| pattern.fits(message));
-            ends.then_some(Ok(Event::End { session: None }))
+            is_too_long.then_some(Err(Refusal::TooLong))
         }
     }
 

@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::codes::{FACILITIES, SEVERITIES, code};
 use super::daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
-use super::pattern::Pattern;
+use super::pattern::{MAX_SEEN, Pattern};
 
 /// A description file: where it came from and what it says.
 #[derive(Clone, Debug)]
@@ -179,6 +179,9 @@ impl Reader<'_> {
         if !written.example.iter().any(|e| *e.verdict.get_ref() == ExpectedVerdict::Login) {
             self.fault(None, "there is no [[example]] of a login");
         }
+        if written.max_length.is_some_and(|most| most > MAX_SEEN) {
+            self.fault(None, format!("`max-length` may be {MAX_SEEN} at most"));
+        }
         let facilities = self.codes(&written.facilities, &FACILITIES, "facility");
         let severities = self.codes(&written.severities, &SEVERITIES, "severity");
         let mut patterns = |list: Vec<WrittenPattern>, max_length| -> Vec<Pattern> {
@@ -209,6 +212,7 @@ impl Reader<'_> {
             narrowed: None,
             severities,
             origin: file.origin.clone(),
+            max_length: written.max_length.unwrap_or(MAX_SEEN),
             cut_length: written.cut_length,
             pid_per_session: written.pid_per_session,
             shapes,

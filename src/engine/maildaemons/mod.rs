@@ -32,7 +32,8 @@ pub enum Reading<'t, 'm> {
     UnknownProgram,
     /// The program is known, and no pattern of its daemons fits.
     NoPattern(&'t Daemon),
-    /// A login or connect pattern fits, but the message must not be believed.
+    /// A login or connect pattern fits, but the message must not be believed; or it is too long for
+    /// one.
     Refused(&'t Daemon, Refusal),
     /// A pattern fits.
     Event(&'t Daemon, Event<'m>),
@@ -168,6 +169,10 @@ impl Table {
         for daemon in self.candidates(message.program) {
             match daemon.read(message, length) {
                 Some(Ok(event)) => return Reading::Event(daemon, event),
+                // Another daemon may know it, if only to take trust away.
+                Some(Err(Refusal::TooLong)) => {
+                    unmatched = Reading::Refused(daemon, Refusal::TooLong);
+                }
                 Some(Err(refusal)) => return Reading::Refused(daemon, refusal),
                 None if matches!(unmatched, Reading::UnknownProgram) => {
                     unmatched = Reading::NoPattern(daemon);

@@ -20,6 +20,9 @@ const MAX_COMPILED: usize = 4 << 20;
 /// So much memory a pattern's automaton may take for what it has met, in each thread and direction:
 /// the corpus of genuine messages fills half of it at most, hostile ones all.
 const MAX_LEARNT: usize = 512 << 10;
+/// Bytes of a text that patterns see, and so of the longest login that can be believed. RFC 3164,
+/// section 4.1, allows a packet no more, and a genuine login has a third of it.
+pub const MAX_SEEN: usize = 1024;
 /// Longest user name believed, in bytes: longer ones are only seen in attacks.
 const MAX_USER: usize = 255;
 
@@ -30,7 +33,7 @@ pub enum Refusal {
     Facility,
     /// The frame's severity is not that of a genuine login.
     Severity,
-    /// Longer than a genuine login can be.
+    /// Longer than a genuine login can be: no pattern of a login has seen it.
     TooLong,
     /// A text that must stand in it once stands in it more often.
     Ambiguous(String),
@@ -89,6 +92,31 @@ pub struct Pattern {
     pub same: Option<[String; 2]>,
     /// Bytes of the longest message that is believed.
     pub max_length: Option<usize>,
+    /// So many bytes decide whether the expression fits, whatever follows; `None`: only all do.
+    decided_by: Option<usize>,
+}
+
+/// A message as patterns see it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen<'m> {
+    /// Its text, or the beginning of a long one.
+    text: &'m str,
+    /// Bytes of the whole body.
+    pub length: usize,
+    /// Whether it is only the beginning.
+    pub is_cut: bool,
+}
+
+impl<'m> Seen<'m> {
+    /// `length` is that of the body in bytes as they arrived.
+    pub fn of(message: &Message<'m>, length: usize) -> Self {
+        // Replaced bytes are longer than those that arrived; the longer count is the safer one.
+        let length = length.max(message.body.len());
+        let text = message.text();
+        let is_cut = length > MAX_SEEN;
+        let end = (0..=text.len().min(MAX_SEEN)).rev().find(|at| text.is_char_boundary(*at));
+        Self { text: &text[..end.unwrap_or_default()], length, is_cut }
+    }
 }
 
 /// What a pattern took out of a message.
@@ -109,6 +137,8 @@ impl Pattern {
         if !hir.properties().look_set_prefix().contains(Look::Start) {
             return Err("the pattern is not anchored at the start: begin it with ^".into());
         }
+        let looks_no_further = hir.properties().look_set().remove(Look::Start).is_empty();
+        let decided_by = hir.properties().maximum_len().filter(|_| looks_no_further);
         let regex = RegexBuilder::new(text)
             .size_limit(MAX_COMPILED)
             .dfa_size_limit(MAX_LEARNT)
@@ -122,6 +152,7 @@ impl Pattern {
             never: Vec::new(),
             same: None,
             max_length: None,
+            decided_by,
         })
     }
 
@@ -135,9 +166,12 @@ impl Pattern {
         self.regex.capture_names().flatten().any(|group| group == name)
     }
 
-    /// Matches without looking at any side condition: for messages that only take trust away.
-    pub(super) fn fits(&self, message: &Message<'_>) -> bool {
-        self.is_for(message.program) && self.regex.is_match(message.text())
+    /// Whether the expression fits, or might fit if more were seen; side conditions aside. For what
+    /// takes trust away.
+    pub(super) fn may_fit(&self, seen: Seen<'_>) -> bool {
+        let is_decided =
+            !seen.is_cut || self.decided_by.is_some_and(|most| most <= seen.text.len());
+        !is_decided || self.regex.is_match(seen.text)
     }
 
     /// The session's id in a message that fits, without looking at any side condition.
@@ -147,23 +181,20 @@ impl Pattern {
     }
 
     /// Matches and checks a message.
-    pub(super) fn take<'m>(
-        &self,
-        message: &Message<'m>,
-        length: usize,
-    ) -> Option<Result<Taken<'m>, Refusal>> {
-        if !self.is_for(message.program) {
+    pub(super) fn take<'m>(&self, seen: Seen<'m>) -> Option<Result<Taken<'m>, Refusal>> {
+        let captures = self.regex.captures(seen.text)?;
+        if seen.is_cut && captures.get_match().end() == seen.text.len() {
+            // It might not fit if more were seen.
             return None;
         }
-        // Replaced bytes are longer than those that arrived; the longer count is the safer one.
-        self.believe(message.text(), length.max(message.body.len()))
+        Some(self.check(seen.text, seen.length, &captures))
     }
 
-    /// Matches and checks a text, whoever logged it at whatever priority; `length` is that of the
-    /// whole body. `None` if the expression does not fit.
-    pub fn believe<'m>(&self, text: &'m str, length: usize) -> Option<Result<Taken<'m>, Refusal>> {
+    /// Matches and checks a whole text, whoever logged it at whatever priority. `None` if the
+    /// expression does not fit.
+    pub fn believe<'m>(&self, text: &'m str) -> Option<Result<Taken<'m>, Refusal>> {
         let captures = self.regex.captures(text)?;
-        Some(self.check(text, length, &captures))
+        Some(self.check(text, text.len(), &captures))
     }
 
     /// Where in a text the expression sees an address, whether or not it is one.

@@ -17,6 +17,12 @@ use syslog_loose::{Protocol, Variant};
 use super::{Message, is_number};
 use crate::engine::time::Time;
 
+/// Bytes of a frame within which its header must end: the longest names and some structured data.
+const MAX_HEADER: usize = 1024;
+
+/// Bytes of a frame that are looked at: behind any header as much of the message as patterns see.
+const MAX_READ: usize = MAX_HEADER + 1024;
+
 /// Longest program name believed; RFC 5424 section 6 allows an APP-NAME of 48 bytes.
 const MAX_PROGRAM: usize = 255;
 
@@ -37,8 +43,9 @@ pub enum Malformed {
     NoProgram,
 }
 
-/// A frame made readable: valid UTF-8, without the byte order mark before it, and without what some
-/// senders put behind a message: one NUL, before it one LF, before it one CR, each if it is there.
+/// The beginning of a frame made readable: valid UTF-8, without the byte order mark before it, and
+/// without what some senders put behind a message: one NUL, before it one LF, before it one CR, each
+/// if it is there.
 #[derive(Debug)]
 pub struct Frame<'a> {
     text: Cow<'a, str>,
@@ -54,7 +61,8 @@ impl<'a> Frame<'a> {
         // A carriage return counts: it may be the last byte of a piece.
         let raw_len = bytes.len();
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-        Self { text: String::from_utf8_lossy(bytes), raw_len }
+        let read = &bytes[..bytes.len().min(MAX_READ)];
+        Self { text: String::from_utf8_lossy(read), raw_len }
     }
 
     /// Reads the frame as a syslog message.
@@ -65,8 +73,12 @@ impl<'a> Frame<'a> {
         parse(&self.text)
     }
 
-    /// The length of a message's body in bytes as they arrived, before any replacement.
+    /// The length of a message's body in bytes as they arrived, before any replacement; that of the
+    /// whole frame if its end was not looked at.
     pub fn raw_body_len(&self, message: &Message<'_>) -> usize {
+        if self.raw_len > MAX_READ {
+            return self.raw_len;
+        }
         // A header with replaced bytes names no known program, so its length does not matter.
         let header = self.text.len() - message.body.len();
         self.raw_len.saturating_sub(header)
@@ -86,8 +98,10 @@ fn parse(frame: &str) -> Result<Message<'_>, Malformed> {
         return Err(Malformed::Empty);
     }
     let frame = without_octet_count(frame);
+    let header = frame.len().min(MAX_HEADER);
+    let header = (0..=header).rev().find(|end| frame.is_char_boundary(*end)).unwrap_or_default();
     let stamped = syslog_loose::parse_message_with_year_exact_tz(
-        frame,
+        &frame[..header],
         // Only the place of the time stamp matters, not its value: in a leap year and in UTC
         // every date and hour exists, 29 February and the hour that summer time skips included.
         |_| 2024,
@@ -153,7 +167,10 @@ fn rfc5424<'a>(
     }
     // The parser turns a numeric PROCID into a number; the frame has it as it was written.
     let procid = frame[offset(frame, program) + program.len()..].trim_start().split(' ').next();
-    let body = &frame[offset(frame, parsed.msg)..];
+    let (header, body) = frame.split_at(offset(frame, parsed.msg));
+    if frame.len() > MAX_HEADER && header.ends_with(']') && body.starts_with('[') {
+        return Err(Malformed::NoProgram); // more structured data, and the text is behind it
+    }
     Ok(Message {
         facility: head.facility,
         severity: head.severity,

@@ -85,7 +85,7 @@ impl Believer {
     /// Where the address stands in a message that is believed; `None` if it gives none.
     fn believe(&self, message: &str) -> Result<Option<Range<usize>>, Refusal> {
         let text = message.trim_start_matches(' ');
-        match self.pattern.believe(text, message.len()) {
+        match self.pattern.believe(text) {
             None => Err(Refusal::Unmatched),
             Some(Err(why)) => Err(Refusal::Disbelieved(why)),
             Some(Ok(_)) => Ok(self.place(message)),
