@@ -85,15 +85,14 @@ fn the_silent_hold_up_nobody_for_long() {
     let daemon = home.start(&[]);
     let connect = |_| UnixStream::connect(home.at("control.sock")).expect("it listens");
     let begin = Instant::now();
-    let silent: Vec<UnixStream> = (0..40).map(connect).collect();
+    let silent: Vec<UnixStream> = (0..600).map(connect).collect();
     assert!(!daemon.query(A));
-    // Two turns of two seconds, and what a busy machine adds; it would be twenty otherwise.
-    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    // At once, and what a busy machine adds; each turn of the silent ones would take two seconds.
+    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     drop(silent);
     let said = daemon.said();
-    for once in ["all 32 control connections are taken", "was too slow"] {
-        assert_eq!(said.matches(once).count(), 1, "{once}: {said}");
-    }
+    let once = "all 32 control connections are taken";
+    assert_eq!(said.matches(once).count(), 1, "{once}: {said}");
     // Whoever asks and leaves without reading, or asks nonsense, takes nobody's place either.
     for _ in 0..100 {
         drop(connect(0));
