@@ -387,6 +387,90 @@ mod tests {
         assert_eq!(told, Reason::LoggedIn(Granted::New), "its severity tells it");
     }
 
+    /// A text that no pattern fits is refused for its length: none has looked at it.
+    #[test]
+    fn what_is_too_long_for_a_login_is_not_read() {
+        let long = |program: &str, length: usize| {
+            let head = format!("Nov 22 07:31:23 mx1 {program}: ");
+            head + &"z".repeat(length)
+        };
+        let refused = Reason::Refused(Refusal::TooLong);
+        for (program, most) in [("dovecot", 800), ("pop3d", 499), ("tpop3d", 1024)] {
+            let mut engine = engine();
+            assert_eq!(hear(&mut engine, 0, &long(program, most)), Reason::NoPattern, "{program}");
+            let mut engine = self::engine();
+            for more in [1, 1000, 60_000 - most] {
+                let reason = hear(&mut engine, 0, &long(program, most + more));
+                let tail = program == "pop3d" && more > 1000;
+                assert_eq!(reason, if tail { Reason::Tail } else { refused.clone() }, "{program}");
+            }
+        }
+        // Not even one that would fit.
+        let teapop = |host: &str| {
+            let login = "Successful login for joe [192.0.2.1] from ";
+            format!("Nov 22 07:31:23 mx1 teapop[7]: {login}{host} [192.0.2.8]")
+        };
+        let mut engine = engine();
+        assert_eq!(hear(&mut engine, 0, &teapop(&"h".repeat(2000))), refused);
+        assert_eq!(hear(&mut engine, 0, &teapop("h")), Reason::LoggedIn(Granted::New));
+    }
+
+    /// However long it is, what takes trust away does.
+    #[test]
+    fn trust_is_taken_away_at_any_length() {
+        for length in [0, 500, 1000, 5000, 60_000] {
+            let rest = "x".repeat(length);
+            // Another daemon has the same program name, and is asked first.
+            for program in ["ipop3d", "imapd"] {
+                let said = |text: &str| format!("Nov 22 07:31:23 mx1 {program}[7]: {text}");
+                let mut engine = engine();
+                let away = hear(&mut engine, 0, &said(&format!("IMAP login to host={rest}")));
+                assert_eq!(away, Reason::Distrust, "{program} {length}");
+                let login = said("Login user=joe host=[192.0.2.7] nmsgs=0/0");
+                let login =
+                    login.replace(" nmsgs=0/0", if program == "imapd" { "" } else { " nmsgs=0/0" });
+                // In a feed with cut lines, the next one may be only the rest of one.
+                let reasons = [1, 2].map(|second| hear(&mut engine, second, &login));
+                assert_eq!(reasons[1], Reason::Distrusted, "{program} {length}");
+                assert_eq!(engine.stats().logins, 0);
+            }
+            let said = |text: &str| format!("Nov 22 07:31:23 mx1 vm-pop3d[7]: {text}");
+            let mut engine = engine();
+            let connect = said("Connect from 192.0.2.7");
+            assert_eq!(hear(&mut engine, 0, &connect), Reason::Connected);
+            hear(&mut engine, 1, &said(&format!("Quitting on signal: {rest}")));
+            let login = hear(&mut engine, 2, &said("User 'joe' logged in"));
+            assert_eq!(login, Reason::NoConnection, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_log_out_is_heard_at_any_length() {
+        let dovecot = |text: &str| format!("Nov 22 07:31:23 mx1 dovecot: {text}");
+        let login = dovecot(
+            "imap-login: Login: user=<joe>, method=PLAIN, rip=192.0.2.7, lip=192.0.2.1, mpid=7, \
+             session=<a>",
+        );
+        let logout = "imap(joe)<7><a>: Disconnected: ";
+        for length in [0, 1000, 60_000] {
+            let rules =
+                Rules { session_ceiling: Some(Duration::from_secs(86_400)), ..engine().rules };
+            let mut engine = Engine::new(rules);
+            // Only now is it known that its log-outs carry the ids of sessions.
+            hear(&mut engine, 0, &dovecot("imap(ann)<6><b>: Logged out"));
+            hear(&mut engine, 0, &login);
+            let out = hear(&mut engine, 1, &dovecot(&format!("{logout}{}", "x".repeat(length))));
+            assert_eq!(out, Reason::LoggedOut, "{length}");
+            let address = "192.0.2.7".parse().expect("an address");
+            let later = Time::from_millis(3_600_000);
+            assert!(engine.admits(later, address).is_none(), "{length}");
+        }
+        // What might not be one if its end were seen is none.
+        let cut = format!("Session ended for user: {}", "x".repeat(2000));
+        let cut = hear(&mut engine(), 0, &format!("Nov 22 07:31:23 mx1 gnu-pop3d[7]: {cut}"));
+        assert_eq!(cut, Reason::Refused(Refusal::TooLong));
+    }
+
     #[test]
     fn what_another_host_says_is_counted_and_not_believed() {
         let hosts = Hosts::Named(vec!["mx1".into()]);

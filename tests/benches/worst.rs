@@ -1,7 +1,7 @@
 //! Frames that are made to cost much: those of every built-in example, stretched at many places
 //! with many fillers, and headers as long as a frame can be.
 
-use pop_before_smtp::engine::daemons::{BUILT_IN, DaemonFile};
+use pop_before_smtp::engine::maildaemons::{BUILT_IN, DaemonFile};
 
 /// Bytes of a frame: what anybody may send in one datagram, and about as much as is looked at.
 pub const LENGTHS: &[usize] = &[60_000, 2_040, 1_000, 790, 490];

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 use crate::support::daemon::{Daemon, program};
@@ -374,6 +375,56 @@ fn hundreds_who_do_nothing_cost_nothing() {
         }
         assert!(site.daemon.stop().success());
     }
+}
+
+/// More than a service has seats.
+const CROWD: usize = 2300;
+
+/// What the daemon says of the service at this place.
+fn lookup(daemon: &Daemon, place: usize) -> serde_json::Value {
+    let status = daemon.command(&["status", "--json"]).stdout;
+    let status: serde_json::Value = serde_json::from_slice(&status).expect("JSON");
+    status["lookups"][place].clone()
+}
+
+/// Who is silent, or asks so slowly that nothing comes of it, takes nobody's seat: neither of the
+/// other service nor of his own.
+#[test]
+fn a_crowd_keeps_nobody_from_asking() {
+    // For this end of the connections; the daemon raises its own limit.
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("it may be raised");
+    let port = Port::claim();
+    let policy = format!("inet:127.0.0.1:{}", port.number());
+    let site = Site::start("socketmap", Kind::Unix, &["--policy", &policy]);
+    let connect = || {
+        let stream = TcpStream::connect(("127.0.0.1", port.number())).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+        Peer(Box::new(stream))
+    };
+    let asked = request("RCPT", CLIENT, "joe@example.org");
+    let mut old = connect();
+    old.ask(&asked, DUNNO);
+    let mut crowd: Vec<Peer> = (0..CROWD).map(|_| connect()).collect();
+    for each in &mut crowd {
+        // It may have lost its seat.
+        let _ = each.0.write_all(b"r");
+    }
+    let begin = Instant::now();
+    let (mut other, mut new) = (site.peer(), connect());
+    other.ask(&query(CLIENT), NO);
+    new.ask(&asked, DUNNO);
+    old.ask(&asked, DUNNO);
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    let (socketmap, policy) = (lookup(&site.daemon, 0), lookup(&site.daemon, 1));
+    assert_eq!((&socketmap["evicted"], &socketmap["connections"]), (&0.into(), &1.into()));
+    // The old one, the crowd and a new one, in 2,000 seats.
+    let evicted = policy["evicted"].as_u64().expect("a number");
+    assert_eq!(evicted, CROWD as u64 + 2 - 2000, "{policy}");
+    assert_eq!(policy["connections"], 2000, "{policy}");
+    assert!(!site.daemon.said().contains("connection"), "{}", site.daemon.said());
+    drop(crowd);
+    assert!(site.daemon.stop().success());
 }
 
 /// Sockets that systemd has made are told apart by their names.

@@ -396,9 +396,7 @@ mod tests {
         }
     }
 
-    /// How long a client is borne that sends this and reads nothing.
-    #[tokio::test(start_paused = true)]
-    async fn patience() {
+    fn many() -> Arc<Shared> {
         let shared = Arc::new(Shared::new(Engine::new(Rules::default())));
         shared.with(|engine, now| {
             for number in 0..MANY {
@@ -406,6 +404,46 @@ mod tests {
                 engine.allow(now, address, None, None).expect("nobody is excluded");
             }
         });
+        shared
+    }
+
+    #[tokio::test]
+    async fn a_list_comes_in_slices() {
+        let (mut peer, stream) = UnixStream::pair().expect("a pair");
+        peer.write_all(b"{\"command\":\"list\"}\n").await.expect("there is room");
+        let (seat, shared) = (Seat::default(), many());
+        let served = converse(stream, &seat, Rights::Read, Arc::clone(&shared), describe());
+        let read = async {
+            let (mut listed, mut longest) = (Vec::new(), 0);
+            let mut lines = BufReader::new(peer).lines();
+            while let Some(line) = lines.next_line().await.expect("a line") {
+                longest = longest.max(line.len());
+                match serde_json::from_str(&line).expect("an answer") {
+                    Answer::List(entries) => listed.push(entries),
+                    other => panic!("{other:?}"),
+                }
+                // Whoever takes his time holds up nobody: whom it lists can change meanwhile.
+                shared.with(|engine, now| {
+                    let last = Ipv4Addr::from(0xc612_0000 + MANY - 1).into();
+                    engine.revoke(now, last, None)
+                });
+            }
+            (listed, longest)
+        };
+        let (served, (mut listed, longest)) = tokio::join!(served, read);
+        served.expect("it is read");
+        assert!(longest < 1 << 19, "{longest} bytes at once");
+        assert!(listed.pop().expect("its end").is_empty());
+        assert!(listed.iter().all(|slice| !slice.is_empty()));
+        let addresses: Vec<_> = listed.iter().flatten().map(|entry| entry.address).collect();
+        let expected = (0..MANY - 1).map(|number| Ipv4Addr::from(0xc612_0000 + number).into());
+        assert_eq!(addresses, expected.collect::<Vec<IpAddr>>());
+    }
+
+    /// How long a client is borne that sends this and reads nothing.
+    #[tokio::test(start_paused = true)]
+    async fn patience() {
+        let shared = many();
         let query = "{\"command\":\"query\",\"address\":\"192.0.2.7\"}\n";
         let rows = [
             ("", Some(2)),

@@ -29,6 +29,7 @@ use tracing::{debug, info, warn};
 use super::shared::Shared;
 use crate::engine::correlation::streams::Source;
 use crate::engine::grants::Granted;
+use crate::engine::time::Time;
 use crate::engine::verdict::{Heard, Verdict};
 use crate::sys::log_limit::Seldom;
 use sender_filter::{Sender, Speakers};
@@ -38,6 +39,8 @@ use sender_filter::{Sender, Speakers};
 const MAX_FRAME: usize = 65_536;
 /// After this many frames in a row the other tasks get their turn.
 const BURST: usize = 256;
+/// And after this time, whatever the frames cost.
+const TURN: Duration = Duration::from_millis(2);
 /// Characters of a frame that are shown at debug level, longer than nearly every login line. JSON may
 /// double them, and logger(1) cuts lines at 1024: what is cut off must be shorter than this.
 const MAX_SHOWN: usize = 600;
@@ -131,7 +134,7 @@ impl Receiver {
         loop {
             self.socket.readable().await?;
             loop {
-                let taken = self.socket.try_io(|| self.take(&mut room, BURST, shared));
+                let taken = self.socket.try_io(|| self.take(&mut room, BURST, TURN, shared));
                 match taken {
                     Ok(()) => tokio::task::yield_now().await,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -151,17 +154,28 @@ impl Receiver {
     /// Hands over what the kernel still holds, at most `limit` frames.
     pub fn drain(&self, limit: usize, shared: &Shared) {
         // An error here is most likely the end of the queue; nothing more can be had in any case.
-        let _ = self.take(&mut Room::new(&self.speakers), limit, shared);
+        let _ = self.take(&mut Room::new(&self.speakers), limit, Duration::MAX, shared);
     }
 
-    /// Takes frames until there are none (an error: it would block) or there were `limit`.
-    fn take(&self, room: &mut Room, limit: usize, shared: &Shared) -> io::Result<()> {
+    /// Takes frames until there are none (an error: it would block), there were `limit`, or the last
+    /// one was heard so much later than the first.
+    fn take(
+        &self,
+        room: &mut Room,
+        limit: usize,
+        turn: Duration,
+        shared: &Shared,
+    ) -> io::Result<()> {
+        let mut begin = None;
         for _ in 0..limit {
             match self.receive(room) {
                 Ok(Some((length, sender))) => {
                     let frame = &room.frame[..length];
                     if self.speakers.admit(sender) {
-                        self.hear(frame, sender.address, shared);
+                        let now = self.hear(frame, sender.address, shared);
+                        if now.since(*begin.get_or_insert(now)) >= turn {
+                            return Ok(());
+                        }
                     } else {
                         self.turn_away(frame, sender);
                     }
@@ -216,13 +230,14 @@ impl Receiver {
         }
     }
 
-    fn hear(&self, frame: &[u8], sender: Option<IpAddr>, shared: &Shared) {
+    /// Hears a frame, and tells when.
+    fn hear(&self, frame: &[u8], sender: Option<IpAddr>, shared: &Shared) -> Time {
         self.counters.frames.fetch_add(1, Ordering::Relaxed);
         let source = Source { receiver: self.number, sender };
-        let (heard, kept_out) = shared.with(|engine, now| {
+        let (heard, kept_out, now) = shared.with(|engine, now| {
             let heard = engine.hear(now, source, frame);
             let kept_out = heard.address.filter(|address| !engine.is_published(*address));
-            (heard, kept_out)
+            (heard, kept_out, now)
         });
         self.report(frame, &heard);
         if let (Some(Granted::New), Some(address)) = (heard.granted(), kept_out) {
@@ -232,6 +247,7 @@ impl Receiver {
                  network; --map-inexact-ipv6 publishes it all the same"
             );
         }
+        now
     }
 
     /// What a stranger can provoke is said at debug level only.
