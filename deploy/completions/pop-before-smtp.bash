@@ -143,7 +143,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__check)
-            opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --metrics --log-level --log-format --json --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -158,14 +158,6 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --listen)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --listen-mode)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --listen-group)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -205,14 +197,6 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --lookup-mode)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --lookup-group)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --sender)
                     COMPREPLY=($(compgen -W "any user domain" -- "${cur}"))
                     return 0
@@ -234,10 +218,6 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --sender-mismatch)
-                    COMPREPLY=($(compgen -W "dunno reject" -- "${cur}"))
-                    return 0
-                    ;;
-                --sender-reject-text)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -262,10 +242,6 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --extend-while-connected)
-                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
-                    return 0
-                    ;;
-                --session-ceiling)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -297,15 +273,7 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --control-group)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --control-read)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --control-read-group)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -363,7 +331,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__doctor)
-            opts="-c -n -h --log-socket --json --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --log-socket --json --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -382,14 +350,6 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --listen)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --listen-mode)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --listen-group)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -429,14 +389,6 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --lookup-mode)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --lookup-group)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --sender)
                     COMPREPLY=($(compgen -W "any user domain" -- "${cur}"))
                     return 0
@@ -458,10 +410,6 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --sender-mismatch)
-                    COMPREPLY=($(compgen -W "dunno reject" -- "${cur}"))
-                    return 0
-                    ;;
-                --sender-reject-text)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -486,10 +434,6 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --extend-while-connected)
-                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
-                    return 0
-                    ;;
-                --session-ceiling)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -521,15 +465,7 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --control-group)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --control-read)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --control-read-group)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -825,7 +761,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__run)
-            opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -840,14 +776,6 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --listen)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --listen-mode)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --listen-group)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -887,14 +815,6 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --lookup-mode)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --lookup-group)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --sender)
                     COMPREPLY=($(compgen -W "any user domain" -- "${cur}"))
                     return 0
@@ -916,10 +836,6 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --sender-mismatch)
-                    COMPREPLY=($(compgen -W "dunno reject" -- "${cur}"))
-                    return 0
-                    ;;
-                --sender-reject-text)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -944,10 +860,6 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --extend-while-connected)
-                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
-                    return 0
-                    ;;
-                --session-ceiling)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -979,15 +891,7 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --control-group)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --control-read)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --control-read-group)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1091,7 +995,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__wipe)
-            opts="-c -n -h --config --listen --listen-mode --listen-group --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --lookup-mode --lookup-group --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --sender-reject-text --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --session-ceiling --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-group --control-read --control-read-group --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1106,14 +1010,6 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --listen)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --listen-mode)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --listen-group)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1153,14 +1049,6 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --lookup-mode)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --lookup-group)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --sender)
                     COMPREPLY=($(compgen -W "any user domain" -- "${cur}"))
                     return 0
@@ -1182,10 +1070,6 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --sender-mismatch)
-                    COMPREPLY=($(compgen -W "dunno reject" -- "${cur}"))
-                    return 0
-                    ;;
-                --sender-reject-text)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1210,10 +1094,6 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --extend-while-connected)
-                    COMPREPLY=($(compgen -W "true false" -- "${cur}"))
-                    return 0
-                    ;;
-                --session-ceiling)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1245,15 +1125,7 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --control-group)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --control-read)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --control-read-group)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -39,9 +39,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "doc
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "wipe" -d 'Publish an empty map while no daemon runs'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l listen -d 'Receive syslog frames here: unix:/PATH (datagram) or udp:HOST:PORT' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l listen-mode -d 'File mode of the Unix sockets that receive frames [default: 0660]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l listen-group -d 'Group of the Unix sockets that receive frames' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l listen -d 'Receive syslog frames here: unix:/PATH[,mode=0660][,group=NAME] (datagram) or udp:HOST:PORT' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l allow-from -d 'UDP senders that are heard [default: loopback]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l allow-uid -d 'Users whose processes are heard over Unix sockets [default: all who can open them]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l allow-host -d 'Host names in frames that are believed; - for frames without one [default: every host]' -r
@@ -50,10 +48,8 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l map-interval -d 'Least time between two publications of the map [default: 1s]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l map-inexact-ipv6 -d 'Publish IPv6 addresses even where their key would admit other hosts too [default: false]' -r -f -a "true\t''
 false\t''"
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH or inet:HOST:PORT' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l policy -d 'Answer Postfix\'s policy requests here: unix:/PATH or inet:HOST:PORT' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l lookup-mode -d 'File mode of the Unix sockets on which Postfix is answered [default: 0660]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l lookup-group -d 'Group of the Unix sockets on which Postfix is answered' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l policy -d 'Answer Postfix\'s policy requests here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender -d 'Envelope sender that policy requests need: any, user (who logged in), domain (of that user) [default: any]' -r -f -a "any\t'Any sender'
 user\t'The sender is the user who logged in'
 domain\t'The sender\'s domain is that of the user who logged in'"
@@ -61,9 +57,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender-table -d 'File of lines `login address[, address...]`: what users may send as besides' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender-login-map -d 'Map of Postfix, as in smtpd_sender_login_maps: senders, and the logins that may use them' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender-delimiter -d 'Characters that begin an address extension [default: Postfix\'s recipient_delimiter]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender-mismatch -d 'What another sender gets: dunno (as a stranger), reject (550 and a text) [default: dunno]' -r -f -a "dunno\t'The next restriction decides, as for a stranger'
-reject\t'It is refused at once, with a text for the user'"
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender-reject-text -d 'The text behind 550 5.7.1 for another sender' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender-mismatch -d 'What another sender gets: dunno (as a stranger), reject, or `reject TEXT` (550 5.7.1 and the text) [default: dunno]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l allow-null-sender -d 'Let users send as the null sender <> too [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
@@ -71,19 +65,15 @@ false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l max-users-per-address -d 'Do not authorise an address from which more different users than this have logged in' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l postfix-config -d 'Postfix\'s configuration directory [default: Postfix\'s own]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l grace -d 'How long a login authorises [default: 30m]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l extend-while-connected -d 'Whoever stays connected stays authorised; the grace counts from the log-out [default: false]' -r -f -a "true\t''
-false\t''"
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l session-ceiling -d 'With extend-while-connected: a log-out that is never seen counts after so long [default: 24h]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l extend-while-connected -d 'A client that stays connected stays authorised, and the grace counts from the log-out; a log-out that is never seen counts after this time [default: off]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l max-clients -d 'Most addresses held; the one that would end first makes room [default: 65536]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l facility -d 'Believe a mail daemon\'s logins from these facilities only [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l exclude -d 'Never authorised: loopback, link-local, own, gateway, mynetworks, a network, or none [default: the first five]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l state -d 'Authorisations that survive a restart [default: /var/lib/pop-before-smtp/state]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l control -d 'Control socket [default: /run/pop-before-smtp/control.sock]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l control-group -d 'Group that may use the control socket, beside root and the daemon\'s own user' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l control-read -d 'A second control socket, on which nothing can be changed' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l control-read-group -d 'Group that may use that one, beside root and the daemon\'s own user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l control -d 'Control socket: PATH[,mode=0660][,group=NAME] [default: /run/pop-before-smtp/control.sock]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l control-read -d 'A second control socket, on which nothing can be changed: PATH[,mode=0660][,group=NAME]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s n -l dry-run -d 'Say what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l metrics -d 'Answer monitoring here, by HTTP: inet:HOST:PORT' -r
@@ -106,9 +96,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -s
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l json -d 'Print one JSON object a line'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l listen -d 'Receive syslog frames here: unix:/PATH (datagram) or udp:HOST:PORT' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l listen-mode -d 'File mode of the Unix sockets that receive frames [default: 0660]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l listen-group -d 'Group of the Unix sockets that receive frames' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l listen -d 'Receive syslog frames here: unix:/PATH[,mode=0660][,group=NAME] (datagram) or udp:HOST:PORT' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l allow-from -d 'UDP senders that are heard [default: loopback]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l allow-uid -d 'Users whose processes are heard over Unix sockets [default: all who can open them]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l allow-host -d 'Host names in frames that are believed; - for frames without one [default: every host]' -r
@@ -117,10 +105,8 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l map-interval -d 'Least time between two publications of the map [default: 1s]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l map-inexact-ipv6 -d 'Publish IPv6 addresses even where their key would admit other hosts too [default: false]' -r -f -a "true\t''
 false\t''"
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH or inet:HOST:PORT' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l policy -d 'Answer Postfix\'s policy requests here: unix:/PATH or inet:HOST:PORT' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l lookup-mode -d 'File mode of the Unix sockets on which Postfix is answered [default: 0660]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l lookup-group -d 'Group of the Unix sockets on which Postfix is answered' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l policy -d 'Answer Postfix\'s policy requests here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender -d 'Envelope sender that policy requests need: any, user (who logged in), domain (of that user) [default: any]' -r -f -a "any\t'Any sender'
 user\t'The sender is the user who logged in'
 domain\t'The sender\'s domain is that of the user who logged in'"
@@ -128,9 +114,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender-table -d 'File of lines `login address[, address...]`: what users may send as besides' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender-login-map -d 'Map of Postfix, as in smtpd_sender_login_maps: senders, and the logins that may use them' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender-delimiter -d 'Characters that begin an address extension [default: Postfix\'s recipient_delimiter]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender-mismatch -d 'What another sender gets: dunno (as a stranger), reject (550 and a text) [default: dunno]' -r -f -a "dunno\t'The next restriction decides, as for a stranger'
-reject\t'It is refused at once, with a text for the user'"
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender-reject-text -d 'The text behind 550 5.7.1 for another sender' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender-mismatch -d 'What another sender gets: dunno (as a stranger), reject, or `reject TEXT` (550 5.7.1 and the text) [default: dunno]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l allow-null-sender -d 'Let users send as the null sender <> too [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
@@ -138,19 +122,15 @@ false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l max-users-per-address -d 'Do not authorise an address from which more different users than this have logged in' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l postfix-config -d 'Postfix\'s configuration directory [default: Postfix\'s own]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l grace -d 'How long a login authorises [default: 30m]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l extend-while-connected -d 'Whoever stays connected stays authorised; the grace counts from the log-out [default: false]' -r -f -a "true\t''
-false\t''"
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l session-ceiling -d 'With extend-while-connected: a log-out that is never seen counts after so long [default: 24h]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l extend-while-connected -d 'A client that stays connected stays authorised, and the grace counts from the log-out; a log-out that is never seen counts after this time [default: off]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l max-clients -d 'Most addresses held; the one that would end first makes room [default: 65536]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l facility -d 'Believe a mail daemon\'s logins from these facilities only [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l exclude -d 'Never authorised: loopback, link-local, own, gateway, mynetworks, a network, or none [default: the first five]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l state -d 'Authorisations that survive a restart [default: /var/lib/pop-before-smtp/state]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l control -d 'Control socket [default: /run/pop-before-smtp/control.sock]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l control-group -d 'Group that may use the control socket, beside root and the daemon\'s own user' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l control-read -d 'A second control socket, on which nothing can be changed' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l control-read-group -d 'Group that may use that one, beside root and the daemon\'s own user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l control -d 'Control socket: PATH[,mode=0660][,group=NAME] [default: /run/pop-before-smtp/control.sock]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l control-read -d 'A second control socket, on which nothing can be changed: PATH[,mode=0660][,group=NAME]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -s n -l dry-run -d 'Say what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l metrics -d 'Answer monitoring here, by HTTP: inet:HOST:PORT' -r
@@ -189,9 +169,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l log-socket -d 'Socket to which mail daemons log' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l listen -d 'Receive syslog frames here: unix:/PATH (datagram) or udp:HOST:PORT' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l listen-mode -d 'File mode of the Unix sockets that receive frames [default: 0660]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l listen-group -d 'Group of the Unix sockets that receive frames' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l listen -d 'Receive syslog frames here: unix:/PATH[,mode=0660][,group=NAME] (datagram) or udp:HOST:PORT' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l allow-from -d 'UDP senders that are heard [default: loopback]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l allow-uid -d 'Users whose processes are heard over Unix sockets [default: all who can open them]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l allow-host -d 'Host names in frames that are believed; - for frames without one [default: every host]' -r
@@ -200,10 +178,8 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l map-interval -d 'Least time between two publications of the map [default: 1s]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l map-inexact-ipv6 -d 'Publish IPv6 addresses even where their key would admit other hosts too [default: false]' -r -f -a "true\t''
 false\t''"
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH or inet:HOST:PORT' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l policy -d 'Answer Postfix\'s policy requests here: unix:/PATH or inet:HOST:PORT' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l lookup-mode -d 'File mode of the Unix sockets on which Postfix is answered [default: 0660]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l lookup-group -d 'Group of the Unix sockets on which Postfix is answered' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l policy -d 'Answer Postfix\'s policy requests here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l sender -d 'Envelope sender that policy requests need: any, user (who logged in), domain (of that user) [default: any]' -r -f -a "any\t'Any sender'
 user\t'The sender is the user who logged in'
 domain\t'The sender\'s domain is that of the user who logged in'"
@@ -211,9 +187,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l sender-table -d 'File of lines `login address[, address...]`: what users may send as besides' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l sender-login-map -d 'Map of Postfix, as in smtpd_sender_login_maps: senders, and the logins that may use them' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l sender-delimiter -d 'Characters that begin an address extension [default: Postfix\'s recipient_delimiter]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l sender-mismatch -d 'What another sender gets: dunno (as a stranger), reject (550 and a text) [default: dunno]' -r -f -a "dunno\t'The next restriction decides, as for a stranger'
-reject\t'It is refused at once, with a text for the user'"
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l sender-reject-text -d 'The text behind 550 5.7.1 for another sender' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l sender-mismatch -d 'What another sender gets: dunno (as a stranger), reject, or `reject TEXT` (550 5.7.1 and the text) [default: dunno]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l allow-null-sender -d 'Let users send as the null sender <> too [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
@@ -221,19 +195,15 @@ false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l max-users-per-address -d 'Do not authorise an address from which more different users than this have logged in' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l postfix-config -d 'Postfix\'s configuration directory [default: Postfix\'s own]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l grace -d 'How long a login authorises [default: 30m]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l extend-while-connected -d 'Whoever stays connected stays authorised; the grace counts from the log-out [default: false]' -r -f -a "true\t''
-false\t''"
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l session-ceiling -d 'With extend-while-connected: a log-out that is never seen counts after so long [default: 24h]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l extend-while-connected -d 'A client that stays connected stays authorised, and the grace counts from the log-out; a log-out that is never seen counts after this time [default: off]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l max-clients -d 'Most addresses held; the one that would end first makes room [default: 65536]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l facility -d 'Believe a mail daemon\'s logins from these facilities only [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l exclude -d 'Never authorised: loopback, link-local, own, gateway, mynetworks, a network, or none [default: the first five]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l state -d 'Authorisations that survive a restart [default: /var/lib/pop-before-smtp/state]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l control -d 'Control socket [default: /run/pop-before-smtp/control.sock]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l control-group -d 'Group that may use the control socket, beside root and the daemon\'s own user' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l control-read -d 'A second control socket, on which nothing can be changed' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l control-read-group -d 'Group that may use that one, beside root and the daemon\'s own user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l control -d 'Control socket: PATH[,mode=0660][,group=NAME] [default: /run/pop-before-smtp/control.sock]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l control-read -d 'A second control socket, on which nothing can be changed: PATH[,mode=0660][,group=NAME]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -s n -l dry-run -d 'Say what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l metrics -d 'Answer monitoring here, by HTTP: inet:HOST:PORT' -r
@@ -247,9 +217,7 @@ journald\t'A line behind its syslog priority (sd-daemon(3))'"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l json -d 'Print JSON'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l listen -d 'Receive syslog frames here: unix:/PATH (datagram) or udp:HOST:PORT' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l listen-mode -d 'File mode of the Unix sockets that receive frames [default: 0660]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l listen-group -d 'Group of the Unix sockets that receive frames' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l listen -d 'Receive syslog frames here: unix:/PATH[,mode=0660][,group=NAME] (datagram) or udp:HOST:PORT' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l allow-from -d 'UDP senders that are heard [default: loopback]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l allow-uid -d 'Users whose processes are heard over Unix sockets [default: all who can open them]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l allow-host -d 'Host names in frames that are believed; - for frames without one [default: every host]' -r
@@ -258,10 +226,8 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l map-interval -d 'Least time between two publications of the map [default: 1s]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l map-inexact-ipv6 -d 'Publish IPv6 addresses even where their key would admit other hosts too [default: false]' -r -f -a "true\t''
 false\t''"
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH or inet:HOST:PORT' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l policy -d 'Answer Postfix\'s policy requests here: unix:/PATH or inet:HOST:PORT' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l lookup-mode -d 'File mode of the Unix sockets on which Postfix is answered [default: 0660]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l lookup-group -d 'Group of the Unix sockets on which Postfix is answered' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l policy -d 'Answer Postfix\'s policy requests here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender -d 'Envelope sender that policy requests need: any, user (who logged in), domain (of that user) [default: any]' -r -f -a "any\t'Any sender'
 user\t'The sender is the user who logged in'
 domain\t'The sender\'s domain is that of the user who logged in'"
@@ -269,9 +235,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender-table -d 'File of lines `login address[, address...]`: what users may send as besides' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender-login-map -d 'Map of Postfix, as in smtpd_sender_login_maps: senders, and the logins that may use them' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender-delimiter -d 'Characters that begin an address extension [default: Postfix\'s recipient_delimiter]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender-mismatch -d 'What another sender gets: dunno (as a stranger), reject (550 and a text) [default: dunno]' -r -f -a "dunno\t'The next restriction decides, as for a stranger'
-reject\t'It is refused at once, with a text for the user'"
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender-reject-text -d 'The text behind 550 5.7.1 for another sender' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender-mismatch -d 'What another sender gets: dunno (as a stranger), reject, or `reject TEXT` (550 5.7.1 and the text) [default: dunno]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l allow-null-sender -d 'Let users send as the null sender <> too [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
@@ -279,19 +243,15 @@ false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l max-users-per-address -d 'Do not authorise an address from which more different users than this have logged in' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l postfix-config -d 'Postfix\'s configuration directory [default: Postfix\'s own]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l grace -d 'How long a login authorises [default: 30m]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l extend-while-connected -d 'Whoever stays connected stays authorised; the grace counts from the log-out [default: false]' -r -f -a "true\t''
-false\t''"
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l session-ceiling -d 'With extend-while-connected: a log-out that is never seen counts after so long [default: 24h]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l extend-while-connected -d 'A client that stays connected stays authorised, and the grace counts from the log-out; a log-out that is never seen counts after this time [default: off]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l max-clients -d 'Most addresses held; the one that would end first makes room [default: 65536]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l facility -d 'Believe a mail daemon\'s logins from these facilities only [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l exclude -d 'Never authorised: loopback, link-local, own, gateway, mynetworks, a network, or none [default: the first five]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l state -d 'Authorisations that survive a restart [default: /var/lib/pop-before-smtp/state]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control -d 'Control socket [default: /run/pop-before-smtp/control.sock]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control-group -d 'Group that may use the control socket, beside root and the daemon\'s own user' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control-read -d 'A second control socket, on which nothing can be changed' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control-read-group -d 'Group that may use that one, beside root and the daemon\'s own user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control -d 'Control socket: PATH[,mode=0660][,group=NAME] [default: /run/pop-before-smtp/control.sock]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control-read -d 'A second control socket, on which nothing can be changed: PATH[,mode=0660][,group=NAME]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -s n -l dry-run -d 'Say what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l metrics -d 'Answer monitoring here, by HTTP: inet:HOST:PORT' -r

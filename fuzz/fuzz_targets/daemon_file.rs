@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pop_before_smtp::engine::daemons::{DaemonFile, Table};
-use pop_before_smtp::engine::examples;
-use pop_before_smtp::engine::streams::Source;
+use pop_before_smtp::engine::maildaemons::{DaemonFile, Table};
+use pop_before_smtp::engine::proof::examples;
+use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, Rules};
 

@@ -6,10 +6,11 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
-use pop_before_smtp::engine::frame::Frame;
-use pop_before_smtp::engine::policy::{self, Action};
+use pop_before_smtp::engine::protocol::decoded::Frame;
+use pop_before_smtp::engine::protocol::policy::{self, Action};
 use pop_before_smtp::engine::time::Time;
-use pop_before_smtp::engine::{Engine, Rules, netstring, socketmap};
+use pop_before_smtp::engine::protocol::{netstring, socketmap};
+use pop_before_smtp::engine::{Engine, Rules};
 
 const NOW: Time = Time::from_millis(1);
 const CLIENT: &str = "192.0.2.7";

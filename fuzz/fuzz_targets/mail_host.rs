@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
 use pop_before_smtp::engine::Engine;
-use pop_before_smtp::engine::streams::Source;
+use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp_fuzz::engine;
 use pop_before_smtp_fuzz::host::{Host, Script};

@@ -11,28 +11,33 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 use serde::Deserialize;
 
 use super::sending::{Mismatch, SenderRule};
-use super::values::{ExcludeWhat, Facilities, HostName, Inet, Listen, Mode, Network, Serve, Span};
+use super::values::{ExcludeWhat, Facilities, HostName, Inet, Listen, Network, Serve, Span};
 use crate::error::Failure;
 use crate::postfix::map_spec::MapSpec;
+use crate::sys::trusted_file;
+use crate::sys::unix_socket::UnixSocket;
 
 /// What environment variables begin with.
 const PREFIX: &str = "POP_BEFORE_SMTP_";
 /// The file that is read if it is there and no other is named.
 pub const DEFAULT_FILE: &str = "/etc/pop-before-smtp/config.toml";
+/// Names no file, so that the default one is not read.
+const NO_FILE: &str = "/dev/null";
+/// A hundred times what all options take.
+const MAX_FILE: u64 = 1 << 20;
 
 /// One layer; every option may be missing.
+#[allow(rustdoc::broken_intra_doc_links, reason = "brackets are for --help")]
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Layer {
-    /// Receive syslog frames here: unix:/PATH (datagram) or udp:HOST:PORT
+    /// The file of which it is.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+    /// Receive syslog frames here: unix:/PATH[,mode=0660][,group=NAME] (datagram) or udp:HOST:PORT
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<Vec<Listen>>,
-    /// File mode of the Unix sockets that receive frames [default: 0660]
-    #[arg(long, value_name = "OCTAL")]
-    pub listen_mode: Option<Mode>,
-    /// Group of the Unix sockets that receive frames
-    #[arg(long, value_name = "NAME")]
-    pub listen_group: Option<String>,
     /// UDP senders that are heard [default: loopback]
     #[arg(long, value_name = "NET")]
     pub allow_from: Option<Vec<Network>>,
@@ -54,18 +59,12 @@ pub struct Layer {
     /// Publish IPv6 addresses even where their key would admit other hosts too [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
     pub map_inexact_ipv6: Option<bool>,
-    /// Answer Postfix's socketmap lookups here: unix:/PATH or inet:HOST:PORT
+    /// Answer Postfix's socketmap lookups here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT
     #[arg(long, value_name = "ADDR")]
     pub socketmap: Option<Serve>,
-    /// Answer Postfix's policy requests here: unix:/PATH or inet:HOST:PORT
+    /// Answer Postfix's policy requests here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT
     #[arg(long, value_name = "ADDR")]
     pub policy: Option<Serve>,
-    /// File mode of the Unix sockets on which Postfix is answered [default: 0660]
-    #[arg(long, value_name = "OCTAL")]
-    pub lookup_mode: Option<Mode>,
-    /// Group of the Unix sockets on which Postfix is answered
-    #[arg(long, value_name = "NAME")]
-    pub lookup_group: Option<String>,
     /// Envelope sender that policy requests need: any, user (who logged in), domain (of that user)
     /// [default: any]
     #[arg(long, value_name = "WHAT", hide_possible_values = true)]
@@ -82,12 +81,10 @@ pub struct Layer {
     /// Characters that begin an address extension [default: Postfix's recipient_delimiter]
     #[arg(long, value_name = "CHARS")]
     pub sender_delimiter: Option<String>,
-    /// What another sender gets: dunno (as a stranger), reject (550 and a text) [default: dunno]
-    #[arg(long, value_name = "WHAT", hide_possible_values = true)]
+    /// What another sender gets: dunno (as a stranger), reject, or `reject TEXT` (550 5.7.1 and the
+    /// text) [default: dunno]
+    #[arg(long, value_name = "WHAT")]
     pub sender_mismatch: Option<Mismatch>,
-    /// The text behind 550 5.7.1 for another sender
-    #[arg(long, value_name = "TEXT")]
-    pub sender_reject_text: Option<String>,
     /// Let users send as the null sender <> too [default: false]
     #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
     pub allow_null_sender: Option<bool>,
@@ -103,14 +100,10 @@ pub struct Layer {
     /// How long a login authorises [default: 30m]
     #[arg(long, value_name = "DURATION")]
     pub grace: Option<Span>,
-    /// Whoever stays connected stays authorised; the grace counts from the log-out
-    /// [default: false]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
-    pub extend_while_connected: Option<bool>,
-    /// With extend-while-connected: a log-out that is never seen counts after so long
-    /// [default: 24h]
+    /// A client that stays connected stays authorised, and the grace counts from the log-out; a
+    /// log-out that is never seen counts after this time [default: off]
     #[arg(long, value_name = "DURATION")]
-    pub session_ceiling: Option<Span>,
+    pub extend_while_connected: Option<Span>,
     /// Most addresses held; the one that would end first makes room [default: 65536]
     #[arg(long, value_name = "N")]
     pub max_clients: Option<usize>,
@@ -130,18 +123,12 @@ pub struct Layer {
     /// Authorisations that survive a restart [default: /var/lib/pop-before-smtp/state]
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
-    /// Control socket [default: /run/pop-before-smtp/control.sock]
+    /// Control socket: PATH[,mode=0660][,group=NAME] [default: /run/pop-before-smtp/control.sock]
     #[arg(long, value_name = "PATH")]
-    pub control: Option<PathBuf>,
-    /// Group that may use the control socket, beside root and the daemon's own user
-    #[arg(long, value_name = "NAME")]
-    pub control_group: Option<String>,
-    /// A second control socket, on which nothing can be changed
+    pub control: Option<UnixSocket>,
+    /// A second control socket, on which nothing can be changed: PATH[,mode=0660][,group=NAME]
     #[arg(long, value_name = "PATH")]
-    pub control_read: Option<PathBuf>,
-    /// Group that may use that one, beside root and the daemon's own user
-    #[arg(long, value_name = "NAME")]
-    pub control_read_group: Option<String>,
+    pub control_read: Option<UnixSocket>,
     /// Say what would be authorised and published; write no map and no state [default: false]
     #[arg(short = 'n', long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
     pub dry_run: Option<bool>,
@@ -184,9 +171,8 @@ impl Layer {
     #[must_use]
     pub fn over(self, under: Self) -> Self {
         Self {
+            file: self.file.or(under.file),
             listen: self.listen.or(under.listen),
-            listen_mode: self.listen_mode.or(under.listen_mode),
-            listen_group: self.listen_group.or(under.listen_group),
             allow_from: self.allow_from.or(under.allow_from),
             allow_uid: self.allow_uid.or(under.allow_uid),
             allow_host: self.allow_host.or(under.allow_host),
@@ -196,22 +182,18 @@ impl Layer {
             map_inexact_ipv6: self.map_inexact_ipv6.or(under.map_inexact_ipv6),
             socketmap: self.socketmap.or(under.socketmap),
             policy: self.policy.or(under.policy),
-            lookup_mode: self.lookup_mode.or(under.lookup_mode),
-            lookup_group: self.lookup_group.or(under.lookup_group),
             sender: self.sender.or(under.sender),
             sender_domains: self.sender_domains.or(under.sender_domains),
             sender_table: self.sender_table.or(under.sender_table),
             sender_login_map: self.sender_login_map.or(under.sender_login_map),
             sender_delimiter: self.sender_delimiter.or(under.sender_delimiter),
             sender_mismatch: self.sender_mismatch.or(under.sender_mismatch),
-            sender_reject_text: self.sender_reject_text.or(under.sender_reject_text),
             allow_null_sender: self.allow_null_sender.or(under.allow_null_sender),
             remember_users: self.remember_users.or(under.remember_users),
             max_users_per_address: self.max_users_per_address.or(under.max_users_per_address),
             postfix_config: self.postfix_config.or(under.postfix_config),
             grace: self.grace.or(under.grace),
             extend_while_connected: self.extend_while_connected.or(under.extend_while_connected),
-            session_ceiling: self.session_ceiling.or(under.session_ceiling),
             max_clients: self.max_clients.or(under.max_clients),
             daemon: self.daemon.or(under.daemon),
             facility: self.facility.or(under.facility),
@@ -219,9 +201,7 @@ impl Layer {
             exclude: self.exclude.or(under.exclude),
             state: self.state.or(under.state),
             control: self.control.or(under.control),
-            control_group: self.control_group.or(under.control_group),
             control_read: self.control_read.or(under.control_read),
-            control_read_group: self.control_read_group.or(under.control_read_group),
             dry_run: self.dry_run.or(under.dry_run),
             metrics: self.metrics.or(under.metrics),
             log_level: self.log_level.or(under.log_level),
@@ -240,20 +220,24 @@ impl Layer {
 
     fn from_file(named: Option<&Path>) -> Result<Self, Failure> {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE));
-        match std::fs::read_to_string(path) {
-            Ok(text) => Self::from_toml(&text).map_err(|what| {
-                Failure::config(format!("configuration file `{}`: {what}", path.display()))
-            }),
-            Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {
-                Ok(Self::default())
-            }
-            Err(error) => {
-                let what =
-                    format!("cannot read the configuration file `{}`: {error}", path.display());
-                Err(Failure::config(what)
-                    .hint("the daemon's user must be able to read it; --config names another"))
-            }
+        if path == Path::new(NO_FILE) {
+            return Ok(Self::default());
         }
+        let bytes = match trusted_file::read(path, MAX_FILE) {
+            Ok(bytes) => bytes,
+            Err(refusal) if named.is_none() && refusal.is_missing() => return Ok(Self::default()),
+            Err(refusal) => {
+                let hint = "the daemon's user must be able to read it; --config names another";
+                return Err(refusal.failure(Failure::config, "configuration file", hint));
+            }
+        };
+        let layer = String::from_utf8(bytes)
+            .map_err(|_| "it is not UTF-8 text".to_owned())
+            .and_then(|text| Self::from_toml(&text));
+        let layer = layer.map_err(|what| {
+            Failure::config(format!("configuration file `{}`: {what}", path.display()))
+        })?;
+        Ok(Self { file: Some(path.to_owned()), ..layer })
     }
 
     /// Reads the text of a configuration file.

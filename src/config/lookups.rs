@@ -1,7 +1,7 @@
 //! Where Postfix and monitoring ask, and what each passed socket is for.
 
 use super::layer::Layer;
-use super::values::{Mode, Serve};
+use super::values::Serve;
 use crate::error::Failure;
 
 /// What a socket that systemd has passed is for; its name in the socket unit says it
@@ -39,27 +39,18 @@ pub struct Lookups {
     pub socketmap: Option<Serve>,
     /// By the policy protocol.
     pub policy: Option<Serve>,
-    /// File mode of the Unix sockets.
-    pub mode: Mode,
-    /// Group of the Unix sockets.
-    pub group: Option<String>,
 }
 
 impl Lookups {
     /// Checks what a layer says.
     pub fn of(layer: &Layer, by_socketmap: bool, faults: &mut Vec<Failure>) -> Self {
         let both = layer.socketmap.as_ref().zip(layer.policy.as_ref());
-        if let Some((address, _)) = both.filter(|(socketmap, policy)| socketmap == policy) {
+        let same = |(a, b): &(&Serve, &Serve)| a.to_string() == b.to_string();
+        if let Some((address, _)) = both.filter(same) {
             let what = format!("`{address}` cannot be both socketmap and policy");
             faults.push(Failure::config(what).hint("they are two protocols; give each its socket"));
         }
-        Self {
-            by_socketmap,
-            socketmap: layer.socketmap.clone(),
-            policy: layer.policy.clone(),
-            mode: layer.lookup_mode.unwrap_or(Mode(0o660)),
-            group: layer.lookup_group.clone(),
-        }
+        Self { by_socketmap, socketmap: layer.socketmap.clone(), policy: layer.policy.clone() }
     }
 
     /// What should be known though it keeps nothing from running.

@@ -2,13 +2,14 @@
 //! refused.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::Deserialize;
 
 use super::layer::Layer;
-use crate::engine::grant::MAX_USERS;
-use crate::engine::policy::Action;
-use crate::engine::senders::Binding;
+use crate::engine::grants::grant::MAX_USERS;
+use crate::engine::protocol::policy::Action;
+use crate::engine::protocol::sender_logins::Binding;
 use crate::error::Failure;
 use crate::postfix::map_spec::MapSpec;
 
@@ -34,14 +35,31 @@ pub enum SenderRule {
 }
 
 /// What happens to another sender.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Mismatch {
     /// The next restriction decides, as for a stranger.
     #[default]
     Dunno,
     /// It is refused at once, with a text for the user.
-    Reject,
+    Reject(String),
+}
+
+impl FromStr for Mismatch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = match text.trim().split_once(' ').unwrap_or((text.trim(), DEFAULT_TEXT)) {
+            ("dunno", DEFAULT_TEXT) => return Ok(Self::Dunno),
+            ("reject", text) => text.trim(),
+            _ => return Err(format!("`{text}` is neither dunno nor reject [TEXT]")),
+        };
+        if text.len() > MAX_TEXT || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Err(format!(
+                "the text behind reject is not 1 to {MAX_TEXT} printable ASCII characters"
+            ));
+        }
+        Ok(Self::Reject(text.to_owned()))
+    }
 }
 
 /// Who may send as what, and what is known of users.
@@ -73,14 +91,13 @@ impl Sending {
         let mut fault = |what: String, hint: &str| faults.push(Failure::config(what).hint(hint));
         let rule = layer.sender.unwrap_or_default();
         let remember_users = layer.remember_users.unwrap_or(true);
-        let mismatch = layer.sender_mismatch.unwrap_or_default();
+        let mismatch = layer.sender_mismatch.clone().unwrap_or_default();
         let needing_a_rule = [
             ("sender-domains", layer.sender_domains.is_some()),
             ("sender-table", layer.sender_table.is_some()),
             ("sender-login-map", layer.sender_login_map.is_some()),
             ("sender-delimiter", layer.sender_delimiter.is_some()),
             ("sender-mismatch", layer.sender_mismatch.is_some()),
-            ("sender-reject-text", layer.sender_reject_text.is_some()),
             ("allow-null-sender", layer.allow_null_sender.is_some()),
         ];
         for (option, _) in needing_a_rule.iter().filter(|(_, is_set)| *is_set) {
@@ -132,20 +149,6 @@ impl Sending {
                 "begin it with /; it is a file of lines `login address[, address...]`",
             );
         }
-        let text = layer.sender_reject_text.clone().unwrap_or_else(|| DEFAULT_TEXT.into());
-        let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-        if text.trim().is_empty() || text.len() > MAX_TEXT || !printable {
-            fault(
-                format!("sender-reject-text: not 1 to {MAX_TEXT} printable ASCII characters"),
-                "leave it out, and a text that helps is sent",
-            );
-        }
-        if layer.sender_reject_text.is_some() && mismatch == Mismatch::Dunno {
-            fault(
-                "sender-reject-text is never sent".into(),
-                "add --sender-mismatch reject, or leave it out",
-            );
-        }
         Self {
             binding: match rule {
                 SenderRule::Any => Binding::Any,
@@ -159,7 +162,7 @@ impl Sending {
             allow_null: layer.allow_null_sender.unwrap_or(false),
             mismatch: match mismatch {
                 Mismatch::Dunno => Action::Dunno,
-                Mismatch::Reject => Action::Reject(text),
+                Mismatch::Reject(text) => Action::Reject(text),
             },
             remember_users,
             max_users: layer.max_users_per_address,
@@ -215,13 +218,7 @@ mod tests {
             ("sender = 'user'\nsender-table = 't'", true, Some("not an absolute path")),
             ("sender = 'user'\nsender-domains = ['@a.example']", true, Some("no domain")),
             ("sender = 'user'\nsender-domains = ['A.example']", true, None),
-            ("sender = 'user'\nsender-reject-text = 'no'", true, Some("never sent")),
-            (
-                "sender = 'user'\nsender-mismatch = 'reject'\nsender-reject-text = \"a\\nb\"",
-                true,
-                Some("printable"),
-            ),
-            ("sender = 'user'\nsender-mismatch = 'reject'\nsender-reject-text = 'no'", true, None),
+            ("sender = 'user'\nsender-mismatch = 'reject no'", true, None),
             ("max-users-per-address = 0", false, Some("between 1 and 63")),
             ("max-users-per-address = 64", false, Some("between 1 and 63")),
             ("max-users-per-address = 3", false, None),
@@ -236,6 +233,18 @@ mod tests {
                 None => assert_eq!(said, "", "{text}"),
                 Some(part) => assert!(faults.len() == 1 && said.contains(part), "{text}: {said}"),
             }
+        }
+    }
+
+    #[test]
+    fn what_another_sender_is_told() {
+        let told = |text: &str| text.parse::<Mismatch>();
+        assert_eq!(told("dunno"), Ok(Mismatch::Dunno));
+        assert_eq!(told("reject"), Ok(Mismatch::Reject(DEFAULT_TEXT.into())));
+        assert_eq!(told("reject  No. Never."), Ok(Mismatch::Reject("No. Never.".into())));
+        let long = format!("reject {}", "x".repeat(MAX_TEXT + 1));
+        for wrong in ["", "no", "dunno x", "rejected", "reject a\nb", "reject jä", &long] {
+            assert!(told(wrong).is_err(), "{wrong:?}");
         }
     }
 

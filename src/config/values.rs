@@ -5,15 +5,16 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, de};
 
-use crate::engine::daemons::facility_code;
+use super::sending::Mismatch;
+use crate::engine::maildaemons::facility_code;
 use crate::postfix::map_spec::MapSpec;
+use crate::sys::unix_socket::UnixSocket;
 
 /// Reads a value from a string wherever serde finds one.
 macro_rules! deserialize_from_text {
@@ -35,7 +36,8 @@ deserialize_from_text!(
     ExcludeWhat,
     HostName,
     Facilities,
-    Mode,
+    Mismatch,
+    UnixSocket,
     MapSpec
 );
 
@@ -60,8 +62,8 @@ impl FromStr for Span {
 /// Where syslog frames are received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// A Unix datagram socket at this absolute path.
-    Unix(PathBuf),
+    /// A Unix datagram socket.
+    Unix(UnixSocket),
     /// A UDP socket at this address and port.
     Udp(SocketAddr),
 }
@@ -71,8 +73,7 @@ impl FromStr for Listen {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
-            Some(("unix", path)) if path.starts_with('/') => Ok(Self::Unix(path.into())),
-            Some(("unix", _)) => Err(format!("`{text}`: the path of a socket must be absolute")),
+            Some(("unix", socket)) => socket.parse().map(Self::Unix),
             Some(("udp", address)) => host_and_port(address)
                 .map(Self::Udp)
                 .ok_or_else(|| format!("`{text}`: write udp:HOST:PORT with a numeric address")),
@@ -91,7 +92,7 @@ fn host_and_port(text: &str) -> Option<SocketAddr> {
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(socket) => write!(f, "unix:{}", socket.path.display()),
             Self::Udp(address) => write!(f, "udp:{address}"),
         }
     }
@@ -100,8 +101,8 @@ impl fmt::Display for Listen {
 /// Where Postfix is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Serve {
-    /// A Unix stream socket at this absolute path.
-    Unix(PathBuf),
+    /// A Unix stream socket.
+    Unix(UnixSocket),
     /// A TCP socket at this address and port.
     Inet(SocketAddr),
 }
@@ -111,11 +112,9 @@ impl FromStr for Serve {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
-            Some(("unix", path)) if path.starts_with('/') => Ok(Self::Unix(path.into())),
-            Some(("unix", _)) => Err(format!(
-                "`{text}`: the path of a socket must be absolute here; in main.cf it may be \
-                 relative to the queue directory"
-            )),
+            Some(("unix", socket)) => socket.parse().map(Self::Unix).map_err(|why: String| {
+                format!("{why} (in main.cf a path may be relative to the queue directory)")
+            }),
             Some(("inet", address)) => host_and_port(address)
                 .map(Self::Inet)
                 .ok_or_else(|| format!("`{text}`: write inet:HOST:PORT with a numeric address")),
@@ -127,7 +126,7 @@ impl FromStr for Serve {
 impl fmt::Display for Serve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(socket) => write!(f, "unix:{}", socket.path.display()),
             Self::Inet(address) => write!(f, "inet:{address}"),
         }
     }
@@ -265,21 +264,6 @@ impl FromStr for Facilities {
     }
 }
 
-/// The permission bits of a socket, in octal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mode(pub u32);
-
-impl FromStr for Mode {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match u32::from_str_radix(text, 8) {
-            Ok(mode) if mode <= 0o777 => Ok(Self(mode)),
-            _ => Err(format!("`{text}` is no file mode; write it in octal, such as 0660")),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -301,6 +285,7 @@ mod tests {
         for good in ["unix:/run/x.sock", "udp:127.0.0.1:514", "udp:[::1]:514"] {
             assert_eq!(shown(good), Ok(good.to_owned()));
         }
+        assert_eq!(shown("unix:/run/x.sock,mode=0600"), Ok("unix:/run/x.sock".to_owned()));
         assert_eq!(shown("udp:localhost:514"), Ok("udp:127.0.0.1:514".to_owned()));
         for wrong in ["unix:x.sock", "udp:514", "udp:host.example:514", "tcp:127.0.0.1:514", ""] {
             assert!(shown(wrong).is_err(), "{wrong}");

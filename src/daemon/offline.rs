@@ -1,45 +1,59 @@
 //! What other commands do in the daemon's place: examine what it would refuse, empty its map.
 
 use super::start::map_target;
+use super::state_file;
 use crate::config::layer::Layer;
 use crate::config::lookups::Role;
 use crate::config::{Config, Matching};
-use crate::engine::map::Edition;
+use crate::engine::publication::Edition;
 use crate::error::Failure;
-use crate::lock::Lock;
 use crate::postfix::map_spec::MapValue;
 use crate::rules;
+use crate::rules::sender_logins;
+use crate::sys::lock::Lock;
 
 /// Examines what `run` would refuse at the start, without starting anything, if systemd passes
 /// sockets for these roles. What should be known but keeps nothing from running is returned.
-/// Sockets and the state file are not touched.
+/// Sockets are not touched, and the state file is only looked at.
 ///
 /// # Errors
 /// Every fault.
 pub async fn examine(layer: &Layer, passed: &[Role]) -> Result<Vec<String>, Vec<Failure>> {
     let config = Config::of(layer, passed);
     let matching = Matching::of(layer);
-    let learned = match &config {
-        Ok(config) => rules::build(config).await.map(|(_, exclusions)| exclusions),
-        Err(_) => rules::learn(&matching).await.map(|(_, _, exclusions)| exclusions),
+    let (learned, table) = match &config {
+        Ok(config) => (rules::build(config).await.map(|(_, exclusions)| exclusions), Ok(None)),
+        Err(_) => (
+            rules::learn(&matching).await.map(|(_, _, exclusions)| exclusions),
+            layer.sender_table.as_deref().map(sender_logins::read_file).transpose(),
+        ),
     };
     // The value has been checked with the rest of the configuration.
     let target = match layer.map.as_ref().filter(|_| layer.dry_run != Some(true)) {
-        Some(map) => map_target(map, MapValue::default(), &matching).await.map(drop),
-        None => Ok(()),
+        Some(map) => map_target(map, MapValue::default(), &matching).await.map(Some),
+        None => Ok(None),
+    };
+    let state = match &config {
+        Ok(config) => config.state.as_deref().map_or(Ok(()), state_file::examine),
+        Err(_) => layer.state.as_deref().map_or(Ok(()), state_file::examine),
     };
     // A table that cannot be had is among the faults of what was learned.
     let proofs = rules::load(&matching).map_or(Ok(Vec::new()), |table| rules::prove(&table));
-    match (config, learned, proofs, target) {
-        (Ok(_), Ok(exclusions), Ok(mut remarks), Ok(())) => {
+    match (config, learned, proofs, table, target, state) {
+        (Ok(_), Ok(exclusions), Ok(mut remarks), Ok(_), Ok(target), Ok(())) => {
             remarks.extend(exclusions.remarks);
+            let remark = target.and_then(|target| target.remark().map(str::to_owned));
+            // The state file is often beside the map.
+            if let Some(remark) = remark.filter(|remark| !remarks.contains(remark)) {
+                remarks.push(remark);
+            }
             Ok(remarks)
         }
-        (config, learned, proofs, target) => {
+        (config, learned, proofs, table, target, state) => {
             let mut faults = config.err().unwrap_or_default();
             faults.extend(learned.err().unwrap_or_default());
             faults.extend(proofs.err().unwrap_or_default());
-            faults.extend(target.err());
+            faults.extend([table.err(), target.err(), state.err()].into_iter().flatten());
             Err(faults)
         }
     }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::shared::Shared;
 use crate::config::Config;
 use crate::error::Failure;
-use crate::rules::{self, Exclusions};
-use crate::shared::Shared;
+use crate::rules;
+use crate::rules::Exclusions;
 
 /// The host is asked for its own addresses and gateways this often.
 const HOST_INTERVAL: Duration = Duration::from_secs(60);

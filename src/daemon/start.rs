@@ -8,30 +8,34 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tracing::warn;
 
 use super::Daemon;
-use crate::config::{Config, DEFAULT_CONTROL, DEFAULT_STATE, Matching};
+use super::lookup;
+use super::lookup::Service;
+use super::publisher::{Outlet, Publisher};
+use super::receiver::Receiver;
+use super::shared::Shared;
+use super::state_file::StateFile;
+use super::status::Describe;
+use crate::config::control::DEFAULT_CONTROL;
+use crate::config::{Config, DEFAULT_STATE, Matching};
 use crate::engine::{Engine, Rules};
 use crate::error::Failure;
-use crate::lock::Lock;
-use crate::log::Log;
-use crate::lookup::{self, Service};
 use crate::postfix::Postfix;
+use crate::postfix::access_map::MapTarget;
 use crate::postfix::map_spec::{MapSpec, MapValue};
-use crate::postfix::postmap::MapTarget;
-use crate::publisher::{Outlet, Publisher};
-use crate::receiver::Receiver;
-use crate::shared::Shared;
-use crate::state_file::StateFile;
-use crate::status::Describe;
-use crate::systemd::Passed;
+use crate::sys::lock::Lock;
+use crate::sys::log::Log;
+use crate::sys::systemd::Passed;
 
-/// Where editions of the map go.
-pub(super) async fn outlet(config: &Config) -> Result<Outlet, Failure> {
+/// Where editions of the map go. What has been `said` is not said again.
+pub(super) async fn outlet(config: &Config, said: &[String]) -> Result<Outlet, Failure> {
     match &config.map {
         None => Ok(Outlet::Said(None)),
         Some(map) if config.dry_run => Ok(Outlet::Said(Some(format!("postmap -r {map}.new")))),
         Some(map) => {
             let target = map_target(map, config.map_value.clone(), &config.matching).await?;
-            if let Some(remark) = target.remark() {
+            if let Some(remark) =
+                target.remark().filter(|remark| !said.iter().any(|it| it == remark))
+            {
                 warn!("{remark}");
             }
             Ok(Outlet::Map(target))
@@ -62,7 +66,7 @@ pub(super) async fn lock_files(config: &Config) -> Result<Locks, Failure> {
 /// The directories of the default paths are ours to make; others are the administrator's.
 pub(super) fn make_default_directories(config: &Config) {
     let state = config.state.as_deref();
-    let control = Some(config.control.as_path());
+    let control = Some(config.control.change.path.as_path());
     for (path, default) in [(state, DEFAULT_STATE), (control, DEFAULT_CONTROL)] {
         let ours = path.filter(|path| *path == Path::new(default));
         if let Some(parent) = ours.and_then(|path| path.parent()) {

@@ -11,14 +11,14 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::report::Report;
+use super::findings::Report;
 use super::running::{name_the_senders, speakers};
-use crate::client;
-use crate::control::{Answer, Request};
-use crate::engine::daemons::{Daemon, FACILITIES};
-use crate::engine::probes::{PROGRAM, WORD};
+use crate::control::client;
+use crate::daemon::control::{Answer, Request};
+use crate::daemon::status::{Listener, Status};
+use crate::engine::maildaemons::{Daemon, FACILITIES};
+use crate::engine::message::probes::{PROGRAM, WORD};
 use crate::error::Failure;
-use crate::status::{Listener, Status};
 
 /// A forwarder needs a few milliseconds; one that is asked for the first time, a second.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -45,8 +45,6 @@ pub struct Trial<'a> {
     pub control: &'a Path,
     /// The mail daemons that are believed.
     pub daemons: &'a [Daemon],
-    /// Whether the administrator has named them.
-    pub named: bool,
 }
 
 /// One message on its way.
@@ -162,27 +160,31 @@ impl Trial<'_> {
         let deaf: Vec<&str> = deaf.map(|daemon| &*daemon.name).collect();
         let heard = names(true);
         report.fine(format!("the forwarder hands over: {heard}"));
-        if deaf.is_empty() {
-            return;
-        }
         let lost = names(false);
         let mail = probes
             .iter()
             .any(|probe| probe.arrived == 0 && FACILITIES[usize::from(probe.facility)] == "mail");
-        if self.named || mail {
+        let rule =
+            format!("in the forwarder's rule (/etc/rsyslog.d/00-pop-before-smtp.conf) add: {lost}");
+        if !deaf.is_empty() || mail {
+            let deaf =
+                if deaf.is_empty() { "most mail daemons".to_owned() } else { deaf.join(", ") };
             report.mend(
                 format!("the forwarder leaves out: {lost}"),
                 format!(
-                    "There {} log, and their logins are not heard. The log takes the messages, but \
-                     the forwarder's rule filters them by facility.",
-                    deaf.join(", ")
+                    "There {deaf} log, and their logins are not heard. The log takes the messages, \
+                     but the forwarder's rule filters them by facility."
                 ),
-                format!(
-                    "in the forwarder's rule (/etc/rsyslog.d/00-pop-before-smtp.conf) add: {lost}"
-                ),
+                rule,
             );
-        } else {
-            report.fine(format!("it leaves out: {lost}"));
+        } else if !lost.is_empty() {
+            report.remark(
+                format!("the forwarder leaves out: {lost}"),
+                "Mail daemons that log there are not heard: popa3d logs to daemon, teapop and \
+                 solid-pop3d to local0, qpopper to either mail or local0, Dovecot to where its \
+                 syslog_facility says.",
+                rule,
+            );
         }
     }
 

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::report::Report;
+use super::channels::Way;
+use super::findings::Report;
 use super::setup::Setup;
-use super::ways::Way;
 use crate::postfix::mynetworks::Mynetworks;
 
 /// Shorter prefixes than this hold more than any one owner has.

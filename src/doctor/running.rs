@@ -1,10 +1,10 @@
 //! How the daemon that runs is: what its counters tell.
 
-use super::report::Report;
-use crate::control::Entry;
-use crate::receiver::bind;
-use crate::state_file::StateFault;
-use crate::status::{STOPPED, Status};
+use super::findings::Report;
+use crate::daemon::control::Entry;
+use crate::daemon::receiver::bind;
+use crate::daemon::state_file::StateFault;
+use crate::daemon::status::{STOPPED, Status};
 
 /// Tells what is wrong with the running daemon.
 pub fn examine(status: &Status, report: &mut Report) {

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use super::access::Who;
+use super::permissions::Who;
+use super::postfix::master::{Master, Service};
+use super::postfix::restrictions;
+use super::postfix::restrictions::Restriction;
 use crate::error::Failure;
 use crate::postfix::Postfix;
-use crate::postfix::master::{Master, Service};
-use crate::postfix::restrictions::{self, Restriction};
 
 /// The list that decides about relaying.
 pub const RELAY: &str = "smtpd_relay_restrictions";
@@ -64,7 +65,7 @@ impl Setup {
             types: postfix.map_types().await?,
             queue: postfix.parameter("queue_directory").await?.into(),
             owner: Who::named(&owner),
-            master: postfix.master().await?,
+            master: Master::of(&postfix).await?,
             mynetworks: postfix.parameter("mynetworks").await?,
             default_action: default_action.unwrap_or_default(),
             version,

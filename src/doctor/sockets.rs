@@ -10,13 +10,14 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use super::access::{Need, Obstacle};
-use super::report::Report;
+use super::channels::{Way, below, is_same, seen_by_smtpd};
+use super::findings::Report;
+use super::map::told;
+use super::permissions::{Need, Obstacle};
+use super::postfix::restrictions::{Restriction, policy_call};
 use super::setup::{RECIPIENT, RELAY, Setup};
-use super::table::told;
-use super::ways::{Way, below, is_same, seen_by_smtpd};
 use crate::config::values::Serve;
-use crate::postfix::restrictions::{Restriction, policy_call};
+use crate::sys::unix_socket::UnixSocket;
 
 /// The daemon answers in less than a millisecond.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,8 +28,8 @@ const REQUEST: &[u8] = b"request=smtpd_access_policy\nprotocol_state=RCPT\n\
 /// Examines a socket and the lines that name it.
 pub async fn examine(setup: &Setup, way: &Way, runs: bool, report: &mut Report) {
     let Some(serve) = way.serve() else { return };
-    if let Serve::Unix(path) = serve {
-        seen(setup, way, path, report);
+    if let Serve::Unix(socket) = serve {
+        seen(setup, way, &socket.path, report);
     }
     fallback(setup, way, report);
     if !runs {
@@ -81,7 +82,7 @@ fn elsewhere(way: &Way, ours: &Path, queue: &Path) -> String {
     }
     let option = if matches!(way, Way::Policy(_)) { "policy" } else { "socketmap" };
     let place = queue.join("pop-before-smtp").join(option);
-    let there = Serve::Unix(place.clone());
+    let there = Serve::Unix(UnixSocket::at(place.clone()));
     let moved = if option == "policy" { Way::Policy(there) } else { Way::Socketmap(there) };
     let words = moved.words(queue).replace(&format!("{}/", queue.display()), "");
     format!(
@@ -116,9 +117,11 @@ fn may_connect(setup: &Setup, who: &str, from_queue: bool, ours: &Path, report: 
                 Obstacle::Closed(directory, Need::Pass) => {
                     format!("chgrp {0} {1} && chmod g+x {1}", owner.name, directory.display())
                 }
-                _ => "config.toml: lookup-group = \"postfix\", with the daemon's user in that \
-                      group: usermod -aG postfix pop-before-smtp; then restart the daemon"
-                    .to_owned(),
+                _ => format!(
+                    "config.toml: add ,group=postfix behind unix:{}, with the daemon's user in that \
+                     group: usermod -aG postfix pop-before-smtp; then restart the daemon",
+                    ours.display()
+                ),
             },
         ),
     }
@@ -169,7 +172,7 @@ fn fallback(setup: &Setup, way: &Way, report: &mut Report) {
 async fn ask(setup: &Setup, way: &Way, serve: &Serve) -> Result<(), String> {
     if matches!(way, Way::Policy(_)) {
         let answer = match serve {
-            Serve::Unix(path) => UnixStream::connect(path).and_then(|stream| {
+            Serve::Unix(socket) => UnixStream::connect(&socket.path).and_then(|stream| {
                 stream.set_read_timeout(Some(PATIENCE))?;
                 policy_answer(stream)
             }),

@@ -1,65 +1,49 @@
-//! The sentence itself: it hears that somebody has logged in, remembers the address until a
-//! moment, and knows what Postfix should be told.
+//! The engine learns that somebody has logged in, remembers the address until a moment, and knows
+//! what Postfix should be told.
 //!
-//! Promise  a value with synchronous methods. It knows no clock, socket, disk, log or thread; the
-//!          moment is an argument. It never panics on input. Calls that come early or twice
-//!          change nothing. When in doubt an address is not listed.
-//! Layers   `syslog` a frame's `message`; `daemons` what a message says; `streams` and `joins` what
-//!          it means after those before it, `aging` their memory; `hosts`, `exclude`, `grants` of
-//!          `grant`s and `origins` who may relay until when, `gone` who no longer may; `map` what
-//!          Postfix should read; `state` what survives a restart. `socketmap` and `policy` what
-//!          Postfix asks and how it is answered; `senders` and `login_maps` who may send as what. Beside them, for
-//!          tests and `check`: `examples`, and `claims`, which `proof` proves; for `doctor`:
-//!          `probes`.
+//! - **Promise**: a value with synchronous methods. It knows no clock, socket, disk, log or thread;
+//!   the moment is an argument. It never panics on input. Calls that come early or twice change
+//!   nothing. When in doubt an address is not listed.
+//! - **A frame's way**: [`message`] reads it; [`maildaemons`] says what the message tells;
+//!   [`correlation`] what it means after those before it; `process` decides, and [`verdict`] says
+//!   what became of it and why.
+//! - **The set**: [`grants`] are who may relay until when; [`publication`] is what the map should
+//!   list; [`state`] what survives a restart.
+//! - **Questions**: [`protocol`] reads Postfix's and writes the answers.
+//! - **Proof**: [`proof`] shows for tests and `check` that no stranger's message is a login.
 
-pub mod address;
-pub mod aging;
-pub mod claims;
-pub mod daemons;
-pub mod examples;
-pub mod exclude;
-pub mod frame;
-mod gone;
-pub mod grant;
+pub mod correlation;
 pub mod grants;
-mod hear;
-pub mod heard;
-pub mod hosts;
-pub mod joins;
-pub mod login_maps;
-pub mod map;
+pub mod maildaemons;
 pub mod message;
-pub mod netstring;
-pub mod origins;
-pub mod policy;
-pub mod probes;
+mod process;
 pub mod proof;
-pub mod senders;
-pub mod sessions;
-pub mod socketmap;
+pub mod protocol;
+pub mod publication;
 pub mod state;
 pub mod stats;
-pub mod streams;
-pub mod syslog;
 pub mod time;
+pub mod verdict;
 
+use message::address;
+use protocol::policy;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use daemons::Table;
-use exclude::Exclude;
-pub use gone::{Gone, WhyGone};
-use grant::{By, Grant};
+use correlation::sessions::Sessions;
+use correlation::streams::Streams;
+use grants::exclude::Exclude;
+use grants::grant::{By, Grant};
+use grants::origins::Origins;
+pub use grants::removed::{Gone, WhyGone};
 use grants::{Given, Granted, Grants, Slice};
-use hosts::Hosts;
-use map::{Edition, Level};
-use origins::Origins;
-use probes::Probes;
-use senders::Senders;
-use sessions::Sessions;
+use maildaemons::Table;
+use message::hosts::Hosts;
+use message::probes::Probes;
+use protocol::sender_logins::Senders;
+use publication::{Edition, Level};
 use stats::Stats;
-use streams::Streams;
 use time::Time;
 
 /// Rights that have ended and are taken out in one go: a million may end together, and nobody
@@ -85,7 +69,7 @@ pub struct Rules {
     /// Whether it is remembered who has logged in.
     pub remember_users: bool,
     /// An address from which more users than this have logged in is not authorised. Below
-    /// [`grant::MAX_USERS`].
+    /// [`grants::grant::MAX_USERS`].
     pub max_users: Option<usize>,
     /// Who may send as what.
     pub senders: Senders,
@@ -447,7 +431,7 @@ impl Engine {
     }
 
     /// The mail daemons whose logins have stopped although they go on to log; each is told once.
-    pub fn stopped_daemons(&mut self, now: Time) -> Vec<daemons::Name> {
+    pub fn stopped_daemons(&mut self, now: Time) -> Vec<maildaemons::Name> {
         let stats = self.stats.daemons.iter_mut();
         stats
             .filter_map(|(name, daemon)| daemon.has_just_stopped(now).then(|| name.clone()))

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::daemons::Name;
+use super::maildaemons::Name;
 use super::time::Time;
 
 /// Fewer messages without a login among them are a quiet night, or a few bots.
@@ -30,7 +30,7 @@ pub struct Stats {
     pub excluded: u64,
     /// Logins from addresses that the operator has blocked.
     pub blocked: u64,
-    /// Messages that fitted a login pattern and were not believed.
+    /// Messages that fitted a login pattern and were not believed, or were too long for one.
     pub refused: u64,
     /// Logins, and connect lines of such, that a forwarder delivered after the grace was over.
     pub late: u64,

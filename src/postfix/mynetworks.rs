@@ -11,7 +11,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
-use crate::disk;
+use crate::sys::files;
 
 /// A list of networks in a file; a megabyte is some fifty thousand of them.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -113,7 +113,7 @@ impl Mynetworks {
             return Err(Why::TooManyFiles);
         }
         self.files += 1;
-        let bytes = disk::read(Path::new(path), MAX_FILE)
+        let bytes = files::read(Path::new(path), MAX_FILE)
             .map_err(|error| Why::Unreadable(error.to_string()))?;
         for line in logical_lines(&String::from_utf8_lossy(&bytes)) {
             self.add(&line, included);
@@ -123,7 +123,7 @@ impl Mynetworks {
 }
 
 /// Splits at blanks and commas, except within braces (an inline table holds both).
-pub(super) fn patterns(text: &str) -> impl Iterator<Item = &str> {
+pub fn patterns(text: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0usize;
     let split = move |c: char| {
         match c {

@@ -5,19 +5,26 @@
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a benchmark")]
 
 mod noise;
+mod worst;
 
+use std::cmp::Reverse;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use noise::NOISE;
-use pop_before_smtp::engine::daemons::{Selection, Table};
-use pop_before_smtp::engine::frame::Frame;
-use pop_before_smtp::engine::socketmap;
-use pop_before_smtp::engine::streams::Source;
+use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::maildaemons::{Selection, Table};
+use pop_before_smtp::engine::protocol::decoded::Frame;
+use pop_before_smtp::engine::protocol::socketmap;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, Rules};
 
+/// Times that each frame of many is heard.
+const RUNS: usize = 4;
+/// The dearest of each length are shown.
+const SHOWN: usize = 8;
 const NOW: Time = Time::from_millis(1_795_000_000_000);
 
 fn login(address: IpAddr) -> String {
@@ -96,5 +103,51 @@ fn all(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, all);
+/// The frame that costs most of all, beside a normal login. Prints what the others cost too.
+fn worst_frame(criterion: &mut Criterion) {
+    let mut engine = engine(10);
+    let mut time = |frame: &[u8]| {
+        let once = |_| {
+            let begin = Instant::now();
+            black_box(engine.hear(NOW, Source::default(), black_box(frame)));
+            begin.elapsed()
+        };
+        let first = once(0);
+        // The shortest: whatever else this machine does only adds to it.
+        (first, (0..RUNS).map(once).min().unwrap())
+    };
+    let normal = login(client(1));
+    (0..100).for_each(|_| _ = time(normal.as_bytes()));
+    let unit = time(normal.as_bytes()).1;
+    let mut firsts = Vec::new();
+    let (mut frames, mut worst) = (Vec::new(), (Duration::ZERO, Vec::new()));
+    worst::each(|name, frame| {
+        let (first, cost) = time(frame);
+        firsts.push(first);
+        frames.push((cost, name.to_owned()));
+        if cost > worst.0 {
+            worst = (cost, frame.to_vec());
+        }
+    });
+    frames.sort_by_key(|(cost, _)| Reverse(*cost));
+    println!("{} frames; a normal login takes {unit:?}; so many of them cost", frames.len());
+    for length in worst::LENGTHS {
+        let of_length = frames.iter().filter(|(_, name)| name.starts_with(&format!("{length}: ")));
+        for (cost, name) in of_length.take(SHOWN) {
+            println!("{:8.1}  {name}", cost.as_secs_f64() / unit.as_secs_f64());
+        }
+    }
+    firsts.sort_unstable();
+    let first = firsts[firsts.len() * 99 / 100].as_secs_f64() / unit.as_secs_f64();
+    println!("{first:8.1}  of 99 in 100, when they are heard for the first time");
+    let mut group = criterion.benchmark_group("frame");
+    for (name, frame) in [("normal login", normal.as_bytes()), ("worst frame", &worst.1)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| engine.hear(NOW, Source::default(), black_box(frame)));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, worst_frame, all);
 criterion_main!(benches);

@@ -14,7 +14,7 @@ use crate::support::daemon::Daemon;
 use crate::support::home::Home;
 use crate::support::small_disk::SmallDisk;
 use crate::support::story::login_frame;
-use crate::support::{PATIENCE, eventually, within};
+use crate::support::{PATIENCE, eventually, install, within};
 use crate::{
     A, B, crowd_logs_in, is_no_flood, log_in, survives_a_kill, wait_until_said_after,
     wait_until_unmapped, with_state,
@@ -131,9 +131,7 @@ fn a_reload_that_hangs_holds_up_nothing() {
         home.at("hang").display()
     );
     fs::write(home.at("bin/new"), script).unwrap();
-    let mut install = Command::new("install");
-    let done = install.args(["-m", "755"]).args([home.at("bin/new"), home.at("bin/postconf")]);
-    assert!(done.status().unwrap().success());
+    install(home.at("bin/new"), home.at("bin/postconf"));
     let mut daemon = home.start(&[]);
     assert!(daemon.command(&["allow", A, "--for", "4s"]).status.success());
     home.wait_until_mapped(A, &daemon);

@@ -90,7 +90,7 @@ fn the_table_says_what_is_tested() {
         "disk" => include_str!("disk.rs"),
         "files" => include_str!("files.rs"),
         "host" => include_str!("host.rs"),
-        "log" => include_str!("../log.rs"),
+        "log" => include_str!("../daemon/log.rs"),
         "postmap" => include_str!("postmap.rs"),
         "time" => include_str!("time.rs"),
         other => panic!("no file {other}"),

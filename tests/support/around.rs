@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use pop_before_smtp::engine::Engine;
-use pop_before_smtp::engine::grant::Grant;
 use pop_before_smtp::engine::grants::Slice;
-use pop_before_smtp::engine::map::Edition;
+use pop_before_smtp::engine::grants::grant::Grant;
+use pop_before_smtp::engine::publication::Edition;
 use pop_before_smtp::engine::state::Restored;
 use pop_before_smtp::engine::time::Time;
 

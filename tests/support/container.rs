@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::process::Process;
 use super::wire::Wire;
-use super::{PATIENCE, directory, need, within};
+use super::{PATIENCE, directory, install, need, within};
 
 /// The program is all there is in the live image; it is fetched to every node.
 const LIVE_LIMIT: u64 = 10_000_000;
@@ -134,7 +134,7 @@ fn gather_image(kind: &str, image: &Path) {
     let config = format!("{HOUSE}/deploy/container/{kind}.toml");
     fs::copy(config, image.join("etc/pop-before-smtp/config.toml")).unwrap();
     let program = env!("CARGO_BIN_EXE_pop-before-smtp");
-    fs::copy(program, image.join("pop-before-smtp")).unwrap();
+    install(program, image.join("pop-before-smtp"));
     let mut files = libraries(program);
     if kind == "map" {
         fs::create_dir(image.join("etc/postfix")).unwrap();

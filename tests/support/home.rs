@@ -2,7 +2,6 @@
 //! a script can stand before.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -11,7 +10,7 @@ use tempfile::TempDir;
 use super::daemon::Daemon;
 use super::postfix::Postfix;
 use super::wire::Wire;
-use super::{PATIENCE, directory, eventually};
+use super::{PATIENCE, directory, eventually, install};
 
 /// The daemon's home.
 pub struct Home {
@@ -65,6 +64,13 @@ impl Home {
             .extend(["--postfix-config".to_owned(), self.postfix.config().display().to_string()]);
         options.extend(more.iter().map(|&word| word.to_owned()));
         options
+    }
+
+    /// Starts the daemon, with these words behind the path of the socket that receives frames.
+    pub fn start_for(&self, access: &str, more: &[&str]) -> Daemon {
+        let mut options = self.options(more);
+        options[1].push_str(access);
+        Daemon::start(self.dir.path(), &options)
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -125,8 +131,8 @@ impl Home {
         );
         let bin = self.at("bin");
         fs::create_dir_all(&bin).unwrap();
-        fs::write(bin.join("new"), text).unwrap();
-        fs::set_permissions(bin.join("new"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(bin.join("text"), text).unwrap();
+        install(bin.join("text"), bin.join("new"));
         // The old script may be running.
         fs::rename(bin.join("new"), bin.join("postmap")).unwrap();
     }

@@ -31,6 +31,8 @@ pub mod systemd;
 pub mod wire;
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -68,6 +70,16 @@ pub fn directory() -> TempDir {
     let mut builder = tempfile::Builder::new();
     builder.prefix("pbs-").permissions(std::fs::Permissions::from_mode(0o755));
     builder.tempdir().expect("a directory under $TMPDIR")
+}
+
+/// Copies a program or a script to where it is executed.
+///
+/// Another process writes it: a file that we had open for writing could not be executed while a
+/// child of a neighbouring test still holds it (ETXTBSY in execve(2)).
+pub fn install(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    let mut install = Command::new("install");
+    let done = install.args(["-m", "755"]).arg(from.as_ref()).arg(to.as_ref()).status();
+    assert!(done.expect("install can be started").success(), "{}", to.as_ref().display());
 }
 
 /// Fails with what to install unless this is root and `program` can be started.

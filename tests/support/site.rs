@@ -73,8 +73,9 @@ impl Site {
         chown(&place, None, Some(group.gid.as_raw())).expect("root");
         fs::set_permissions(&place, Permissions::from_mode(0o750)).expect("a mode");
         let table = format!("hash:{}", dir.path().join("clients").display());
-        let socket = format!("unix:{}", place.join("asked").display());
+        let socket = format!("unix:{},group=postfix", place.join("asked").display());
         let outside = format!("unix:{}/asked", dir.path().display());
+        let outside_socket = format!("{outside},group=postfix");
         let (option, value, check) = match by {
             By::Map => ("--map", &table, format!("check_client_access {table}")),
             By::Policy => (
@@ -82,7 +83,7 @@ impl Site {
                 &socket,
                 "check_policy_service { unix:pop-before-smtp/asked, default_action=DUNNO }".into(),
             ),
-            By::Outside => ("--policy", &outside, format!("check_policy_service {outside}")),
+            By::Outside => ("--policy", &outside_socket, format!("check_policy_service {outside}")),
             By::Socketmap => (
                 "--socketmap",
                 &socket,
@@ -90,9 +91,7 @@ impl Site {
             ),
         };
         let mut options: Vec<String> =
-            [option, value, "--lookup-group", "postfix", "--daemon", "dovecot"]
-                .map(str::to_owned)
-                .into();
+            [option, value, "--daemon", "dovecot"].map(str::to_owned).into();
         options.extend(["--listen".to_owned(), wire.to_string()]);
         options.extend(["--postfix-config".to_owned(), postfix.config().display().to_string()]);
         options.extend(more.iter().map(|&word| word.to_owned()));

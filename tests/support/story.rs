@@ -8,12 +8,12 @@ use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use pop_before_smtp::engine::daemons::{Daemon, Selection, Table};
-use pop_before_smtp::engine::exclude::{Exclude, NetworkList};
-use pop_before_smtp::engine::heard::{Heard, Reason, Verdict};
+use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::grants::exclude::{Exclude, NetworkList};
+use pop_before_smtp::engine::maildaemons::{Daemon, Selection, Table};
 use pop_before_smtp::engine::state::Restored;
-use pop_before_smtp::engine::streams::Source;
 use pop_before_smtp::engine::time::Time;
+use pop_before_smtp::engine::verdict::{Heard, Reason, Verdict};
 use pop_before_smtp::engine::{Engine, Rules};
 
 use super::around;

@@ -11,12 +11,14 @@ use std::ops::{ControlFlow, Range};
 
 use regex_syntax::hir::{Capture, Hir, HirKind, Repetition};
 
-use super::daemons;
+use super::maildaemons;
 
 mod automaton;
 #[cfg(test)]
 mod brute;
+pub mod claims;
 mod counts;
+pub mod examples;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -38,7 +40,7 @@ const USERS: &[&str] = &["joe"];
 /// A pattern, ready to be tried against shapes: the expression as an automaton, and the pattern
 /// itself, which has the last word on every message found.
 pub struct Believer {
-    pattern: daemons::Pattern,
+    pattern: maildaemons::Pattern,
     automaton: Automaton,
     /// The same for messages that look real: with a name and an address, then with any name.
     specimens: [Automaton; 2],
@@ -64,7 +66,7 @@ impl Believer {
     ///
     /// # Errors
     /// Says why the pattern cannot be examined.
-    pub fn new(pattern: daemons::Pattern) -> Result<Self, Fault> {
+    pub fn new(pattern: maildaemons::Pattern) -> Result<Self, Fault> {
         let expression = parsed(pattern.as_str())?;
         let automaton = Automaton::new(&expression, "address", Reading::Search)?;
         let is_name = |group: &str| {
@@ -83,7 +85,7 @@ impl Believer {
     /// Where the address stands in a message that is believed; `None` if it gives none.
     fn believe(&self, message: &str) -> Result<Option<Range<usize>>, Refusal> {
         let text = message.trim_start_matches(' ');
-        match self.pattern.believe(text, message.len()) {
+        match self.pattern.believe(text) {
             None => Err(Refusal::Unmatched),
             Some(Err(why)) => Err(Refusal::Disbelieved(why)),
             Some(Ok(_)) => Ok(self.place(message)),

@@ -3,7 +3,7 @@
 use regex::Regex;
 
 use super::*;
-use crate::engine::address;
+use crate::engine::message::address;
 use Wrong::{Any, OtherAddress};
 
 /// What must hold of a message besides that the expression fits.
@@ -50,7 +50,7 @@ fn written_out(text: &str) -> String {
 fn believer(text: &str, conditions: Conditions) -> Result<Believer, Fault> {
     let Conditions { once, never, same, max_length } = conditions;
     let mut pattern =
-        daemons::Pattern::compile(&written_out(text)).expect("an anchored expression");
+        maildaemons::Pattern::compile(&written_out(text)).expect("an anchored expression");
     pattern.once = once;
     pattern.never = never;
     pattern.same = same;
@@ -169,12 +169,12 @@ fn what_is_not_proved_is_not_called_proved() {
     let rows = [
         (
             proof("^(?<a>x+)-(?<b>[xy]+)$", same, "x{2}-x{3}", Any),
-            disbelieved(daemons::Refusal::Contradiction),
+            disbelieved(maildaemons::Refusal::Contradiction),
         ),
-        (proof("^u=(?<user>.*)$", none(), "u=", Any), disbelieved(daemons::Refusal::EmptyUser)),
+        (proof("^u=(?<user>.*)$", none(), "u=", Any), disbelieved(maildaemons::Refusal::EmptyUser)),
         (
             proof("^(?<address>IP)$", none(), "[a-f]{4}", Any),
-            disbelieved(daemons::Refusal::Address(address::NotAClient::Malformed)),
+            disbelieved(maildaemons::Refusal::Address(address::NotAClient::Malformed)),
         ),
         // The matcher takes the last ` ip=`, but the search sees all readings.
         (

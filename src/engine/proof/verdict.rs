@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::engine::daemons;
+use crate::engine::maildaemons;
 
 /// Why an expression cannot be examined.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub enum Refusal {
     /// The real pattern does not match.
     Unmatched,
     /// It matches, and does not believe the message.
-    Disbelieved(daemons::Refusal),
+    Disbelieved(maildaemons::Refusal),
     /// The pattern matches without its address.
     NoAddress,
     /// It is the client's own after all.

@@ -1,0 +1,183 @@
+//! Answers for eyes and for scripts.
+//!
+//! Promise  foreign text is shown with its control characters escaped, except in JSON, which has
+//!          its own escapes. Only a terminal gets colours and cut names.
+
+mod status;
+mod table;
+
+use std::io::{self, Write};
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::json;
+
+use crate::daemon::control::Entry;
+use crate::engine::maildaemons::Daemon;
+use crate::error::Failure;
+use crate::sys::terminal::{Manner, Tint, clean, span};
+use table::{Cell, Column, Table};
+
+pub use status::status;
+
+/// Sample logins shown for each mail daemon; `daemons NAME` shows all.
+const SAMPLES: usize = 3;
+/// Samples are cut here: some show what happens to a line that is far too long.
+const SAMPLE_WIDTH: usize = 160;
+/// A right with fewer seconds left is marked: its client should collect mail before he sends.
+const SOON: u64 = 300;
+
+fn json_line(value: &impl serde::Serialize, mut output: impl Write) -> io::Result<()> {
+    serde_json::to_writer(&mut output, value)?;
+    writeln!(output)
+}
+
+/// A moment of an answer, since 1970.
+fn moment(rfc3339: &str) -> Option<Duration> {
+    humantime::parse_rfc3339(rfc3339).ok()?.duration_since(UNIX_EPOCH).ok()
+}
+
+/// How long ago a moment was.
+fn ago(now: Option<Duration>, moment: Option<Duration>) -> Option<String> {
+    Some(span(now?.saturating_sub(moment?).as_secs()))
+}
+
+/// `list --json`: an array on one line, written as its entries come.
+pub struct Array<W> {
+    output: W,
+    is_begun: bool,
+}
+
+impl<W: Write> Array<W> {
+    /// One of which nothing is written yet.
+    pub const fn new(output: W) -> Self {
+        Self { output, is_begun: false }
+    }
+
+    /// Writes some entries.
+    pub fn add(&mut self, entries: &[Entry]) -> io::Result<()> {
+        for entry in entries {
+            self.separate()?;
+            serde_json::to_writer(&mut self.output, entry)?;
+        }
+        Ok(())
+    }
+
+    /// Writes its end.
+    pub fn end(mut self) -> io::Result<()> {
+        if !self.is_begun {
+            self.output.write_all(b"[")?;
+        }
+        self.output.write_all(b"]\n")?;
+        self.output.flush()
+    }
+
+    fn separate(&mut self) -> io::Result<()> {
+        let mark = if self.is_begun { b"," } else { b"[" };
+        self.is_begun = true;
+        self.output.write_all(mark)
+    }
+}
+
+/// `list`.
+pub fn entries(entries: &[Entry], manner: Manner, mut output: impl Write) -> io::Result<()> {
+    if entries.is_empty() {
+        return writeln!(output, "nobody is authorised");
+    }
+    let mut table = Table::new(&[
+        Column::left("ADDRESS"),
+        Column::cut("USERS"),
+        Column::left("DAEMON"),
+        Column::cut("HOST"),
+        Column::right("SINCE"),
+        Column::right("LEFT"),
+        Column::right("LOGINS"),
+        Column::cut("NOTE"),
+    ]);
+    for entry in entries {
+        let now = moment(&entry.expires)
+            .map(|end| end.saturating_sub(Duration::from_secs(entry.expires_in)));
+        let users: Vec<String> = entry.users.iter().map(|user| clean(user)).collect();
+        let or_dash = |text: String| if text.is_empty() { "-".into() } else { text };
+        let (by, tint) = match &entry.daemon {
+            Some(daemon) => (clean(daemon), Tint::Plain),
+            None => ("by hand".into(), Tint::Odd),
+        };
+        let since = ago(now, moment(&entry.since));
+        let since = since.map_or_else(|| entry.since.clone(), |span| format!("{span} ago"));
+        let ends_soon = entry.expires_in < SOON;
+        table.add(vec![
+            entry.address.to_string().into(),
+            or_dash(users.join(", ")).into(),
+            Cell(by, tint),
+            or_dash(entry.host.as_deref().map(clean).unwrap_or_default()).into(),
+            since.into(),
+            Cell(span(entry.expires_in), if ends_soon { Tint::Odd } else { Tint::Good }),
+            entry.logins.to_string().into(),
+            entry.note.as_deref().map(clean).unwrap_or_default().into(),
+        ]);
+    }
+    table.print(manner, output)
+}
+
+/// `query` and `allow`.
+pub fn entry(entry: &Entry, mut output: impl Write) -> io::Result<()> {
+    let by = entry.daemon.as_deref().unwrap_or("by hand");
+    let who: Vec<String> = entry.users.iter().map(String::as_str).chain([by]).map(clean).collect();
+    let who = who.join(", ");
+    let (address, expires) = (entry.address, &entry.expires);
+    writeln!(output, "{address} is authorised ({who}) until {expires}, {}", span(entry.expires_in))
+}
+
+/// `daemons`.
+pub fn daemons(daemons: &[Daemon], as_json: bool, mut output: impl Write) -> io::Result<()> {
+    if as_json {
+        return json_line(&daemons.iter().map(daemon_json).collect::<Vec<_>>(), output);
+    }
+    for daemon in daemons {
+        let verified = if daemon.verified { "" } else { " (unverified: off unless named)" };
+        writeln!(output, "{}: {} {}{verified}", daemon.name, daemon.title, daemon.versions)?;
+        writeln!(output, "    programs: {}", daemon.programs.join(" "))?;
+        if let Some(note) = &daemon.note {
+            writeln!(output, "    {}", note.trim().replace('\n', "\n    "))?;
+        }
+        for line in samples(daemon).take(SAMPLES).flatten() {
+            let cut: String = line.chars().filter(|c| !c.is_control()).take(SAMPLE_WIDTH).collect();
+            writeln!(output, "    | {cut}")?;
+        }
+    }
+    Ok(())
+}
+
+/// The lines of each example that shows a login.
+fn samples(daemon: &Daemon) -> impl Iterator<Item = &Vec<String>> {
+    daemon.examples.iter().filter(|example| example.is_login()).map(|example| &example.lines)
+}
+
+/// `daemons NAME`.
+pub fn daemon(daemon: &Daemon, as_json: bool, mut output: impl Write) -> io::Result<()> {
+    if as_json {
+        json_line(&daemon_json(daemon), output)
+    } else {
+        write!(output, "{}", daemon.text)
+    }
+}
+
+fn daemon_json(daemon: &Daemon) -> serde_json::Value {
+    json!({
+        "name": &*daemon.name,
+        "title": daemon.title,
+        "versions": daemon.versions,
+        "verified": daemon.verified,
+        "programs": daemon.programs,
+        "note": daemon.note,
+        "file": daemon.origin,
+        "samples": samples(daemon).collect::<Vec<_>>(),
+    })
+}
+
+/// `check --json`.
+pub fn faults(faults: &[Failure], output: impl Write) -> io::Result<()> {
+    let fault = |f: &Failure| json!({ "fault": f.what(), "hint": f.hint_text() });
+    let list: Vec<_> = faults.iter().map(fault).collect();
+    json_line(&json!({ "ok": list.is_empty(), "faults": list }), output)
+}

@@ -1,0 +1,232 @@
+//! `status`: what matters first, what is wrong in words that stand out, then tables.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::table::{Cell, Column, Table};
+use super::{ago, json_line, moment};
+use crate::daemon::state_file::StateFault;
+use crate::daemon::status::{MapStatus, STOPPED, Status};
+use crate::sys::terminal::{Manner, Tint};
+
+/// The names of the lines are padded to this.
+const LABEL: usize = 12;
+
+/// `status`.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn status(
+    status: &Status,
+    as_json: bool,
+    manner: Manner,
+    mut output: impl Write,
+) -> io::Result<()> {
+    if as_json {
+        return json_line(status, output);
+    }
+    let page = Page { status, manner, now: moment(&status.now) };
+    let mut text = Vec::new();
+    page.summary(&mut text)?;
+    page.listeners(&mut text)?;
+    page.daemons(&mut text)?;
+    page.lookups(&mut text)?;
+    output.write_all(&text)
+}
+
+struct Page<'s> {
+    status: &'s Status,
+    manner: Manner,
+    now: Option<Duration>,
+}
+
+impl Page<'_> {
+    fn line(&self, label: &str, text: &str, output: &mut Vec<u8>) -> io::Result<()> {
+        writeln!(output, "{}{text}", self.manner.paint(Tint::Head, &format!("{label:LABEL$}")))
+    }
+
+    fn summary(&self, output: &mut Vec<u8>) -> io::Result<()> {
+        let status = self.status;
+        let title = self.manner.paint(Tint::Head, &format!("pop-before-smtp {}", status.version));
+        let up = self.ago(&status.started);
+        writeln!(output, "{title}, up {up}, since {}", status.started)?;
+        self.line(
+            "clients",
+            &format!("{} of at most {}", status.clients, status.max_clients),
+            output,
+        )?;
+        let last = match &status.last_login {
+            Some(at) => format!("the last {} ago, at {at}", self.ago(at)),
+            None => "none since the start".into(),
+        };
+        self.line("logins", &format!("{}, {last}", status.logins), output)?;
+        self.map(&status.map, output)?;
+        if let Some(StateFault { seconds, error }) = &status.state_fault {
+            let text = format!(
+                "NOT SAVED for {seconds:.0} s: {error}; a crash would forget the latest logins"
+            );
+            self.line("state", &self.manner.paint(Tint::Bad, &text), output)?;
+        }
+        self.line("frames", &status.frames.to_string(), output)?;
+        for (name, count) in status.counts.iter().filter(|(_, count)| **count > 0) {
+            self.line("", &format!("{}: {count}", what_is_counted(name)), output)?;
+        }
+        for shared in &status.shared {
+            let text = format!("{}: {} users, not authorised", shared.address, shared.users);
+            self.line("shared", &self.manner.paint(Tint::Odd, &text), output)?;
+        }
+        if status.log_lines_lost > 0 {
+            let text = format!("{} lines lost: they were not read in time", status.log_lines_lost);
+            self.line("log", &self.manner.paint(Tint::Bad, &text), output)?;
+        }
+        Ok(())
+    }
+
+    fn map(&self, map: &MapStatus, output: &mut Vec<u8>) -> io::Result<()> {
+        let Some(table) = &map.table else { return Ok(()) };
+        let (state, tint) = match (map.trying_seconds, map.pending) {
+            (None, false) => ("up to date".into(), Tint::Good),
+            (None, true) => ("an edition is due".into(), Tint::Odd),
+            (Some(seconds), _) => {
+                let failed = match map.failures {
+                    0 => "the first attempt goes on".into(),
+                    1 => "1 attempt has failed".into(),
+                    more => format!("{more} attempts have failed"),
+                };
+                let meanwhile = map.meanwhile();
+                let text =
+                    format!("NOT UP TO DATE, {meanwhile}; tried for {seconds:.0} s, {failed}");
+                (text, Tint::Bad)
+            }
+        };
+        self.line("map", &format!("{table}: {}", self.manner.paint(tint, &state)), output)?;
+        if let Some(at) = &map.last_publication {
+            let took = Duration::from_secs_f64(map.last_publication_seconds.unwrap_or_default());
+            let text = format!(
+                "edition {} published {} ago, at {at}, in {} ms; {} in all, attempts that failed: {}",
+                map.published,
+                self.ago(at),
+                took.as_millis(),
+                map.publications,
+                map.publication_failures
+            );
+            self.line("", &text, output)?;
+        }
+        if map.kept_out > 0 {
+            let text =
+                format!("{} with `::` kept out (--map-inexact-ipv6 publishes them)", map.kept_out);
+            self.line("", &self.manner.paint(Tint::Odd, &text), output)?;
+        }
+        Ok(())
+    }
+
+    fn listeners(&self, output: &mut Vec<u8>) -> io::Result<()> {
+        let mut table = Table::new(&[
+            Column::left("LISTENER"),
+            Column::right("FRAMES"),
+            Column::right("STRANGERS"),
+            Column::right("OVERSIZED"),
+            Column::right("DROPPED BY KERNEL"),
+            Column::right("ERRORS"),
+        ]);
+        for listener in &self.status.listeners {
+            table.add(vec![
+                listener.name.clone().into(),
+                number(listener.frames, Tint::Plain),
+                number(listener.strangers, Tint::Odd),
+                number(listener.oversized, Tint::Odd),
+                number(listener.kernel_drops, Tint::Bad),
+                number(listener.errors, Tint::Odd),
+            ]);
+        }
+        self.table(&table, !self.status.listeners.is_empty(), output)
+    }
+
+    fn daemons(&self, output: &mut Vec<u8>) -> io::Result<()> {
+        let mut table = Table::new(&[
+            Column::left("MAIL DAEMON"),
+            Column::right("LOGINS"),
+            Column::right("LAST"),
+            Column::left("FACILITY"),
+            Column::right("UNMATCHED"),
+        ]);
+        for (name, daemon) in &self.status.daemons {
+            let last = daemon.last_login.as_ref();
+            let last = last.map_or_else(|| "never".into(), |at| format!("{} ago", self.ago(at)));
+            table.add(vec![
+                name.clone().into(),
+                number(daemon.logins, Tint::Plain),
+                last.into(),
+                daemon.facilities.join(" ").into(),
+                number(daemon.unmatched, if daemon.stopped { Tint::Bad } else { Tint::Plain }),
+            ]);
+        }
+        self.table(&table, !self.status.daemons.is_empty(), output)?;
+        for (name, _) in self.status.daemons.iter().filter(|(_, daemon)| daemon.stopped) {
+            let text = format!("{name}: NO LOGIN FOR LONG although it logs; {STOPPED}");
+            writeln!(output, "{}", self.manner.paint(Tint::Bad, &text))?;
+        }
+        Ok(())
+    }
+
+    fn lookups(&self, output: &mut Vec<u8>) -> io::Result<()> {
+        let mut table = Table::new(&[
+            Column::left("POSTFIX ASKS"),
+            Column::right("REQUESTS"),
+            Column::right("ADMITTED"),
+            Column::right("REJECTED"),
+            Column::right("CONNECTIONS"),
+            Column::right("BROKEN"),
+            Column::right("EVICTED"),
+        ]);
+        for lookup in &self.status.lookups {
+            table.add(vec![
+                lookup.name.clone().into(),
+                number(lookup.requests, Tint::Plain),
+                number(lookup.admitted, Tint::Plain),
+                number(lookup.rejected, Tint::Plain),
+                number(lookup.connections, Tint::Plain),
+                number(lookup.broken, Tint::Odd),
+                number(lookup.evicted, Tint::Odd),
+            ]);
+        }
+        self.table(&table, !self.status.lookups.is_empty(), output)
+    }
+
+    fn table(&self, table: &Table, is_there: bool, output: &mut Vec<u8>) -> io::Result<()> {
+        if !is_there {
+            return Ok(());
+        }
+        writeln!(output)?;
+        table.print(self.manner, output)
+    }
+
+    fn ago(&self, at: &str) -> String {
+        ago(self.now, moment(at)).unwrap_or_else(|| at.to_owned())
+    }
+}
+
+/// A number, in its tint unless it is zero.
+fn number(number: u64, tint: Tint) -> Cell {
+    Cell(number.to_string(), if number == 0 { Tint::Plain } else { tint })
+}
+
+/// What one of `Status::counts` counts.
+fn what_is_counted(name: &str) -> &str {
+    match name {
+        "malformed" => "not syslog",
+        "other_programs" => "from other programs",
+        "other_hosts" => "from hosts that are not heard (--allow-host)",
+        "excluded" => "logins from excluded addresses",
+        "blocked" => "logins from blocked addresses",
+        "refused" => "logins not believed",
+        "overloaded" => "logins not heard for lack of room",
+        "late" => "logins that came late (their own date is older than --grace)",
+        "ambiguous" => "logins of processes that may have several connections",
+        "granted" => "addresses authorised",
+        "expired" => "addresses whose time was up",
+        "evicted" => "addresses that made room for another (--max-clients)",
+        "shared" => "addresses that too many users came to share (--max-users-per-address)",
+        other => other,
+    }
+}

@@ -1,0 +1,178 @@
+//! Rows under a head, each column as wide as its widest field.
+//!
+//! Promise  on a terminal a row takes one line if that is possible: columns of names are cut, the
+//!          widest first, but not below `NARROW`. Elsewhere nothing is cut.
+
+use std::io::{self, Write};
+
+use crate::sys::terminal::{Manner, Tint};
+
+/// Enough of a name to tell it from others.
+const NARROW: usize = 12;
+/// Between two columns.
+const GAP: usize = 2;
+
+/// What stands in a field, and its tint.
+pub struct Cell(pub String, pub Tint);
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self(text, Tint::Plain)
+    }
+}
+
+/// A column.
+#[derive(Clone, Copy)]
+pub struct Column {
+    name: &'static str,
+    to_the_right: bool,
+    may_be_cut: bool,
+}
+
+impl Column {
+    /// One that begins at its left edge.
+    pub const fn left(name: &'static str) -> Self {
+        Self { name, to_the_right: false, may_be_cut: false }
+    }
+
+    /// One that ends at its right edge, for numbers and times.
+    pub const fn right(name: &'static str) -> Self {
+        Self { name, to_the_right: true, may_be_cut: false }
+    }
+
+    /// One that may be cut.
+    pub const fn cut(name: &'static str) -> Self {
+        Self { name, to_the_right: false, may_be_cut: true }
+    }
+}
+
+/// A table.
+pub struct Table {
+    columns: Vec<Column>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// One without rows.
+    pub fn new(columns: &[Column]) -> Self {
+        Self { columns: columns.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row with a field for each column.
+    pub fn add(&mut self, row: Vec<Cell>) {
+        debug_assert_eq!(row.len(), self.columns.len());
+        self.rows.push(row);
+    }
+
+    /// Prints it.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub fn print(&self, manner: Manner, mut output: impl Write) -> io::Result<()> {
+        let widths = self.widths(manner);
+        let head = self.columns.iter().map(|column| Cell(column.name.into(), Tint::Head));
+        let head: Vec<Cell> = head.collect();
+        for row in std::iter::once(&head).chain(&self.rows) {
+            // Blanks at the end of a line are not printed.
+            let mut blanks = 0;
+            for ((Cell(text, tint), &width), column) in row.iter().zip(&widths).zip(&self.columns) {
+                let text = cut(text, width);
+                let spare = width - length(&text);
+                let (before, after) = if column.to_the_right { (spare, 0) } else { (0, spare) };
+                if !text.is_empty() {
+                    write!(output, "{:1$}{2}", "", blanks + before, manner.paint(*tint, &text))?;
+                    blanks = 0;
+                } else {
+                    blanks += before;
+                }
+                blanks += after + GAP;
+            }
+            writeln!(output)?;
+        }
+        Ok(())
+    }
+
+    fn widths(&self, manner: Manner) -> Vec<usize> {
+        let widest = |(index, column): (usize, &Column)| {
+            let fields = self.rows.iter().map(|row| length(&row[index].0));
+            fields.chain([column.name.len()]).max().unwrap_or_default()
+        };
+        let mut widths: Vec<usize> = self.columns.iter().enumerate().map(widest).collect();
+        let Some(room) = manner.width else { return widths };
+        loop {
+            let excess =
+                (widths.iter().sum::<usize>() + GAP * (widths.len() - 1)).saturating_sub(room);
+            let cuttable = self.columns.iter().zip(&mut widths).filter(|(c, _)| c.may_be_cut);
+            let widest = cuttable.map(|(_, width)| width).max().filter(|width| **width > NARROW);
+            match widest {
+                Some(width) if excess > 0 => *width -= 1,
+                _ => return widths,
+            }
+        }
+    }
+}
+
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn cut(text: &str, width: usize) -> String {
+    if length(text) <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(manner: Manner) -> String {
+        let mut table = Table::new(&[
+            Column::left("ADDRESS"),
+            Column::cut("USERS"),
+            Column::right("LOGINS"),
+            Column::cut("NOTE"),
+        ]);
+        let long = "joe.the.plumber@mail.example.org";
+        for (address, user, logins, note) in
+            [("192.0.2.7", long, "7", ""), ("2001:db8::7", "ann", "1234567", "a guest")]
+        {
+            let cell = |text: &str| Cell::from(text.to_owned());
+            table.add(vec![cell(address), cell(user), Cell(logins.into(), Tint::Good), cell(note)]);
+        }
+        let mut output = Vec::new();
+        table.print(manner, &mut output).expect("a Vec takes all");
+        String::from_utf8(output).expect("text")
+    }
+
+    #[test]
+    fn columns_fit_their_contents() {
+        assert_eq!(
+            printed(Manner::default()),
+            "ADDRESS      USERS                              LOGINS  NOTE\n\
+             192.0.2.7    joe.the.plumber@mail.example.org        7\n\
+             2001:db8::7  ann                               1234567  a guest\n"
+        );
+    }
+
+    #[test]
+    fn names_are_cut_on_a_terminal() {
+        let shown = printed(Manner { colour: false, width: Some(60) });
+        assert!(shown.lines().all(|line| line.chars().count() <= 60), "{shown}");
+        assert!(
+            shown.contains("joe.the.plumber@mail.example…") && shown.contains("a guest"),
+            "{shown}"
+        );
+        let narrow = printed(Manner { colour: false, width: Some(10) });
+        assert!(narrow.contains("joe.the.plu…  ") && narrow.contains("2001:db8::7"), "{narrow}");
+    }
+
+    #[test]
+    fn colours_change_no_column() {
+        let shown = printed(Manner { colour: true, width: None });
+        let plain = shown.replace("\x1b[1m", "").replace("\x1b[32m", "").replace("\x1b[0m", "");
+        assert_ne!(plain, shown);
+        assert_eq!(plain, printed(Manner::default()));
+    }
+}

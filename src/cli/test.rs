@@ -1,0 +1,158 @@
+//! `test`: what the daemon would make of each input, without doing it.
+//!
+//! Promise  the engine itself hears the inputs, in order, with the rules that `run` would have. Old
+//!          ones are no later than when they were written; that they would be late now is told.
+
+use std::io::{self, BufRead, Write};
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::engine::Engine;
+use crate::engine::correlation::streams::Source;
+use crate::engine::message::syslog::Frame;
+use crate::engine::time::Time;
+use crate::engine::verdict::{Heard, Reason, Verdict};
+
+/// How inputs are separated and answers printed.
+#[derive(Clone, Copy, Debug)]
+pub struct Format {
+    /// The byte that ends an input.
+    pub end: u8,
+    /// Whether answers are JSON.
+    pub json: bool,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    n: u64,
+    verdict: &'a str,
+    daemon: Option<&'a str>,
+    address: Option<IpAddr>,
+    user: Option<&'a str>,
+    reason: String,
+}
+
+/// Hears every input and prints what it is. Whether a login was among them. `now` is the time of
+/// day, for the word on inputs that would be late.
+///
+/// # Errors
+/// An input cannot be read, or an answer not written.
+pub fn run(
+    engine: &mut Engine,
+    mut input: impl BufRead,
+    mut output: impl Write,
+    format: Format,
+    now: Time,
+) -> io::Result<bool> {
+    let mut found = false;
+    let mut frame = Vec::new();
+    for n in 1.. {
+        frame.clear();
+        if input.read_until(format.end, &mut frame)? == 0 {
+            break;
+        }
+        if frame.last() == Some(&format.end) {
+            frame.pop();
+        }
+        let heard = engine.hear(Time::default(), Source::default(), &frame);
+        found |= heard.verdict == Verdict::Login;
+        let reason = reason(engine, &heard, &frame, now);
+        if format.json {
+            serde_json::to_writer(&mut output, &Line::of(n, &heard, reason))?;
+            writeln!(output)?;
+        } else {
+            tell(n, &heard, &reason, &frame, &mut output)?;
+        }
+    }
+    output.flush()?;
+    Ok(found)
+}
+
+/// Why, and of what counts, or is half of it, whether it would if it arrived now.
+fn reason(engine: &Engine, heard: &Heard, frame: &[u8], now: Time) -> String {
+    let reason = heard.reason.to_string();
+    if !matches!(heard.verdict, Verdict::Login | Verdict::Partial) {
+        return reason;
+    }
+    let stamp = Frame::new(frame).message().ok().and_then(|message| message.stamp);
+    let age = stamp.map(|stamp| now.since(stamp)).filter(|age| *age > engine.rules().grace);
+    match age {
+        Some(age) => format!("{reason}; if it arrived only now: {}", Reason::Late(age)),
+        None => reason,
+    }
+}
+
+impl<'a> Line<'a> {
+    fn of(n: u64, heard: &'a Heard, reason: String) -> Self {
+        Self {
+            n,
+            verdict: heard.verdict.as_str(),
+            daemon: heard.daemon.as_deref(),
+            address: heard.address,
+            user: heard.user.as_deref(),
+            reason,
+        }
+    }
+}
+
+/// `12 login    192.0.2.7 joe (dovecot): why`, and the input below it.
+fn tell(
+    n: u64,
+    heard: &Heard,
+    reason: &str,
+    frame: &[u8],
+    output: &mut impl Write,
+) -> io::Result<()> {
+    let verdict = heard.verdict.as_str();
+    match (heard.address, &heard.user, &heard.daemon) {
+        (None, None, None) => write!(output, "{n:>5} {verdict}")?,
+        _ => write!(output, "{n:>5} {verdict:<8}")?,
+    }
+    if let Some(address) = heard.address {
+        write!(output, " {address}")?;
+    }
+    if let Some(user) = &heard.user {
+        write!(output, " {user}")?;
+    }
+    if let Some(daemon) = &heard.daemon {
+        write!(output, " ({daemon})")?;
+    }
+    writeln!(output, ": {reason}")?;
+    let shown = String::from_utf8_lossy(frame);
+    let shown = shown.replace(|c: char| c.is_control() && c != '\t', "?");
+    writeln!(output, "      | {shown}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Rules;
+    use crate::engine::maildaemons::{Selection, Table};
+
+    #[test]
+    fn an_old_login_is_one_and_would_be_late_now() {
+        let table = Table::load(&[], &Selection::Verified).expect("sound files");
+        let mut engine = Engine::new(Rules { table, ..Rules::default() });
+        let line = |stamp: &str, rip: &str| {
+            format!(
+                "<22>1 {stamp} mx1 dovecot - - - imap-login: Login: user=<joe>, method=PLAIN, \
+                 rip={rip}, lip=192.0.2.1, mpid=7, session=<a>\n"
+            )
+        };
+        let old = line("2026-11-22T07:31:23Z", "192.0.2.7");
+        let input = old.clone() + &line("-", "192.0.2.8") + &old.replace("Login:", "Out:");
+        let mut output = Vec::new();
+        let format = Format { end: b'\n', json: true };
+        // 2026-11-22T08:01:24Z
+        let now = Time::from_millis(1_795_334_484_000);
+        let found = run(&mut engine, input.as_bytes(), &mut output, format, now);
+        assert!(found.expect("it can be read"));
+        let output = String::from_utf8(output).expect("text");
+        let lines: Vec<_> = output.lines().collect();
+        assert!(lines[0].contains(r#""verdict":"login""#), "{output}");
+        let late = "; if it arrived only now: refused: its own date is 30 min ago, longer than ";
+        let told: Vec<_> = lines.iter().map(|line| line.contains(late)).collect();
+        assert_eq!(told, [true, false, false], "{output}");
+    }
+}

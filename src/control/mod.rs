@@ -1,0 +1,3 @@
+//! What a command says to the running daemon.
+
+pub mod client;

@@ -1,0 +1,430 @@
+//! The operators' Unix sockets: one line of JSON asks, one line of JSON answers; a list takes more.
+//!
+//! Promise  who may open the control socket may ask and change, who may open the reading socket
+//!          may only ask; their file modes admit root, the daemon's user and one group each. A
+//!          slow or silent client keeps nobody from asking, and no more of a list in memory than
+//!          a slice.
+//! Layers   `bind` makes the sockets, `connections` says who keeps a seat; here what goes over them.
+
+pub mod bind;
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use super::connections::{Connections, Seat};
+use super::shared::Shared;
+use super::status;
+use super::status::Status;
+use crate::engine::Engine;
+use crate::engine::grants::grant::{By, Grant};
+use crate::engine::grants::{Granted, Slice};
+use crate::engine::time::Time;
+use crate::sys::log_limit::Seldom;
+
+/// A request fits easily; a note is the only part of free length.
+const MAX_REQUEST: u64 = 4096;
+/// Operators' scripts, health checks, a fail2ban: no more at once. A list that is not taken holds a
+/// slice, some 400 kB of text.
+const SEATS: usize = 32;
+/// A client asks in the moment in which it connects; one that does not gives up its seat.
+const TO_ASK: Duration = Duration::from_secs(2);
+/// For what was revoked to be on the disk, which takes a fraction of a second.
+const TO_SAVE: Duration = Duration::from_secs(5);
+/// For the map to say it: a large one takes seconds.
+const TO_PUBLISH: Duration = Duration::from_secs(5);
+/// For an answer, or a slice of a list, to be taken.
+const TO_READ: Duration = Duration::from_secs(10);
+
+/// What the clients of a socket may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// Ask.
+    Read,
+    /// Ask and change who is authorised.
+    Change,
+}
+
+/// What an operator can ask.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// Who is authorised now.
+    List,
+    /// Is this address authorised?
+    Query {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Authorise by hand.
+    Allow {
+        /// The address.
+        address: IpAddr,
+        /// For how many seconds; the grace period if missing.
+        seconds: Option<u64>,
+        /// Why.
+        note: Option<String>,
+    },
+    /// End an authorisation.
+    Revoke {
+        /// The address.
+        address: IpAddr,
+        /// For how many seconds new logins do not count.
+        block: Option<u64>,
+    },
+    /// How the daemon is.
+    Status,
+    /// Has this test message of `doctor` arrived?
+    Probe {
+        /// Its text.
+        text: String,
+    },
+}
+
+impl Request {
+    /// What it takes to ask this.
+    pub const fn needs(&self) -> Rights {
+        match self {
+            Self::List | Self::Query { .. } | Self::Status | Self::Probe { .. } => Rights::Read,
+            Self::Allow { .. } | Self::Revoke { .. } => Rights::Change,
+        }
+    }
+}
+
+/// What the daemon answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// To `List`: some of them, by address. More answers follow; the last one lists nobody.
+    List(Vec<Entry>),
+    /// To `Query`: the entry, if the address is authorised.
+    Query(Option<Entry>),
+    /// To `Allow`.
+    Allowed {
+        /// The right that the address has now.
+        entry: Entry,
+        /// Whether the map, if there is one, says so.
+        published: bool,
+    },
+    /// To `Revoke`.
+    Revoked {
+        /// Whether the address was authorised.
+        was_authorised: bool,
+        /// Whether its end is on the disk; if not, a sudden end of the daemon would undo it.
+        saved: bool,
+        /// Whether the map, if there is one, does not have it any more.
+        published: bool,
+        /// Whether the map can neither be published nor emptied.
+        stuck: bool,
+    },
+    /// To `Status`.
+    Status(Box<Status>),
+    /// To `Probe`: how often it has arrived.
+    Probe(usize),
+    /// The request is understood and not met.
+    Refused(String),
+    /// The request is not understood.
+    Unknown(String),
+}
+
+/// One authorised address, as `list --json` prints it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// The client, canonical.
+    pub address: IpAddr,
+    /// Who logged in last.
+    pub user: Option<String>,
+    /// All who have logged in and whose right lasts, the latest last.
+    pub users: Vec<String>,
+    /// The mail daemon; nothing if authorised by hand.
+    pub daemon: Option<String>,
+    /// The host that logged it.
+    pub host: Option<String>,
+    /// The first login of this unbroken time, RFC 3339.
+    pub since: String,
+    /// The end of the right, RFC 3339.
+    pub expires: String,
+    /// Whole seconds until then, rounded up.
+    pub expires_in: u64,
+    /// Logins since then.
+    pub logins: u64,
+    /// What the operator wrote about it.
+    pub note: Option<String>,
+}
+
+impl Entry {
+    fn of(grant: &Grant, now: Time) -> Self {
+        let (daemon, host) = match &grant.by {
+            By::Login(origin) => (Some(origin.daemon.to_string()), origin.host.clone()),
+            By::Hand => (None, None),
+        };
+        let users: Vec<String> = grant.users(now).map(str::to_owned).collect();
+        Self {
+            address: grant.address,
+            user: users.last().cloned(),
+            users,
+            daemon,
+            host,
+            since: rfc3339(grant.since),
+            expires: rfc3339(grant.until),
+            expires_in: grant.until.since(now).as_millis().div_ceil(1000) as u64,
+            logins: grant.logins,
+            note: grant.by_hand.as_ref().and_then(|hand| hand.note.clone()),
+        }
+    }
+}
+
+/// A moment as RFC 3339 text in UTC, to the second.
+pub fn rfc3339(time: Time) -> String {
+    // A damaged state file may hold a moment that no calendar has; the engine caps deadlines.
+    let moment = UNIX_EPOCH.checked_add(Duration::from_millis(time.as_millis()));
+    let printable = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    humantime::format_rfc3339_seconds(moment.unwrap_or(printable).min(printable)).to_string()
+}
+
+/// Answers the operators of one socket until the task is dropped.
+pub async fn serve(
+    listener: UnixListener,
+    rights: Rights,
+    shared: Arc<Shared>,
+    describe: status::Describe,
+) {
+    let mut connections = Connections::new(SEATS);
+    let (crowds, slow) = (Seldom::default(), Arc::new(Seldom::default()));
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (shared, describe) = (Arc::clone(&shared), describe.clone());
+                let slow = Arc::clone(&slow);
+                let converse = |seat: Arc<Seat>| async move {
+                    if let Err(error) = converse(stream, &seat, rights, shared, describe).await {
+                        debug!(%error, "control connection broke");
+                        if error.kind() == io::ErrorKind::TimedOut
+                            && let Some(times) = slow.happened(1)
+                        {
+                            warn!(times, "a control client was too slow and lost its connection");
+                        }
+                    }
+                };
+                if connections.serve(converse).await
+                    && let Some(times) = crowds.happened(1)
+                {
+                    warn!(
+                        times,
+                        "all {SEATS} control connections are taken; an idle one was closed"
+                    );
+                }
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a control connection");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn converse(
+    stream: UnixStream,
+    seat: &Seat,
+    rights: Rights,
+    shared: Arc<Shared>,
+    describe: status::Describe,
+) -> io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut line = String::new();
+    let mut read = BufReader::new(read.take(MAX_REQUEST));
+    timeout(TO_ASK, read.read_line(&mut line)).await??;
+    seat.waiting();
+    let request = serde_json::from_str::<Request>(&line);
+    if let Ok(Request::List) = request {
+        write_list(&mut write, seat, &shared).await?;
+    }
+    let answer = match request {
+        Ok(request) if request.needs() == Rights::Change && rights == Rights::Read => {
+            let why = "this socket is for reading; only the control socket changes";
+            Answer::Refused(why.into())
+        }
+        Ok(request) => {
+            let mut answer = answer(request, &shared, &describe);
+            settle(&mut answer, &shared, &describe).await;
+            answer
+        }
+        Err(error) => Answer::Unknown(error.to_string()),
+    };
+    write_line(&mut write, seat, &text(&answer)?).await
+}
+
+/// Writes all who are authorised, by address, slice by slice.
+async fn write_list(
+    write: &mut OwnedWriteHalf,
+    seat: &Seat,
+    shared: &Arc<Shared>,
+) -> io::Result<()> {
+    let mut next = Some(None);
+    while let Some(behind) = next {
+        let shared = Arc::clone(shared);
+        // The threads that hear frames have better things to do.
+        let slice = spawn_blocking(move || {
+            let entry =
+                |engine: &mut Engine, now| engine.list(now, behind, |grant| Entry::of(grant, now));
+            let Slice { items, next } = shared.with(entry);
+            let text = if items.is_empty() { Vec::new() } else { text(&Answer::List(items))? };
+            Ok::<_, io::Error>((text, next))
+        });
+        let (text, last) = slice.await.map_err(io::Error::other)??;
+        write_line(write, seat, &text).await?;
+        next = last.map(Some);
+    }
+    Ok(())
+}
+
+fn text(answer: &Answer) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(answer)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+async fn write_line(write: &mut OwnedWriteHalf, seat: &Seat, text: &[u8]) -> io::Result<()> {
+    seat.idle();
+    timeout(TO_READ, write.write_all(text)).await?
+}
+
+/// Waits until a change has arrived where it must, and says where it has not.
+async fn settle(answer: &mut Answer, shared: &Shared, describe: &status::Describe) {
+    if let Answer::Revoked { saved, .. } = answer {
+        *saved = describe.state.is_none() || timeout(TO_SAVE, shared.saved()).await.is_ok();
+    }
+    let failing = shared.with(|engine, _| engine.level().failures() > 0);
+    let patience = if failing { Duration::ZERO } else { TO_PUBLISH };
+    let in_time = describe.map.is_none() || timeout(patience, shared.published()).await.is_ok();
+    let level = shared.with(|engine, _| *engine.level());
+    match answer {
+        Answer::Allowed { published, .. } => *published = in_time,
+        Answer::Revoked { published, stuck, .. } => {
+            // One that lists nobody does not have it either.
+            *published = in_time || level.is_emptied();
+            *stuck = level.is_stuck();
+        }
+        _ => {}
+    }
+}
+
+fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Answer {
+    match request {
+        // The end of it: all of them have been written.
+        Request::List => Answer::List(Vec::new()),
+        Request::Query { address } => shared.with(|engine, now| {
+            Answer::Query(engine.admits(now, address).map(|grant| Entry::of(grant, now)))
+        }),
+        Request::Allow { address, seconds, note } => {
+            let span = seconds.map(Duration::from_secs);
+            allow(shared, address, span, note)
+        }
+        Request::Revoke { address, block } => {
+            let block = block.map(Duration::from_secs);
+            let revoked = shared.with(|engine, now| engine.revoke(now, address, block));
+            let block = block.map(|span| humantime::format_duration(span).to_string());
+            info!(%address, revoked, block, "revoked by hand");
+            Answer::Revoked {
+                was_authorised: revoked,
+                saved: false,
+                published: false,
+                stuck: false,
+            }
+        }
+        Request::Status => Answer::Status(Box::new(describe.status(shared))),
+        Request::Probe { text } => {
+            Answer::Probe(shared.with(|engine, _| engine.probes().count(&text)))
+        }
+    }
+}
+
+fn allow(shared: &Shared, address: IpAddr, span: Option<Duration>, note: Option<String>) -> Answer {
+    let address = match crate::engine::message::address::read(&address.to_string()) {
+        Ok(address) => address,
+        Err(why) => return Answer::Refused(format!("{address} cannot be authorised: {why}")),
+    };
+    let allowed = shared.with(|engine, now| {
+        let granted = engine.allow(now, address, span, note)?;
+        Ok::<_, String>((granted, engine.admits(now, address).map(|grant| Entry::of(grant, now))))
+    });
+    match allowed {
+        Ok((granted, Some(entry))) => {
+            let renewed = granted == Granted::Renewed;
+            info!(%address, expires = entry.expires, renewed, note = entry.note, "authorised by hand");
+            Answer::Allowed { entry, published: false }
+        }
+        // max-clients is reached, and this one would have ended first.
+        Ok((_, None)) => {
+            Answer::Refused(format!("{address}: there is no room for a shorter right"))
+        }
+        Err(list) => {
+            let why = format!("{address} is never authorised: it belongs to `{list}`");
+            Answer::Refused(why + "; `exclude` says what does")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::engine::Rules;
+    use crate::sys::log::Log;
+
+    /// More than a socket holds: nobody else reads it meanwhile.
+    const MANY: u32 = 20_000;
+
+    fn describe() -> status::Describe {
+        status::Describe {
+            receivers: Arc::default(),
+            services: Arc::default(),
+            map: None,
+            state: None,
+            log: Log::default(),
+            started: Time::default(),
+        }
+    }
+
+    /// How long a client is borne that sends this and reads nothing.
+    #[tokio::test(start_paused = true)]
+    async fn patience() {
+        let shared = Arc::new(Shared::new(Engine::new(Rules::default())));
+        shared.with(|engine, now| {
+            for number in 0..MANY {
+                let address = Ipv4Addr::from(0xc612_0000 + number).into();
+                engine.allow(now, address, None, None).expect("nobody is excluded");
+            }
+        });
+        let query = "{\"command\":\"query\",\"address\":\"192.0.2.7\"}\n";
+        let rows = [
+            ("", Some(2)),
+            ("{\"command\":\"list\"", Some(2)),
+            ("{\"command\":\"list\"}\n", Some(10)),
+            (query, None),
+        ];
+        for (says, seconds) in rows {
+            let (mut peer, stream) = UnixStream::pair().expect("a pair");
+            peer.write_all(says.as_bytes()).await.expect("there is room");
+            let begin = tokio::time::Instant::now();
+            let (seat, shared) = (Seat::default(), Arc::clone(&shared));
+            let ended = converse(stream, &seat, Rights::Read, shared, describe()).await;
+            let slow = ended.map_err(|error| error.kind());
+            let expected = if seconds.is_some() { Err(io::ErrorKind::TimedOut) } else { Ok(()) };
+            assert_eq!(slow, expected, "{says}");
+            let expected = Duration::from_secs(seconds.unwrap_or_default());
+            let took = begin.elapsed().saturating_sub(expected);
+            assert!(took < Duration::from_millis(100), "{says}: {took:?} longer");
+        }
+    }
+}

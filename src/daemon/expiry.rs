@@ -1,0 +1,66 @@
+//! The loop that takes out what has ended, and says so.
+//!
+//! Promise  it waits for nothing but the next moment at which a right ends. Each address that is no
+//!          longer authorised has its line, but for those that had to make room: a flood of logins
+//!          would have a line for each, so their number is said, seldom.
+//! Not here the map, which follows by itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, info, warn};
+
+use super::shared::Shared;
+use super::status::STOPPED;
+use crate::engine::{Gone, WhyGone};
+use crate::sys::log_limit::Seldom;
+
+/// It looks around at least this often.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// Goes on until the task is dropped.
+pub async fn run(shared: Arc<Shared>) {
+    let farewells = Farewells::default();
+    loop {
+        let (gone, stopped) =
+            shared.with(|engine, now| (engine.tick(now), engine.stopped_daemons(now)));
+        farewells.say(&gone);
+        for daemon in stopped {
+            warn!(%daemon, "no login for long, although it goes on to log; {STOPPED}");
+        }
+        let nap = shared.with(|engine, now| engine.sweep_at().map(|at| at.since(now)));
+        tokio::select! {
+            () = tokio::time::sleep(nap.unwrap_or(HEARTBEAT).min(HEARTBEAT)) => {}
+            () = shared.sweep_moved() => {}
+        }
+    }
+}
+
+/// What has been said lately.
+#[derive(Debug, Default)]
+struct Farewells {
+    evictions: Seldom,
+}
+
+impl Farewells {
+    /// Says who has left. To be called now and then even if nobody has: what was held back may be
+    /// due.
+    fn say(&self, gone: &[Gone]) {
+        let mut evicted = 0;
+        for Gone { grant, why } in gone {
+            let (address, logins, users) = (grant.address, grant.logins, grant.users.len());
+            if *why == WhyGone::Evicted {
+                evicted += 1;
+                debug!(%address, logins, users, "{}", why.as_str());
+            } else {
+                info!(%address, logins, users, "{}", why.as_str());
+            }
+        }
+        if let Some(evicted) = self.evictions.happened(evicted) {
+            warn!(
+                evicted,
+                "max-clients is reached: the addresses that would have ended first made room"
+            );
+        }
+    }
+}

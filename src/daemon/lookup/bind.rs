@@ -1,0 +1,132 @@
+//! Making the sockets on which Postfix asks.
+//!
+//! Promise  sockets that systemd has passed are told apart by their names; the files of those made
+//!          here go with them. A queue of connections that are not accepted yet is long enough for
+//!          a Postfix that starts all its processes at once.
+
+use std::io;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::{Counters, Listener, Protocol, Service};
+use crate::config::Config;
+use crate::config::lookups::Role;
+use crate::config::values::Serve;
+use crate::error::Failure;
+use crate::sys::systemd::Passed;
+use crate::sys::unix_socket;
+use crate::sys::unix_socket::SocketFile;
+
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// Services, and the socket files to remove at the end.
+#[derive(Debug, Default)]
+pub struct Bound {
+    /// The services.
+    pub services: Vec<Service>,
+    /// The files of Unix sockets that were made here.
+    pub files: Vec<SocketFile>,
+}
+
+/// Makes all sockets on which Postfix is to be answered, after those that systemd has passed.
+///
+/// # Errors
+/// A socket cannot be made, or a passed one is of the wrong kind.
+pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
+    let mut bound = Bound::default();
+    let lookups = &config.lookups;
+    for (role, serve) in [(Role::Socketmap, &lookups.socketmap), (Role::Policy, &lookups.policy)] {
+        let (name, protocol) = match role {
+            Role::Socketmap => ("socketmap", Protocol::Socketmap(config.map_value.clone())),
+            _ => ("policy", Protocol::Policy),
+        };
+        while let Some(listener) = take_passed(passed, role)? {
+            let address = listener.address().unwrap_or_else(|| "systemd".to_owned());
+            bound.add(format!("{name} {address}"), protocol.clone(), listener);
+        }
+        let Some(serve) = serve else { continue };
+        let cannot_listen = |error: io::Error| cannot_listen(serve, &error);
+        let listener = match serve {
+            Serve::Unix(socket) => {
+                let (listener, file) = unix_socket::bind_stream(&socket.path)?;
+                file.give_to(socket)?;
+                bound.files.push(file);
+                watched_unix(listener).map_err(cannot_listen)?
+            }
+            Serve::Inet(address) => Listener::Inet(inet(*address).map_err(cannot_listen)?),
+        };
+        bound.add(format!("{name} {serve}"), protocol, listener);
+    }
+    Ok(bound)
+}
+
+impl Listener {
+    /// Where it listens, as the configuration would say it, if it has a name.
+    fn address(&self) -> Option<String> {
+        match self {
+            Self::Unix(listener) => {
+                let address = listener.local_addr().ok()?;
+                Some(format!("unix:{}", address.as_pathname()?.display()))
+            }
+            Self::Inet(listener) => Some(format!("inet:{}", listener.local_addr().ok()?)),
+        }
+    }
+}
+
+impl Bound {
+    fn add(&mut self, name: String, protocol: Protocol, listener: Listener) {
+        self.services.push(Service { name, counters: Counters::default(), protocol, listener });
+    }
+}
+
+fn cannot_listen(serve: &Serve, error: &io::Error) -> Failure {
+    Failure::io(format!("cannot answer Postfix on `{serve}`: {error}")).hint(match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program has this port; `ss -ltnp` shows which, or choose another port"
+        }
+        io::ErrorKind::AddrNotAvailable => "this host does not have that address",
+        _ => "name another address",
+    })
+}
+
+fn take_passed(passed: &mut Passed, role: Role) -> Result<Option<Listener>, Failure> {
+    let wrong = |error: io::Error| {
+        let what = format!("a {role:?} socket that systemd has passed cannot be used: {error}");
+        Failure::config(what).hint("use ListenStream= in the socket unit")
+    };
+    let Some(index) = passed.next_of(role) else { return Ok(None) };
+    let listener = match passed.sockets().take_unix_listener(index) {
+        Ok(listener) => listener.map(watched_unix),
+        Err(_) => passed.sockets().take_tcp_listener(index).map_err(wrong)?.map(watched_inet),
+    };
+    listener.transpose().map_err(wrong)
+}
+
+fn watched_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Listener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener).map(Listener::Unix)
+}
+
+fn watched_inet(listener: std::net::TcpListener) -> io::Result<Listener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener).map(Listener::Inet)
+}
+
+/// A TCP socket that listens at an address.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn inet(address: std::net::SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // A restart does not wait for the connections of its predecessor.
+    socket.set_reuse_address(true)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}

@@ -1,0 +1,48 @@
+//! Making the sockets on which monitoring asks.
+
+use std::io;
+
+use tokio::net::TcpListener;
+
+use super::http::Door;
+use crate::config::Config;
+use crate::config::lookups::Role;
+use crate::daemon::lookup::bind::inet;
+use crate::error::Failure;
+use crate::sys::systemd::Passed;
+
+/// Makes the socket that the configuration names, after those that systemd has passed.
+///
+/// # Errors
+/// The socket cannot be made, or a passed one is of the wrong kind.
+pub fn all(config: &Config, passed: &mut Passed) -> Result<Vec<Door>, Failure> {
+    let mut doors = Vec::new();
+    while let Some(index) = passed.next_of(Role::Metrics) {
+        let taken = passed.sockets().take_tcp_listener(index).and_then(|listener| {
+            let watch = |listener: std::net::TcpListener| {
+                listener.set_nonblocking(true)?;
+                TcpListener::from_std(listener)
+            };
+            listener.map(watch).transpose()
+        });
+        let listener = taken.map_err(|error| {
+            let what = format!("the metrics socket that systemd has passed is no TCP one: {error}");
+            Failure::config(what).hint("use ListenStream=HOST:PORT in the socket unit")
+        })?;
+        doors.extend(listener.map(|listener| Door { name: format!("systemd:{index}"), listener }));
+    }
+    if let Some(address) = &config.metrics {
+        let listener = inet(address.0).map_err(|error| {
+            let what = format!("cannot answer monitoring on `{address}`: {error}");
+            Failure::io(what).hint(match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "another program has this port; `ss -ltnp` shows which, or choose another port"
+                }
+                io::ErrorKind::AddrNotAvailable => "this host does not have that address",
+                _ => "name another address",
+            })
+        })?;
+        doors.push(Door { name: address.to_string(), listener });
+    }
+    Ok(doors)
+}

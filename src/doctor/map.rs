@@ -1,0 +1,129 @@
+//! The published table: Postfix's types, the compiled file, and which edition is in it.
+//!
+//! Source  smtpd(8) opens tables as root, before it enters the chroot; proxymap(8), which opens
+//!         `proxy:` tables, runs as mail_owner.
+
+use std::path::Path;
+
+use super::channels::table_of;
+use super::findings::Report;
+use super::permissions::{Need, Obstacle};
+use super::setup::Setup;
+use crate::engine::publication::GENERATION_KEY;
+use crate::sys::files::with_suffix;
+
+/// What postmap(1) puts behind the name of the source; `hash:` may be another type's file since
+/// Postfix 3.11 (postfix-non-bdb(1)).
+const COMPILED: [&str; 3] = [".db", ".lmdb", ".cdb"];
+
+/// Examines a table. `published` is the edition that the running daemon has published last.
+pub async fn examine(setup: &Setup, table: &str, published: Option<u64>, report: &mut Report) {
+    let Some((kind, path)) = table.split_once(':') else { return };
+    if !setup.types.iter().any(|known| known == kind) {
+        report.mend(
+            format!("this Postfix has no map type {kind}"),
+            format!("It cannot open {table}: every client that comes so far gets 451."),
+            format!("one of these: postconf -m; or apt-get install postfix-{kind}"),
+        );
+        return;
+    }
+    report.fine(format!("Postfix {} has the map type {kind}", setup.version));
+    let path = Path::new(path);
+    let usual = COMPILED.iter().filter(|extension| extension[1..] == *kind);
+    let Some(compiled) = usual.chain(&COMPILED).map(|e| with_suffix(path, e)).find(|p| p.exists())
+    else {
+        report.mend(
+            format!("{table} has no compiled file"),
+            "An smtpd that finds it missing answers 451 to every recipient, of your own domains as \
+             well, until that smtpd ends.",
+            "start the daemon, which publishes it, and then: postfix reload",
+        );
+        return;
+    };
+    readable(setup, table, &compiled, report);
+    edition(setup, table, published, report).await;
+}
+
+fn readable(setup: &Setup, table: &str, compiled: &Path, report: &mut Report) {
+    let Some(owner) = &setup.owner else { return };
+    let Some(obstacle) = owner.obstacle(Path::new("/"), compiled, Need::Read) else {
+        report.fine(format!("{} may read {}", owner.name, compiled.display()));
+        return;
+    };
+    let proxied = setup.all_lists().any(|(_, _, list)| {
+        list.iter().any(|r| table_of(r, "check_client_access") == Some((table, true)))
+    });
+    if proxied {
+        report.mend(
+            format!("{} cannot read {}: {}", owner.name, compiled.display(), told(&obstacle)),
+            format!(
+                "main.cf names the table with `proxy:`. proxymap opens it as {}, and where it \
+                 cannot, every client that comes so far gets 451.",
+                owner.name
+            ),
+            format!("{}; or take `proxy:` away: smtpd opens tables as root", cure(&obstacle)),
+        );
+    } else {
+        // Without `proxy:` this is as good.
+        report.fine(format!(
+            "smtpd opens {} as root; {} could not",
+            compiled.display(),
+            owner.name
+        ));
+    }
+}
+
+async fn edition(setup: &Setup, table: &str, published: Option<u64>, report: &mut Report) {
+    match setup.postfix.lookup(table, GENERATION_KEY).await {
+        Err(trouble) => report.mend(
+            format!("{table} cannot be read: {trouble}"),
+            "smtpd cannot either, and answers 451 to every client that comes so far.",
+            "restart the daemon, which writes it anew, and then: postfix reload",
+        ),
+        Ok(None) => report.mend(
+            format!("{table} was not written by the daemon"),
+            format!("Its entry {GENERATION_KEY} is not there: the map is old, foreign, or empty."),
+            "start the daemon; if it runs, compare its option map with main.cf",
+        ),
+        Ok(Some(said)) => {
+            let number = said.split(' ').nth(1).and_then(|number| number.parse::<u64>().ok());
+            match (number, published) {
+                (Some(found), Some(last)) if found < last => report.mend(
+                    format!("{table} is edition {found}, the daemon has published edition {last}"),
+                    "Something else has put an older file there: a restored backup, or a second \
+                     daemon.",
+                    "restart the daemon",
+                ),
+                // A later one has been published meanwhile.
+                (Some(found), _) => {
+                    report.fine(format!("{table} can be read, and is edition {found}"));
+                }
+                (None, _) => report.mend(
+                    format!("{table} has an entry {GENERATION_KEY} without a number"),
+                    "Something else than the daemon has written it.",
+                    "restart the daemon",
+                ),
+            }
+        }
+    }
+}
+
+/// An obstacle in words.
+pub fn told(obstacle: &Obstacle) -> String {
+    match obstacle {
+        Obstacle::Closed(path, Need::Pass) => format!("{} is closed", path.display()),
+        Obstacle::Closed(path, Need::Read) => format!("{} is not readable", path.display()),
+        Obstacle::Closed(path, Need::Write) => format!("{} is not writable", path.display()),
+        Obstacle::Unseen(path, error) => format!("{}: {error}", path.display()),
+    }
+}
+
+/// The command that takes an obstacle away, for everybody.
+pub fn cure(obstacle: &Obstacle) -> String {
+    match obstacle {
+        Obstacle::Closed(path, Need::Pass) => format!("chmod o+x {}", path.display()),
+        Obstacle::Closed(path, Need::Read) => format!("chmod o+r {}", path.display()),
+        Obstacle::Closed(path, Need::Write) => format!("chmod o+w {}", path.display()),
+        Obstacle::Unseen(path, _) => format!("ls -l {}", path.display()),
+    }
+}

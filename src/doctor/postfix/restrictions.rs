@@ -1,0 +1,299 @@
+//! smtpd's lists of restrictions, as main.cf writes them: who is refused before whom.
+//!
+//! Promise  a list is followed for one client: one that only we can let relay, with a recipient in
+//!          a foreign domain. What may or may not decide (a table of others, a DNS list) is passed.
+//! Source   postconf(5) `smtpd_relay_restrictions`; RESTRICTION_CLASS_README.
+//! Not here where values come from, and what is to be done about them.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use crate::postfix::mynetworks::patterns;
+
+/// Classes may name classes, and at worst themselves.
+const MAX_DEPTH: usize = 8;
+
+/// One restriction of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restriction {
+    /// Its name in lower case, or a table that stands alone.
+    pub name: String,
+    /// What follows the name, for those that take something.
+    pub argument: Option<String>,
+    /// `warn_if_reject` stands before it: it refuses nobody.
+    pub warns: bool,
+}
+
+impl fmt::Display for Restriction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.warns {
+            f.write_str("warn_if_reject ")?;
+        }
+        f.write_str(&self.name)?;
+        self.argument.iter().try_for_each(|argument| write!(f, " {argument}"))
+    }
+}
+
+/// What happens to the client at the end of a list.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Outcome<'a> {
+    /// We are asked, and nothing has decided before.
+    Asked {
+        /// What comes before.
+        before: &'a [Restriction],
+        /// What comes afterwards.
+        after: &'a [Restriction],
+    },
+    /// He is refused, before we are asked or without.
+    Refused {
+        /// What refuses him.
+        by: &'a Restriction,
+        /// Whether we would be asked afterwards.
+        asked_later: bool,
+    },
+    /// Everybody is let in.
+    Open,
+    /// The next list decides.
+    Undecided,
+}
+
+impl Restriction {
+    fn takes_argument(name: &str) -> bool {
+        (name.starts_with("check_") && name.ends_with("_access"))
+            || name.starts_with("reject_rhsbl_")
+            || matches!(
+                name,
+                "check_policy_service"
+                    | "reject_rbl_client"
+                    | "permit_dnswl_client"
+                    | "permit_rhswl_client"
+                    | "sleep"
+            )
+    }
+
+    /// Whether it refuses a foreign recipient of every client that comes to it.
+    pub fn refuses(&self) -> bool {
+        let refuses = matches!(
+            &*self.name,
+            "reject"
+                | "defer"
+                | "defer_if_permit"
+                | "reject_unauth_destination"
+                | "defer_unauth_destination"
+                | "check_relay_domains"
+        );
+        refuses && !self.warns
+    }
+
+    /// Whether it may refuse a client for his address or his name: dynamic ones are on many lists.
+    pub fn judges_clients(&self) -> bool {
+        let judges = ["reject_rbl_client", "reject_rhsbl_client", "reject_rhsbl_reverse_client"];
+        let unnamed = self.name.starts_with("reject_unknown_") && self.name.contains("client");
+        !self.warns && (judges.contains(&&*self.name) || unnamed)
+    }
+}
+
+/// Reads the value of a parameter.
+pub fn read(value: &str) -> Vec<Restriction> {
+    let mut list = Vec::new();
+    let mut warns = false;
+    let mut words = patterns(value);
+    while let Some(word) = words.next() {
+        let lower = word.to_ascii_lowercase();
+        if lower == "warn_if_reject" {
+            warns = true;
+            continue;
+        }
+        let takes = Restriction::takes_argument(&lower);
+        // The path of a table keeps its case.
+        let name = if word.contains(':') { word.to_owned() } else { lower };
+        let argument = if takes { words.next().map(str::to_owned) } else { None };
+        list.push(Restriction { name, argument, warns });
+        warns = false;
+    }
+    list
+}
+
+/// Puts what the restriction classes stand for into their places.
+pub fn resolve(
+    list: &[Restriction],
+    classes: &HashMap<String, Vec<Restriction>>,
+) -> Vec<Restriction> {
+    fn add(
+        list: &[Restriction],
+        classes: &HashMap<String, Vec<Restriction>>,
+        depth: usize,
+        whole: &mut Vec<Restriction>,
+    ) {
+        for restriction in list {
+            match classes.get(&restriction.name).filter(|_| depth < MAX_DEPTH) {
+                Some(inner) => add(inner, classes, depth + 1, whole),
+                None => whole.push(restriction.clone()),
+            }
+        }
+    }
+    let mut whole = Vec::new();
+    add(list, classes, 0, &mut whole);
+    whole
+}
+
+/// Follows a list for the client.
+pub fn follow(list: &[Restriction], is_ours: impl Fn(&Restriction) -> bool) -> Outcome<'_> {
+    for (index, restriction) in list.iter().enumerate() {
+        if is_ours(restriction) && !restriction.warns {
+            return Outcome::Asked { before: &list[..index], after: &list[index + 1..] };
+        }
+        if restriction.refuses() {
+            let asked_later = list[index..].iter().any(&is_ours);
+            return Outcome::Refused { by: restriction, asked_later };
+        }
+        if restriction.name == "permit" {
+            return Outcome::Open;
+        }
+    }
+    Outcome::Undecided
+}
+
+/// The list with us in the right place: before the first that refuses everybody.
+pub fn corrected(list: &[Restriction], drop: impl Fn(&Restriction) -> bool, ours: &str) -> String {
+    let mut words: Vec<String> = Vec::new();
+    let mut place = None;
+    for restriction in list.iter().filter(|restriction| !drop(restriction)) {
+        let decides = restriction.refuses() || restriction.name == "permit";
+        if decides && place.is_none() {
+            place = Some(words.len());
+        }
+        // Whoever is let in here is let in without us.
+        if restriction.name == "permit" {
+            words.push("reject_unauth_destination".into());
+        } else {
+            words.push(restriction.to_string());
+        }
+    }
+    if words.is_empty() {
+        words.extend(["permit_mynetworks".into(), "permit_sasl_authenticated".into()]);
+    }
+    match place {
+        Some(place) => words.insert(place, ours.to_owned()),
+        None => words.extend([ours.to_owned(), "reject_unauth_destination".into()]),
+    }
+    words.join(", ")
+}
+
+/// The service that `check_policy_service` calls, and one of its own settings (postconf(5)
+/// `check_policy_service`): `unix:PATH`, or `{ unix:PATH, timeout=3s, ... }`.
+pub fn policy_call<'a>(argument: &'a str, setting: &str) -> (&'a str, Option<String>) {
+    let inside = argument.trim().trim_start_matches('{').trim_end_matches('}');
+    let endpoint = patterns(inside).next().unwrap_or_default();
+    let mut settings = inside.split(',').filter_map(|part| {
+        let part = part.trim().trim_start_matches('{').trim_end_matches('}');
+        let (name, value) = part.split_once('=')?;
+        (name.trim() == setting).then(|| value.trim().to_owned())
+    });
+    (endpoint, settings.next_back())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: &str = "check_client_access hash:/var/lib/pop-before-smtp/clients";
+
+    fn is_ours(restriction: &Restriction) -> bool {
+        restriction.to_string() == OURS
+    }
+
+    #[test]
+    fn lists_are_read() {
+        let rows: &[(&str, &[&str])] = &[
+            ("", &[]),
+            (" permit_mynetworks,\n\tREJECT ", &["permit_mynetworks", "reject"]),
+            ("check_client_access hash:/A, reject", &["check_client_access hash:/A", "reject"]),
+            (
+                "warn_if_reject reject_rbl_client x.org permit",
+                &["warn_if_reject reject_rbl_client x.org", "permit"],
+            ),
+            (
+                "check_policy_service { unix:a/b, timeout=3s, default_action=DUNNO }, reject",
+                &["check_policy_service { unix:a/b, timeout=3s, default_action=DUNNO }", "reject"],
+            ),
+            (
+                "sleep 1 hash:/Bare reject_rhsbl_sender y.org",
+                &["sleep 1", "hash:/Bare", "reject_rhsbl_sender y.org"],
+            ),
+            ("check_client_access", &["check_client_access"]),
+        ];
+        for (value, expected) in rows {
+            let read: Vec<String> = read(value).iter().map(ToString::to_string).collect();
+            assert_eq!(&read, expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_client_is_followed() {
+        let asked = |value: &str| match follow(&read(value), is_ours) {
+            Outcome::Asked { before, after } => format!("asked {} {}", before.len(), after.len()),
+            Outcome::Refused { by, asked_later } => format!("{by} {asked_later}"),
+            Outcome::Open => "open".to_owned(),
+            Outcome::Undecided => "undecided".to_owned(),
+        };
+        for (value, expected) in [
+            ("permit_mynetworks, OURS, reject_unauth_destination", "asked 1 1"),
+            ("permit_auth_destination, OURS, reject", "asked 1 1"),
+            ("check_client_access cidr:/x, reject_rbl_client y, OURS", "asked 2 0"),
+            ("warn_if_reject reject, OURS", "asked 1 0"),
+            ("permit_mynetworks, defer_unauth_destination", "defer_unauth_destination false"),
+            ("reject_unauth_destination, OURS", "reject_unauth_destination true"),
+            ("reject, permit", "reject false"),
+            ("permit, OURS", "open"),
+            ("permit_mynetworks", "undecided"),
+            ("", "undecided"),
+            ("warn_if_reject OURS, reject", "reject false"),
+        ] {
+            assert_eq!(asked(&value.replace("OURS", OURS)), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn classes_are_resolved() {
+        let classes: HashMap<_, _> = [("one", "two, reject"), ("two", OURS), ("self", "self")]
+            .map(|(n, v)| (n.to_owned(), read(v)))
+            .into();
+        let list = resolve(&read("permit_mynetworks one"), &classes);
+        assert!(matches!(follow(&list, is_ours), Outcome::Asked { .. }), "{list:?}");
+        assert_eq!(resolve(&read("self"), &classes).len(), 1);
+    }
+
+    #[test]
+    fn lists_are_corrected() {
+        for (value, expected) in [
+            (
+                "permit_mynetworks, reject_unauth_destination",
+                "permit_mynetworks, OURS, reject_unauth_destination",
+            ),
+            ("reject_unauth_destination, OURS", "OURS, reject_unauth_destination"),
+            ("permit_mynetworks", "permit_mynetworks, OURS, reject_unauth_destination"),
+            ("", "permit_mynetworks, permit_sasl_authenticated, OURS, reject_unauth_destination"),
+            ("permit_mynetworks, permit", "permit_mynetworks, OURS, reject_unauth_destination"),
+        ] {
+            let list = read(&value.replace("OURS", OURS));
+            let corrected = corrected(&list, is_ours, OURS);
+            assert_eq!(corrected, expected.replace("OURS", OURS), "{value}");
+            assert!(matches!(follow(&read(&corrected), is_ours), Outcome::Asked { .. }));
+        }
+    }
+
+    #[test]
+    fn policy_calls() {
+        for (argument, endpoint, action) in [
+            ("unix:a/b", "unix:a/b", None),
+            ("inet:127.0.0.1:1", "inet:127.0.0.1:1", None),
+            ("{ unix:a/b, timeout=3s, default_action=DUNNO }", "unix:a/b", Some("DUNNO")),
+            ("{unix:a/b, default_action = DUNNO later}", "unix:a/b", Some("DUNNO later")),
+            ("{ unix:a/b, { default_action = 451 4.3.5 x } }", "unix:a/b", Some("451 4.3.5 x")),
+        ] {
+            let (found, setting) = policy_call(argument, "default_action");
+            assert_eq!((found, setting.as_deref()), (endpoint, action), "{argument}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! A bounded memory of processes and streams that forgets by age.
+//!
+//! Promise  what was remembered is there until it is taken out or too old. When something could
+//!          not be remembered, the memory says so for as long as that would have mattered.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use super::streams::Key;
+use crate::engine::time::Time;
+
+/// There is no room, so something could not be remembered: nothing is believed that depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// The memory.
+#[derive(Debug)]
+pub struct Aging<T> {
+    most: usize,
+    age: Duration,
+    entries: HashMap<Key, (T, Time)>,
+    /// Keys in the order in which they came; those that were taken out leave their place behind.
+    order: VecDeque<(Key, Time)>,
+    overflowed: Option<Time>,
+}
+
+impl<T> Aging<T> {
+    /// Room for `most` entries; one that is older than `age` matters no longer.
+    pub fn new(most: usize, age: Duration) -> Self {
+        let (entries, order) = (HashMap::new(), VecDeque::new());
+        Self { most, age, entries, order, overflowed: None }
+    }
+
+    /// Remembers an entry from now on, in place of an older one with the same key.
+    ///
+    /// # Errors
+    /// There is no room; until that no longer matters, [`Self::lacks_some`] says so.
+    pub fn remember(&mut self, key: Key, value: T, now: Time) -> Result<(), Full> {
+        self.entries.remove(&key);
+        if self.entries.len() >= self.most {
+            self.sweep(now);
+        }
+        if self.entries.len() >= self.most {
+            self.overflowed = Some(now);
+            return Err(Full);
+        }
+        self.insert(key, value, now);
+        Ok(())
+    }
+
+    /// Remembers an entry; if there is no room, the oldest one is forgotten for it.
+    pub fn remember_newest(&mut self, key: Key, value: T, now: Time) {
+        self.entries.remove(&key);
+        while self.entries.len() >= self.most && self.forget_oldest() {}
+        self.insert(key, value, now);
+    }
+
+    /// The entry, unless it is too old.
+    pub fn get_mut(&mut self, key: Key, now: Time) -> Option<&mut T> {
+        let (value, since) = self.entries.get_mut(&key)?;
+        (now.since(*since) <= self.age).then_some(value)
+    }
+
+    /// Takes an entry out, however old it is. Whether it was there.
+    pub fn take(&mut self, key: Key) -> bool {
+        self.entries.remove(&key).is_some()
+    }
+
+    /// Whether something could not be remembered that might still matter.
+    pub fn lacks_some(&self, now: Time) -> bool {
+        self.overflowed.is_some_and(|at| now.since(at) <= self.age)
+    }
+
+    fn insert(&mut self, key: Key, value: T, now: Time) {
+        self.entries.insert(key, (value, now));
+        self.order.push_back((key, now));
+        if self.order.len() > 2 * self.entries.len() + 64 {
+            let entries = &self.entries;
+            self.order.retain(|(key, at)| entries.get(key).is_some_and(|(_, since)| since == at));
+        }
+    }
+
+    fn sweep(&mut self, now: Time) {
+        while self.order.front().is_some_and(|(_, at)| now.since(*at) > self.age) {
+            self.forget_oldest();
+        }
+    }
+
+    /// Takes the first place off, and the entry if it is still there. Whether there was a place.
+    fn forget_oldest(&mut self) -> bool {
+        let Some((key, at)) = self.order.pop_front() else { return false };
+        if self.entries.get(&key).is_some_and(|(_, since)| *since == at) {
+            self.entries.remove(&key);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: usize = 100;
+    const AGE: Duration = Duration::from_secs(60);
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    #[test]
+    fn entries_age_and_an_overflow_is_told_as_long_as_it_matters() {
+        let mut memory = Aging::new(MOST, AGE);
+        for number in 0..MOST as u64 {
+            assert_eq!(memory.remember(Key::of(number), number, at(number)), Ok(()));
+        }
+        assert_eq!(memory.remember(Key::of(7), 77, at(200)), Ok(()), "it has its place");
+        assert!(!memory.lacks_some(at(300)));
+        assert_eq!(memory.remember(Key::of(1000), 0, at(300)), Err(Full));
+        assert!(memory.take(Key::of(0)) && !memory.take(Key::of(0)));
+        assert!(memory.lacks_some(at(60_300)), "also when there is room again");
+        assert!(!memory.lacks_some(at(60_301)));
+        assert_eq!(memory.get_mut(Key::of(7), at(60_200)), Some(&mut 77));
+        assert_eq!(memory.get_mut(Key::of(7), at(60_201)), None);
+        for number in 1000..1000 + MOST as u64 {
+            assert_eq!(memory.remember(Key::of(number), number, at(60_301)), Ok(()));
+        }
+        assert_eq!(memory.entries.len(), MOST, "the old ones made room");
+    }
+
+    #[test]
+    fn the_oldest_makes_room_where_that_is_wanted() {
+        let mut memory = Aging::new(MOST, AGE);
+        for number in 0..1000 {
+            memory.remember_newest(Key::of(7), (), at(number));
+        }
+        assert!(memory.order.len() <= 68, "{} places for one", memory.order.len());
+        for number in 100..100 + MOST as u64 {
+            memory.remember_newest(Key::of(number), (), at(1000));
+        }
+        assert_eq!(memory.entries.len(), MOST);
+        assert!(!memory.take(Key::of(7)) && memory.take(Key::of(100)));
+    }
+}

@@ -1,0 +1,281 @@
+//! Sessions that are open: a client who stays connected stays authorised, if the administrator
+//! wants it so.
+//!
+//! Promise  a session is opened by its login and closed by the log-out with the same key, or by
+//!          the next login with that key. One whose log-out is never seen ends at its ceiling; ids count only in streams in which a
+//!          log-out has been seen to carry one. A log-out may overtake its login by
+//!          a moment (Dovecot's processes log for themselves); such a session is never open.
+//! Limits   `MAX_SESSIONS` open ones; while there are more, a login counts for the grace only.
+//! Not here which messages these are (`daemons`), and what follows for the set (`hear`).
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::streams::Key;
+use crate::engine::time::Time;
+
+/// Open sessions; a client has one or a few, and `max-clients` is 65,536 by default.
+const MAX_SESSIONS: usize = 262_144;
+/// Log-outs that are remembered in case they have overtaken their login.
+const MAX_EARLY: usize = 1024;
+/// Streams that are known to pair log in and log out; a host has a few.
+const MAX_STREAMS: usize = 4096;
+/// A login that comes later than this after its log-out is another session's.
+const OVERTAKING: Duration = Duration::from_secs(60);
+
+/// Sessions by their ceilings.
+type Places = BTreeSet<(Time, Key)>;
+
+#[derive(Debug)]
+struct Session {
+    address: IpAddr,
+    user: Option<String>,
+    ceiling: Time,
+}
+
+/// A session that was closed, and until when others keep what it had.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// The client.
+    pub address: IpAddr,
+    /// Who had logged in.
+    pub user: Option<String>,
+    /// The latest ceiling of the other open sessions of this address.
+    pub address_until: Option<Time>,
+    /// The latest ceiling of the other open sessions of this user at this address.
+    pub user_until: Option<Time>,
+}
+
+/// The open sessions.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    open: HashMap<Key, Session>,
+    by_address: HashMap<IpAddr, Places>,
+    by_user: HashMap<(IpAddr, Option<String>), Places>,
+    order: VecDeque<(Time, Key)>,
+    early: VecDeque<(Time, Key)>,
+    paired: HashSet<Key>,
+}
+
+impl Sessions {
+    /// The log-outs of this stream carry the ids of their sessions.
+    pub fn pairs(&mut self, stream: Key) {
+        if self.paired.len() < MAX_STREAMS {
+            self.paired.insert(stream);
+        }
+    }
+
+    /// Whether the log-outs of this stream carry the ids of their sessions. Until one has been
+    /// seen they may not: Dovecot's do since 2.3 only, and a session that is never closed would
+    /// last to its ceiling.
+    pub fn is_paired(&self, stream: Key) -> bool {
+        self.paired.contains(&stream)
+    }
+
+    /// A login opens its session, which ends at `ceiling` if nothing closes it. Whether it is
+    /// open now: its log-out may have come already, or there may be too many.
+    pub fn open(
+        &mut self,
+        key: Key,
+        address: IpAddr,
+        user: Option<String>,
+        now: Time,
+        ceiling: Time,
+    ) -> bool {
+        self.sweep(now);
+        if let Some(place) = self.early.iter().position(|(_, early)| *early == key) {
+            self.early.remove(place);
+            return false;
+        }
+        self.take(key);
+        if self.open.len() >= MAX_SESSIONS {
+            return false;
+        }
+        self.by_address.entry(address).or_default().insert((ceiling, key));
+        self.by_user.entry((address, user.clone())).or_default().insert((ceiling, key));
+        self.open.insert(key, Session { address, user, ceiling });
+        self.order.push_back((ceiling, key));
+        // Sessions that were closed have left their place in the order behind.
+        if self.order.len() > 2 * self.open.len() + 64 {
+            let open = &self.open;
+            let current = |(at, key): &(Time, Key)| open.get(key).is_some_and(|s| s.ceiling == *at);
+            self.order.retain(current);
+        }
+        true
+    }
+
+    /// Whether the session with this key is open.
+    pub fn is_open(&self, key: Key, now: Time) -> bool {
+        self.open.get(&key).is_some_and(|session| now < session.ceiling)
+    }
+
+    /// A log-out closes its session.
+    pub fn close(&mut self, key: Key, now: Time) -> Option<Closed> {
+        self.sweep(now);
+        let Some(Session { address, user, .. }) = self.take(key) else {
+            if self.early.len() == MAX_EARLY {
+                self.early.pop_front();
+            }
+            self.early.push_back((now, key));
+            return None;
+        };
+        // Not by looking at all of them: thousands may share an address.
+        let latest = |sessions: Option<&Places>| Some(sessions?.last()?.0);
+        let holder = (address, user);
+        let address_until = latest(self.by_address.get(&address));
+        let user_until = latest(self.by_user.get(&holder));
+        Some(Closed { address, user: holder.1, address_until, user_until })
+    }
+
+    /// The address is no longer authorised, whatever its sessions do.
+    pub fn forget(&mut self, address: IpAddr) {
+        for (_, key) in self.by_address.remove(&address).into_iter().flatten() {
+            self.take(key);
+        }
+    }
+
+    /// The addresses that have open sessions.
+    pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        self.by_address.into_keys()
+    }
+
+    fn take(&mut self, key: Key) -> Option<Session> {
+        let session = self.open.remove(&key)?;
+        let place = (session.ceiling, key);
+        let holder = (session.address, session.user);
+        if let Some(places) = self.by_address.get_mut(&holder.0)
+            && places.remove(&place)
+            && places.is_empty()
+        {
+            self.by_address.remove(&holder.0);
+        }
+        if let Some(places) = self.by_user.get_mut(&holder)
+            && places.remove(&place)
+            && places.is_empty()
+        {
+            self.by_user.remove(&holder);
+        }
+        Some(Session { address: holder.0, user: holder.1, ceiling: session.ceiling })
+    }
+
+    fn sweep(&mut self, now: Time) {
+        while self.early.front().is_some_and(|(at, _)| now.since(*at) > OVERTAKING) {
+            self.early.pop_front();
+        }
+        while let Some((ceiling, key)) = self.order.front().copied() {
+            let current = self.open.get(&key).is_some_and(|session| session.ceiling == ceiling);
+            if current && now < ceiling {
+                break;
+            }
+            self.order.pop_front();
+            if current {
+                self.take(key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::correlation::streams::{Source, Streams};
+    use crate::engine::message::syslog::Frame;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_millis(seconds * 1000)
+    }
+
+    fn keys(count: usize) -> Vec<Key> {
+        let streams = Streams::default();
+        let key = |number: usize| {
+            let line = format!("imapd[{number}]: x");
+            let frame = Frame::new(line.as_bytes());
+            let message = frame.message().expect("a message");
+            streams.process(Source::default(), &message).expect("a PID")
+        };
+        (0..count).map(key).collect()
+    }
+
+    fn client(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    #[test]
+    fn the_last_log_out_counts() {
+        let keys = keys(3);
+        let mut sessions = Sessions::default();
+        let joe = || Some("joe".to_owned());
+        assert!(sessions.open(keys[0], client(1), joe(), at(0), at(100)));
+        assert!(sessions.open(keys[1], client(1), joe(), at(10), at(110)));
+        assert!(sessions.open(keys[2], client(1), Some("ann".into()), at(20), at(120)));
+        let closed = sessions.close(keys[1], at(30)).expect("it was open");
+        assert_eq!((closed.address_until, closed.user_until), (Some(at(120)), Some(at(100))));
+        let closed = sessions.close(keys[2], at(40)).expect("it was open");
+        assert_eq!((closed.address_until, closed.user_until), (Some(at(100)), None));
+        let closed = sessions.close(keys[0], at(50)).expect("it was open");
+        assert_eq!((closed.address_until, closed.user_until), (None, None));
+        assert_eq!(sessions.close(keys[0], at(51)), None);
+    }
+
+    #[test]
+    fn a_log_out_may_overtake_its_login() {
+        let keys = keys(2);
+        let mut sessions = Sessions::default();
+        assert_eq!(sessions.close(keys[0], at(0)), None);
+        assert!(!sessions.open(keys[0], client(1), None, at(1), at(100)));
+        assert!(sessions.open(keys[0], client(1), None, at(2), at(100)), "it is used up");
+        assert_eq!(sessions.close(keys[1], at(3)), None);
+        assert!(sessions.open(keys[1], client(1), None, at(64), at(100)), "too long ago");
+    }
+
+    #[test]
+    fn sessions_end_at_their_ceiling_and_with_their_address() {
+        let keys = keys(3);
+        let mut sessions = Sessions::default();
+        sessions.open(keys[0], client(1), None, at(0), at(100));
+        assert_eq!(sessions.close(keys[0], at(100)), None, "the ceiling has ended it");
+        sessions.open(keys[1], client(1), None, at(200), at(300));
+        sessions.forget(client(1));
+        assert_eq!(sessions.close(keys[1], at(210)), None);
+        sessions.open(keys[2], client(2), None, at(220), at(320));
+        assert!(sessions.close(keys[2], at(230)).is_some());
+        sessions.sweep(at(1000));
+        assert!(sessions.open.is_empty() && sessions.by_address.is_empty());
+        assert!(sessions.by_user.is_empty());
+        assert!(sessions.order.is_empty() && sessions.early.is_empty());
+    }
+
+    #[test]
+    fn too_many_sessions_are_not_opened() {
+        let keys = keys(MAX_SESSIONS + 1);
+        let mut sessions = Sessions::default();
+        let mut open = |key, seconds| sessions.open(key, client(1), None, at(seconds), at(100));
+        let opened = keys.iter().filter(|key| open(**key, 0)).count();
+        assert_eq!(opened, MAX_SESSIONS);
+        assert!(!open(keys[MAX_SESSIONS], 1), "there is no room");
+        assert!(open(keys[0], 1), "it has its place");
+        assert!(open(keys[MAX_SESSIONS], 100), "the others have ended");
+    }
+
+    #[test]
+    fn what_is_remembered_of_closed_sessions_is_bounded() {
+        let keys = keys(MAX_EARLY + 1);
+        let mut sessions = Sessions::default();
+        // The places behind one that lasts are not freed by and by.
+        assert!(sessions.open(keys[0], client(1), None, at(0), at(100)));
+        for round in 0..1000 {
+            assert!(sessions.open(keys[1], client(2), None, at(0), at(200 + round)));
+        }
+        assert_eq!(sessions.open.len(), 2);
+        assert!(sessions.order.len() <= 68, "{} places for two", sessions.order.len());
+        assert!(sessions.close(keys[1], at(1)).is_some());
+        assert!(sessions.close(keys[0], at(1)).is_some());
+        for key in &keys {
+            assert_eq!(sessions.close(*key, at(1)), None);
+        }
+        assert_eq!(sessions.early.len(), MAX_EARLY);
+        assert!(sessions.open(keys[0], client(1), None, at(2), at(100)), "the first was forgotten");
+        assert!(!sessions.open(keys[1], client(1), None, at(2), at(100)), "the second was not");
+    }
+}

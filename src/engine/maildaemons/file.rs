@@ -1,0 +1,317 @@
+//! A mail daemon's description as it is written: TOML, and everything that can be wrong with it.
+//!
+//! Promise  unknown keys are refused; every fault is found in one reading, with file and line.
+//! Format   deploy/guide/your-own-daemon.md; `daemons NAME` prints a built-in file to start from.
+
+use std::fmt;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::codes::{FACILITIES, SEVERITIES, code};
+use super::daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
+use super::pattern::{MAX_SEEN, Pattern};
+
+/// A description file: where it came from and what it says.
+#[derive(Clone, Debug)]
+pub struct DaemonFile {
+    /// Its path, or nothing for a built-in one.
+    pub origin: Option<String>,
+    /// Its text.
+    pub text: String,
+}
+
+impl From<&(&str, &str)> for DaemonFile {
+    fn from((_, text): &(&str, &str)) -> Self {
+        Self { origin: None, text: (*text).to_owned() }
+    }
+}
+
+/// What is wrong with a description, where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The file, or the built-in daemon's name.
+    pub origin: String,
+    /// The line, counted from 1, if the fault has one.
+    pub line: Option<usize>,
+    /// One sentence.
+    pub what: String,
+}
+
+impl Fault {
+    pub(super) fn unknown_daemon(option: &str, name: &str) -> Self {
+        let what =
+            format!("there is no mail daemon `{name}`; `pop-before-smtp daemons` lists them");
+        Self { origin: option.into(), line: None, what }
+    }
+
+    pub(super) fn twice(daemon: &Daemon, other: &str) -> Self {
+        let what =
+            format!("a mail daemon named `{}` is described in `{other}` already", daemon.name);
+        Self { origin: daemon.origin.clone().unwrap_or_default(), line: None, what }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(f, "{}:{line}: {}", self.origin, self.what),
+            None => write!(f, "{}: {}", self.origin, self.what),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct Written {
+    name: String,
+    title: String,
+    versions: Option<String>,
+    #[serde(default)]
+    verified: bool,
+    note: Option<String>,
+    programs: Vec<String>,
+    #[serde(default)]
+    facilities: Vec<String>,
+    #[serde(default)]
+    severities: Vec<String>,
+    max_length: Option<usize>,
+    cut_length: Option<usize>,
+    #[serde(default)]
+    pid_per_session: bool,
+    #[serde(default)]
+    login: Vec<WrittenPattern>,
+    #[serde(default)]
+    connect: Vec<WrittenPattern>,
+    #[serde(default)]
+    end: Vec<WrittenPattern>,
+    #[serde(default)]
+    logout: Vec<WrittenPattern>,
+    #[serde(default)]
+    distrust: Vec<WrittenPattern>,
+    #[serde(default)]
+    shape: Vec<WrittenShape>,
+    #[serde(default)]
+    example: Vec<WrittenExample>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct WrittenPattern {
+    pattern: Spanned<String>,
+    #[serde(default)]
+    once: Vec<String>,
+    #[serde(default)]
+    never: Vec<String>,
+    same: Option<[String; 2]>,
+    #[serde(default)]
+    programs: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct WrittenShape {
+    pattern: Spanned<String>,
+    cause: Cause,
+    #[serde(default)]
+    programs: Vec<String>,
+    #[serde(default)]
+    severities: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct WrittenExample {
+    line: Option<String>,
+    lines: Option<Vec<String>>,
+    verdict: Spanned<ExpectedVerdict>,
+    address: Option<String>,
+    user: Option<String>,
+}
+
+impl DaemonFile {
+    /// Reads and compiles the description.
+    ///
+    /// # Errors
+    /// Every fault that can be told without running its examples.
+    pub fn compile(&self) -> Result<Daemon, Vec<Fault>> {
+        let written: Written = toml::from_str(&self.text).map_err(|error| {
+            let line = error.span().map(|span| line_of(&self.text, span.start));
+            let origin = self.origin.clone().unwrap_or_else(|| "built-in".into());
+            vec![Fault { origin, line, what: error.message().to_owned() }]
+        })?;
+        let mut reader = Reader {
+            text: &self.text,
+            origin: self.origin.clone().unwrap_or_else(|| written.name.clone()),
+            faults: Vec::new(),
+        };
+        let daemon = reader.daemon(written, self);
+        if reader.faults.is_empty() { Ok(daemon) } else { Err(reader.faults) }
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count() + 1
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    origin: String,
+    faults: Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn fault(&mut self, line: Option<usize>, what: impl Into<String>) {
+        self.faults.push(Fault { origin: self.origin.clone(), line, what: what.into() });
+    }
+
+    fn daemon(&mut self, written: Written, file: &DaemonFile) -> Daemon {
+        let name_fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if written.name.is_empty() || !written.name.chars().all(name_fits) {
+            self.fault(None, "`name` must be made of a-z, 0-9 and -");
+        }
+        if written.programs.is_empty() {
+            self.fault(None, "`programs` must name at least one syslog program");
+        }
+        if written.login.is_empty() {
+            self.fault(None, "there is no [[login]] pattern");
+        }
+        if !written.example.iter().any(|e| *e.verdict.get_ref() == ExpectedVerdict::Login) {
+            self.fault(None, "there is no [[example]] of a login");
+        }
+        if written.max_length.is_some_and(|most| most > MAX_SEEN) {
+            self.fault(None, format!("`max-length` may be {MAX_SEEN} at most"));
+        }
+        let facilities = self.codes(&written.facilities, &FACILITIES, "facility");
+        let severities = self.codes(&written.severities, &SEVERITIES, "severity");
+        let mut patterns = |list: Vec<WrittenPattern>, max_length| -> Vec<Pattern> {
+            let own = &written.programs;
+            list.into_iter().filter_map(|p| self.pattern(p, own, max_length)).collect()
+        };
+        let login = patterns(written.login, written.max_length);
+        let connect = patterns(written.connect, None);
+        let end = patterns(written.end, None);
+        let logout = patterns(written.logout, None);
+        let distrust = patterns(written.distrust, None);
+        let names_address = |list: &[Pattern]| list.iter().any(|p| p.has_group("address"));
+        if login.iter().any(|p| !p.has_group("address")) && !names_address(&connect) {
+            let what = "a [[login]] pattern without the group `address` needs a [[connect]] \
+                        pattern that has it";
+            self.fault(None, what);
+        }
+        let shape = |shape| self.shape(shape, &written.programs, !distrust.is_empty());
+        let shapes = written.shape.into_iter().filter_map(shape).collect();
+        Daemon {
+            name: written.name.into(),
+            title: written.title,
+            versions: written.versions.unwrap_or_default(),
+            verified: written.verified || file.origin.is_some(),
+            note: written.note,
+            programs: written.programs,
+            facilities,
+            narrowed: None,
+            severities,
+            origin: file.origin.clone(),
+            max_length: written.max_length.unwrap_or(MAX_SEEN),
+            cut_length: written.cut_length,
+            pid_per_session: written.pid_per_session,
+            shapes,
+            examples: written.example.into_iter().filter_map(|e| self.example(e)).collect(),
+            text: file.text.clone(),
+            login,
+            connect,
+            end,
+            logout,
+            distrust,
+        }
+    }
+
+    fn codes(&mut self, names: &[String], known: &[&str], what: &str) -> Vec<u8> {
+        let mut codes = Vec::new();
+        for name in names {
+            match code(name, known, what) {
+                Ok(code) => codes.push(code),
+                Err(fault) => self.fault(None, fault),
+            }
+        }
+        codes
+    }
+
+    fn pattern(
+        &mut self,
+        written: WrittenPattern,
+        programs: &[String],
+        max_length: Option<usize>,
+    ) -> Option<Pattern> {
+        let file_line = line_of(self.text, written.pattern.span().start);
+        let line = Some(file_line);
+        let mut pattern = match Pattern::compile(written.pattern.get_ref()) {
+            Ok(pattern) => pattern,
+            Err(what) => {
+                self.fault(line, what);
+                return None;
+            }
+        };
+        for group in written.same.iter().flatten().filter(|group| !pattern.has_group(group)) {
+            self.fault(line, format!("`same` names a group `{group}` that the pattern lacks"));
+        }
+        self.known(line, &written.programs, programs);
+        pattern.max_length = max_length;
+        pattern.file_line = file_line;
+        pattern.programs = written.programs;
+        pattern.once = written.once;
+        pattern.never = written.never;
+        pattern.same = written.same;
+        Some(pattern)
+    }
+
+    /// The names in a pattern or shape are among the daemon's own.
+    fn known(&mut self, line: Option<usize>, names: &[String], programs: &[String]) {
+        for program in names.iter().filter(|name| !programs.contains(name)) {
+            self.fault(line, format!("`{program}` is not one of the daemon's `programs`"));
+        }
+    }
+
+    fn shape(
+        &mut self,
+        written: WrittenShape,
+        programs: &[String],
+        distrusts: bool,
+    ) -> Option<Shape> {
+        let file_line = line_of(self.text, written.pattern.span().start);
+        let line = Some(file_line);
+        self.known(line, &written.programs, programs);
+        let severities = self.codes(&written.severities, &SEVERITIES, "severity");
+        if !severities.is_empty() && !distrusts {
+            let what = "a [[shape]] told by its severity needs a [[distrust]] pattern: feeds \
+                        without priorities do not tell the severity";
+            self.fault(line, what);
+        }
+        let pattern = written.pattern.into_inner();
+        if let Err(error) = regex::Regex::new(&pattern) {
+            self.fault(line, error.to_string());
+            return None;
+        }
+        let (cause, programs) = (written.cause, written.programs);
+        Some(Shape { file_line, pattern, cause, programs, severities })
+    }
+
+    fn example(&mut self, written: WrittenExample) -> Option<Example> {
+        let file_line = line_of(self.text, written.verdict.span().start);
+        let lines = match (written.line, written.lines) {
+            (Some(line), None) => vec![line],
+            (None, Some(lines)) if !lines.is_empty() => lines,
+            _ => {
+                self.fault(Some(file_line), "an example has either `line` or `lines`");
+                return None;
+            }
+        };
+        Some(Example {
+            file_line,
+            lines,
+            verdict: written.verdict.into_inner(),
+            address: written.address,
+            user: written.user,
+        })
+    }
+}

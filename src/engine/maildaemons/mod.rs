@@ -1,0 +1,272 @@
+//! The mail daemons: which program's which message is a login, a log-out, or half of one.
+//!
+//! Promise  a daemon is data: the built-in files below and the users' own are read by the same
+//!          functions. A pattern sees the text of a message whose program name was matched
+//!          exactly, from its first byte, in linear time.
+//! Layers   `file` the TOML format and its faults, with `codes`; `daemon` what is read from one;
+//!          `pattern` one compiled pattern; here the table.
+//! Not here what several lines mean together (`streams`), who may relay (`grants`).
+
+mod built_in;
+mod codes;
+mod daemon;
+mod file;
+mod pattern;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use built_in::BUILT_IN;
+pub use codes::{FACILITIES, facility_code};
+pub use daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
+pub use file::{DaemonFile, Fault};
+pub use pattern::{Pattern, Refusal};
+
+use super::message::Message;
+
+/// What a message says, if its program belongs to a daemon of the table.
+#[derive(Debug)]
+pub enum Reading<'t, 'm> {
+    /// No daemon of the table logs under this program name.
+    UnknownProgram,
+    /// The program is known, and no pattern of its daemons fits.
+    NoPattern(&'t Daemon),
+    /// A login or connect pattern fits, but the message must not be believed; or it is too long for
+    /// one.
+    Refused(&'t Daemon, Refusal),
+    /// A pattern fits.
+    Event(&'t Daemon, Event<'m>),
+}
+
+impl Reading<'_, '_> {
+    /// Whether it only ends something or takes trust away: that is heard whoever says it.
+    pub fn takes_trust_away(&self) -> bool {
+        use Event::{Distrust, End, Logout};
+        matches!(self, Self::Event(_, End { .. } | Logout { .. } | Distrust))
+    }
+}
+
+/// What a believed message tells.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'m> {
+    /// A successful login; without an address it is half of one, to be joined by PID.
+    Login {
+        /// The client, if the message names it.
+        address: Option<IpAddr>,
+        /// Who logged in.
+        user: Option<String>,
+        /// An id that the log-out of the same session carries too.
+        session: Option<&'m str>,
+    },
+    /// A session that had logged in has ended.
+    Logout {
+        /// The client, if the message names it.
+        address: Option<IpAddr>,
+        /// Who had logged in.
+        user: Option<String>,
+        /// The id that the login carried.
+        session: Option<&'m str>,
+    },
+    /// A client has connected; nobody has logged in yet.
+    Connect {
+        /// The client, if the message names it.
+        address: Option<IpAddr>,
+    },
+    /// A failure or an end: the connection of this PID is over.
+    End {
+        /// The id that the login carried, if this is the log-out of an odd name or address.
+        session: Option<&'m str>,
+    },
+    /// From here on this PID may log what a stranger wrote.
+    Distrust,
+}
+
+/// Which daemons are believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All whose format has been verified.
+    Verified,
+    /// Exactly these.
+    Named(Vec<String>),
+}
+
+/// The daemons that are believed, found by program name.
+#[derive(Debug, Default)]
+pub struct Table {
+    daemons: Vec<Daemon>,
+    /// Those that were not selected.
+    others: Vec<Name>,
+    by_program: HashMap<String, Vec<usize>>,
+}
+
+impl Table {
+    /// Compiles the built-in files, overridden and extended by the users' own, and selects.
+    ///
+    /// # Errors
+    /// Every fault of every file, and every selected name that no file has.
+    pub fn load(own: &[DaemonFile], selection: &Selection) -> Result<Self, Vec<Fault>> {
+        let (daemons, mut faults) = all(own);
+        let chosen = |daemon: &Daemon| match selection {
+            Selection::Verified => daemon.verified,
+            Selection::Named(names) => names.iter().any(|name| **name == *daemon.name),
+        };
+        if let Selection::Named(names) = selection {
+            for name in names.iter().filter(|n| !daemons.iter().any(|d| *d.name == ***n)) {
+                faults.push(Fault::unknown_daemon("daemon", name));
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let (daemons, others): (Vec<_>, Vec<_>) = daemons.into_iter().partition(chosen);
+        let others = others.into_iter().map(|daemon| daemon.name).collect();
+        Ok(Self { others, ..Self::of(daemons) })
+    }
+
+    /// A table of just these daemons.
+    pub fn of(daemons: Vec<Daemon>) -> Self {
+        let mut by_program: HashMap<String, Vec<usize>> = HashMap::new();
+        for (index, daemon) in daemons.iter().enumerate() {
+            for program in &daemon.programs {
+                by_program.entry(program.clone()).or_default().push(index);
+            }
+        }
+        Self { daemons, others: Vec::new(), by_program }
+    }
+
+    /// Narrows a mail daemon's logins to these facilities.
+    ///
+    /// # Errors
+    /// There is no such mail daemon, selected or not.
+    pub fn set_facilities(&mut self, name: &str, facilities: &[u8]) -> Result<(), Fault> {
+        match self.daemons.iter_mut().find(|daemon| *daemon.name == *name) {
+            Some(daemon) => daemon.narrowed = Some(facilities.to_vec()),
+            None if self.others.iter().any(|other| **other == *name) => {}
+            None => return Err(Fault::unknown_daemon("facility", name)),
+        }
+        Ok(())
+    }
+
+    /// The daemons of the table, built-in ones first.
+    pub fn daemons(&self) -> &[Daemon] {
+        &self.daemons
+    }
+
+    /// The shortest message that may be a piece of a cut line, for this program.
+    pub fn cut_length(&self, program: &str) -> Option<usize> {
+        self.candidates(program).filter_map(|daemon| daemon.cut_length).min()
+    }
+
+    /// Whether a daemon of the table logs under this program name.
+    pub fn knows(&self, program: &str) -> bool {
+        self.by_program.contains_key(program)
+    }
+
+    /// Reads one message. `length` is that of its body in bytes as they arrived.
+    pub fn read<'t, 'm>(&'t self, message: &Message<'m>, length: usize) -> Reading<'t, 'm> {
+        let mut unmatched = Reading::UnknownProgram;
+        for daemon in self.candidates(message.program) {
+            match daemon.read(message, length) {
+                Some(Ok(event)) => return Reading::Event(daemon, event),
+                // Another daemon may know it, if only to take trust away.
+                Some(Err(Refusal::TooLong)) => {
+                    unmatched = Reading::Refused(daemon, Refusal::TooLong);
+                }
+                Some(Err(refusal)) => return Reading::Refused(daemon, refusal),
+                None if matches!(unmatched, Reading::UnknownProgram) => {
+                    unmatched = Reading::NoPattern(daemon);
+                }
+                None => {}
+            }
+        }
+        unmatched
+    }
+
+    fn candidates(&self, program: &str) -> impl Iterator<Item = &Daemon> {
+        let indexes = self.by_program.get(program).map_or(&[][..], Vec::as_slice);
+        indexes.iter().map(|index| &self.daemons[*index])
+    }
+}
+
+/// Every daemon there is, verified or not: the built-in ones, then the users' own, a user's file
+/// taking the place of a built-in one of the same name. With all faults of all files.
+pub fn all(own: &[DaemonFile]) -> (Vec<Daemon>, Vec<Fault>) {
+    let mut daemons: Vec<Daemon> = Vec::new();
+    let mut faults = Vec::new();
+    for file in BUILT_IN.iter().map(DaemonFile::from).chain(own.iter().cloned()) {
+        match file.compile() {
+            Ok(daemon) => {
+                let place = daemons.iter().position(|d| d.name == daemon.name);
+                match place.map(|index| (index, daemons[index].origin.clone())) {
+                    Some((index, None)) => daemons[index] = daemon,
+                    Some((_, Some(other))) => faults.push(Fault::twice(&daemon, &other)),
+                    None => daemons.push(daemon),
+                }
+            }
+            Err(found) => faults.extend(found),
+        }
+    }
+    (daemons, faults)
+}
+
+/// The name under which a daemon is shown, shared by all that mention it.
+pub type Name = Arc<str>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::message::syslog::Frame;
+
+    fn own(origin: &str, name: &str) -> DaemonFile {
+        let text = format!(
+            "name = \"{name}\"\ntitle = \"Own\"\nprograms = [\"ownd\"]\nfacilities = [\"mail\"]\n\
+             [[login]]\npattern = '^in (?<address>[0-9.]+)$'\n\
+             [[example]]\nline = \"ownd: in 192.0.2.7\"\nverdict = \"login\"\n"
+        );
+        DaemonFile { origin: Some(origin.into()), text }
+    }
+
+    #[test]
+    fn an_own_file_takes_the_place_of_a_built_in_one_but_not_of_another() {
+        let (built_in, _) = all(&[]);
+        let (daemons, faults) = all(&[own("a.toml", "dovecot")]);
+        assert_eq!((daemons.len(), faults), (built_in.len(), vec![]));
+        let dovecot: Vec<_> = daemons.iter().filter(|d| &*d.name == "dovecot").collect();
+        assert_eq!(dovecot.len(), 1);
+        assert_eq!((&*dovecot[0].title, dovecot[0].origin.as_deref()), ("Own", Some("a.toml")));
+
+        let (daemons, faults) = all(&[own("a.toml", "own"), own("b.toml", "own")]);
+        assert_eq!(daemons.len(), built_in.len() + 1);
+        let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
+        assert_eq!(faults, ["b.toml: a mail daemon named `own` is described in `a.toml` already"]);
+    }
+
+    #[test]
+    fn the_word_on_facilities_counts_for_its_own_daemon() {
+        let named = |name: &str| Selection::Named(vec![name.into()]);
+        let table = |name| Table::load(&[own("a.toml", "own")], &named(name)).expect("sound files");
+        let believed = |table: &Table, priority: &str| {
+            let line = format!("<{priority}>ownd: in 192.0.2.7");
+            let frame = Frame::new(line.as_bytes());
+            let message = frame.message().expect("a message");
+            match table.read(&message, line.len()) {
+                Reading::Event(_, Event::Login { .. }) => true,
+                Reading::Refused(_, Refusal::Facility) => false,
+                other => panic!("{other:?}"),
+            }
+        };
+        let mut own = table("own");
+        assert_eq!(["22", "134"].map(|priority| believed(&own, priority)), [true, false]);
+        assert_eq!(own.set_facilities("dovecot", &[16]), Ok(()), "it is not selected");
+        assert_eq!(["22", "134"].map(|priority| believed(&own, priority)), [true, false]);
+        assert_eq!(own.set_facilities("own", &[16]), Ok(()));
+        assert_eq!(["22", "134"].map(|priority| believed(&own, priority)), [false, true]);
+        let fault = own.set_facilities("dovcot", &[16]).expect_err("a fault").to_string();
+        let expected =
+            "facility: there is no mail daemon `dovcot`; `pop-before-smtp daemons` lists them";
+        assert_eq!(fault, expected);
+        let fault = Table::load(&[], &named("dovcot")).expect_err("a fault");
+        assert_eq!(fault[0].to_string(), expected.replace("facility", "daemon"));
+    }
+}

@@ -1,0 +1,404 @@
+//! A frame's way to its verdict.
+//!
+//! Promise  each step can only take trust away: a host that is believed, not the tail of a cut
+//!          line, not a repetition, a pattern of a daemon that fits whole, a frame that is not late,
+//!          a process that is believed, an address that may be authorised. What passes them all is
+//!          granted; every way out has its reason. What ends something or takes trust away counts
+//!          also as a tail or late.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Engine;
+use super::correlation::aging::Full;
+use super::correlation::joins::Unjoined;
+use super::correlation::streams::{Key, Source};
+use super::grants::grant::By;
+use super::grants::{Given, Granted};
+use super::maildaemons::{Event, Name, Reading, Refusal};
+use super::message::Message;
+use super::message::probes;
+use super::message::syslog::Frame;
+use super::time::Time;
+use super::verdict::{Heard, Reason, Verdict};
+
+/// What rsyslog's `$RepeatedMsgReduction` puts before the message that was repeated.
+const REPEATED: &str = "message repeated ";
+
+/// A login on its way to a verdict.
+struct Login<'a> {
+    process: Option<Key>,
+    doubted: Option<Key>,
+    session: Option<Key>,
+    /// How long ago it was, if that is longer than the grace.
+    late: Option<Duration>,
+    joins: bool,
+    address: Option<IpAddr>,
+    user: Option<String>,
+    daemon: Name,
+    host: Option<&'a str>,
+    facility: Option<u8>,
+}
+
+impl Engine {
+    /// Hears one frame: the bytes of one datagram, which are one message.
+    pub fn hear(&mut self, now: Time, source: Source, frame: &[u8]) -> Heard {
+        self.stats.frames += 1;
+        let frame = Frame::new(frame);
+        match frame.message() {
+            Ok(message) => {
+                let length = frame.raw_body_len(&message);
+                let heard = self.hear_message(now, source, &message, length);
+                Heard { user: heard.user.filter(|_| self.rules.remember_users), ..heard }
+            }
+            Err(why) => {
+                self.stats.malformed += 1;
+                nothing(Reason::Malformed(why))
+            }
+        }
+    }
+
+    fn hear_message(
+        &mut self,
+        now: Time,
+        source: Source,
+        message: &Message<'_>,
+        length: usize,
+    ) -> Heard {
+        // Whatever it says, it takes no room among what is remembered of others.
+        if !self.rules.hosts.believe(message.host) {
+            self.stats.other_hosts += 1;
+            return nothing(Reason::OtherHost(message.host.map(str::to_owned)));
+        }
+        // Says nothing of itself: neither a piece nor a tail.
+        if message.text().starts_with(REPEATED) {
+            return nothing(Reason::Repeated);
+        }
+        let of_nginx = message.of_nginx().filter(|_| !self.rules.table.knows(message.program));
+        let message = &of_nginx.unwrap_or(*message);
+        let stream = self.streams.stream(source, message);
+        let process = self.streams.process(source, message);
+        let tail = self
+            .rules
+            .table
+            .cut_length(message.program)
+            .map_or(Ok(false), |cut| self.streams.is_tail(stream, process, length >= cut, now));
+        let reading = self.rules.table.read(message, length);
+        match tail {
+            Ok(true) if !reading.takes_trust_away() => return nothing(Reason::Tail),
+            Err(Full) if !reading.takes_trust_away() => return self.overloaded(),
+            _ => {}
+        }
+        let (daemon, event) = match reading {
+            Reading::UnknownProgram if message.program == probes::PROGRAM => {
+                self.probes.hear(message.text());
+                return nothing(Reason::Probe);
+            }
+            Reading::UnknownProgram => {
+                self.stats.other_programs += 1;
+                return nothing(Reason::UnknownProgram(message.program.to_owned()));
+            }
+            Reading::NoPattern(daemon) => {
+                self.stats.daemons.entry(daemon.name.clone()).or_default().unmatched();
+                return Heard { daemon: Some(daemon.name.clone()), ..nothing(Reason::NoPattern) };
+            }
+            Reading::Refused(daemon, why) => {
+                let daemon = Some(daemon.name.clone());
+                self.stats.refused += 1;
+                if let (Refusal::TooLong, Some(process)) = (&why, process) {
+                    // Nobody has seen how it ends: it may say that something has ended.
+                    self.streams.joins.end(process, now);
+                    self.close(now, process);
+                }
+                return Heard { daemon, ..nothing(Reason::Refused(why)) };
+            }
+            Reading::Event(daemon, event) => (daemon, event),
+        };
+        let name = daemon.name.clone();
+        // A daemon that can lose its credit loses it for the whole stream if it logs no PID.
+        let suspect = daemon.distrusts().then_some(process.unwrap_or(stream));
+        // Where a severity was checked, it gives a stranger's text away.
+        let is_told = daemon.is_told_by_severity() && message.severity.is_some();
+        let doubted = suspect.filter(|_| !is_told);
+        let joins = daemon.joins();
+        let by_process = process.filter(|_| daemon.pid_per_session);
+        let age = message.stamp.map(|stamp| now.since(stamp));
+        let late = age.filter(|age| *age > self.rules.grace);
+        let heard = match event {
+            Event::Connect { address } if joins => self.hear_connect(now, process, address, late),
+            Event::Connect { address } => Heard { address, ..nothing(Reason::ConnectedOnly) },
+            Event::End { session } => {
+                if let Some(process) = process {
+                    self.streams.joins.end(process, now);
+                }
+                if let Some(key) = self.streams.session(source, message, session).or(process) {
+                    self.close(now, key);
+                }
+                nothing(Reason::Ended)
+            }
+            Event::Distrust => match doubted.map(|key| self.streams.distrust(key, now)) {
+                Some(Err(Full)) => self.overloaded(),
+                _ => nothing(Reason::Distrust),
+            },
+            Event::Logout { address, user, session } => {
+                if let Some(process) = process {
+                    self.streams.joins.log_out(process, now);
+                }
+                let key = self.streams.session(source, message, session);
+                if key.is_some() {
+                    self.sessions.pairs(stream);
+                }
+                if let Some(key) = key.or(by_process) {
+                    self.close(now, key);
+                }
+                Heard { verdict: Verdict::Logout, address, user, ..nothing(Reason::LoggedOut) }
+            }
+            Event::Login { address, user, session } => {
+                let host = message.host;
+                let session = self.streams.session(source, message, session);
+                let session = session.filter(|_| self.sessions.is_paired(stream)).or(by_process);
+                let daemon = name.clone();
+                let facility = message.facility;
+                self.hear_login(
+                    now,
+                    Login {
+                        process,
+                        doubted,
+                        session,
+                        late,
+                        joins,
+                        address,
+                        user,
+                        daemon,
+                        host,
+                        facility,
+                    },
+                )
+            }
+        };
+        Heard { daemon: Some(name), ..heard }
+    }
+
+    /// A client has connected to a process that will not name it again. From a late line the
+    /// address is not taken.
+    fn hear_connect(
+        &mut self,
+        now: Time,
+        process: Option<Key>,
+        address: Option<IpAddr>,
+        late: Option<Duration>,
+    ) -> Heard {
+        let fresh = address.filter(|_| late.is_none());
+        if let Some(Err(Full)) = process.map(|key| self.streams.joins.connect(key, fresh, now)) {
+            return self.overloaded();
+        }
+        if let Some(age) = late {
+            self.stats.late += 1;
+            return Heard { address, ..nothing(Reason::Late(age)) };
+        }
+        match address {
+            Some(_) => Heard { verdict: Verdict::Partial, address, ..nothing(Reason::Connected) },
+            None => nothing(Reason::ConnectedOnly),
+        }
+    }
+
+    fn hear_login(&mut self, now: Time, login: Login<'_>) -> Heard {
+        let user = login.user;
+        if let Some(age) = login.late {
+            self.stats.late += 1;
+            return Heard { address: login.address, user, ..nothing(Reason::Late(age)) };
+        }
+        if let Some(process) = login.doubted
+            && self.streams.is_distrusted(process, now)
+        {
+            self.stats.refused += 1;
+            return Heard { user, ..nothing(Reason::Distrusted) };
+        }
+        let joined = login.address.is_none();
+        // Also one that names its address has logged in, and another login is not its own.
+        let process = login.process.filter(|_| login.joins);
+        let client = process.map(|process| self.streams.joins.login(process, now));
+        let address = match (login.address, client) {
+            (Some(address), _) | (None, Some(Ok(address))) => address,
+            (None, Some(Err(Unjoined::Full))) => return Heard { user, ..self.overloaded() },
+            (None, unjoined) => {
+                let reason = match unjoined {
+                    Some(Err(Unjoined::Several)) => Reason::SeveralConnections,
+                    Some(_) => Reason::NoConnection,
+                    None => Reason::NoPid,
+                };
+                self.stats.ambiguous += u64::from(reason == Reason::SeveralConnections);
+                return Heard { verdict: Verdict::Partial, user, ..nothing(reason) };
+            }
+        };
+        let heard = |verdict, reason| Heard {
+            verdict,
+            reason,
+            daemon: None,
+            address: Some(address),
+            user: user.clone(),
+        };
+        if let Some(list) = self.rules.exclude.reason(address) {
+            self.stats.excluded += 1;
+            return heard(Verdict::Excluded, Reason::Excluded(list.to_owned()));
+        }
+        if self.blocked.get(&address).is_some_and(|until| now < *until) {
+            self.stats.blocked += 1;
+            return heard(Verdict::Excluded, Reason::Blocked);
+        }
+        self.count_login(now, &login.daemon, login.facility);
+        let remembered = user.clone().filter(|_| self.rules.remember_users);
+        let given = Given {
+            by: By::Login(self.origins.share(&login.daemon, login.host)),
+            span: self.span(now, address, remembered.clone(), login.session),
+            user: remembered,
+            note: None,
+        };
+        match self.grant(now, address, given) {
+            Granted::Shared => heard(Verdict::Excluded, Reason::Shared),
+            granted if joined => heard(Verdict::Login, Reason::Joined(granted)),
+            granted => heard(Verdict::Login, Reason::LoggedIn(granted)),
+        }
+    }
+
+    /// For how long a login counts: for the grace, or while its session is open.
+    fn span(
+        &mut self,
+        now: Time,
+        address: IpAddr,
+        user: Option<String>,
+        session: Option<Key>,
+    ) -> Duration {
+        let (Some(ceiling), Some(key)) = (self.rules.session_ceiling, session) else {
+            return self.rules.grace;
+        };
+        if self.sessions.is_open(key, now) {
+            // Its log-out has been lost, or comes from elsewhere and ends the new one too early.
+            self.close(now, key);
+        }
+        let is_open = self.sessions.open(key, address, user, now, now + ceiling);
+        if is_open { ceiling.max(self.rules.grace) } else { self.rules.grace }
+    }
+
+    /// A log-out: from now on its client has the grace, or what his other sessions give.
+    fn close(&mut self, now: Time, session: Key) {
+        if self.rules.session_ceiling.is_none() {
+            return;
+        }
+        let Some(closed) = self.sessions.close(session, now) else { return };
+        let last = now + self.rules.grace;
+        let (address, most_users) = (closed.address, self.rules.max_users);
+        let until = closed.address_until.max(Some(last));
+        let user_until = closed.user_until.unwrap_or(last).max(last);
+        if self.grants.log_out(address, until, closed.user.zip(Some(user_until)), most_users) {
+            self.changed(address);
+        }
+    }
+
+    fn count_login(&mut self, now: Time, daemon: &Name, facility: Option<u8>) {
+        self.stats.logins += 1;
+        self.stats.last_login = Some(now);
+        self.stats.daemons.entry(daemon.clone()).or_default().login(now, facility);
+    }
+
+    fn overloaded(&mut self) -> Heard {
+        self.stats.overloaded += 1;
+        nothing(Reason::Overloaded)
+    }
+}
+
+fn nothing(reason: Reason) -> Heard {
+    Heard::nothing(reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Rules;
+    use crate::engine::maildaemons::{Selection, Table};
+    use crate::engine::message::hosts::Hosts;
+
+    /// Lines that must be remembered before nothing more can be.
+    const ROOM: usize = 65_536;
+
+    fn engine() -> Engine {
+        let table = Table::load(&[], &Selection::Verified).expect("sound files");
+        Engine::new(Rules { table, ..Rules::default() })
+    }
+
+    fn hear(engine: &mut Engine, seconds: u64, frame: &str) -> Reason {
+        let now = Time::from_millis(seconds * 1000);
+        engine.hear(now, Source::default(), frame.as_bytes()).reason
+    }
+
+    #[test]
+    fn no_login_is_joined_while_not_every_connection_is_known() {
+        let mut engine = engine();
+        let said = |pid, text| format!("Nov 22 07:31:23 mx1 popa3d[{pid}]: {text}");
+        let connect = |pid| said(pid, "Session from 192.0.2.7");
+        assert_eq!(first_too_many(&mut engine, connect), Some(ROOM));
+        let passed = said(7, "Authentication passed for joe");
+        assert_eq!(hear(&mut engine, 1, &passed), Reason::Overloaded);
+        assert_eq!(engine.stats().overloaded, 2);
+        let named = said(7, "Authentication passed for joe -- [192.0.2.7]");
+        assert_eq!(hear(&mut engine, 1, &named), Reason::LoggedIn(Granted::New));
+        assert_eq!(hear(&mut engine, 601, &connect(8)), Reason::Connected);
+        let passed = said(8, "Authentication passed for joe");
+        assert_eq!(hear(&mut engine, 601, &passed), Reason::Joined(Granted::Renewed));
+    }
+
+    /// Which of these frames is the first for which there was no room.
+    fn first_too_many(engine: &mut Engine, frame: impl Fn(usize) -> String) -> Option<usize> {
+        (0..=ROOM).find(|&number| hear(engine, 0, &frame(number)) == Reason::Overloaded)
+    }
+
+    #[test]
+    fn who_may_have_a_cut_line_is_not_believed_while_too_many_do() {
+        let mut engine = engine();
+        let name = "x".repeat(490); // with what stands before it, more than 505 bytes
+        let piece = |host| format!("Nov 22 07:31:23 mx{host} pop3d: LOGIN FAILED, user={name}");
+        assert_eq!(first_too_many(&mut engine, piece), Some(ROOM));
+        let courier = "Nov 22 07:31:23 mx pop3d: LOGIN, user=joe, ip=[192.0.2.7], port=[4711]";
+        assert_eq!(
+            hear(&mut engine, 1, courier).to_string(),
+            "refused: too many streams or processes are under suspicion"
+        );
+        assert_eq!((engine.stats().overloaded, engine.stats().logins), (2, 0));
+        let teapop = "Nov 22 07:31:23 mx teapop[7]: Successful login for joe [192.0.2.1] from \
+                      client.example [192.0.2.8]";
+        assert_eq!(hear(&mut engine, 1, teapop), Reason::LoggedIn(Granted::New), "never cut");
+        let day = 24 * 3600;
+        assert_eq!(hear(&mut engine, day, courier), Reason::Overloaded);
+        assert_eq!(hear(&mut engine, day + 1, courier), Reason::LoggedIn(Granted::New));
+    }
+
+    #[test]
+    fn no_process_that_may_be_distrusted_is_believed_while_too_many_are() {
+        let mut engine = engine();
+        let away = |pid| format!("Nov 22 07:31:23 mx1 ipop3d[{pid}]: IMAP login to host=evil");
+        assert_eq!(first_too_many(&mut engine, away), Some(ROOM));
+        let said = |priority| {
+            let login = "Login user=joe host=[192.0.2.7] nmsgs=0/0";
+            format!("{priority}Nov 22 07:31:23 mx1 ipop3d[99999]: {login}")
+        };
+        assert_eq!(hear(&mut engine, 1, &said("")), Reason::Distrusted);
+        assert_eq!((engine.stats().overloaded, engine.stats().refused), (1, 1));
+        let told = hear(&mut engine, 1, &said("<22>"));
+        assert_eq!(told, Reason::LoggedIn(Granted::New), "its severity tells it");
+    }
+
+    #[test]
+    fn what_another_host_says_is_counted_and_not_believed() {
+        let hosts = Hosts::Named(vec!["mx1".into()]);
+        let mut engine = Engine::new(Rules { hosts, ..engine().rules });
+        let teapop = |host| {
+            let login = "Successful login for joe [192.0.2.1] from client.example [192.0.2.8]";
+            format!("Nov 22 07:31:23 {host} teapop[7]: {login}")
+        };
+        let other = Reason::OtherHost(Some("mx2".into()));
+        assert_eq!(hear(&mut engine, 0, &teapop("mx2")), other);
+        assert_eq!((engine.stats().other_hosts, engine.stats().logins), (1, 0));
+        assert_eq!(hear(&mut engine, 0, &teapop("mx1")), Reason::LoggedIn(Granted::New));
+        assert_eq!((engine.stats().other_hosts, engine.stats().logins), (1, 1));
+    }
+}

@@ -1,0 +1,342 @@
+//! What mail daemons claim: that their patterns believe nothing but logins. Held against every
+//! shape of message that their files know of.
+//!
+//! Promise  each pattern of a login or a connection is proved against each shape of its own file,
+//!          and of every other file that shares a program name with it. What is not proved is a
+//!          fault, with a message to try where one was found.
+//! Logins   a stranger's message is no login; a client's gives the client's own address.
+//! Connects come before any login, so whoever causes the message: only the client's own address.
+
+use super::{Believer, Verdict, Wrong};
+use crate::engine::maildaemons::{Cause, Daemon, Fault, Pattern, Shape};
+use crate::engine::proof;
+
+/// The mail daemon whose pattern or shape it is.
+type Of<'d, T> = (&'d Daemon, &'d T);
+
+/// Proves the patterns against the shapes, for each pair of daemons that is wanted, and tells what
+/// could not be proved. The first of a pair has the pattern, the second the shape.
+pub fn prove(daemons: &[Daemon], wanted: impl Fn(&Daemon, &Daemon) -> bool) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for daemon in daemons {
+        let others: Vec<&Daemon> = daemons.iter().filter(|other| wanted(daemon, other)).collect();
+        let logins = daemon.logins().iter().map(|pattern| (pattern, Role::Login));
+        let connects = daemon.connects().iter().map(|pattern| (pattern, Role::Connect));
+        for (pattern, role) in logins.chain(connects) {
+            let claim = Claim { daemon, pattern, role };
+            claim.examine(&others, &mut faults);
+        }
+    }
+    faults
+}
+
+/// What a pattern is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Login,
+    Connect,
+}
+
+/// A pattern that claims to be right.
+struct Claim<'d> {
+    daemon: &'d Daemon,
+    pattern: &'d Pattern,
+    role: Role,
+}
+
+impl<'d> Claim<'d> {
+    fn examine(&self, others: &[&'d Daemon], faults: &mut Vec<Fault>) {
+        let shapes = || others.iter().flat_map(|other| other.shapes.iter().map(|s| (*other, s)));
+        let shared = |(other, shape): Of<'d, Shape>| {
+            self.program_shared_with(other, shape).map(|program| (other, shape, program))
+        };
+        let mut shapes = shapes().filter_map(shared).peekable();
+        if shapes.peek().is_none() {
+            return;
+        }
+        let believer = match Believer::new(self.pattern.clone()) {
+            Ok(believer) => believer,
+            Err(why) => {
+                faults.push(fault(self.daemon, self.pattern.file_line, why.to_string()));
+                return;
+            }
+        };
+        for (other, shape, program) in shapes {
+            if !self.is_told_by_severity(shape) {
+                let compiled = match proof::Shape::new(&shape.pattern) {
+                    Ok(compiled) => compiled,
+                    Err(why) => {
+                        faults.push(fault(other, shape.file_line, why.to_string()));
+                        continue;
+                    }
+                };
+                let verdict = proof::prove(&believer, &compiled, self.wrong(shape));
+                faults.extend(self.fault((other, shape), program, verdict));
+            }
+        }
+    }
+
+    /// A program whose messages the pattern sees and which may write messages of the shape.
+    fn program_shared_with(&self, other: &Daemon, shape: &Shape) -> Option<&'d str> {
+        let writes = |program: &str| {
+            let named = shape.programs.is_empty() || shape.programs.iter().any(|p| p == program);
+            named && other.programs.iter().any(|p| p == program)
+        };
+        let programs = self.daemon.programs.iter().map(String::as_str);
+        programs.filter(|program| self.pattern.is_for(program)).find(|program| writes(program))
+    }
+
+    /// Whether frames with a priority cannot deceive the pattern, and distrust is there for the
+    /// others.
+    fn is_told_by_severity(&self, shape: &Shape) -> bool {
+        let believed = &self.daemon.severities;
+        let differ = !believed.is_empty() && !shape.severities.iter().any(|s| believed.contains(s));
+        self.role == Role::Login
+            && !shape.severities.is_empty()
+            && differ
+            && self.daemon.distrusts()
+    }
+
+    fn wrong(&self, shape: &Shape) -> Wrong {
+        match (self.role, shape.cause) {
+            (Role::Login, Cause::Stranger) => Wrong::Any,
+            (Role::Login, Cause::Client) | (Role::Connect, _) => Wrong::OtherAddress,
+        }
+    }
+
+    fn fault(
+        &self,
+        (other, shape): Of<'d, Shape>,
+        program: &str,
+        verdict: Verdict,
+    ) -> Option<Fault> {
+        let place = match other.name == self.daemon.name {
+            true => format!("line {}", shape.file_line),
+            false => format!("{}:{}", origin(other), shape.file_line),
+        };
+        let what = match verdict {
+            Verdict::Proved { .. } => return None,
+            Verdict::Undecided(doubt) => {
+                format!("the [[shape]] in {place} is not proved to be harmless: {doubt}")
+            }
+            Verdict::Forged { message, address } => {
+                let who = match (self.role, shape.cause) {
+                    (Role::Login, Cause::Stranger) => "anybody",
+                    (Role::Login, Cause::Client) | (Role::Connect, _) => "a client",
+                };
+                let gained = match address {
+                    Some(address) => format!("authorise {address}"),
+                    None => "authorise his own address".into(),
+                };
+                let lines: String =
+                    self.told(program, message).iter().map(|line| shown(program, line)).collect();
+                format!(
+                    "forged: {who} can {gained} with a message of the [[shape]] in {place}:{lines}"
+                )
+            }
+        };
+        Some(fault(self.daemon, self.pattern.file_line, what))
+    }
+
+    /// The message with the line before or after it that makes it a login, if it is half of one.
+    fn told(&self, program: &str, message: String) -> Vec<String> {
+        let half = |patterns: &[Pattern], has_address| {
+            let mut patterns = patterns.iter().filter(|p| p.is_for(program));
+            patterns.find_map(|p| self.sample(p).filter(|_| p.has_group("address") == has_address))
+        };
+        let before = match self.role {
+            Role::Login if !self.pattern.has_group("address") => half(self.daemon.connects(), true),
+            _ => None,
+        };
+        let after = match self.role {
+            Role::Connect => half(self.daemon.logins(), false),
+            Role::Login => None,
+        };
+        before.into_iter().chain([message]).chain(after).collect()
+    }
+
+    /// A message of the daemon's own that a pattern believes.
+    fn sample(&self, pattern: &Pattern) -> Option<String> {
+        let believer = Believer::new(pattern.clone()).ok()?;
+        self.daemon.shapes.iter().find_map(|shape| {
+            let shape = proof::Shape::new(&shape.pattern).ok()?;
+            match proof::prove(&believer, &shape, Wrong::Any) {
+                Verdict::Forged { message, .. } => Some(message),
+                _ => None,
+            }
+        })
+    }
+}
+
+fn origin(daemon: &Daemon) -> String {
+    daemon.origin.clone().unwrap_or_else(|| daemon.name.to_string())
+}
+
+fn fault(daemon: &Daemon, line: usize, what: String) -> Fault {
+    Fault { origin: origin(daemon), line: Some(line), what }
+}
+
+/// A line as it would stand in a log, for `test`.
+fn shown(program: &str, message: &str) -> String {
+    let message = match message.chars().any(char::is_control) {
+        true => message.escape_debug().to_string(),
+        false => message.to_owned(),
+    };
+    format!("\n  | Nov 22 07:31:23 mx1 {program}[4242]: {message}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::maildaemons;
+
+    #[test]
+    fn the_built_in_patterns_are_proved() {
+        let (daemons, faults) = maildaemons::all(&[]);
+        assert_eq!(faults, []);
+        assert!(daemons.iter().all(|daemon| !daemon.shapes.is_empty()), "each knows its messages");
+        let faults: Vec<String> =
+            prove(&daemons, |_, _| true).iter().map(Fault::to_string).collect();
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+
+    fn daemon(origin: &str, patterns: &str) -> Daemon {
+        let text = format!(
+            "name = \"{origin}\"\ntitle = \"Own\"\nprograms = [\"ownd\"]\n{patterns}\n\
+             [[example]]\nline = \"ownd: in\"\nverdict = \"login\"\n"
+        );
+        let origin = Some(format!("{origin}.toml"));
+        maildaemons::DaemonFile { origin, text }.compile().expect("a sound file")
+    }
+
+    fn told(daemons: &[Daemon]) -> Vec<String> {
+        prove(daemons, |_, _| true).iter().map(Fault::to_string).collect()
+    }
+
+    /// What is said of a login pattern in line 5 and a shape in line 9.
+    fn told_of(login: &str, condition: &str, cause: &str, shape: &str) -> Vec<String> {
+        let patterns = format!(
+            "[[login]]\npattern = '{login}'\n{condition}\n\
+             [[shape]]\ncause = \"{cause}\"\npattern = '{shape}'"
+        );
+        told(&[daemon("own", &patterns)])
+    }
+
+    #[test]
+    fn a_forgery_is_shown_with_who_gains_what() {
+        let in_ip = "^in (?<address>[0-9.]+)";
+        let rows = [
+            (
+                (in_ip, "stranger", "in [0-9.]{7,15}"),
+                "own.toml:5: forged: anybody can authorise 198.51.100.7 with a message of the \
+                 [[shape]] in line 9:\n  \
+                 | Nov 22 07:31:23 mx1 ownd[4242]: in 198.51.100.7",
+            ),
+            (
+                (in_ip, "client", r"in [0-9.]{7,15}: (?<client>192\.0\.2\.7)"),
+                "own.toml:5: forged: a client can authorise 198.51.100.7 with a message of the \
+                 [[shape]] in line 9:\n  \
+                 | Nov 22 07:31:23 mx1 ownd[4242]: in 198.51.100.7: 192.0.2.7",
+            ),
+            (
+                (r"^in\n(?<address>[0-9.]+)$", "stranger", r"in\s[0-9.]{7,15}"),
+                "own.toml:5: forged: anybody can authorise 198.51.100.7 with a message of the \
+                 [[shape]] in line 9:\n  \
+                 | Nov 22 07:31:23 mx1 ownd[4242]: in\\n198.51.100.7",
+            ),
+        ];
+        for ((login, cause, shape), expected) in rows {
+            assert_eq!(told_of(login, "", cause, shape), [expected]);
+        }
+        assert_eq!(told_of(in_ip, "", "stranger", "out [0-9.]{7,15}"), [""; 0]);
+    }
+
+    #[test]
+    fn half_of_a_forged_login_is_shown_with_its_other_half() {
+        let halves = "[[login]]\npattern = '^user (?<user>[a-z]+)$'\n\
+                      [[connect]]\npattern = '^from (?<address>[0-9.]+)'\n\
+                      [[shape]]\ncause = \"stranger\"\npattern = 'user [a-z]{1,9}'\n\
+                      [[shape]]\ncause = \"client\"\npattern = 'from [0-9.]{7,15}'";
+        let both = "  | Nov 22 07:31:23 mx1 ownd[4242]: from 198.51.100.7\n  \
+                    | Nov 22 07:31:23 mx1 ownd[4242]: user joe";
+        let expected = [
+            "own.toml:5: forged: anybody can authorise his own address with a message of the \
+             [[shape]] in line 10:\n",
+            "own.toml:7: forged: a client can authorise 198.51.100.7 with a message of the \
+             [[shape]] in line 13:\n",
+        ];
+        assert_eq!(told(&[daemon("own", halves)]), expected.map(|what| format!("{what}{both}")));
+    }
+
+    #[test]
+    fn the_shape_of_another_file_is_named_with_it() {
+        let login = "[[login]]\npattern = '^in (?<address>[0-9.]+)$'";
+        let shaped = format!("{login}\n[[shape]]\ncause = \"stranger\"\npattern = 'PATTERN'");
+        let other = |pattern| daemon("other", &shaped.replace("PATTERN", pattern));
+        let told_beside = |pattern| told(&[daemon("own", login), other(pattern)]);
+        let found = told_beside("in [0-9.]{7,15}");
+        assert_eq!(found.len(), 2, "{found:#?}");
+        let forged =
+            "forged: anybody can authorise 198.51.100.7 with a message of the [[shape]] in";
+        assert!(
+            found[0].starts_with(&format!("own.toml:5: {forged} other.toml:8:\n")),
+            "{found:?}"
+        );
+        assert!(found[1].starts_with(&format!("other.toml:5: {forged} line 8:\n")), "{found:?}");
+        let found = told_beside(r"\bin");
+        assert_eq!(found.len(), 2, "once for each pattern: {found:#?}");
+        assert!(found.iter().all(|what| what.starts_with("other.toml:8: only ")), "{found:?}");
+    }
+
+    #[test]
+    fn what_is_not_proved_says_why_and_what_to_do() {
+        let doubt = |message: &str, why: &str| {
+            format!(
+                "own.toml:5: the [[shape]] in line 9 is not proved to be harmless: the pattern \
+                 matches the message {message:?}; it is refused, because {why}, but others like \
+                 it may not be; make the pattern narrower"
+            )
+        };
+        let assertion = "only the assertions ^ and $ can be examined, no \\b, no (?m); write the \
+                         neighbouring characters instead";
+        let large = "the expression is too large when its repetitions are written out; use \
+                     smaller bounds, or [0-9] instead of \\d and [A-Za-z0-9_] instead of \\w";
+        let ip = "(?<address>[0-9.]+)";
+        let rows = [
+            (
+                (format!("^ in {ip}$"), "", "stranger", " in 192"),
+                doubt(" in 192", "the pattern does not match it as a whole"),
+            ),
+            (
+                (format!("^u=(?<user>[a-z]*) {ip}$"), "", "stranger", r"u= 192\.0\.2\.7"),
+                doubt("u= 192.0.2.7", "the user name is empty"),
+            ),
+            (
+                (format!("^in (?:from {ip}|by [0-9]+)$"), "", "client", "in by (?<client>7)"),
+                doubt("in by 7", "the group address takes no part in it"),
+            ),
+            (
+                (
+                    format!("^user=(?<user>.+) ip={ip}(?: .*)?$"),
+                    "",
+                    "client",
+                    r"user=x ip=1 ip=(?<client>192\.0\.2\.7)",
+                ),
+                doubt("user=x ip=1 ip=192.0.2.7", "the address in it is the client's own"),
+            ),
+            ((format!(r"^in\b {ip}$"), "", "stranger", "in"), format!("own.toml:5: {assertion}")),
+            ((format!("^in {ip}$"), "", "stranger", r"in\b"), format!("own.toml:9: {assertion}")),
+            (
+                (format!("^(?:(?:a?){{100}}){{100}}{ip}$"), "", "stranger", "in"),
+                format!("own.toml:5: {large}"),
+            ),
+            (
+                (format!("^in {ip}$"), "once = [\"\"]", "stranger", "in"),
+                "own.toml:5: a text of `once` or `never` must have 1 to 64 bytes: \"\"".into(),
+            ),
+        ];
+        for ((login, condition, cause, shape), expected) in rows {
+            assert_eq!(told_of(&login, condition, cause, shape), [expected], "{login}");
+        }
+    }
+}

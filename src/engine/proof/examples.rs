@@ -1,0 +1,267 @@
+//! A mail daemon's examples, run through the engine itself.
+//!
+//! Promise  an example is heard exactly as the running daemon would hear it, by an engine that
+//!          knows this one mail daemon as its file describes it, and excludes nobody.
+
+use crate::engine::correlation::streams::Source;
+use crate::engine::maildaemons::{Daemon, Example, ExpectedVerdict, Fault, Table};
+use crate::engine::time::Time;
+use crate::engine::verdict::{Heard, Verdict};
+use crate::engine::{Engine, Rules};
+
+/// Hears every example of a daemon and tells which do not give what they must.
+pub fn prove(daemon: &Daemon) -> Vec<Fault> {
+    daemon.examples.iter().filter_map(|example| wrong(daemon, example)).collect()
+}
+
+fn wrong(daemon: &Daemon, example: &Example) -> Option<Fault> {
+    let table = Table::of(vec![daemon.as_described()]);
+    let mut engine = Engine::new(Rules { table, ..Rules::default() });
+    let heard = example
+        .lines
+        .iter()
+        .map(|line| engine.hear(Time::default(), Source::default(), line.as_bytes()))
+        .last()?;
+    let what = difference(example, &heard)?;
+    Some(Fault {
+        origin: daemon.origin.clone().unwrap_or_else(|| daemon.name.to_string()),
+        line: Some(example.file_line),
+        what: format!("the example does not prove true: {what}"),
+    })
+}
+
+fn difference(example: &Example, heard: &Heard) -> Option<String> {
+    let expected = match example.verdict {
+        ExpectedVerdict::Login => Verdict::Login,
+        ExpectedVerdict::Logout => Verdict::Logout,
+        ExpectedVerdict::Partial => Verdict::Partial,
+        ExpectedVerdict::None => Verdict::None,
+    };
+    if heard.verdict != expected {
+        let (wanted, got) = (expected.as_str(), heard.verdict.as_str());
+        return Some(format!("its verdict must be `{wanted}` and is `{got}` ({})", heard.reason));
+    }
+    let address = heard.address.map(|address| address.to_string());
+    let fields = [("address", &example.address, &address), ("user", &example.user, &heard.user)];
+    fields.into_iter().find_map(|(name, wanted, got)| match wanted {
+        Some(wanted) if got.as_ref() != Some(wanted) => {
+            let got = got.as_deref().unwrap_or("missing");
+            Some(format!("its {name} must be `{wanted}` and is `{got}`"))
+        }
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::maildaemons;
+    use crate::engine::maildaemons::DaemonFile;
+
+    #[test]
+    fn every_built_in_daemon_proves_its_examples() {
+        let (daemons, mut faults) = maildaemons::all(&[]);
+        faults.extend(daemons.iter().flat_map(prove));
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+    }
+
+    const FILE: &str = r#"
+name = "sample"
+title = "Sample"
+programs = ["sampled"]
+facilities = ["mail"]
+
+[[connect]]
+pattern = '^from (?<address>[0-9.]+)$'
+
+[[login]]
+pattern = '^in (?<user>\S*)$'
+
+[[end]]
+pattern = '^out$'
+
+[[example]]
+lines = ["sampled[1]: from 192.0.2.7", "sampled[1]: in joe"]
+verdict = "login"
+address = "192.0.2.7"
+user = "joe"
+
+[[example]]
+lines = ["sampled[1]: from 192.0.2.7", "sampled[1]: out", "sampled[1]: in joe"]
+verdict = "partial"
+
+[[example]]
+lines = ["<14>sampled[1]: from 192.0.2.7", "sampled[1]: in joe"]
+verdict = "partial"
+"#;
+
+    fn faults(text: &str) -> Vec<String> {
+        let file = DaemonFile { origin: Some("own.toml".into()), text: text.to_owned() };
+        let found = match file.compile() {
+            Ok(daemon) => prove(&daemon),
+            Err(faults) => faults,
+        };
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn faults_name_file_line_and_cause() {
+        assert_eq!(faults(FILE), [""; 0]);
+        let rows = [
+            (
+                "user = \"joe\"",
+                "user = \"jim\"",
+                "own.toml:18: the example does not prove true: its user must be `jim` and is `joe`",
+            ),
+            (
+                "'^in ",
+                "'in ",
+                "own.toml:11: the pattern is not anchored at the start: begin it with ^",
+            ),
+            ("\"mail\"", "\"male\"", "own.toml: `male` is no syslog facility"),
+            ("title", "titel", "own.toml:3: unknown field `titel`"),
+            ("<address>", "<client>", "own.toml: a [[login]] pattern without the group `address`"),
+            ("name = \"sample\"", "name = \"Sample\"", "own.toml: `name` must be made of"),
+            ("(?<user>", "(?=<user>", "own.toml:11: regex parse error"),
+            (r"\S*", r"\S*\w{9000}", "own.toml:11: Compiled regex exceeds size limit"),
+            ("[\"sampled\"]", "[]", "own.toml: `programs` must name at least one syslog program"),
+            ("[[login]]", "[[end]]", "own.toml: there is no [[login]] pattern"),
+            (
+                "verdict = \"login\"",
+                "verdict = \"none\"",
+                "own.toml: there is no [[example]] of a login",
+            ),
+            (
+                "'^out$'",
+                "'^out$'\nprograms = [\"others\"]",
+                "own.toml:14: `others` is not one of the daemon's `programs`",
+            ),
+            (
+                "'^in (?<user>\\S*)$'",
+                "'^in (?<user>\\S*)$'\nsame = [\"user\", \"again\"]",
+                "own.toml:11: `same` names a group `again` that the pattern lacks",
+            ),
+            (
+                "facilities = [\"mail\"]",
+                "severities = [\"warn\"]",
+                "own.toml: `warn` is no syslog severity (they are emerg, alert, crit, err, ",
+            ),
+            (
+                "[[end]]",
+                "[[shape]]\ncause = \"stranger\"\npattern = '(x'\n[[end]]",
+                "own.toml:15: regex parse error",
+            ),
+            (
+                "[[end]]",
+                "[[shape]]\ncause = \"stranger\"\nseverities = [\"debug\"]\npattern = 'x'\n[[end]]",
+                "own.toml:16: a [[shape]] told by its severity needs a [[distrust]] pattern: feeds \
+                 without priorities do not tell the severity",
+            ),
+            (
+                "lines = [\"sampled[1]: from 192.0.2.7\", \"sampled[1]: in joe\"]",
+                "lines = []",
+                "own.toml:18: an example has either `line` or `lines`",
+            ),
+            (
+                "lines = [\"sampled[1]: from 192.0.2.7\", \"sampled[1]: in joe\"]",
+                "line = \"sampled[1]: in joe\"\nlines = [\"sampled[1]: in joe\"]",
+                "own.toml:19: an example has either `line` or `lines`",
+            ),
+            (
+                "verdict = \"partial\"",
+                "verdict = \"partial\"\naddress = \"192.0.2.7\"",
+                "own.toml:24: the example does not prove true: its address must be `192.0.2.7` and \
+                 is `missing`",
+            ),
+        ];
+        for (old, new, expected) in rows {
+            let found = faults(&FILE.replace(old, new));
+            assert!(found.iter().any(|fault| fault.starts_with(expected)), "{new}: {found:?}");
+        }
+    }
+
+    const STRICT: &str = r#"
+name = "strict"
+title = "Strict"
+programs = ["strictd"]
+facilities = ["mail"]
+severities = ["info"]
+max-length = 600
+
+[[login]]
+pattern = '^in (?<user>[^,]*), as (?<again>[^,]*), from (?<address>[^,]*)(?:, .*)?$'
+once = [", from "]
+never = ["forged"]
+same = ["user", "again"]
+
+[[example]]
+verdict = "login"
+line = "LINE"
+"#;
+
+    #[test]
+    fn a_login_that_is_not_believed_says_why() {
+        let told = |priority: &str, text: &str| {
+            faults(&STRICT.replace("LINE", &format!("{priority}strictd[7]: {text}")))
+        };
+        let genuine = "in joe, as joe, from 192.0.2.7";
+        assert_eq!(told("<22>", &format!("{genuine}, tls")), [""; 0]);
+        let long = "x".repeat(256);
+        let rows = [
+            ("<14>", genuine, "`facility` does not name this facility for the mail daemon"),
+            ("<19>", genuine, "the severity is not that of a genuine login line"),
+            (
+                "<22>",
+                &format!("{genuine}, {}", "x".repeat(600)),
+                "the message is longer than a genuine login line can be",
+            ),
+            (
+                "<22>",
+                &format!("{genuine}, from home"),
+                "ambiguous: `, from ` must stand in it exactly once",
+            ),
+            ("<22>", &format!("{genuine}, forged"), "`forged` must not stand in it"),
+            ("<22>", "in joe, as jim, from 192.0.2.7", "two fields that must say the same differ"),
+            (
+                "<22>",
+                "in joe, as joe, from 192.0.2",
+                "the address field does not hold one whole IP address",
+            ),
+            (
+                "<22>",
+                "in joe, as joe, from 0.0.0.0",
+                "the address is unspecified (the daemon did not know it)",
+            ),
+            (
+                "<22>",
+                "in joe, as joe, from 224.0.0.1",
+                "the address is a multicast or broadcast address",
+            ),
+            (
+                "<22>",
+                "in joe, as joe, from ::192.0.2.7",
+                "the address is in the obsolete IPv4-compatible form",
+            ),
+            ("<22>", "in , as , from 192.0.2.7", "the user name is empty"),
+            (
+                "<22>",
+                "in Anonymous, as Anonymous, from 192.0.2.7",
+                "an anonymous login proves nothing",
+            ),
+            (
+                "<22>",
+                &format!("in {long}, as {long}, from 192.0.2.7"),
+                "the user name is longer than 255 bytes",
+            ),
+            ("<22>", r"in j\toe, as j\toe, from 192.0.2.7", "control bytes in the user name"),
+        ];
+        for (priority, text, why) in rows {
+            let expected = format!(
+                "own.toml:16: the example does not prove true: its verdict must be `login` and is \
+                 `none` (refused: {why})"
+            );
+            assert_eq!(told(priority, text), [expected], "{text}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Postfix's policy protocol (SMTPD_POLICY_README): `name=value` lines, and an empty line.
+//!
+//! Promise  attributes that are not known are ignored. The action is never empty, for Postfix
+//!          takes an empty one for OK. Requests at other moments than RCPT, DATA and
+//!          END-OF-MESSAGE ask for nothing.
+//! Refuses  lines without `=`, an attribute of ours given twice, and requests without end.
+
+use std::net::IpAddr;
+
+use super::decoded::Frame;
+use crate::engine::message::address;
+
+/// Longest request: each of some thirty attributes is short, but for sender, recipient, HELO name
+/// and a few others of 2048 bytes (postconf(5), line_length_limit).
+pub const MAX_REQUEST: usize = 32 * 1024;
+
+/// What matters of a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Request<'a> {
+    kind: Option<&'a [u8]>,
+    state: Option<&'a [u8]>,
+    client: Option<&'a [u8]>,
+    sender: Option<&'a [u8]>,
+}
+
+impl<'a> Request<'a> {
+    /// Takes an attribute over. Whether it is one, and for the first time.
+    fn take(&mut self, line: &'a [u8]) -> bool {
+        let Some(equals) = line.iter().position(|byte| *byte == b'=') else { return false };
+        let place = match &line[..equals] {
+            b"request" => &mut self.kind,
+            b"protocol_state" => &mut self.state,
+            b"client_address" => &mut self.client,
+            b"sender" => &mut self.sender,
+            _ => return true,
+        };
+        place.replace(&line[equals + 1..]).is_none()
+    }
+
+    /// The client, if this is a moment at which its right matters.
+    pub fn asks(&self) -> Option<IpAddr> {
+        let matters = self.kind == Some(b"smtpd_access_policy")
+            && matches!(self.state, Some(b"RCPT" | b"DATA" | b"END-OF-MESSAGE"));
+        let text = std::str::from_utf8(self.client.filter(|_| matters)?).ok()?;
+        address::read(text).ok()
+    }
+
+    /// The envelope sender, if it is text; the null sender is empty, and may be missing.
+    pub fn sender(&self) -> Option<&'a str> {
+        std::str::from_utf8(self.sender.unwrap_or_default()).ok()
+    }
+}
+
+/// What Postfix is told to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Action {
+    /// The client may relay.
+    Ok,
+    /// The next restriction decides.
+    #[default]
+    Dunno,
+    /// Refused, with this text after `550 5.7.1`.
+    Reject(String),
+}
+
+/// Reads the request at the front of `input`.
+pub fn read(input: &[u8]) -> Frame<Request<'_>> {
+    let mut request = Request::default();
+    let mut used = 0;
+    for line in input.split_inclusive(|byte| *byte == b'\n') {
+        used += line.len();
+        if used > MAX_REQUEST {
+            return Frame::Broken;
+        }
+        let Some(line) = line.strip_suffix(b"\n") else { return Frame::Short };
+        if line.is_empty() {
+            return Frame::Whole { request, used };
+        }
+        if !request.take(line) {
+            return Frame::Broken;
+        }
+    }
+    Frame::Short
+}
+
+impl Action {
+    /// Appends the reply.
+    pub fn write(&self, output: &mut Vec<u8>) {
+        let reply = match self {
+            Self::Ok => "action=OK\n\n",
+            Self::Dunno => "action=DUNNO\n\n",
+            Self::Reject(text) => &format!("action=550 5.7.1 {text}\n\n"),
+        };
+        output.extend_from_slice(reply.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::protocol::decoded::tests::is_whole_only_at_its_end;
+
+    fn request(attributes: &str) -> Vec<u8> {
+        format!("request=smtpd_access_policy\n{attributes}\n\n").into_bytes()
+    }
+
+    #[test]
+    fn who_asks_for_what() {
+        let joe = Some("joe@example.org");
+        let rows: &[(&str, Option<&str>, Option<&str>)] = &[
+            (
+                "protocol_state=RCPT\nclient_address=192.0.2.7\nsender=joe@example.org",
+                Some("192.0.2.7"),
+                joe,
+            ),
+            (
+                "sender=joe@example.org\nfuture=a=b\n=\nclient_address=2001:db8::7\n\
+                 protocol_state=DATA",
+                Some("2001:db8::7"),
+                joe,
+            ),
+            (
+                "protocol_state=END-OF-MESSAGE\nclient_address=192.0.2.7",
+                Some("192.0.2.7"),
+                Some(""),
+            ),
+            ("protocol_state=RCPT\nclient_address=192.0.2.7\nsender=", Some("192.0.2.7"), Some("")),
+            (
+                "protocol_state=RCPT\nclient_address=192.0.2.7\nsender=a=b",
+                Some("192.0.2.7"),
+                Some("a=b"),
+            ),
+            ("protocol_state=CONNECT\nclient_address=192.0.2.7", None, Some("")),
+            ("protocol_state=MAIL\nclient_address=192.0.2.7", None, Some("")),
+            ("protocol_state=VRFY\nclient_address=192.0.2.7", None, Some("")),
+            ("protocol_state=rcpt\nclient_address=192.0.2.7", None, Some("")),
+            ("protocol_state=RCPT\r\nclient_address=192.0.2.7", None, Some("")),
+            ("protocol_state=RCPT\nclient_address=unknown", None, Some("")),
+            ("protocol_state=RCPT\nclient_address=192.0.2", None, Some("")),
+            ("protocol_state=RCPT\nclient_address=", None, Some("")),
+            ("protocol_state=RCPT\nClient_address=192.0.2.7", None, Some("")),
+            ("protocol_state=RCPT", None, Some("")),
+            ("client_address=192.0.2.7", None, Some("")),
+        ];
+        for (attributes, client, sender) in rows {
+            let input = request(attributes);
+            let Frame::Whole { request, used } = read(&input) else { panic!("{attributes}") };
+            let client = client.map(|text| text.parse().expect("an address"));
+            assert_eq!((request.asks(), used), (client, input.len()), "{attributes}");
+            assert_eq!(request.sender(), *sender, "{attributes}");
+            is_whole_only_at_its_end(&input, |input| read(input).map(drop));
+        }
+        for kind in ["", "request=junk\n", "request=smtpd_access_policy2\n"] {
+            let input = format!("{kind}protocol_state=RCPT\nclient_address=192.0.2.7\n\n");
+            let Frame::Whole { request, .. } = read(input.as_bytes()) else { panic!("{kind}") };
+            assert_eq!(request.asks(), None, "{kind}");
+        }
+        let Frame::Whole { request, .. } = read(b"sender=\xff\n\n") else { panic!("binary") };
+        assert_eq!(request.sender(), None);
+    }
+
+    #[test]
+    fn broken_requests() {
+        let rows: &[&[u8]] = &[
+            b"request\n",
+            b"\0\n",
+            b"\xff\xfe\n",
+            b"GET / HTTP/1.1\r\n",
+            b"request=smtpd_access_policy\r\n\r\n",
+            b"client_address=192.0.2.7\nclient_address=192.0.2.8\n",
+            b"sender=\nsender=\n",
+        ];
+        for input in rows {
+            assert_eq!(read(input), Frame::Broken, "{}", input.escape_ascii());
+        }
+        let long = |size: usize| {
+            let mut input = b"a=".to_vec();
+            input.resize(size, b'x');
+            input
+        };
+        assert_eq!(read(&long(MAX_REQUEST)), Frame::Short);
+        assert_eq!(read(&long(MAX_REQUEST + 1)), Frame::Broken, "one line");
+        let many = b"a=\n".repeat(MAX_REQUEST / 3 + 1);
+        assert_eq!(read(&many), Frame::Broken, "many lines");
+    }
+
+    #[test]
+    fn no_action_is_empty() {
+        let reply = |action: &Action| {
+            let mut output = Vec::new();
+            action.write(&mut output);
+            String::from_utf8(output).expect("text")
+        };
+        assert_eq!(reply(&Action::Ok), "action=OK\n\n");
+        assert_eq!(reply(&Action::default()), "action=DUNNO\n\n");
+        assert_eq!(reply(&Action::Reject("no".into())), "action=550 5.7.1 no\n\n");
+    }
+}

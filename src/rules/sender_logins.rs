@@ -1,0 +1,89 @@
+//! Who may send as what: the file, Postfix's maps, and how Postfix splits addresses.
+//!
+//! Promise  read as a whole, at the start and at each reload, so that no request waits for a file
+//!          or a map.
+//! Limits   a file of `MAX_TABLE` bytes; of a map what `postmap -s` prints, at most a mebibyte.
+//! Not here what the lists mean (`engine::senders`, `engine::login_maps`).
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::config::sending::Sending;
+use crate::engine::protocol::login_maps::LoginMaps;
+use crate::engine::protocol::sender_logins::{Binding, Senders, Table};
+use crate::error::Failure;
+use crate::postfix::Postfix;
+use crate::postfix::map_spec::MapSpec;
+use crate::sys::child;
+use crate::sys::trusted_file;
+
+/// A million users with one address each.
+const MAX_TABLE: u64 = 64 << 20;
+/// A map of the local disk is printed in a fraction of this.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Who may send as what.
+///
+/// # Errors
+/// A table cannot be read, or Postfix cannot be asked.
+pub async fn senders(config: &Config) -> Result<Senders, Failure> {
+    let Sending { binding, table, login_maps, delimiters, .. } = &config.sending;
+    let postfix = || Postfix::locate(config.matching.postfix_config.clone());
+    let delimiters = match delimiters {
+        Some(delimiters) => delimiters.clone(),
+        None if *binding == Binding::Any => String::new(),
+        None => {
+            let asked = async { postfix()?.parameter("recipient_delimiter").await };
+            asked.await.map_err(|failure: Failure| {
+                Failure::config(format!("cannot learn recipient_delimiter: {}", failure.what()))
+                    .hint("say it with --sender-delimiter, such as + or nothing at all")
+            })?
+        }
+    };
+    let table = table.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    let mut owners = LoginMaps::default();
+    for map in login_maps {
+        owners.add(&dump(&postfix()?, map).await?);
+    }
+    Ok(Senders {
+        binding: *binding,
+        domains: config.sending.domains.clone(),
+        table,
+        login_maps: owners,
+        delimiters,
+        allow_null: config.sending.allow_null,
+        mismatch: config.sending.mismatch.clone(),
+    })
+}
+
+/// Reads a sender-table.
+///
+/// # Errors
+/// It cannot be read, is not trusted, or makes no sense.
+pub fn read_file(path: &Path) -> Result<Table, Failure> {
+    let shown = path.display();
+    let bytes = trusted_file::read(path, MAX_TABLE).map_err(|refusal| {
+        let hint = "the daemon's user must be able to read it; --sender-table names another";
+        refusal.failure(Failure::config, "sender-table", hint)
+    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| Failure::config(format!("sender-table `{shown}` is not UTF-8 text")))?;
+    Table::read(&text).map_err(|why| {
+        Failure::config(format!("sender-table `{shown}`: {why}"))
+            .hint("each line is `login address[, address...]`")
+    })
+}
+
+/// All entries of a map (postmap(1), `-s`).
+async fn dump(postfix: &Postfix, map: &MapSpec) -> Result<String, Failure> {
+    let mut postmap = postfix.postmap_command();
+    let table = postfix.map_type(&map.kind).await?;
+    let table = format!("{table}:{}", map.path.display());
+    child::run(postmap.args(["-s", &table]), LIMIT).await.map_err(|trouble| {
+        Failure::config(format!("cannot read the sender-login-map `{map}`: {trouble}")).hint(
+            "`postmap -s` must print it: types such as hash, lmdb and cdb can, ldap, sql and \
+             regexp cannot; put those users into a sender-table",
+        )
+    })
+}

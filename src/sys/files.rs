@@ -1,0 +1,238 @@
+//! Whole files: written so that a reader sees the old one or the new one, and read within a limit.
+//!
+//! Promise  after `replace` the new content is on the disk under its name, or the old file stands
+//!          untouched. Every error names the file it is about.
+//! Not here threads: these calls wait for the disk, and belong on a thread that may.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+
+/// Makes the file hold exactly what `content` writes, with these permission bits whatever the
+/// umask.
+///
+/// # Errors
+/// As the operating system says; the old file then stays as it was, unless only the directory is unsure.
+pub fn replace(
+    path: &Path,
+    mode: u32,
+    content: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let beside = with_suffix(path, ".tmp");
+    remove(&beside)?;
+    write_new(&beside, mode, content)
+        .and_then(|()| rename(&beside, path))
+        .inspect_err(|_| drop(fs::remove_file(&beside)))?;
+    sync(directory(path))
+}
+
+/// Writes a file that must not be there yet, down to the disk.
+///
+/// # Errors
+/// As the operating system says; a half-written file may then be left.
+pub fn write_new(
+    path: &Path,
+    mode: u32,
+    content: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let write = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+        file.set_permissions(Permissions::from_mode(mode))?;
+        content(&mut file)?;
+        file.sync_all()
+    };
+    write().map_err(|e| about(path, &e))
+}
+
+/// Puts a file in the place of another one. It lasts once their directory is on the disk.
+///
+/// # Errors
+/// As the operating system says.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to).map_err(|e| about(to, &e))
+}
+
+/// Waits until a file or directory that others have written is on the disk.
+///
+/// # Errors
+/// As the operating system says.
+pub fn sync(path: &Path) -> io::Result<()> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(|e| about(path, &e))
+}
+
+/// Removes a file; one that is not there is as good as removed.
+///
+/// # Errors
+/// As the operating system says.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(about(path, &e)),
+        _ => Ok(()),
+    }
+}
+
+/// Opens a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// As the operating system says; a larger file, and what is no file, is refused.
+pub fn open(path: &Path, limit: u64) -> io::Result<File> {
+    let open = || {
+        let file = open_at_once(path, OFlag::empty())?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(not_regular());
+        }
+        if metadata.len() > limit {
+            let what = format!("larger than {limit} bytes");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, what));
+        }
+        Ok(file)
+    };
+    open().map_err(|e| about(path, &e))
+}
+
+/// Opens whatever is at a path for reading, and waits for nobody: not for the writer of a pipe, nor
+/// for a terminal, which does not become that of the daemon either.
+///
+/// # Errors
+/// As the operating system says; the path is not named.
+pub fn open_at_once(path: &Path, flags: OFlag) -> io::Result<File> {
+    let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    opened.map_err(|error| match error.raw_os_error() {
+        // A socket (open(2), ENXIO).
+        Some(code) if code == Errno::ENXIO as i32 => not_regular(),
+        _ => error,
+    })
+}
+
+/// Reads a regular file of at most `limit` bytes.
+///
+/// # Errors
+/// As [`open`], and what the operating system says while it is read.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path, limit)?.take(limit).read_to_end(&mut bytes).map_err(|e| about(path, &e))?;
+    Ok(bytes)
+}
+
+/// What a file is known by: another one in its place has another likeness, and so has one that
+/// was written to. A rename keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Likeness {
+    inode: (u64, u64),
+    length: u64,
+    modified: (i64, i64),
+}
+
+impl Likeness {
+    /// That of a file of which this is known.
+    pub fn of(found: &Metadata) -> Self {
+        Self {
+            inode: (found.dev(), found.ino()),
+            length: found.len(),
+            modified: (found.mtime(), found.mtime_nsec()),
+        }
+    }
+}
+
+/// The likeness of the file that is at a path now. A link has its own.
+///
+/// # Errors
+/// As the operating system says.
+pub fn likeness(path: &Path) -> io::Result<Likeness> {
+    fs::symlink_metadata(path).map(|found| Likeness::of(&found)).map_err(|e| about(path, &e))
+}
+
+/// The directory that a file is in.
+pub fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("/"))
+}
+
+/// The path with something added to its last name.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
+}
+
+fn about(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state");
+        fs::write(dir.path().join("state.tmp"), "left by a crash").expect("a file");
+        for text in ["first", "second"] {
+            replace(&path, 0o600, |file| file.write_all(text.as_bytes())).expect("written");
+            assert_eq!(read(&path, 6).expect("read"), text.as_bytes());
+        }
+        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            fs::read_dir(dir.path()).expect("there").count(),
+            1,
+            "nothing is left beside it"
+        );
+    }
+
+    #[test]
+    fn a_failed_replacement_leaves_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("taken");
+        fs::create_dir(&path).expect("a directory");
+        let error = replace(&path, 0o600, |file| file.write_all(b"text"));
+        let error = error.expect_err("a directory is no file");
+        assert!(error.to_string().contains("taken"), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1);
+    }
+
+    #[test]
+    fn another_file_has_another_likeness() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, moved) = (dir.path().join("file"), dir.path().join("moved"));
+        fs::write(&path, "12345").expect("a file");
+        let before = likeness(&path).expect("there");
+        rename(&path, &moved).expect("renamed");
+        assert_eq!(likeness(&moved).expect("there"), before);
+        assert!(likeness(&path).is_err());
+        fs::write(&path, "12345").expect("a file");
+        assert_ne!(likeness(&path).expect("there"), before, "the same text in another file");
+        fs::write(&moved, "123456").expect("a file");
+        assert_ne!(likeness(&moved).expect("there"), before, "another text in the same file");
+    }
+
+    #[test]
+    fn reading_has_a_limit() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        fs::write(&path, "12345").expect("a file");
+        assert_eq!(read(&path, 5).expect("fits"), b"12345");
+        let rows = [
+            (path.as_path(), 4, "larger than 4 bytes"),
+            (dir.path(), 4, "not a regular file"),
+            (Path::new("/dev/null"), 4, "not a regular file"),
+            (Path::new("/nowhere/file"), 4, "/nowhere/file: No such file"),
+        ];
+        for (path, limit, expected) in rows {
+            let error = read(path, limit).expect_err(expected).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! `doctor` with the real programs around the daemon: a sound set-up, and one thing wrong at a time.
+//!
+//! Promise  where it says what mends a restriction, that is done, and then Postfix relays.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
+
+use crate::support::forwarder::{Form, Forwarder, Program};
+use crate::support::site::{By, CLIENT, STRANGER, Site};
+use crate::support::wire::Wire;
+use crate::support::{PATIENCE, directory, eventually};
+
+const USUAL: &str =
+    "permit_mynetworks, permit_sasl_authenticated, CHECK, reject_unauth_destination";
+const ASKED: &str =
+    "permit_mynetworks, permit_sasl_authenticated, permit_auth_destination, CHECK, reject";
+
+#[test]
+fn a_sound_set_up() {
+    for (by, restrictions) in [(By::Map, USUAL), (By::Policy, ASKED), (By::Socketmap, ASKED)] {
+        let site = Site::start(by, restrictions);
+        site.log_in();
+        if by == By::Map {
+            eventually("it is published", PATIENCE, || {
+                fs::read_to_string(site.at("clients")).is_ok_and(|text| text.contains(CLIENT))
+            });
+        }
+        site.postfix.start();
+        assert_eq!(site.relays(), [250, 250, 554, 554], "{by:?}");
+        site.is_sound();
+        let text = String::from_utf8(site.run(&[]).stdout).expect("text");
+        assert!(text.contains("\n0 to mend, 0 remarks, "), "{text}");
+        assert!(!site.daemon().query(STRANGER) && site.daemon().authorised().len() == 1);
+    }
+}
+
+/// Parameters with their values, what Postfix says, and what and why is found.
+type Row<'a> = (&'a [(&'a str, String)], u16, &'a str, &'a str);
+
+/// Each row: main.cf's lists, what is found, and what Postfix says to the client meanwhile. Then
+/// what the finding says is done, and the client may relay.
+#[test]
+fn restrictions() {
+    let site = Site::start(By::Map, USUAL);
+    let map = site.table();
+    let path = site.at("clients").display().to_string();
+    // It lists nobody.
+    let old = site.at("old");
+    for name in ["", ".db"] {
+        fs::copy(format!("{path}{name}"), format!("{}{name}", old.display())).expect("copied");
+    }
+    site.log_in();
+    site.postfix.start();
+    let (relay, recipient) = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions");
+    let plain = "permit_mynetworks, reject_unauth_destination";
+    let ours = format!("permit_mynetworks, check_client_access {map}, reject_unauth_destination");
+    let rows: &[Row<'_>] = &[
+        (&[(relay, plain.into())], 554, "does not ask pop-before-smtp", "Relay access denied"),
+        (
+            &[
+                (relay, "permit_mynetworks, defer_unauth_destination".into()),
+                (recipient, ours.clone()),
+            ],
+            454,
+            "only smtpd_recipient_restrictions asks us",
+            "before Postfix 2.10",
+        ),
+        (
+            &[(relay, format!("{plain}, check_client_access {map}"))],
+            554,
+            "asks us too late: after `reject_unauth_destination`",
+            "never reached",
+        ),
+        (
+            &[(
+                relay,
+                format!(
+                    "permit_mynetworks, check_client_access lmdb:{path}, reject_unauth_destination"
+                ),
+            )],
+            451,
+            "another type",
+            "451",
+        ),
+        (
+            &[(
+                relay,
+                format!(
+                    "permit_mynetworks, check_client_access hash:{}, reject_unauth_destination",
+                    old.display()
+                ),
+            )],
+            554,
+            "another path",
+            "the daemon does not write",
+        ),
+        (
+            &[(
+                relay,
+                format!(
+                    "permit_mynetworks, check_client_access hash:{path}.typo, reject_unauth_destination"
+                ),
+            )],
+            451,
+            "another path",
+            "451",
+        ),
+        (
+            &[
+                (relay, plain.into()),
+                ("smtpd_client_restrictions", format!("check_client_access {map}")),
+            ],
+            554,
+            "only smtpd_client_restrictions asks us",
+            "lets nobody relay",
+        ),
+        (
+            &[(relay, format!("check_recipient_access {map}, {plain}"))],
+            554,
+            "does not ask for the client's address",
+            "Only check_client_access",
+        ),
+        (
+            &[(relay, ours.clone()), (recipient, plain.into())],
+            554,
+            "smtpd_recipient_restrictions refuses by `reject_unauth_destination`",
+            "both lists",
+        ),
+        (
+            &[
+                ("pop_users", ours.replace("reject_unauth", "defer_unauth")),
+                ("smtpd_restriction_classes", "pops".into()),
+                ("pops", format!("reject, check_client_access {map}")),
+                (relay, "permit_mynetworks, pops".into()),
+            ],
+            554,
+            "asks us too late: after `reject`",
+            "in order",
+        ),
+    ];
+    for (settings, code, what, why) in rows {
+        for name in [relay, recipient, "smtpd_client_restrictions", "smtpd_restriction_classes"] {
+            site.set(name, if name == relay { "reject" } else { "" });
+        }
+        for (name, value) in *settings {
+            site.set(name, value);
+        }
+        site.eventually_says(*code, what);
+        let finding = site.finds("mend", what, why, "check_client_access");
+        site.obey(&finding);
+        site.eventually_says(250, what);
+        let again = site.doctor(&[]);
+        assert_eq!(again.code, 0, "{what}: {:#}", again.list);
+    }
+}
+
+/// What is wrong with a socket, and how it looks to smtpd.
+#[test]
+fn sockets() {
+    let site = Site::start(By::Policy, ASKED);
+    site.log_in();
+    let asked = site.postfix.queue().join("pop-before-smtp/asked");
+    let line = |call: &str| format!("permit_mynetworks, check_policy_service {call}, reject");
+    let relay = "smtpd_relay_restrictions";
+    let relative = "unix:pop-before-smtp/asked";
+
+    // 451 for everybody while the daemon is down.
+    site.set(relay, &line(relative));
+    site.finds(
+        "mend",
+        "451 while the policy",
+        "default_action is not DUNNO",
+        "default_action=DUNNO",
+    );
+    site.set(relay, &format!("permit_auth_destination, {}", line(relative)));
+    site.finds(
+        "remark",
+        "451 while the policy",
+        "of clients that want to relay",
+        "default_action=DUNNO",
+    );
+    site.set("smtpd_policy_service_default_action", "DUNNO");
+    site.is_sound();
+
+    // From the root on: an smtpd in the chroot does not find it.
+    site.set(relay, &line(&format!("unix:{}", asked.display())));
+    let lost = "which is chrooted, does not find the policy";
+    site.finds("mend", lost, "sends it to", &format!("{relative}, timeout"));
+    site.set(relay, &line("unix:/pop-before-smtp/asked"));
+    site.finds("mend", "does not find the policy", "sends it to /pop-before-smtp/asked", relative);
+
+    // Closed for Postfix.
+    site.set(relay, &line(relative));
+    fs::set_permissions(&asked, Permissions::from_mode(0o600)).expect("a mode");
+    site.finds(
+        "mend",
+        "postfix cannot connect",
+        "Permission denied",
+        ",group=postfix behind unix:",
+    );
+    fs::set_permissions(&asked, Permissions::from_mode(0o660)).expect("a mode");
+    let place = asked.parent().expect("a directory");
+    fs::set_permissions(place, Permissions::from_mode(0o700)).expect("a mode");
+    site.finds("mend", "postfix cannot connect", "Permission denied", "chgrp postfix");
+    fs::set_permissions(place, Permissions::from_mode(0o750)).expect("a mode");
+    site.is_sound();
+
+    // Where no chroot can see it.
+    let site = Site::start(By::Outside, ASKED);
+    site.set("smtpd_policy_service_default_action", "DUNNO");
+    let finding = site.finds("mend", lost, "sends it to", "install -d");
+    assert!(finding["mend"].to_string().contains("unix:pop-before-smtp/policy"), "{finding}");
+}
+
+/// What is wrong with the table.
+#[test]
+fn tables() {
+    let mut site = Site::start(By::Map, USUAL);
+    site.log_in();
+    site.postfix.start();
+    site.eventually_says(250, "at first");
+    let path = site.at("clients").display().to_string();
+    let relay = "smtpd_relay_restrictions";
+    // proxymap is not root.
+    site.set(relay, &format!("check_client_access proxy:hash:{path}, reject_unauth_destination"));
+    site.is_sound();
+    fs::set_permissions(site.dir.path(), Permissions::from_mode(0o700)).expect("a mode");
+    site.eventually_says(451, "a proxied table that proxymap cannot read");
+    site.finds("mend", "postfix cannot read", "proxymap opens it as postfix", "chmod o+x");
+    fs::set_permissions(site.dir.path(), Permissions::from_mode(0o755)).expect("a mode");
+    fs::set_permissions(format!("{path}.db"), Permissions::from_mode(0o600)).expect("a mode");
+    site.finds("mend", "postfix cannot read", "451", "chmod o+r");
+    // smtpd itself is.
+    site.set(relay, &format!("check_client_access hash:{path}, reject_unauth_destination"));
+    site.is_sound();
+
+    let before = fs::read(format!("{path}.db")).expect("the table");
+    fs::write(format!("{path}.db"), "no table").expect("written");
+    site.finds("mend", "cannot be read", "451", "restart");
+    let empty = site.at("empty");
+    fs::write(&empty, "").expect("written");
+    let postmap = Command::new("postmap")
+        .arg("-c")
+        .arg(site.postfix.config())
+        .arg(format!("hash:{}", empty.display()))
+        .stderr(Stdio::null())
+        .status();
+    assert!(postmap.expect("postmap").success());
+    fs::copy(site.at("empty.db"), format!("{path}.db")).expect("copied");
+    site.finds("mend", "was not written by the daemon", "_pbs_generation_", "start the daemon");
+    fs::write(format!("{path}.db"), before).expect("written");
+    site.is_sound();
+
+    // An older edition comes back.
+    let old = fs::read(format!("{path}.db")).expect("the table");
+    assert!(site.daemon().command(&["allow", "198.51.100.9"]).status.success());
+    eventually("it is published", PATIENCE, || {
+        fs::read_to_string(&path).is_ok_and(|text| text.contains("198.51.100.9"))
+    });
+    site.is_sound();
+    fs::write(format!("{path}.db"), old).expect("written");
+    site.finds("mend", "the daemon has published edition", "older file", "restart");
+
+    assert!(site.daemon.take().expect("it runs").stop().success());
+    fs::remove_file(format!("{path}.db")).expect("removed");
+    let findings = site.doctor(&[]);
+    findings.must("mend", "the daemon does not run", "No login is heard", "start");
+    findings.must("mend", "no compiled file", "451", "postfix reload");
+}
+
+/// The way from the log to the daemon.
+#[test]
+fn forwarders() {
+    // One that sends elsewhere.
+    let (dir, elsewhere) = (directory(), directory());
+    let wire = Wire::unix(dir.path().join("log.sock"));
+    let other = Wire::unix(elsewhere.path().join("log.sock"));
+    let _ear = other.bind();
+    let start = |wire: &Wire| Forwarder::start(Program::Rsyslog, wire, Form::Traditional);
+    let site = Site::with(dir, &wire, |_| start(&other), By::Map, USUAL, &[]);
+    site.finds("mend", "does not arrive", "no login can be heard", "rsyslogd -N1");
+    let nowhere = site.at("no-log");
+    let findings = site.doctor(&["--log-socket", nowhere.to_str().expect("text")]);
+    findings.must("mend", "no-log: No such file", "no syslog daemon runs here", "rsyslog");
+
+    // One that filters, and popa3d logs to daemon.
+    let dir = directory();
+    let wire = Wire::unix(dir.path().join("log.sock"));
+    let mail = |wire: &Wire| Forwarder::selecting("mail.*", wire);
+    let site = Site::with(dir, &wire, mail, By::Map, USUAL, &["--daemon", "popa3d"]);
+    site.finds("remark", "leaves out: daemon", "popa3d", "daemon");
+
+    // One that leaves out the facility to which a mail daemon is narrowed.
+    let dir = directory();
+    let wire = Wire::unix(dir.path().join("log.sock"));
+    let options = ["--daemon", "popa3d", "--facility", "popa3d=daemon"];
+    let site = Site::with(dir, &wire, mail, By::Map, USUAL, &options);
+    let finding = site.finds("mend", "leaves out: daemon", "popa3d", "daemon");
+    assert!(!finding["what"].to_string().contains("mail"), "{finding}");
+
+    // One with two rules, as after an upgrade that has left an old file in its place.
+    let dir = directory();
+    let wire = Wire::unix(dir.path().join("log.sock"));
+    let twice = |wire: &Wire| {
+        let socket = wire.to_string().replace("unix:", "");
+        let rule = |selector: &str| format!("$OMUxSockSocket {socket}\n{selector} :omuxsock:\n");
+        let piece = "$ModLoad omuxsock\n".to_owned() + &rule("*.*") + &rule("mail.*");
+        Forwarder::start_with(Program::Rsyslog, &piece)
+    };
+    let site = Site::with(dir, &wire, twice, By::Map, USUAL, &["--daemon", "popa3d"]);
+    let finding = site.finds("mend", "more than once: mail", "counted twice", "rsyslog.d");
+    assert!(!finding["what"].to_string().contains("daemon"), "{finding}");
+
+    // One whose address is not allowed.
+    let (dir, wire) = (directory(), Wire::udp());
+    let site = Site::with(dir, &wire, start, By::Map, USUAL, &["--allow-from", "192.0.2.0/24"]);
+    site.finds(
+        "mend",
+        "none of the senders that allow-from names",
+        "does not hear them",
+        "allow-from = [",
+    );
+    site.finds("mend", "frames came from senders", "not heard", "allow-from");
+}
+
+/// Who may relay besides, and services with restrictions of their own.
+#[test]
+fn others() {
+    let site = Site::start(By::Map, USUAL);
+    site.log_in();
+    for (networks, level, what) in [
+        ("0.0.0.0/0", "mend", "contains 0.0.0.0/0: everybody may relay"),
+        ("127.0.0.0/8 [::]/0", "mend", "contains ::/0: everybody"),
+        ("198.0.0.0/8", "remark", "a wide public network"),
+    ] {
+        site.set("mynetworks", networks);
+        // The client is in it, and no longer authorised at the next reload; the daemon goes on.
+        site.finds(level, what, "", "mynetworks");
+    }
+    site.set("mynetworks", &format!("127.0.0.0/8 {}", site.table()));
+    site.finds("mend", "mynetworks names hash:", "", "check_client_access");
+    site.set("mynetworks", "127.0.0.0/8 10.0.0.0/8");
+    site.is_sound();
+
+    site.set("smtpd_client_restrictions", "reject_rbl_client dynamic.example.org");
+    site.finds("remark", "has `reject_rbl_client dynamic.example.org` before", "dynamic", " -e '");
+    site.set("smtpd_client_restrictions", "");
+
+    site.postfix.add(
+        "master.cf",
+        "127.0.0.1:1 inet n - n - - smtpd\n  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject\n",
+    );
+    let own = site.finds(
+        "remark",
+        "127.0.0.1:1/inet has restrictions of its own",
+        "lets nobody relay through this service",
+        " -P '127.0.0.1:1/inet/smtpd_relay_restrictions=permit_sasl_authenticated, check_client_access",
+    );
+    assert!(own["why"].to_string().contains("`reject` refuses"), "{own}");
+
+    site.set("smtpd_relay_restrictions", "permit_mynetworks");
+    site.finds(
+        "mend",
+        "neither smtpd_relay_restrictions nor",
+        "open relay",
+        "reject_unauth_destination",
+    );
+    fs::write(site.at("config.toml"), "grace = '30d'\n").expect("written");
+    site.finds("mend", "configuration: grace: longer than 7 days", "does not start", "30m");
+    let text = String::from_utf8(site.run(&[]).stdout).expect("text");
+    assert!(text.starts_with("MEND    configuration: grace"), "{text}");
+    assert!(text.contains(" -e 'smtpd_relay_restrictions = "), "{text}");
+}

@@ -1,0 +1,18 @@
+//! The running daemon: its life, its sockets, its log, its numbers.
+//!
+//! Layers   `life`, `handover` and `conduct` the process; `speakers` who is heard; `lookup` who
+//!          asks; `operators` who commands; `log` and `metrics` what it tells.
+//! Needs    root; Postfix, whose postmap builds the map; rsyslog, a C compiler, and in target/tools
+//!          promtool.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod conduct;
+mod handover;
+mod life;
+mod log;
+mod lookup;
+mod metrics;
+mod operators;
+mod speakers;

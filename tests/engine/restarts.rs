@@ -1,0 +1,301 @@
+//! What survives a restart: exactly what was written down, never more than a login could give,
+//! and whatever has happened to the file.
+
+mod model;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::state::{HEADER, Reading, Restored};
+use pop_before_smtp::engine::time::Time;
+use pop_before_smtp::engine::{Engine, MAX_BY_HAND, Rules};
+
+use crate::support::around;
+use crate::support::story::{DAWN, excluding, ip, login_frame, rules, story};
+
+const A: &str = "192.0.2.7";
+const B: &str = "192.0.2.8";
+const NOTHING: Restored =
+    Restored { grants: 0, expired: 0, refused: 0, shortened: 0, damaged: 0, foreign: false };
+
+#[test]
+fn the_time_left_is_the_time_left() {
+    story("to the millisecond, whatever the file was through")
+        .login(A)
+        .at(10)
+        .allow(B, Some(3600))
+        .at(1000)
+        .restart(rules(), Restored { grants: 2, ..NOTHING })
+        .publishes(&[A, B])
+        .restart(rules(), Restored { grants: 2, ..NOTHING })
+        .at_ms(1_799_999)
+        .admits(&[A, B])
+        .at(1800)
+        .rejects(&[A])
+        .restart(rules(), Restored { grants: 1, expired: 1, ..NOTHING })
+        .at_ms(3_609_999)
+        .admits(&[B])
+        .at(3610)
+        .rejects(&[B]);
+    story("a block goes on, and so does what ends it")
+        .revoke(A, Some(600), false)
+        .revoke(B, Some(600), false)
+        .allow(B, Some(60))
+        .revoke(B, None, true)
+        .restart(rules(), NOTHING)
+        .at(599)
+        .refused_login(A, &pop_before_smtp::engine::verdict::Reason::Blocked)
+        .login(B)
+        .at(600)
+        .login(A);
+}
+
+#[test]
+fn nothing_lasts_longer_than_a_right_given_now() {
+    let short = || Rules { grace: Duration::from_secs(60), ..rules() };
+    story("a shorter grace; the operator's word stands")
+        .login(A)
+        .allow(B, Some(3600))
+        .at(10)
+        .restart(short(), Restored { grants: 2, shortened: 1, ..NOTHING })
+        .at_ms(69_999)
+        .admits(&[A])
+        .at(70)
+        .rejects(&[A])
+        .at(3599)
+        .admits(&[B]);
+    story("a clock that was set back")
+        .at(86_400)
+        .login(A)
+        .allow(B, Some(60))
+        .at(0)
+        .restart(rules(), Restored { grants: 2, shortened: 2, ..NOTHING })
+        .admits(&[A, B])
+        .at(60)
+        .rejects(&[B])
+        .at(1800)
+        .rejects(&[A]);
+    let far = format!("grant\t{A}\t{DAWN}\t{}\t\t\t1\tdovecot\tmx1\t\t.\n", u64::MAX);
+    let hand = format!("grant\t{B}\t0\t\t0\t{}\t0\t\t\tforged\t.\n", u64::MAX);
+    story("a bent file")
+        .scribble(|file| file + &far + &hand)
+        .restart(rules(), Restored { grants: 2, shortened: 2, ..NOTHING })
+        .at(1800)
+        .rejects(&[A])
+        .at(MAX_BY_HAND.as_secs())
+        .rejects(&[B]);
+    let careful =
+        Rules { exclude: excluding(&[("own", "192.0.2.7/32")]), max_clients: 1, ..rules() };
+    story("new rules hold for old rights")
+        .login(A)
+        .login(B)
+        .at(1)
+        .login("192.0.2.9")
+        .restart(careful, Restored { grants: 1, refused: 1, ..NOTHING })
+        .rejects(&[A, B])
+        .publishes(&["192.0.2.9"])
+        .restart(rules(), Restored { grants: 1, ..NOTHING });
+}
+
+/// A clock that is behind the file's last moment gives nobody more than was left then.
+#[test]
+fn a_clock_that_is_behind_the_file_revives_nobody() {
+    let (dawn, day) = (Time::from_millis(DAWN), Duration::from_secs(86_400));
+    let seconds = Duration::from_secs;
+    let mut engine = Engine::new(rules());
+    engine.allow(dawn, ip(A), Some(seconds(10)), None).expect("allowed");
+    engine.allow(dawn, ip(B), Some(seconds(100)), None).expect("allowed");
+    let text = around::state(&engine, dawn);
+    for (written, now, expected) in [
+        (dawn + seconds(40), dawn + seconds(40), [None, Some(60)]),
+        (dawn + seconds(40), dawn + seconds(30), [None, Some(60)]),
+        (dawn + seconds(40), dawn - day, [None, Some(60)]),
+        (dawn + seconds(40), dawn + seconds(50), [None, Some(50)]),
+        (dawn, dawn - day, [Some(10), Some(100)]),
+        (dawn, dawn + day, [None, None]),
+    ] {
+        let mut reading = Reading::written(written);
+        text.lines().for_each(|line| reading.line(line));
+        let mut engine = Engine::new(rules());
+        engine.restore(now, reading);
+        let left = |address| {
+            let grant = engine.admits(now, ip(address))?;
+            Some(grant.until.since(now).as_secs())
+        };
+        assert_eq!([left(A), left(B)], expected, "written {written:?}, now {now:?}");
+    }
+}
+
+#[test]
+fn damage_is_counted_and_costs_nothing_else() {
+    let grant =
+        |address: &str| format!("grant\t{address}\t{DAWN}\t{}\t\t\t1\tdovecot\t\t\t.\n", DAWN + 9);
+    for line in [
+        "",
+        "nonsense",
+        "\u{fffd}\u{fffd}",
+        "gone\t192.0.2.7",
+        "gone\t192.0.2.700\t.",
+        "block\t192.0.2.7\tsoon\t.",
+        "unblock\t192.0.2.0/24\t.",
+        "grant\t0.0.0.0\t0\t1795000009000\t\t\t1\tdovecot\t\t\t.",
+        "grant\t192.0.2.9\t0\t-1\t\t\t1\tdovecot\t\t\t.",
+        "grant\t192.0.2.9\t0\t99999999999999999999999\t\t\t1\tdovecot\t\t\t.",
+        "grant\t192.0.2.9\t0\t1795000009000\t\t\t1\tdovecot\t\t\t.\t.",
+        "grant\t192.0.2.9\t0\t1795000009000\t\t\t1\tdovecot\t\t.",
+        "grant\t192.0.2.9\t0\t\t\t\t1\tdovecot\t\t\t.",
+        "grant\t192.0.2.9\t0\t\t\t1795000009000\t1\t\t\t\t.",
+        "grant\t192.0.2.9\t0\t1795000009000\t\t\t1\tdovecot\t\t\t1795000009000\t.",
+    ] {
+        story("a damaged line")
+            .scribble(|file| file + &grant(A) + line + "\n" + &grant(B))
+            .restart(rules(), Restored { grants: 2, damaged: 1, ..NOTHING })
+            .admits(&[A, B])
+            .rejects(&["192.0.2.9"]);
+    }
+    story("a file of another version")
+        .scribble(|_| "pop-before-smtp state 2\n".to_owned() + &grant(A))
+        .restart(rules(), Restored { foreign: true, ..NOTHING })
+        .rejects(&[A]);
+    for text in ["nonsense\n", "\n", "\u{feff}pop-before-smtp state 1\n"] {
+        story("a damaged first line")
+            .scribble(|_| text.to_owned() + &grant(A))
+            .restart(rules(), Restored { grants: 1, damaged: 1, ..NOTHING })
+            .admits(&[A]);
+    }
+    story("no first line")
+        .scribble(|_| grant(A))
+        .restart(rules(), Restored { grants: 1, ..NOTHING });
+    story("somebody else's file")
+        .scribble(|_| "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534\n".to_owned())
+        .restart(rules(), Restored { damaged: 2, ..NOTHING });
+    let often = format!("grant\t{A}\t{DAWN}\t{}\t\t\t{}\tdovecot\t\t\t.\n", DAWN + 9, u64::MAX);
+    story("more logins than there can be")
+        .scribble(|file| file + &often)
+        .restart(rules(), Restored { grants: 1, ..NOTHING })
+        .login(A);
+    story("no file, or an empty one").scribble(|_| String::new()).restart(rules(), NOTHING);
+
+    // Torn anywhere, it gives the whole lines before the tear.
+    let whole = format!("{HEADER}\n{}{}", grant(A), grant(B));
+    for end in HEADER.len() + 1..=whole.len() {
+        let lines = whole[..end].matches("\t.").count();
+        let rest = whole[..end].rsplit('\n').next().unwrap_or_default();
+        let damaged = usize::from(!rest.is_empty() && !rest.ends_with("\t."));
+        story("torn")
+            .scribble(|_| whole[..end].to_owned())
+            .restart(rules(), Restored { grants: lines, damaged, ..NOTHING });
+    }
+}
+
+/// What a user writes into his name or the operator into a note stays one field.
+#[test]
+fn names_cannot_forge_records() {
+    let mut engine = Engine::new(rules());
+    let now = Time::from_millis(DAWN);
+    let note = "x\t.\ngrant\t192.0.2.66\t0\t1795000009000\t\t\t0\t\t\t\t.";
+    engine.allow(now, ip(A), None, Some(note.to_owned())).expect("allowed");
+    let text = around::state(&engine, now);
+    assert_eq!(text.lines().count(), 2, "{text}");
+    let restored = around::restore(&mut Engine::new(rules()), now, &text);
+    assert_eq!(restored, Restored { grants: 1, ..NOTHING }, "{text}");
+}
+
+/// Whoever asks, `list` and the map have a login at once; the file has it with the next journal.
+#[test]
+fn a_login_counts_at_once_and_the_file_follows() {
+    let at = |seconds: u64| Time::from_millis(DAWN + 1000 * seconds);
+    let mut engine = Engine::new(rules());
+    let file = around::state(&engine, at(0));
+    engine.published(1, at(0));
+    engine.hear(at(1), Source::default(), login_frame(ip(A)).as_bytes());
+    assert!(engine.admits(at(1), ip(A)).is_some());
+    assert_eq!(around::list(&engine, at(1)).len(), 1);
+    assert_eq!(around::edition(&mut engine, at(2)).expect("due").addresses, [ip(A)]);
+    let found = |file: &str| {
+        let mut found = Engine::new(rules());
+        around::restore(&mut found, at(2), file);
+        found.admits(at(2), ip(A)).is_some()
+    };
+    assert!(!found(&file), "a crash takes it back");
+    let login = file + &around::journal(&mut engine);
+    assert!(found(&login) && !engine.has_changes());
+
+    // The number tells which journal has the end of a right.
+    let before = engine.last_change();
+    engine.revoke(at(3), ip(A), None);
+    assert!(engine.last_change() > before && engine.has_changes());
+    let journal = engine.journal();
+    assert_eq!(journal.number, Some(engine.last_change()));
+    assert!(!found(&(login + &journal.text)));
+    let revoked = engine.last_change();
+    engine.revoke(at(3), ip(A), None);
+    assert_eq!(
+        (engine.last_change(), engine.has_changes()),
+        (revoked, false),
+        "nothing to wait for"
+    );
+}
+
+/// Nobody waits while the records of very many are made: each journal has a slice of them.
+#[test]
+fn many_changes_are_taken_a_slice_at_a_time() {
+    let mut engine = Engine::new(rules());
+    let now = Time::from_millis(DAWN);
+    for number in 0..3000 {
+        let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
+        engine.hear(now, Source::default(), login_frame(address).as_bytes());
+    }
+    let lines = |text: &str| text.lines().count();
+    let journals = [engine.journal(), engine.journal(), engine.journal()];
+    assert_eq!(journals.each_ref().map(|journal| lines(&journal.text)), [1024, 1024, 952]);
+    assert_eq!(journals.each_ref().map(|journal| journal.number), [None, None, Some(3000)]);
+    let file = around::state(&Engine::new(rules()), now) + &journals.map(|j| j.text).concat();
+    let restored = around::restore(&mut Engine::new(rules()), now, &file);
+    assert_eq!(restored, Restored { grants: 3000, ..NOTHING });
+}
+
+/// While the disk stands still, what is remembered for it is bounded by those who may be held.
+#[test]
+fn more_changes_than_clients_are_a_whole_file() {
+    let mut engine = Engine::new(Rules { max_clients: 10, ..rules() });
+    let now = Time::from_millis(DAWN);
+    for number in 0..5000 {
+        let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
+        engine.hear(now, Source::default(), login_frame(address).as_bytes());
+    }
+    assert!(engine.has_changes());
+    let journal = engine.journal();
+    assert!(journal.whole, "an older file would bring back who has gone");
+    assert_eq!(journal.number, Some(engine.last_change()));
+    assert!(journal.text.lines().count() <= 1024, "{}", journal.text.lines().count());
+    assert!(!engine.has_changes() && !engine.journal().whole);
+    assert_eq!(around::state(&engine, now).lines().count(), 11);
+}
+
+#[test]
+fn ten_thousand_may_end_together() {
+    const MANY: u32 = 10_000;
+    let mut engine = Engine::new(rules());
+    let at = |seconds: u64| Time::from_millis(DAWN + 1000 * seconds);
+    for number in 0..MANY {
+        let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
+        engine.allow(at(0), address.into(), None, None).expect("allowed");
+    }
+    let edition = around::edition(&mut engine, at(1799)).expect("an edition");
+    assert_eq!(edition.addresses.len() as u32, MANY);
+    assert!(edition.addresses.is_sorted());
+    engine.published(edition.number, at(1799));
+
+    let gone = engine.tick(at(1800)).len();
+    assert!(gone < MANY as usize / 2, "nobody waits for all of them");
+    assert_eq!(engine.clients_at(at(1800)), 0, "and yet all have ended");
+    assert!(engine.sweep_at() <= Some(at(1800)), "the rest at once");
+    let rest: usize = (0..MANY).map(|_| engine.tick(at(1800)).len()).take_while(|n| *n > 0).sum();
+    assert_eq!(gone + rest, MANY as usize);
+    assert_eq!(
+        around::edition(&mut engine, at(1801)).expect("an edition").addresses,
+        [] as [IpAddr; 0]
+    );
+}

@@ -1,0 +1,234 @@
+//! Any history of the engine beside a model of it without any cleverness, with crashes, restarts and
+//! a clock that is set.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::time::Time;
+use pop_before_smtp::engine::{Engine, MAX_BY_HAND, Rules};
+
+use crate::support::around;
+use crate::support::random::Random;
+use crate::support::story::{DAWN, excluding, login_frame, rules};
+
+/// A right as the model knows it: what logins have given, and what the operator has, when.
+#[derive(Clone, Debug, Default)]
+struct Right {
+    login: u64,
+    given: u64,
+    hand: u64,
+}
+
+impl Right {
+    fn until(&self) -> u64 {
+        self.login.max(self.hand)
+    }
+}
+
+/// The same promises without any cleverness. What has ended stays in it, as its record stays in the
+/// file: a clock that is set back brings it to life again, a right for at most a grace.
+#[derive(Clone, Debug, Default)]
+struct Model {
+    rights: BTreeMap<IpAddr, Right>,
+    blocks: BTreeMap<IpAddr, u64>,
+    /// What has changed since the file was written.
+    changed: BTreeSet<IpAddr>,
+    changed_blocks: BTreeSet<IpAddr>,
+}
+
+const WEEK: u64 = MAX_BY_HAND.as_millis() as u64;
+
+impl Model {
+    fn admitted(&self, now: u64) -> Vec<IpAddr> {
+        let live = self.rights.iter().filter(|(_, right)| now < right.until());
+        live.map(|(address, _)| *address).collect()
+    }
+
+    fn give(&mut self, now: u64, address: IpAddr, span: u64, by_hand: bool, most: usize) {
+        self.changed.insert(address);
+        let right = self.rights.entry(address).or_default();
+        if right.login <= now {
+            right.login = 0;
+        }
+        if right.hand <= now {
+            right.hand = 0;
+        }
+        if !by_hand {
+            right.login = right.login.max(now + span);
+        } else if right.hand <= now + span {
+            (right.given, right.hand) = (now, now + span);
+        }
+        self.shrink(now, most);
+    }
+
+    fn shrink(&mut self, now: u64, most: usize) {
+        while self.admitted(now).len() > most {
+            let live = self.rights.iter().filter(|(_, right)| now < right.until());
+            let first = live.min_by_key(|(address, right)| (right.until(), **address));
+            let first = *first.expect("there are more than most").0;
+            self.remove(first);
+        }
+    }
+
+    fn remove(&mut self, address: IpAddr) {
+        self.rights.remove(&address);
+        self.changed.insert(address);
+    }
+
+    fn block(&mut self, address: IpAddr, until: Option<u64>) {
+        self.changed_blocks.insert(address);
+        match until {
+            Some(until) => self.blocks.insert(address, until),
+            None => self.blocks.remove(&address),
+        };
+    }
+
+    /// The file has what has changed; what had ended before that has no record of its last change.
+    fn save(&mut self, now: u64) {
+        let changed = std::mem::take(&mut self.changed);
+        self.rights.retain(|address, right| !changed.contains(address) || now < right.until());
+        let changed = std::mem::take(&mut self.changed_blocks);
+        self.blocks.retain(|address, until| !changed.contains(address) || now < *until);
+    }
+
+    fn restart(&mut self, now: u64, grace: u64, most: usize, excluded: IpAddr) {
+        self.blocks.retain(|_, until| now < *until);
+        self.blocks.values_mut().for_each(|until| *until = (*until).min(now + WEEK));
+        let blocks = &self.blocks;
+        self.rights.retain(|address, right| {
+            now < right.until() && *address != excluded && !blocks.contains_key(address)
+        });
+        for right in self.rights.values_mut() {
+            right.login = right.login.min(now + grace);
+            right.hand = right.hand.min(now + WEEK.min(right.hand.saturating_sub(right.given)));
+            right.given = right.given.min(now);
+        }
+        self.shrink(now, most);
+        (self.changed, self.changed_blocks) = Default::default();
+    }
+}
+
+/// Any history gives the set that the model has, and a crash takes back what came after the last
+/// journal, and nothing else.
+#[test]
+fn a_replayed_journal_gives_the_same_set() {
+    for seed in 1..=12 {
+        history(seed, 1500);
+    }
+}
+
+fn history(seed: u64, steps: usize) {
+    let mut dice = Random::new(seed);
+    let clients: Vec<IpAddr> = (1..=10).map(|last| IpAddr::from([192, 0, 2, last])).collect();
+    let nobody = IpAddr::from([203, 0, 113, 1]);
+    let (mut grace, mut most, mut excluded) = (1_800_000, 6, nobody);
+    let rules = |grace, most, excluded: IpAddr| Rules {
+        grace: Duration::from_millis(grace),
+        max_clients: most,
+        exclude: excluding(&[("excluded", &format!("{excluded}/32"))]),
+        ..rules()
+    };
+    let mut now = DAWN;
+    let mut engine = Engine::new(rules(grace, most, excluded));
+    let mut file = around::state(&engine, Time::from_millis(now));
+    let mut model = Model::default();
+    // As the file has it.
+    let mut saved = model.clone();
+    for step in 0..steps {
+        let context = format!("seed {seed}, step {step}");
+        now += [0, 1, 999, 60_000, 400_000][dice.below(5) as usize];
+        let at = Time::from_millis(now);
+        let client = clients[dice.below(clients.len() as u64) as usize];
+        match dice.below(20) {
+            0..=9 => {
+                engine.hear(at, Source::default(), login_frame(client).as_bytes());
+                if client != excluded && model.blocks.get(&client).is_none_or(|&end| end <= now) {
+                    model.give(now, client, grace, false, most);
+                }
+            }
+            10 | 11 => {
+                let span = 1000 * (1 + dice.below(20_000));
+                let allowed = engine.allow(at, client, Some(Duration::from_millis(span)), None);
+                assert_eq!(allowed.is_err(), client == excluded, "{context}");
+                if allowed.is_ok() {
+                    model.block(client, None);
+                    model.give(now, client, span, true, most);
+                }
+            }
+            12 | 13 => {
+                let block = (dice.below(2) == 0).then(|| 1000 * (1 + dice.below(2_000)));
+                let had = engine.revoke(at, client, block.map(Duration::from_millis));
+                let right = model.rights.get(&client).is_some_and(|right| now < right.until());
+                assert_eq!(had, right, "{context}");
+                if had {
+                    model.remove(client);
+                }
+                if let Some(span) = block {
+                    model.block(client, Some(now + span));
+                }
+            }
+            14 => {
+                grace = 60_000 * (1 + dice.below(60));
+                most = 1 + dice.below(10) as usize;
+                excluded = if dice.below(2) == 0 { client } else { nobody };
+                engine.tick(at);
+                engine.reload(at, rules(grace, most, excluded));
+                if model.rights.get(&excluded).is_some_and(|right| now < right.until()) {
+                    model.remove(excluded);
+                }
+                model.shrink(now, most);
+            }
+            15 => {
+                around::journal(&mut engine);
+                file = around::state(&engine, at);
+                model.rights.retain(|_, right| now < right.until());
+                model.blocks.retain(|_, until| now < *until);
+                model.save(now);
+                saved = model.clone();
+            }
+            16 => {
+                if dice.below(2) == 0 {
+                    // A crash, before the file has the last changes.
+                    model = saved.clone();
+                } else {
+                    engine.tick(at);
+                    file += &around::journal(&mut engine);
+                    model.save(now);
+                }
+                // The clock may have been set, in either direction.
+                now = match dice.below(4) {
+                    0 => now.saturating_sub(dice.below(4_000_000)),
+                    1 => now + dice.below(4_000_000),
+                    _ => now,
+                };
+                engine = Engine::new(rules(grace, most, excluded));
+                around::restore(&mut engine, Time::from_millis(now), &file);
+                file = around::state(&engine, Time::from_millis(now));
+                around::journal(&mut engine);
+                model.restart(now, grace, most, excluded);
+                saved = model.clone();
+            }
+            17 | 18 => {
+                engine.tick(at);
+                file += &around::journal(&mut engine);
+                model.save(now);
+                saved = model.clone();
+            }
+            _ => drop(engine.tick(at)),
+        }
+        let at = Time::from_millis(now);
+        let admitted: Vec<IpAddr> =
+            clients.iter().copied().filter(|c| engine.admits(at, *c).is_some()).collect();
+        assert_eq!(admitted, model.admitted(now), "{context}\n{file}\n{model:?}");
+        for address in admitted {
+            let until = engine.admits(at, address).expect("just admitted").until.as_millis();
+            assert_eq!(until, model.rights[&address].until(), "{context}: {address}\n{file}");
+        }
+        if let Some(edition) = around::edition(&mut engine, at) {
+            assert_eq!(edition.addresses, model.admitted(now), "{context}");
+            engine.published(edition.number, at);
+        }
+    }
+}

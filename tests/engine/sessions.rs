@@ -1,0 +1,214 @@
+//! A client who stays connected stays authorised, if the administrator wants it so.
+
+use std::time::Duration;
+
+use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::maildaemons;
+use pop_before_smtp::engine::maildaemons::Table;
+use pop_before_smtp::engine::time::Time;
+use pop_before_smtp::engine::{Engine, Rules};
+
+use crate::support::around;
+
+const CLIENT: &str = "192.0.2.7";
+
+/// An engine that has seen a log-out of each daemon: ids count where log-outs carry them.
+fn engine(ceiling: Option<u64>) -> Engine {
+    let mut engine = fresh_engine(ceiling);
+    let earlier = [("SU5O", "A0B1"), ("32989", "22989"), ("50459", "40459"), ("[39]", "[29]")];
+    for (_, _, logout) in PAIRS {
+        let logout =
+            earlier.iter().fold(logout.to_owned(), |line, (id, old)| line.replace(id, old));
+        hear(&mut engine, &[(0, &logout)]);
+    }
+    engine
+}
+
+fn fresh_engine(ceiling: Option<u64>) -> Engine {
+    Engine::new(rules(Table::of(maildaemons::all(&[]).0), ceiling))
+}
+
+fn rules(table: Table, ceiling: Option<u64>) -> Rules {
+    let session_ceiling = ceiling.map(Duration::from_secs);
+    Rules { table, session_ceiling, grace: Duration::from_secs(60), ..Rules::default() }
+}
+
+fn at(seconds: u64) -> Time {
+    Time::from_millis(seconds * 1000)
+}
+
+fn is_admitted(engine: &Engine, seconds: u64) -> bool {
+    engine.admits(at(seconds), CLIENT.parse().expect("an address")).is_some()
+}
+
+/// Hears lines, each at its second.
+fn hear(engine: &mut Engine, lines: &[(u64, &str)]) {
+    for (second, line) in lines {
+        engine.hear(at(*second), Source::default(), line.as_bytes());
+    }
+}
+
+/// For each way in which log in and log out are paired: the lines of a session of an hour.
+const PAIRS: [(&str, &[&str], &str); 5] = [
+    (
+        "Dovecot, by session id",
+        &[
+            "<22>Nov 22 07:31:31 dovecot: imap-login: Login: user=<joe>, method=PLAIN, rip=192.0.2.7, \
+           lip=127.0.0.1, mpid=44, TLS, session=<SU5Od9hgqch/AAIF>",
+        ],
+        "<22>Nov 22 08:31:41 dovecot: imap(joe)<44><SU5Od9hgqch/AAIF>: Disconnected: Logged out in=9 \
+         out=518",
+    ),
+    (
+        "Courier, by address and port",
+        &["<22>Nov 22 07:35:28 imapd: LOGIN, user=joe, ip=[::ffff:192.0.2.7], port=[32989], \
+           protocol=IMAP"],
+        "<22>Nov 22 08:35:28 imapd: LOGOUT, user=joe, ip=[::ffff:192.0.2.7], port=[32989], headers=0, \
+         body=0, rcvd=12, sent=34, time=3600",
+    ),
+    (
+        "Perdition, by address and port",
+        &["<21>Nov 22 07:35:28 perdition.pop3[26]: Auth: 192.0.2.7:50459->127.0.0.1:110 \
+           client-secure=plaintext authorisation_id=NONE authentication_id=\"joe\" \
+           server=\"127.0.0.1:2110\" protocol=POP3 server-secure=plaintext status=\"ok\""],
+        "<22>Nov 22 08:35:28 perdition.pop3[26]: Closing session: 192.0.2.7:50459->127.0.0.1:110 \
+         authorisation_id=NONE authentication_id=\"joe\" received=6 sent=9",
+    ),
+    (
+        "UW imapd, by PID",
+        &["<22>Nov 22 07:35:28 imapd[39]: Login user=joe host=[192.0.2.7]"],
+        "<22>Nov 22 08:35:28 imapd[39]: Logout user=joe host=[192.0.2.7]",
+    ),
+    (
+        "vm-pop3d in two lines, by PID",
+        &[
+            "<22>Nov 22 07:35:28 vm-pop3d[39]: Connect from 192.0.2.7",
+            "<22>Nov 22 07:35:28 vm-pop3d[39]: User 'joe' logged in",
+        ],
+        "<22>Nov 22 08:35:28 vm-pop3d[39]: Session ended for user: joe",
+    ),
+];
+
+#[test]
+fn the_grace_counts_from_the_log_out() {
+    for (name, login, logout) in PAIRS {
+        let mut engine = engine(Some(86_400));
+        login.iter().for_each(|line| hear(&mut engine, &[(0, line)]));
+        assert!(is_admitted(&engine, 3599), "{name}: while connected");
+        hear(&mut engine, &[(3600, logout)]);
+        assert!(is_admitted(&engine, 3659), "{name}: within the grace");
+        assert!(!is_admitted(&engine, 3660), "{name}: after the grace");
+    }
+}
+
+/// Dovecot before 2.3 gives a session id at the login only.
+#[test]
+fn an_id_that_no_log_out_carries_prolongs_nothing() {
+    let mut engine = fresh_engine(Some(86_400));
+    let nameless = "<22>Nov 22 08:31:41 dovecot: imap(joe): Disconnected: Logged out in=9 out=518";
+    hear(&mut engine, &[(0, PAIRS[0].1[0]), (10, nameless), (20, PAIRS[0].1[0])]);
+    assert!(is_admitted(&engine, 79) && !is_admitted(&engine, 80));
+}
+
+#[test]
+fn without_the_option_a_session_counts_for_the_grace() {
+    for (name, login, _) in PAIRS {
+        let mut engine = engine(None);
+        login.iter().for_each(|line| hear(&mut engine, &[(0, line)]));
+        assert!(is_admitted(&engine, 59) && !is_admitted(&engine, 60), "{name}");
+    }
+}
+
+#[test]
+fn a_log_out_that_is_never_seen_counts_at_the_ceiling() {
+    let mut engine = engine(Some(600));
+    hear(&mut engine, &[(0, PAIRS[0].1[0])]);
+    assert!(is_admitted(&engine, 599) && !is_admitted(&engine, 600));
+}
+
+#[test]
+fn the_sessions_of_an_address_are_counted() {
+    let second = PAIRS[0].1[0].replace("SU5O", "XYZ9");
+    let second_out = PAIRS[0].2.replace("SU5O", "XYZ9");
+    let mut engine = engine(Some(86_400));
+    hear(&mut engine, &[(0, PAIRS[0].1[0]), (10, &second), (100, PAIRS[0].2)]);
+    assert!(is_admitted(&engine, 1000), "the second one is open");
+    hear(&mut engine, &[(2000, &second_out)]);
+    assert!(is_admitted(&engine, 2059) && !is_admitted(&engine, 2060));
+}
+
+/// Another process with the PID of one whose log-out was lost, or of one in another container.
+#[test]
+fn a_session_with_the_same_key_ends_the_one_before() {
+    let (_, login, logout) = PAIRS[3];
+    let other = login[0].replace(CLIENT, "192.0.2.8");
+    let mut engine = engine(Some(86_400));
+    hear(&mut engine, &[(0, login[0]), (100, &other)]);
+    assert!(is_admitted(&engine, 159) && !is_admitted(&engine, 160), "the grace is left");
+    hear(&mut engine, &[(100, login[0]), (200, login[0])]);
+    assert!(is_admitted(&engine, 5000), "the same client goes on");
+    hear(&mut engine, &[(6000, logout)]);
+    assert!(is_admitted(&engine, 6059) && !is_admitted(&engine, 6060));
+}
+
+/// A log-out only takes away: it counts also where it would not be believed as a login.
+#[test]
+fn a_log_out_counts_however_doubtful_it_is() {
+    let courier = PAIRS[1];
+    let piece = format!("<22>Nov 22 08:35:28 imapd: LOGIN FAILED, user={}", "x".repeat(486));
+    let late = courier.2.replace("Nov 22 08:35:28", "1969-12-31T00:00:00Z mx1");
+    let late_login = courier.1[0].replace("Nov 22 07:35:28", "2999-12-31T00:00:00Z mx1");
+    let odd = courier.2.replace("user=joe", "user=j\u{7}e");
+    let rows: [(&str, &str, &[&str]); 3] = [
+        ("behind a cut line", courier.1[0], &[&piece, courier.2]),
+        ("late", &late_login, &[&late]),
+        ("with an odd name", courier.1[0], &[&odd]),
+    ];
+    for (name, login, lines) in rows {
+        let mut engine = engine(Some(86_400));
+        // So that log-outs of this stream are known to carry ids.
+        hear(&mut engine, &[(0, &late.replace("32989", "1")), (10, login)]);
+        assert!(is_admitted(&engine, 3600), "{name}");
+        lines.iter().for_each(|line| hear(&mut engine, &[(3600, line)]));
+        assert!(!is_admitted(&engine, 3660), "{name}");
+    }
+}
+
+#[test]
+fn another_session_s_log_out_ends_nothing() {
+    let foreign = [
+        PAIRS[0].2.replace("SU5O", "XYZ9"),
+        PAIRS[1].2.replace("32989", "32988"),
+        PAIRS[3].2.replace("[39]", "[40]"),
+    ];
+    for (pair, foreign) in [0, 1, 3].into_iter().zip(foreign) {
+        let mut engine = engine(Some(86_400));
+        hear(&mut engine, &[(0, PAIRS[pair].1[0]), (10, &foreign)]);
+        assert!(is_admitted(&engine, 3600), "{foreign}");
+    }
+}
+
+#[test]
+fn revoking_and_restarting_end_what_sessions_give() {
+    let mut engine = engine(Some(86_400));
+    hear(&mut engine, &[(0, PAIRS[0].1[0])]);
+    let state = around::state(&engine, at(100));
+    engine.revoke(at(200), CLIENT.parse().expect("an address"), None);
+    hear(&mut engine, &[(210, PAIRS[0].2)]);
+    assert!(!is_admitted(&engine, 211), "its log-out gives nothing back");
+
+    let mut restarted = self::engine(Some(86_400));
+    around::restore(&mut restarted, at(100), &state);
+    assert!(
+        is_admitted(&restarted, 159) && !is_admitted(&restarted, 160),
+        "sessions are forgotten"
+    );
+}
+
+#[test]
+fn switching_it_off_leaves_the_grace() {
+    let mut engine = engine(Some(86_400));
+    hear(&mut engine, &[(0, PAIRS[0].1[0])]);
+    engine.reload(at(1000), rules(Table::of(maildaemons::all(&[]).0), None));
+    assert!(is_admitted(&engine, 1059) && !is_admitted(&engine, 1060));
+}

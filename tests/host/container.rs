@@ -1,0 +1,219 @@
+//! The images of deploy/container, each in a read-only root of its own, between a real Dovecot in
+//! another root and a real Postfix: what one logs lets the other relay, and nothing else is needed.
+//!
+//! `CONTAINER=debian:12-slim cargo test --test container -- --test-threads=1` builds the images with
+//! buildah and takes those, with the named image below postmap; else this build of the program
+//! stands in.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use crate::support::client::{POP3, Session};
+use crate::support::container::Container;
+use crate::support::daemon::program;
+use crate::support::maild::{PASSWORD, Setup, start_maild};
+use crate::support::network;
+use crate::support::postfix::{OWN_DOMAIN, Postfix};
+use crate::support::process::Process;
+use crate::support::{PATIENCE, directory, eventually, within};
+
+const CLIENT: &str = "198.51.100.7";
+const STRANGER: &str = "198.51.100.66";
+
+/// A real Dovecot in a root of its own.
+struct Dovecot {
+    dir: TempDir,
+    _process: Process,
+}
+
+impl Dovecot {
+    /// Starts it; it logs to `log_path`, and its /dev/log leads into the container's volume.
+    fn start(container: &Container, log_path: &str) -> Self {
+        let conf = format!(
+            "protocols = pop3
+listen = *
+base_dir = /run/dovecot
+log_path = {log_path}
+default_internal_user = daemon
+default_internal_group = daemon
+default_login_user = guard
+ssl = no
+disable_plaintext_auth = no
+mail_location = maildir:~/Maildir
+passdb {{
+  driver = passwd-file
+  args = /etc/dovecot/users
+}}
+userdb {{
+  driver = static
+  args = uid=joe gid=joe home=/tmp/home
+}}
+"
+        );
+        let setup = Setup {
+            name: "dovecot",
+            files: vec![
+                ("etc/dovecot/dovecot.conf", conf),
+                ("etc/dovecot/users", format!("joe:{{PLAIN}}{PASSWORD}\n")),
+            ],
+            start: "mkdir -m 777 /tmp/home; dovecot -F &".to_owned(),
+            ports: &[POP3],
+        };
+        let dir = directory();
+        let process = start_maild(dir.path(), &setup, &container.volume("syslog"));
+        let dovecot = Self { dir, _process: process };
+        let listens = || network::connect(network::MAIL_HOST[0], POP3).is_ok();
+        assert!(within(PATIENCE, listens), "Dovecot does not listen: {}", dovecot.said());
+        dovecot
+    }
+
+    /// What it has said on stderr.
+    fn said(&self) -> String {
+        fs::read_to_string(self.dir.path().join("errors")).unwrap_or_default()
+    }
+}
+
+fn log_in(client: &str) {
+    assert!(Session::open(client, POP3).log_in("joe", PASSWORD), "{client} cannot log in");
+}
+
+#[test]
+fn one_container_asks_another() {
+    network::enter();
+    // As deploy/container/README.md has it.
+    let postfix = Postfix::configure(
+        "permit_mynetworks, permit_auth_destination, \
+         check_policy_service { unix:pop-before-smtp/policy, timeout=3s, default_action=DUNNO }, \
+         reject",
+    );
+    let mut container = Container::create("live", &postfix.queue().join("pop-before-smtp"));
+    container.start();
+    postfix.start();
+    let dovecot = Dovecot::start(&container, "syslog");
+    assert_eq!(postfix.relay(CLIENT), 554);
+
+    log_in(CLIENT);
+    container.wait_until_authorised(CLIENT);
+    let foreign = "someone@elsewhere.example";
+    for (client, code) in [(CLIENT, 250), (STRANGER, 554)] {
+        assert_eq!(postfix.relay(client), code, "{client}");
+        assert_eq!(postfix.chrooted_session(client).rcpt(foreign).code, code, "{client}, chroot");
+    }
+
+    // What stands for many is nobody's address.
+    let wire = container.wire();
+    for address in ["10.244.0.1", "172.18.0.1", "192.168.1.1", "100.64.0.1", "fd00::1"] {
+        let login = format!(
+            "<22>Nov 22 07:31:24 dovecot: pop3-login: Login: user=<joe>, method=PLAIN, \
+             rip={address}, lip=192.0.2.1, mpid=22, session=<a>"
+        );
+        wire.send(login.as_bytes());
+    }
+    log_in("198.51.100.8");
+    container.wait_until_authorised("198.51.100.8");
+    for address in ["10.244.0.1", "172.18.0.1", "192.168.1.1", "100.64.0.1", "fd00::1"] {
+        assert!(!container.query(address), "{address}");
+    }
+
+    // A new container on the old volumes: neither Dovecot nor Postfix has to be started anew.
+    container.stop();
+    assert_eq!(postfix.relay(CLIENT), 554, "nobody answers");
+    assert_eq!(postfix.rcpt(STRANGER, &format!("joe@{OWN_DOMAIN}")).code, 250, "own mail");
+    container.start();
+    assert_eq!(postfix.relay(CLIENT), 250, "the state is kept");
+    log_in("198.51.100.9");
+    container.wait_until_authorised("198.51.100.9");
+    assert_eq!(postfix.relay("198.51.100.9"), 250);
+    assert!(!container.said().contains("WARN mynetworks"), "{}", container.said());
+    drop(dovecot);
+    container.stop();
+}
+
+#[test]
+fn a_map_from_a_container() {
+    let volume = directory();
+    // Before the network is left, from which an image may want packages.
+    let mut container = Container::create("map", volume.path());
+    network::enter();
+    let table = format!("lmdb:{}/clients", volume.path().display());
+    let postfix = Postfix::configure(&format!("check_client_access {table}, reject"));
+    container.start();
+    postfix.start();
+    assert_eq!(postfix.relay(CLIENT), 554);
+    let _dovecot = Dovecot::start(&container, "syslog");
+    log_in(CLIENT);
+    eventually("the client may relay", PATIENCE, || postfix.relay(CLIENT) == 250);
+    assert_eq!(postfix.relay(STRANGER), 554);
+    container.stop();
+    eventually("the map is empty", PATIENCE, || postfix.relay(CLIENT) == 554);
+}
+
+/// Docker's syslog driver puts its own header before each line that a container prints.
+#[test]
+fn what_docker_makes_of_dovecots_output() {
+    network::enter();
+    let volume = directory();
+    let mut container = Container::create("live", volume.path());
+    container.start();
+    let dovecot = Dovecot::start(&container, "/dev/stderr");
+    let (wire, heard) = (container.wire(), true);
+    // What deploy/container/README.md asks for, in all the formats that Docker's driver has and with
+    // another facility; then Docker's name where none is given. Dates
+    // that never become old.
+    let headers = [
+        ("<27>Nov 22 07:31:24 dovecot[812]: ", heard),
+        ("<30>Nov 22 07:31:24 dovecot[812]: ", heard),
+        ("<27>Nov 22 07:31:24 host1 dovecot[812]: ", heard),
+        ("<27>1 2999-11-22T07:31:24+01:00 host1 dovecot 812 dovecot - ", heard),
+        ("<27>1 2999-11-22T07:31:24.123456+01:00 host1 dovecot 812 dovecot - ", heard),
+        ("<22>Nov 22 07:31:24 dovecot[812]: ", heard),
+        ("<27>Nov 22 07:31:24 0123456789ab[812]: ", !heard),
+    ];
+    for ((header, expected), number) in headers.into_iter().zip(10..) {
+        let client = format!("198.51.100.{number}");
+        log_in(&client);
+        let place = format!("rip={client}, ");
+        let logged = within(PATIENCE, || dovecot.said().contains(&place));
+        assert!(logged, "Dovecot has not said {place:?}: {}", dovecot.said());
+        for line in dovecot.said().lines().filter(|line| line.contains(&place)) {
+            wire.send(format!("{header}{line}\n").as_bytes());
+        }
+        // Whatever came before this has been heard.
+        let last = format!("198.51.100.{}", number + 100);
+        let login = format!(
+            "<22>Nov 22 07:31:24 dovecot: pop3-login: Login: user=<joe>, method=PLAIN, \
+             rip={last}, lip=192.0.2.1"
+        );
+        wire.send(login.as_bytes());
+        container.wait_until_authorised(&last);
+        assert_eq!(container.query(&client), expected, "{header:?}");
+    }
+}
+
+/// What stands in deploy/kubernetes is a configuration that the program takes, as safe as the
+/// images' own.
+#[test]
+fn configurations_in_deploy() {
+    let read = |name: &str| {
+        let path = format!("{}/deploy/{name}", env!("CARGO_MANIFEST_DIR"));
+        fs::read_to_string(&path).unwrap_or_else(|why| panic!("{path}: {why}"))
+    };
+    let manifest = read("kubernetes/sidecar.yaml");
+    let (_, block) = manifest.split_once("config.toml: |\n").expect("a ConfigMap");
+    let lines = block.lines().map_while(|line| line.strip_prefix("    "));
+    let in_kubernetes = lines.collect::<Vec<_>>().join("\n");
+    let dir = directory();
+    let file = dir.path().join("config.toml");
+    fs::write(&file, &in_kubernetes).expect("a file");
+    let check = program().arg("check").arg("--config").arg(&file).output().expect("it runs");
+    assert!(check.status.success() && check.stderr.is_empty(), "{check:?}");
+
+    let [live, map] = ["live", "map"].map(|kind| read(&format!("container/{kind}.toml")));
+    let exclude = |text: &str| {
+        let table: toml::Table = text.parse().expect("TOML");
+        table["exclude"].clone()
+    };
+    assert_eq!(exclude(&live), exclude(&map));
+    assert_eq!(exclude(&live), exclude(&in_kubernetes));
+}

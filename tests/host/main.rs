@@ -1,0 +1,14 @@
+//! The daemon among the programs of a host: service manager, package, container, syslog daemons,
+//! routes, with the files of deploy/ as they are.
+//!
+//! Needs    root; mount, process and network namespaces; what tests/all installs, and in target/tools
+//!          the Debian, the mail and the syslog daemons that it unpacks.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod container;
+mod gateways;
+mod package;
+mod recipes;
+mod systemd;

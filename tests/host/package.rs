@@ -1,0 +1,150 @@
+//! The Debian package on a whole Debian: installed as the README says, with the real rsyslog, Postfix
+//! and Dovecot as they come; upgraded, removed, purged.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use crate::support::client::{POP3, Session};
+use crate::support::network::connect;
+use crate::support::systemd::{Systemd, readme};
+use crate::support::{PATIENCE, directory, eventually};
+
+const CLIENT: &str = "198.51.100.7";
+const STRANGER: &str = "198.51.100.8";
+
+const PACKAGE: &str = "<!-- package: tests/host/package.rs runs this -->";
+const MORE_SOCKETS: &str = "<!-- sockets: tests/host/systemd.rs runs this -->";
+const POSTFIX: &str = "<!-- postfix: tests/host/package.rs runs this -->";
+
+/// What a mail host has before: an account, and POP3 as old devices speak it, without TLS.
+const DOVECOT: &str = "disable_plaintext_auth = no\nssl = no\n";
+const ACCOUNT: &str = "useradd --create-home joe; echo joe:secret | chpasswd";
+
+/// The package of the program under test; it is built once.
+static DEB: LazyLock<PathBuf> = LazyLock::new(|| {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/package/deb");
+    let mut command = Command::new(script);
+    command.arg(env!("CARGO_BIN_EXE_pop-before-smtp")).arg(env!("CARGO_TARGET_TMPDIR"));
+    let output = command.output().expect("bash is there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    String::from_utf8(output.stdout).expect("a path").trim().into()
+});
+
+/// Where the package lies on the host.
+fn place() -> String {
+    let name = DEB.file_name().expect("a name").to_str().expect("text");
+    format!("src/target/package/{name}")
+}
+
+/// A mail host with an account, and the package beside it.
+fn host() -> Systemd {
+    let dir = directory();
+    let dovecot = dir.path().join("dovecot.conf");
+    fs::write(&dovecot, DOVECOT).expect("written");
+    let files = [(&*place(), &**DEB), ("etc/dovecot/conf.d/99-test.conf", &dovecot)];
+    let host = Systemd::start_debian(&files);
+    host.join(&[CLIENT, STRANGER]);
+    host.must(ACCOUNT);
+    host
+}
+
+/// What Postfix answers to mail for elsewhere from this client.
+fn rcpt(client: &str) -> u16 {
+    let mut stream = BufReader::new(connect(client, 25).expect("Postfix listens"));
+    let mut say = |line: &str| -> u16 {
+        stream.get_mut().write_all(line.as_bytes()).expect("it listens");
+        let mut reply = String::new();
+        stream.read_line(&mut reply).expect("it answers");
+        reply[..3].parse().expect("a reply begins with its code")
+    };
+    assert_eq!(say(""), 220);
+    assert_eq!(say("HELO client.example\r\n"), 250);
+    assert_eq!(say("MAIL FROM:<joe@client.example>\r\n"), 250);
+    say("RCPT TO:<someone@elsewhere.example>\r\n")
+}
+
+/// Files of the whole system whose path has our name.
+fn ours(host: &Systemd) -> String {
+    host.must(
+        "find / -xdev -path '*pop-before-smtp*' -not -path '/src/*' -not -path '/sys/*' | sort",
+    )
+}
+
+#[test]
+fn from_the_first_login_to_the_last_file() {
+    let host = host();
+    let both = || [CLIENT, STRANGER].map(rcpt);
+    assert_eq!(both(), [454; 2], "as Debian has it");
+
+    // Installed as the README says.
+    host.must(&readme(PACKAGE));
+    assert_eq!(host.must("systemctl is-enabled pop-before-smtp.service"), "enabled");
+    assert_eq!(host.must("systemctl show -P StatusText pop-before-smtp"), "serving");
+    host.must(&readme(POSTFIX));
+    assert_eq!(both(), [554; 2]);
+
+    // The client collects mail, and may send.
+    assert!(Session::open(CLIENT, POP3).log_in("joe", "secret"), "{}", host.journal());
+    let query = || host.run(&format!("pop-before-smtp query {CLIENT}")).status.success();
+    eventually("it is authorised", PATIENCE, query);
+    eventually("Postfix knows", PATIENCE, || rcpt(CLIENT) == 250);
+    assert_eq!(both(), [250, 554]);
+    let findings = host.must("pop-before-smtp doctor");
+    assert!(findings.contains("\n0 to mend, 0 remarks, "), "{findings}");
+
+    // An upgrade forgets nothing, and leaves alone what the administrator has chosen.
+    host.must(&readme(MORE_SOCKETS));
+    host.must("systemctl disable pop-before-smtp.service");
+    host.must(&format!("dpkg --install /{}", place()));
+    assert!(query(), "{}", host.journal());
+    assert_eq!(both(), [250, 554]);
+
+    let enabled = host.run("systemctl is-enabled pop-before-smtp.service").stdout;
+    assert_eq!(enabled, b"disabled\n");
+    let policy = "test -S /var/spool/postfix/pop-before-smtp/policy";
+    host.must(&format!("{policy}; systemctl is-active pop-before-smtp-policy.socket"));
+    host.must("systemctl enable pop-before-smtp.service");
+
+    // Removed: nothing of it runs, nobody relays, and Postfix goes on.
+    host.must("apt-get remove --quiet --yes pop-before-smtp");
+    assert_eq!(both(), [554; 2]);
+    let units = "systemctl list-units --state=active,failed --no-legend 'pop-before-smtp*'";
+    assert_eq!(host.must(units), "", "{}", host.journal());
+    let left = "ls -d /lib/systemd/system/pop-before-smtp* /run/pop-before-smtp/* || true";
+    assert_eq!(host.must(left), "");
+
+    // Purged: what the administrator has put there is left.
+    let said = host.run("dpkg --purge pop-before-smtp");
+    let warning = String::from_utf8_lossy(&said.stderr);
+    assert!(said.status.success() && warning.contains("still names it"), "{warning}");
+    assert_eq!(ours(&host), "/etc/rsyslog.d/00-pop-before-smtp.conf");
+}
+
+/// What cannot be done is said, and dpkg goes on.
+#[test]
+fn where_something_is_wrong() {
+    let host = host();
+    let dpkg = |words: &str| {
+        let output = host.run(&format!("dpkg {words}"));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "dpkg {words}: {said}");
+        said
+    };
+    host.must("mv /usr/sbin/postconf /usr/sbin/postconf.away");
+    let said = dpkg(&format!("--install /{}", place()));
+    assert!(said.contains("Postfix is not installed yet"), "{said}");
+    host.must("mv /usr/sbin/postconf.away /usr/sbin/postconf; systemctl start pop-before-smtp");
+    host.must(&format!("pop-before-smtp allow {CLIENT}"));
+    let listed = || host.must("cat /var/lib/pop-before-smtp/clients").contains(CLIENT);
+    eventually("it is published", PATIENCE, listed);
+
+    // A crash, and a configuration that no `wipe` can read.
+    host.must("echo 'map = 7' > /etc/pop-before-smtp/config.toml");
+    host.must("systemctl kill --signal=KILL --kill-who=main pop-before-smtp");
+    let said = dpkg("--remove pop-before-smtp");
+    assert!(listed() && said.contains("the map could not be emptied"), "{said}");
+}

@@ -1,0 +1,202 @@
+//! The units of deploy/systemd and deploy/journald under the real systemd, installed as the guide
+//! says: sound, tight, ready, restarted, killed; the journal as the only syslog daemon.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use crate::support::story::login_frame;
+use crate::support::systemd::{Systemd, readme};
+use crate::support::{PATIENCE, directory, eventually};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const CLIENT: &str = "198.51.100.7";
+
+/// The highest exposure that `systemd-analyze security` may find, in tenths.
+const EXPOSURE: u32 = 15;
+
+const SERVICE: &str = "<!-- service: tests/host/systemd.rs runs this -->";
+const MORE_SOCKETS: &str = "<!-- sockets: tests/host/systemd.rs runs this -->";
+const JOURNAL: &str = "<!-- journal: tests/host/systemd.rs runs this -->";
+
+/// The files below a directory of the project.
+fn files_below(dir: &str) -> Vec<String> {
+    let entries = fs::read_dir(Path::new(ROOT).join(dir)).expect("a directory");
+    let below = |entry: fs::DirEntry| {
+        let path = format!("{dir}/{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() { files_below(&path) } else { vec![path] }
+    };
+    entries.flat_map(|entry| below(entry.expect("an entry"))).collect()
+}
+
+/// A host with Postfix, the program, its configuration as it comes, and deploy/ in /src.
+fn host() -> Systemd {
+    let dir = directory();
+    let main = dir.path().join("main.cf");
+    fs::write(&main, "compatibility_level = 3.6\nmynetworks = 127.0.0.0/8\n").expect("written");
+    fs::set_permissions(&main, fs::Permissions::from_mode(0o644)).expect("it is ours");
+    let here = Path::new(ROOT);
+    let mut files: Vec<(String, PathBuf)> = files_below("deploy")
+        .into_iter()
+        .map(|path| (format!("src/{path}"), here.join(&path)))
+        .collect();
+    let others = [
+        ("usr/local/bin/pop-before-smtp", env!("CARGO_BIN_EXE_pop-before-smtp").into()),
+        ("etc/pop-before-smtp/config.toml", here.join("deploy/example.toml")),
+        ("etc/postfix/main.cf", main),
+    ];
+    files.extend(others.map(|(path, source)| (path.to_owned(), source)));
+    let files: Vec<_> = files.iter().map(|(path, source)| (&**path, &**source)).collect();
+    Systemd::start(&files)
+}
+
+fn authorised(host: &Systemd) -> Vec<String> {
+    let list = host.must("pop-before-smtp list --json");
+    let list: serde_json::Value = serde_json::from_str(&list).expect("JSON");
+    let list = list.as_array().expect("an array").iter();
+    list.map(|client| client["address"].as_str().expect("an address").to_owned()).collect()
+}
+
+fn wait_until_authorised(host: &Systemd, address: &str) {
+    eventually(&format!("{address} is authorised"), PATIENCE, || {
+        host.run(&format!("pop-before-smtp query {address}")).status.success()
+    });
+}
+
+#[test]
+fn the_units_are_sound_and_tight() {
+    let host = host();
+    host.must(&readme(SERVICE));
+    let version = host.must("systemctl --version | sed -n '1s/^systemd \\([0-9]*\\).*/\\1/p'");
+    let version: u32 = version.parse().expect("a number");
+    host.must("cp /src/deploy/journald/*.socket /etc/systemd/system");
+    let output = host.run("cd /etc/systemd/system; systemd-analyze verify --man=no ./pop-before-smtp*.*t ./pop-before-smtp.service");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let known = |line: &str| version < 253 && line.ends_with("ignoring: notify-reload");
+    // systemd-analyze is not the manager of these units, and says what its own files lack.
+    let ours = said.lines().filter(|line| line.contains("pop-before-smtp") && !known(line));
+    assert_eq!(ours.collect::<Vec<_>>(), Vec::<&str>::new(), "{said}");
+    let security = "cd /etc/systemd/system; systemd-analyze security --offline=yes --no-pager";
+    host.must(&format!("{security} --threshold={EXPOSURE} ./pop-before-smtp.service"));
+}
+
+#[test]
+fn the_service_lives_under_systemd() {
+    let host = host();
+    host.must(&readme(SERVICE));
+    host.must(&readme(MORE_SOCKETS));
+    host.must("systemctl enable pop-before-smtp-udp.socket pop-before-smtp-socketmap.socket");
+    host.must("systemctl restart pop-before-smtp");
+    let show = |name: &str| host.must(&format!("systemctl show -P {name} pop-before-smtp"));
+    assert!(["notify", "notify-reload"].contains(&&*show("Type")));
+    assert_eq!(show("StatusText"), "serving", "{}", host.journal());
+
+    // Frames, over both passed sockets; a stranger may not write to the first.
+    let text = login_frame(CLIENT).split_once(": ").expect("a tag").1.to_owned();
+    let logger = |how: &str, text: &str| format!("logger {how} -p mail.info -t dovecot '{text}'");
+    let unix = "-u /run/pop-before-smtp/log.sock";
+    host.must(&logger(unix, &text));
+    wait_until_authorised(&host, CLIENT);
+    host.must(&logger("-d -n 127.0.0.1 -P 5514", &text.replace(CLIENT, "198.51.100.8")));
+    wait_until_authorised(&host, "198.51.100.8");
+    let nobody = "setpriv --reuid nobody --regid nogroup --clear-groups";
+    let forged = text.replace(CLIENT, "198.51.100.66");
+    host.run(&format!("{nobody} {}", logger(unix, &forged)));
+
+    // The map: an ordinary user can read it.
+    let table = "\"$(postconf -h default_database_type):/var/lib/pop-before-smtp/clients\"";
+    let mapped = || host.run(&format!("{nobody} postmap -q {CLIENT} {table}")).stdout;
+    eventually("the map has it", PATIENCE, || mapped() == b"OK\n");
+
+    // Postfix may ask, and nobody else.
+    let socketmap = "socketmap:unix:/var/spool/postfix/pop-before-smtp/socketmap:clients";
+    let postfix = "setpriv --reuid postfix --regid postfix --clear-groups";
+    assert_eq!(host.must(&format!("{postfix} postmap -q {CLIENT} {socketmap}")), "OK");
+    let refused = host.run(&format!("{nobody} postmap -q {CLIENT} {socketmap}"));
+    assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
+    let mut policy = UnixStream::connect(host.at("/var/spool/postfix/pop-before-smtp/policy"))
+        .expect("root may ask too");
+    let request = format!(
+        "request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address={CLIENT}\nsender=a@b\n\n"
+    );
+    policy.write_all(request.as_bytes()).unwrap();
+    let mut reply = [0; 10];
+    policy.read_exact(&mut reply).unwrap();
+    assert_eq!(&reply, b"action=OK\n");
+
+    host.must("systemctl reload pop-before-smtp");
+    let reloaded = || host.journal().contains("configuration reloaded");
+    eventually("it is reloaded", PATIENCE, reloaded);
+
+    // Killed, it is started again and has forgotten nothing; the sockets are the same.
+    let socket = host.must("systemctl show -P InvocationID pop-before-smtp-policy.socket");
+    host.must("systemctl kill --signal=KILL --kill-who=main pop-before-smtp");
+    eventually("it is started again", PATIENCE, || {
+        show("NRestarts") == "1" && show("StatusText") == "serving"
+    });
+    assert_eq!(authorised(&host), [CLIENT, "198.51.100.8"]);
+    assert_eq!(host.must("systemctl show -P InvocationID pop-before-smtp-policy.socket"), socket);
+}
+
+/// When the daemon is gone for good, the map that it has left behind is emptied.
+#[test]
+fn a_crash_leaves_no_right() {
+    let host = host();
+    host.must(&readme(SERVICE));
+    host.must("sed -i 's/^Restart=.*/Restart=no/' /etc/systemd/system/pop-before-smtp.service");
+    host.must("systemctl daemon-reload");
+    let socket = UnixDatagram::unbound().unwrap();
+    let path = host.at("/run/pop-before-smtp/log.sock");
+    socket.send_to(login_frame(CLIENT).as_bytes(), &path).unwrap();
+    let source = || fs::read_to_string(host.at("/var/lib/pop-before-smtp/clients")).unwrap();
+    eventually("it is in the map", PATIENCE, || source().contains(CLIENT));
+    host.must("systemctl kill --signal=KILL --kill-who=main pop-before-smtp");
+    let show = |name: &str| host.must(&format!("systemctl show -P {name} pop-before-smtp"));
+    eventually("it is over", PATIENCE, || show("ActiveState") == "failed");
+    assert!(!source().contains(CLIENT), "{}", host.journal());
+}
+
+/// systemd holds the socket: senders wait while the daemon is started anew, and lose nothing.
+#[test]
+fn restarts_lose_no_login() {
+    const LOGINS: usize = 400;
+    let host = host();
+    host.must(&readme(SERVICE));
+    let path = host.at("/run/pop-before-smtp/log.sock");
+    let address = |number: usize| format!("203.0.{}.{}", 113 + number / 200, 1 + number % 200);
+    let sender = thread::spawn(move || {
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.connect(&path).unwrap();
+        for number in 0..LOGINS {
+            socket.send(login_frame(address(number)).as_bytes()).expect("it is never away");
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
+    });
+    for _ in 0..3 {
+        host.must("systemctl restart pop-before-smtp");
+    }
+    sender.join().expect("all is sent");
+    wait_until_authorised(&host, &address(LOGINS - 1));
+    assert_eq!(authorised(&host).len(), LOGINS);
+    // Each orderly end has emptied the map by itself.
+    let journal = host.journal();
+    assert!(!journal.contains("could not be published"), "{journal}");
+}
+
+/// Without another syslog daemon, journald hands on what it gets.
+#[test]
+fn the_journal_hands_logins_on() {
+    let host = host();
+    host.must(&readme(SERVICE));
+    host.must(&readme(JOURNAL));
+    let text = login_frame(CLIENT).split_once(": ").expect("a tag").1.to_owned();
+    host.must(&format!("logger -p mail.info -t dovecot '{text}'"));
+    wait_until_authorised(&host, CLIENT);
+    let imaps =
+        "login: localhost [198.51.100.9] joe PLAIN User logged in SESSIONID=<cyrus-1-1-1-1>";
+    host.must(&format!("logger -i -p mail.notice -t cyrus/imaps '{imaps}'"));
+    wait_until_authorised(&host, "198.51.100.9");
+}

@@ -1,0 +1,127 @@
+//! Courier, and the lines that its logger cuts.
+
+use std::thread;
+
+use crate::CROWD;
+use crate::support::attack::{self, FORGED};
+use crate::support::client::{IMAP, POP3, Session};
+use crate::support::maild::{CRYPT, MailHost, PASSWORD, Setup};
+
+/// Courier with accounts in a userdb, as many sessions as wanted, and otherwise as it comes.
+fn courier() -> Setup {
+    let start = format!(
+        "cd /etc/courier
+sed -i 's/^authmodulelist=.*/authmodulelist=authuserdb/' authdaemonrc
+sed -i 's/^\\(MAXDAEMONS\\|MAXPERIP\\)=.*/\\1={CROWD}/' pop3d imapd
+chmod 600 userdb
+makeuserdb
+install -d -o courier -g courier /run/courier /run/courier/authdaemon
+install -d -o joe -g joe /tmp/home
+setpriv --reuid joe --regid joe --clear-groups maildirmake.courier /tmp/home/Maildir
+authdaemond start
+/usr/lib/courier/pop3d start
+/usr/lib/courier/imapd start
+"
+    );
+    let account =
+        |name: &str| format!("{name}\tuid=1000|gid=1000|home=/tmp/home|systempw={CRYPT}\n");
+    let accounts = account("joe") + &account("joe@example.org");
+    Setup {
+        name: "courier",
+        files: vec![("etc/courier/userdb", accounts)],
+        start,
+        ports: &[POP3, IMAP],
+    }
+}
+
+#[test]
+fn courier_logins_count_and_nothing_else() {
+    let host = MailHost::start(&courier());
+    assert!(Session::open("198.51.100.7", POP3).log_in("joe", PASSWORD));
+    assert!(Session::open("2001:db8::7", IMAP).log_in("joe", PASSWORD));
+    attack::try_all(&[POP3, IMAP], CROWD);
+    assert!(Session::open("2001:db8::8", POP3).log_in("joe@example.org", PASSWORD));
+    assert!(Session::open("198.51.100.8", IMAP).log_in("joe@example.org", PASSWORD));
+    host.counts_exactly(
+        "courier",
+        &[
+            ("198.51.100.7", "joe"),
+            ("2001:db8::7", "joe"),
+            ("2001:db8::8", "joe@example.org"),
+            ("198.51.100.8", "joe@example.org"),
+        ],
+    );
+    host.has_logged(
+        "LOGIN FAILED, user=LOGIN, user=joe, ip=[::ffff:203.0.113.66], port=[40000], ip=",
+    );
+}
+
+/// courierlogger cuts a long line, and the rest of it is a message of its own, which may be any
+/// text that a stranger gives: the line of a login. Genuine logins behind it are found.
+#[test]
+fn courier_lines_that_are_cut_are_no_logins() {
+    // Of 511 bytes: the second piece of a line whose first one is filled.
+    let piece = |end: &str| {
+        let begin = "LOGIN, user=";
+        let fill = "x".repeat(511 - begin.len() - end.len());
+        format!("{begin}{fill}{end}")
+    };
+    let tail = format!(", ip=[::ffff:{FORGED}], port=[40000]");
+    let zeros = "0".repeat(511 - "LOGIN, user=joe, ip=[::ffff:203.0.113.66], port=[4]".len());
+    let forgeries = [
+        "LOGIN, user=joe".to_owned(),
+        format!("LOGIN, user=joe{tail}"),
+        piece(&tail),
+        piece(&format!("{tail}, protocol=IMAP")),
+        format!("LOGIN, user=joe, ip=[::ffff:{FORGED}], port=[{zeros}4]"),
+    ];
+    let host = MailHost::start(&courier());
+    // Services apart, since those who fail have to wait. Each forgery, then a login.
+    let try_on = |port: u16, tag: &str, first: usize| {
+        let mut logins = Vec::new();
+        for ((forgery, number), stranger) in forgeries.iter().zip(first..).zip(attack::strangers())
+        {
+            // The first piece ends where the name does: after 505 bytes.
+            let fill = "A".repeat(505 - "LOGIN FAILED, user=".len());
+            assert!(!Session::open(&stranger, port).log_in(fill + forgery, "wrong"));
+            let client = format!("198.51.100.{number}");
+            assert!(Session::open(&client, port).log_in("joe", PASSWORD));
+            host.has_logged(&format!("{tag}: {forgery}"));
+            logins.push(client);
+        }
+        logins
+    };
+    let mut logins = thread::scope(|scope| {
+        let imapd = scope.spawn(|| try_on(IMAP, "imapd", 110));
+        [try_on(POP3, "pop3d", 10), imapd.join().expect("it ends well")].concat()
+    });
+    assert!(Session::open("198.51.100.9", POP3).log_in("joe", PASSWORD));
+    logins.push("198.51.100.9".to_owned());
+    let logins: Vec<_> = logins.iter().map(|client| (client.as_str(), "joe")).collect();
+    host.counts_exactly("courier", &logins);
+}
+
+/// courierlogger writes a line of 505 bytes whole and cuts one of 506, and nothing tells the two
+/// apart: behind either, one message counts as a tail, and that is the stranger's own next one.
+#[test]
+fn courier_lines_that_are_nearly_cut_cost_no_login() {
+    let host = MailHost::start(&courier());
+    let mut logins = Vec::new();
+    for ((length, stranger), last) in
+        [499, 500, 504, 505, 506, 507, 1017].into_iter().zip(attack::strangers()).zip(10..)
+    {
+        // A port of a client has five digits.
+        let (before, behind) =
+            ("LOGIN FAILED, user=", format!(", ip=[::ffff:{stranger}], port=[40000]"));
+        let name = "A".repeat(length - before.len() - behind.len());
+        assert!(!Session::open(&stranger, POP3).log_in(&name, "wrong"));
+        let whole = format!("pop3d: {before}{name}, ip=[::ffff:{stranger}], port=[");
+        let (first, _) = whole.split_at(whole.len().min("pop3d: ".len() + 490));
+        host.has_logged(first);
+        let client = format!("198.51.100.{last}");
+        assert!(Session::open(&client, POP3).log_in("joe", PASSWORD));
+        logins.push(client);
+    }
+    let logins: Vec<_> = logins.iter().map(|client| (client.as_str(), "joe")).collect();
+    host.counts_exactly("courier", &logins);
+}

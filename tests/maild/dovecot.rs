@@ -1,0 +1,115 @@
+//! Dovecot, with names and passwords as it takes them, and with names that hold a login's text.
+
+use std::collections::BTreeSet;
+
+use crate::CROWD;
+use crate::support::attack;
+use crate::support::client::{IMAP, POP3, Session};
+use crate::support::maild::{MailHost, PASSWORD, Setup};
+
+/// Dovecot with plain passwords, which says as much as it can; `options` come last.
+fn dovecot(options: &str) -> Setup {
+    let conf = format!(
+        "protocols = pop3 imap
+listen = *, ::
+base_dir = /run/dovecot
+default_internal_user = daemon
+default_internal_group = daemon
+default_login_user = guard
+default_process_limit = {CROWD}
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain login
+auth_verbose = yes
+auth_verbose_passwords = plain
+auth_failure_delay = 0
+mail_location = maildir:~/Maildir
+# No penalty for addresses with failures.
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
+passdb {{
+  driver = passwd-file
+  args = /etc/dovecot/users
+}}
+userdb {{
+  driver = static
+  args = uid=joe gid=joe home=/tmp/home
+}}
+{options}"
+    );
+    Setup {
+        name: "dovecot",
+        files: vec![
+            ("etc/dovecot/dovecot.conf", conf),
+            (
+                "etc/dovecot/users",
+                format!("joe:{{PLAIN}}{PASSWORD}\njoe@example.org:{{PLAIN}}{PASSWORD}\n"),
+            ),
+        ],
+        start: "mkdir -m 777 /tmp/home; dovecot -F &".to_owned(),
+        ports: &[POP3, IMAP],
+    }
+}
+
+#[test]
+fn dovecot_logins_count_and_nothing_else() {
+    let host = MailHost::start(&dovecot(""));
+    assert!(Session::open("198.51.100.7", POP3).log_in("joe", PASSWORD));
+    assert!(Session::open("198.51.100.8", POP3).authenticate("joe", PASSWORD));
+    assert!(Session::open("2001:db8::7", POP3).log_in("joe@example.org", PASSWORD));
+    attack::try_all(&[POP3, IMAP], CROWD);
+    assert!(Session::open("198.51.100.9", IMAP).log_in("joe@example.org", PASSWORD));
+    assert!(Session::open("2001:db8::9", IMAP).authenticate("joe", PASSWORD));
+    let mut session = Session::open("198.51.100.10", IMAP);
+    assert!(!session.log_in("joe", "wrong"), "a failure first");
+    assert!(session.log_in("joe", PASSWORD));
+    drop(session);
+    let quoted = format!("a LOGIN \"joe\" \"{PASSWORD}\"");
+    assert!(Session::open("198.51.100.11", IMAP).say(quoted).starts_with("a OK"));
+
+    host.counts_exactly(
+        "dovecot",
+        &[
+            ("198.51.100.7", "joe"),
+            ("198.51.100.8", "joe"),
+            ("2001:db8::7", "joe@example.org"),
+            ("198.51.100.9", "joe@example.org"),
+            ("2001:db8::9", "joe"),
+            ("198.51.100.10", "joe"),
+            ("198.51.100.11", "joe"),
+        ],
+    );
+    host.has_logged("user=<a>, method=PLAIN, rip=203.0.113.66, lip=198.51.100.1, mpid=77, ");
+    host.has_logged("(given password: LOGIN, user=joe, ip=[::ffff:203.0.113.66], port=[40000])");
+}
+
+/// Names that hold the text of a login, and accounts with such names: the true address counts, or
+/// none where the name makes the line ambiguous.
+#[test]
+fn dovecot_that_takes_every_name() {
+    let host = MailHost::start(&dovecot(&format!(
+        "auth_username_chars =
+passdb {{
+  driver = static
+  args = password={PASSWORD}
+}}
+"
+    )));
+    let mut wanted = BTreeSet::new();
+    for (text, last) in attack::texts().iter().zip(100..) {
+        let client = format!("198.51.100.{last}");
+        let port = if last % 2 == 0 { POP3 } else { IMAP };
+        assert!(Session::open(&client, port).authenticate(text, PASSWORD), "{text:?}");
+        // Of a long name 77 characters are logged.
+        if !text.chars().take(77).any(|char| "<>".contains(char)) {
+            wanted.insert(client);
+        }
+    }
+    assert!(Session::open("198.51.100.7", POP3).log_in("joe", PASSWORD));
+    wanted.insert("198.51.100.7".to_owned());
+    let counted = host.counted("198.51.100.7").into_iter().map(|[address, ..]| address).collect();
+    assert_eq!(wanted, counted, "{}", host.said());
+}

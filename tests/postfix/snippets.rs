@@ -1,0 +1,151 @@
+//! The lines of deploy/postfix that name the map, as they are, with the real Postfix: who relays,
+//! and where. (Those for policy and socketmap: tests/postfix/live.rs.)
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+
+use tempfile::TempDir;
+
+use crate::support::daemon::Daemon;
+use crate::support::postfix::{Postfix, Session};
+use crate::support::story::login_frame;
+use crate::support::wire::{Port, Wire};
+use crate::support::{PATIENCE, directory, within};
+
+const CLIENT: &str = "198.51.100.7";
+const STRANGER: &str = "198.51.100.8";
+const FAR: &str = "someone@elsewhere.example";
+
+/// Postfix as it comes (postconf -d smtpd_relay_restrictions), and an authorised client.
+struct Site {
+    postfix: Postfix,
+    _daemon: Daemon,
+    home: TempDir,
+}
+
+impl Site {
+    fn start(options: &[&str]) -> Self {
+        let home = directory();
+        let postfix = Postfix::configure(
+            "permit_mynetworks, permit_sasl_authenticated, defer_unauth_destination",
+        );
+        let wire = Wire::unix(home.path().join("log.sock"));
+        let (config, listen) = (postfix.config().display().to_string(), wire.to_string());
+        let map = format!("hash:{}", home.path().join("clients").display());
+        let mut all = vec!["--postfix-config", &config, "--listen", &listen, "--map", &map];
+        all.extend(options);
+        let daemon = Daemon::start(home.path(), &all);
+        wire.send(login_frame(CLIENT).as_bytes());
+        let mapped = || std::fs::read_to_string(home.path().join("clients")).unwrap_or_default();
+        let published = within(PATIENCE, || mapped().contains(CLIENT));
+        assert!(published, "{}", daemon.said());
+        Self { postfix, _daemon: daemon, home }
+    }
+
+    /// Lines of deploy/postfix, with the directory of this site.
+    fn add(&self, file: &str, lines: &str) {
+        let clients = self.home.path().join("clients").display().to_string();
+        let here = lines.replace("/var/lib/pop-before-smtp/clients", &clients);
+        assert!(here.contains(&clients), "they name the map");
+        self.postfix.add(file, &here);
+    }
+
+    fn relays(&self, mut session: Session) -> u16 {
+        session.rcpt(FAR).code
+    }
+
+    /// What a client and a stranger get from the plain smtpd, and from that in the chroot.
+    fn answers(&self) -> [u16; 4] {
+        let Self { postfix, .. } = self;
+        let plain = [CLIENT, STRANGER].map(|who| self.relays(postfix.session(who)));
+        let chrooted = [CLIENT, STRANGER].map(|who| self.relays(postfix.chrooted_session(who)));
+        [plain[0], plain[1], chrooted[0], chrooted[1]]
+    }
+}
+
+#[test]
+fn the_map() {
+    let site = Site::start(&[]);
+    site.add("main.cf", include_str!("../../deploy/postfix/main.cf.map"));
+    site.postfix.start();
+    assert_eq!(site.answers(), [250, 554, 250, 554], "{}", site.postfix.log());
+}
+
+/// Recipes of old put the check where it is reached too late.
+#[test]
+fn the_old_recipe_fails() {
+    let site = Site::start(&[]);
+    let lines = "smtpd_recipient_restrictions = permit_mynetworks, check_client_access \
+                 hash:/var/lib/pop-before-smtp/clients, reject_unauth_destination\n";
+    site.add("main.cf", lines);
+    site.postfix.start();
+    assert_eq!(site.answers(), [454; 4], "{}", site.postfix.log());
+}
+
+#[test]
+fn the_submission_port() {
+    let site = Site::start(&[]);
+    let (port, closed) = (Port::claim(), Port::claim());
+    let lines = include_str!("../../deploy/postfix/master.cf.submission");
+    let at = |port: &Port| format!("127.0.0.1:{} inet", port.number());
+    site.add("master.cf", &lines.replace("submission inet", &at(&port)));
+    // As Debian has it.
+    let (first, _) = lines.split_once("  -o {").expect("the last option");
+    let debian = first.replace("submission inet", &at(&closed))
+        + "  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject\n";
+    site.postfix.add("master.cf", &debian);
+    site.postfix.start();
+    let ask = |port: &Port, who: &str| site.relays(Session::open(port, who));
+    assert_eq!(ask(&port, CLIENT), 250, "{}", site.postfix.log());
+    assert_eq!(ask(&port, STRANGER), 554);
+    assert_eq!(ask(&closed, CLIENT), 554);
+}
+
+/// A session through postscreen, which hears the client's address from a proxy before it: whether
+/// the greeting came without its tests, and what RCPT got.
+fn through_postscreen(postfix: &Postfix, port: &Port, client: &str) -> (bool, u16) {
+    let stream = TcpStream::connect(("127.0.0.1", port.number())).expect("postscreen listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a time");
+    let mut stream = BufReader::new(stream);
+    let mut say = |line: &str| {
+        stream.get_mut().write_all(format!("{line}\r\n").as_bytes()).expect("it listens");
+        let code = |reply: &str| reply.get(..3).and_then(|code| code.parse::<u16>().ok());
+        loop {
+            let mut reply = String::new();
+            stream.read_line(&mut reply).expect("it answers");
+            if reply.as_bytes().get(3) != Some(&b'-') {
+                return code(&reply).expect("a reply begins with its code");
+            }
+        }
+    };
+    say(&format!("PROXY TCP4 {client} 127.0.0.1 40000 25"));
+    assert_eq!(say("EHLO client.test"), 250);
+    assert_eq!(say("MAIL FROM:<user@rig.test>"), 250);
+    let code = say(&format!("RCPT TO:<{FAR}>"));
+    (postfix.log().contains(&format!("ALLOWLISTED [{client}]")), code)
+}
+
+#[test]
+fn postscreen_lets_clients_past_its_tests_and_no_further() {
+    for (value, allowlisted) in [("permit", true), ("OK", false)] {
+        let site = Site::start(&["--map-value", value]);
+        let port = Port::claim();
+        site.add("main.cf", include_str!("../../deploy/postfix/main.cf.postscreen"));
+        site.postfix.add(
+            "main.cf",
+            "postscreen_upstream_proxy_protocol = haproxy\npostscreen_greet_wait = 2s\n\
+             postscreen_cache_map =\n",
+        );
+        let lines = format!(
+            "127.0.0.1:{} inet n - y - 1 postscreen\nsmtpd pass - - y - - smtpd\n",
+            port.number()
+        );
+        site.postfix.add("master.cf", &lines);
+        site.postfix.start();
+        let ask = |who| through_postscreen(&site.postfix, &port, who);
+        assert_eq!(ask(CLIENT), (allowlisted, 454), "{value}: {}", site.postfix.log());
+        assert_eq!(ask(STRANGER), (false, 454));
+        let gives_up = site.postfix.log().contains("ignoring the remainder of this access list");
+        assert_ne!(gives_up, allowlisted, "{}", site.postfix.log());
+    }
+}
