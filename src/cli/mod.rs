@@ -1,6 +1,6 @@
 //! Words -> command -> exit status.
 //!
-//! Promise  data goes to stdout, talk to stderr. Exit status as documented in the README: 0 yes
+//! Promise  data goes to stdout, talk to stderr. Exit status as in deploy/guide/commands.md: 0 yes
 //!          or done, 1 no, 2 usage, 69 daemon not reached, 70 our bug, 74 input or output,
 //!          78 configuration.
 

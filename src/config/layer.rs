@@ -1,7 +1,7 @@
 //! One layer of configuration: what the command line, the environment or the file says.
 //!
 //! Promise  the three layers have the same options with the same texts; the first layer that says
-//!          something about an option wins (README, "Configuration"). Unknown keys of the file
+//!          something about an option wins (deploy/guide/configuration.md). Unknown keys of the file
 //!          are refused. Unknown variables are not: Kubernetes sets some of the same prefix.
 
 use std::ffi::OsString;

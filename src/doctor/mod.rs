@@ -87,7 +87,11 @@ async fn configuration(layer: &Layer, passed: &[Role], report: &mut Report) {
         Ok(remarks) => {
             report.fine("the configuration has no fault");
             for remark in remarks {
-                report.remark(remark, "", "see the README, or leave it");
+                report.remark(
+                    remark,
+                    "",
+                    "see the guide (deploy/guide/configuration.md), or leave it",
+                );
             }
         }
         Err(faults) => {

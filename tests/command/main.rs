@@ -2,7 +2,7 @@
 //! say the same.
 //!
 //! Layers   `commands` and `eyes` what scripts and people see; `config_faults` what is refused;
-//!          `doctor` what it finds and mends; `readme` and `manuals` the documents.
+//!          `doctor` what it finds and mends; `readme`, `guide` and `manuals` the documents.
 //! Needs    root; a mount namespace; Postfix and rsyslog.
 
 #[path = "../support/mod.rs"]
@@ -12,5 +12,6 @@ mod commands;
 mod config_faults;
 mod doctor;
 mod eyes;
+mod guide;
 mod manuals;
 mod readme;

@@ -1,6 +1,7 @@
-//! The README and the files in deploy/ say what the program is: tables, defaults and samples.
+//! The README, its guide and the other files in deploy/ say what the program is: tables, defaults and
+//! samples.
 //!
-//! With UPDATE_DOCS=1 the two tables of the README are written anew instead of compared.
+//! With UPDATE_DOCS=1 the two tables of the guide are rewritten instead of compared.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a file that cannot be read ends the test")]
 
@@ -16,30 +17,34 @@ use pop_before_smtp::config::layer::Layer;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
+const CONFIGURATION: &str = "deploy/guide/configuration.md";
+const MAIL_DAEMONS: &str = "deploy/guide/mail-daemons.md";
+const POSTFIX: &str = "deploy/guide/postfix.md";
+
 fn read(path: &str) -> String {
     fs::read_to_string(format!("{ROOT}/{path}")).unwrap_or_else(|why| panic!("{path}: {why}"))
 }
 
-/// What stands in the README between two lines, without them.
+/// What stands in a text between two lines, without them.
 fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
-    let at = text.find(begin).unwrap_or_else(|| panic!("the README has no {begin:?}"));
+    let at = text.find(begin).unwrap_or_else(|| panic!("{begin:?} is missing"));
     let after = &text[at..];
     let start = after.find('\n').expect("a line ends") + 1;
-    let stop = after.find(end).unwrap_or_else(|| panic!("the README has no {end:?}"));
+    let stop = after.find(end).unwrap_or_else(|| panic!("{end:?} is missing"));
     &after[start..stop]
 }
 
-/// The README's part of this name is what the program says.
-fn must_be(name: &str, expected: &str) {
-    let text = read("README.md");
+/// The part of this name in a page is what the program says.
+fn must_be(page: &str, name: &str, expected: &str) {
+    let text = read(page);
     let (begin, end) = (format!("<!-- {name}:"), format!("<!-- end of {name} -->"));
     let found = between(&text, &begin, &end);
     if std::env::var_os("UPDATE_DOCS").is_some() {
         let offset = found.as_ptr() as usize - text.as_ptr() as usize;
         let (before, after) = (&text[..offset], &text[offset + found.len()..]);
-        fs::write(format!("{ROOT}/README.md"), format!("{before}{expected}{after}")).unwrap();
+        fs::write(format!("{ROOT}/{page}"), format!("{before}{expected}{after}")).unwrap();
     } else {
-        assert!(found == expected, "the README's {name} should be:\n{expected}");
+        assert!(found == expected, "{page}: {name} should be:\n{expected}");
     }
 }
 
@@ -76,7 +81,7 @@ fn options() -> Vec<RunOption> {
 }
 
 #[test]
-fn the_readme_has_every_option() {
+fn the_guide_has_every_option() {
     let mut table = String::from(
         "\n| command line | environment: `POP_BEFORE_SMTP_` and | file | default | meaning |\n\
          |---|---|---|---|---|\n",
@@ -94,7 +99,7 @@ fn the_readme_has_every_option() {
         )
         .unwrap();
     }
-    must_be("options", &(table + "\n"));
+    must_be(CONFIGURATION, "options", &(table + "\n"));
 }
 
 /// The built-in descriptions, by name.
@@ -111,10 +116,10 @@ fn descriptions() -> BTreeMap<String, toml::Table> {
 }
 
 #[test]
-fn the_readme_has_every_mail_daemon() {
+fn the_guide_has_every_mail_daemon() {
     let mut table =
         String::from("\n| name | mail daemon | versions | program names |\n|---|---|---|---|\n");
-    let mut notes = String::new();
+    let mut notes = String::from("| mail daemon | what to know |\n|---|---|\n");
     let descriptions = descriptions();
     assert!(descriptions.len() > 15);
     for (name, description) in &descriptions {
@@ -128,22 +133,24 @@ fn the_readme_has_every_mail_daemon() {
         let programs = programs.join(", ");
         writeln!(table, "| `{name}` | {title}{mark} | {versions} | {programs} |").unwrap();
         if let Some(note) = text("note") {
-            writeln!(notes, "- **{name}**: {}", note.trim().replace('\n', " ")).unwrap();
+            let note = note.trim().replace('\n', " ").replace('|', "\\|");
+            writeln!(notes, "| `{name}` | {note} |").unwrap();
         }
     }
-    let told = "Unverified ones are believed only if you name them with `--daemon`. What to know:";
-    must_be("daemons", &format!("{table}\n{told}\n\n{notes}\n"));
+    let told = "Unverified ones count only if you name them with `--daemon`. What to know:";
+    must_be(MAIL_DAEMONS, "daemons", &format!("{table}\n{told}\n\n{notes}\n"));
 
-    let readme = read("README.md");
+    let readme = read("README.md").split_whitespace().collect::<Vec<_>>().join(" ");
     let known = descriptions.values().filter(|description| description["verified"] == true.into());
     let count = format!("the log of {} mail daemons", known.count());
     assert!(readme.contains(&count), "the README should say {count:?}");
+    let guide = read(MAIL_DAEMONS);
     for impossible in ["- **GNU Mailutils 2.x and later**", "- **DBMail's pop3d**"] {
-        assert!(readme.contains(impossible), "{impossible}");
+        assert!(guide.contains(impossible), "{impossible}");
     }
 }
 
-/// Runs `test` as the README shows it, and gives what it prints.
+/// Runs `test` as the guide shows it, and gives what it prints.
 fn answers(input: &str, options: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pop-before-smtp"));
     // Neither this host's configuration nor its addresses.
@@ -163,46 +170,35 @@ fn sample<'a>(text: &'a str, mark: &str) -> &'a str {
 }
 
 #[test]
-fn the_readme_shows_what_test_prints() {
-    let readme = read("README.md");
-    let shown = sample(&readme, "<!-- test -->");
+fn the_guide_shows_what_test_prints() {
+    let guide = read(MAIL_DAEMONS);
+    let shown = sample(&guide, "<!-- test -->");
     let input: String = shown
         .lines()
         .filter_map(|line| Some(format!("{}\n", line.strip_prefix("      | ")?)))
         .collect();
     assert_eq!(answers(&input, &[]), shown);
-    let shown = sample(&readme, "<!-- test --json -->");
+    let shown = sample(&guide, "<!-- test --json -->");
     assert_eq!(answers(&input, &["--json"]), shown);
 }
 
 #[test]
-fn the_readme_has_the_lines_of_main_cf() {
-    let readme = read("README.md");
-    for name in ["map", "policy", "socketmap"] {
+fn readme_and_guide_have_the_lines_of_main_cf() {
+    let (readme, guide) = (read("README.md"), read(POSTFIX));
+    for (name, is_in_readme) in [("map", true), ("policy", true), ("socketmap", false)] {
         let snippet = read(&format!("deploy/postfix/main.cf.{name}"));
         let lines: String =
             snippet.split_inclusive('\n').filter(|line| !line.starts_with('#')).collect();
-        assert!(readme.contains(&format!("\n{lines}```\n")), "the README lacks:\n{lines}");
+        let block = format!("\n{lines}```\n");
+        assert!(guide.contains(&block), "{POSTFIX} lacks:\n{lines}");
+        assert!(!is_in_readme || readme.contains(&block), "the README lacks:\n{lines}");
     }
-    // One setting that the README has in one line.
+    // One setting that the guide has in one line.
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let postscreen = read("deploy/postfix/main.cf.postscreen");
     let (_, setting) = postscreen.split_once("postscreen_access_list").expect("it is set");
     let setting = words(setting).join(" ");
-    assert!(readme.contains(&format!("`postscreen_access_list {setting}`")), "{setting}");
-}
-
-/// What the README tells to type is about files that are there.
-#[test]
-fn the_files_that_the_readme_names_are_there() {
-    let readme = read("README.md");
-    let names = readme.split(|c: char| !(c.is_ascii_alphanumeric() || "/._-*".contains(c)));
-    let names = names.filter(|name| name.starts_with("deploy/") && !name.ends_with('*'));
-    let names: Vec<_> = names.map(|name| name.trim_end_matches(['.', '/'])).collect();
-    assert!(names.len() > 10);
-    for name in names {
-        assert!(fs::exists(format!("{ROOT}/{name}")).unwrap(), "{name}");
-    }
+    assert!(guide.contains(&format!("`postscreen_access_list {setting}`")), "{setting}");
 }
 
 /// Every key is in the example file, with its default, and the file is sound with and without the

@@ -383,7 +383,7 @@ fn alerts_and_dashboard_ask_for_what_there_is() {
     let file = |path: &str| fs::read_to_string(at(path)).expect(path);
     let alerts = file("deploy/monitoring/alerts.yml");
     let dashboard = file("deploy/monitoring/grafana-dashboard.json");
-    for text in [&alerts, &dashboard, &file("README.md")] {
+    for text in [&alerts, &dashboard, &file("deploy/guide/monitoring.md")] {
         let unknown: Vec<_> = names(text).difference(&exported).cloned().collect();
         assert!(unknown.is_empty(), "not exported: {unknown:?}");
     }

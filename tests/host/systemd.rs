@@ -1,4 +1,4 @@
-//! The units of deploy/systemd and deploy/journald under the real systemd, installed as the README
+//! The units of deploy/systemd and deploy/journald under the real systemd, installed as the guide
 //! says: sound, tight, ready, restarted, killed; the journal as the only syslog daemon.
 
 use std::fs;

@@ -161,9 +161,9 @@ perdition.imap4 --no_lookup --client_server_specification --outgoing_server 127.
     host.has_logged("authentication_id=\"nobody\" server=\"198.51.100.66:2525\"");
     host.has_logged("authentication_id=\"joe\" server=\"127.0.0.1:2110\"");
 
-    // As the README says it.
-    let readme = include_str!("../../README.md");
-    let (_, command) = readme.split_once("pop-before-smtp daemons perdition |").unwrap();
+    // As the guide says it.
+    let guide = include_str!("../../deploy/guide/security.md");
+    let (_, command) = guide.split_once("pop-before-smtp daemons perdition |").unwrap();
     let (command, _) = command.split_once("> /etc/pop-before-smtp/daemons/").unwrap();
     let command = command
         .replace("10.0.0.2", "127.0.0.1")

@@ -20,11 +20,19 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/systemd-r
 /// Where tests/all makes the root of a whole Debian.
 const DEBIAN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/debian");
 
-/// What the README tells to type, for a host that has this project in /src: the block below a mark.
+/// What the README or its guide tells to type, for a host that has this project in /src: the block
+/// below a mark.
 pub fn readme(mark: &str) -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
-    let text = fs::read_to_string(path).expect("it is there");
-    let (_, block) = text.split_once(&format!("{mark}\n```sh\n")).expect("a mark above a block");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let guide = fs::read_dir(root.join("deploy/guide")).expect("the guide is there");
+    let mut pages: Vec<_> = guide.map(|entry| entry.expect("an entry").path()).collect();
+    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
+    pages.push(root.join("README.md"));
+    let texts = pages.iter().map(|page| fs::read_to_string(page).expect("it can be read"));
+    let texts: Vec<_> = texts.filter(|text| text.contains(mark)).collect();
+    assert_eq!(texts.len(), 1, "pages with {mark}");
+    let (_, block) =
+        texts[0].split_once(&format!("{mark}\n```sh\n")).expect("a mark above a block");
     let (block, _) = block.split_once("```\n").expect("a block ends");
     format!("cd /src\n{block}")
 }

@@ -1,7 +1,7 @@
 //! A mail daemon's description as it is written: TOML, and everything that can be wrong with it.
 //!
 //! Promise  unknown keys are refused; every fault is found in one reading, with file and line.
-//! Format   README, "Your own mail daemon"; `daemons NAME` prints a built-in file to start from.
+//! Format   deploy/guide/your-own-daemon.md; `daemons NAME` prints a built-in file to start from.
 
 use std::fmt;
 
