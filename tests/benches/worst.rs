@@ -80,7 +80,8 @@ pub fn each(mut show: impl FnMut(&str, &[u8])) {
 
 const TAIL: &[u8] = b" mx1 dovecot: imap-login: Login: user=<ann>";
 /// A name, what a frame begins with, what it is filled with, and what it ends with.
-const HEADERS: &[(&str, &[u8], &[u8], &[u8])] = &[
+type Header = (&'static str, &'static [u8], &'static [u8], &'static [u8]);
+const HEADERS: &[Header] = &[
     ("nothing but blanks", b"", b" ", b""),
     ("nothing but bad bytes", b"", b"\xff", b""),
     ("an octet count", b"", b"7", b" <22>dovecot: x"),
