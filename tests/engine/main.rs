@@ -1,6 +1,6 @@
 //! The engine, by itself, with invented time and messages: who is authorised, until when, and why.
 //!
-//! Layers   `stories`, `story_lines`, `users`, `sessions` and `restarts` what it promises; `corpus`,
+//! Layers   `stories`, `story_lines`, `users`, `sessions`, `restarts` and `long_frames` what it promises; `corpus`,
 //!          `shapes` and `proof` what it makes of the messages that mail daemons write; `purity`
 //!          that it knows nothing of the world outside.
 //! Needs    nothing: no root, no other program.
@@ -9,6 +9,7 @@
 mod support;
 
 mod corpus;
+mod long_frames;
 mod proof;
 mod purity;
 mod restarts;

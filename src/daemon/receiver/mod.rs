@@ -335,3 +335,27 @@ fn address_of(storage: SockaddrStorage) -> Option<IpAddr> {
     let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
     v4.or_else(|| storage.as_sockaddr_in6().map(|address| address.ip().to_canonical()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Engine, Rules};
+
+    #[tokio::test]
+    async fn a_turn_ends_with_its_time() {
+        let (sender, socket) = UnixDatagram::pair().expect("a pair");
+        let socket = DatagramSocket::Unix(socket);
+        let receiver = Receiver::new(0, "unix:x".into(), socket, Speakers::Everybody);
+        let shared = Shared::new(Engine::new(Rules::default()));
+        for _ in 0..5 {
+            sender.send(b"<22>dovecot: x").await.expect("there is room");
+        }
+        let mut room = Room::new(&receiver.speakers);
+        let mut take = |turn| {
+            let taken = receiver.take(&mut room, BURST, turn, &shared).map_err(|e| e.kind());
+            (taken, receiver.counters.frames.load(Ordering::Relaxed))
+        };
+        assert_eq!(take(Duration::ZERO), (Ok(()), 1));
+        assert_eq!(take(Duration::MAX), (Err(io::ErrorKind::WouldBlock), 5));
+    }
+}

@@ -13,14 +13,24 @@ use crate::engine::time::Time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
+/// What is remembered of a key, in which place and since when.
+#[derive(Debug)]
+struct Entry<T> {
+    value: T,
+    place: u64,
+    since: Time,
+}
+
 /// The memory.
 #[derive(Debug)]
 pub struct Aging<T> {
     most: usize,
     age: Duration,
-    entries: HashMap<Key, (T, Time)>,
-    /// Keys in the order in which they came; those that were taken out leave their place behind.
-    order: VecDeque<(Key, Time)>,
+    entries: HashMap<Key, Entry<T>>,
+    /// Keys in the order in which they came, each with the number of its place, for several may come
+    /// at one moment; those that were taken out leave their place behind.
+    order: VecDeque<(Key, u64)>,
+    last: u64,
     overflowed: Option<Time>,
 }
 
@@ -28,7 +38,7 @@ impl<T> Aging<T> {
     /// Room for `most` entries; one that is older than `age` matters no longer.
     pub fn new(most: usize, age: Duration) -> Self {
         let (entries, order) = (HashMap::new(), VecDeque::new());
-        Self { most, age, entries, order, overflowed: None }
+        Self { most, age, entries, order, last: 0, overflowed: None }
     }
 
     /// Remembers an entry from now on, in place of an older one with the same key.
@@ -57,8 +67,8 @@ impl<T> Aging<T> {
 
     /// The entry, unless it is too old.
     pub fn get_mut(&mut self, key: Key, now: Time) -> Option<&mut T> {
-        let (value, since) = self.entries.get_mut(&key)?;
-        (now.since(*since) <= self.age).then_some(value)
+        let entry = self.entries.get_mut(&key)?;
+        (now.since(entry.since) <= self.age).then_some(&mut entry.value)
     }
 
     /// Takes an entry out, however old it is. Whether it was there.
@@ -72,24 +82,30 @@ impl<T> Aging<T> {
     }
 
     fn insert(&mut self, key: Key, value: T, now: Time) {
-        self.entries.insert(key, (value, now));
-        self.order.push_back((key, now));
+        self.last += 1;
+        self.entries.insert(key, Entry { value, place: self.last, since: now });
+        self.order.push_back((key, self.last));
         if self.order.len() > 2 * self.entries.len() + 64 {
             let entries = &self.entries;
-            self.order.retain(|(key, at)| entries.get(key).is_some_and(|(_, since)| since == at));
+            self.order
+                .retain(|(key, place)| entries.get(key).is_some_and(|entry| entry.place == *place));
         }
     }
 
     fn sweep(&mut self, now: Time) {
-        while self.order.front().is_some_and(|(_, at)| now.since(*at) > self.age) {
+        while let Some((key, place)) = self.order.front() {
+            let current = self.entries.get(key).filter(|entry| entry.place == *place);
+            if current.is_some_and(|entry| now.since(entry.since) <= self.age) {
+                return;
+            }
             self.forget_oldest();
         }
     }
 
     /// Takes the first place off, and the entry if it is still there. Whether there was a place.
     fn forget_oldest(&mut self) -> bool {
-        let Some((key, at)) = self.order.pop_front() else { return false };
-        if self.entries.get(&key).is_some_and(|(_, since)| *since == at) {
+        let Some((key, place)) = self.order.pop_front() else { return false };
+        if self.entries.get(&key).is_some_and(|entry| entry.place == place) {
             self.entries.remove(&key);
         }
         true
@@ -125,6 +141,16 @@ mod tests {
             assert_eq!(memory.remember(Key::of(number), number, at(60_301)), Ok(()));
         }
         assert_eq!(memory.entries.len(), MOST, "the old ones made room");
+    }
+
+    #[test]
+    fn what_comes_and_goes_in_one_moment_leaves_nothing_behind() {
+        let mut memory = Aging::new(MOST, AGE);
+        for _ in 0..1000 {
+            assert_eq!(memory.remember(Key::of(7), (), at(0)), Ok(()));
+            assert!(memory.take(Key::of(7)));
+        }
+        assert!(memory.order.len() <= 65, "{} places for none", memory.order.len());
     }
 
     #[test]

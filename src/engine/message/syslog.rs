@@ -480,33 +480,6 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_frame_the_beginning_is_read() {
-        let length = 60_000;
-        for filler in ["x", "\u{20ac}", "[a b=\"c\"]"] {
-            let bytes = format!("<22>Nov 22 07:31:24 pop3d: {}", filler.repeat(length));
-            let frame = Frame::new(bytes.as_bytes());
-            let message = frame.message().expect("a message");
-            assert!((1024..=MAX_READ).contains(&message.text().len()), "{filler}");
-            assert!(message.text().starts_with(filler));
-            assert_eq!(frame.raw_body_len(&message), bytes.len(), "at least");
-        }
-        // Where structured data does not end in time, nobody knows where the text begins.
-        let header = "<22>1 2026-11-22T07:31:23Z mx1 dovecot - - ";
-        for (elements, is_message) in [(1, true), (100, true), (200, false), (6000, false)] {
-            let bytes = format!("{header}{} [x", "[a b=\"c\"]".repeat(elements));
-            let frame = Frame::new(bytes.as_bytes());
-            let text = frame.message().map(|message| message.text().to_owned());
-            let expected = is_message.then(|| "[x".to_owned()).ok_or(Malformed::NoProgram);
-            assert_eq!(text, expected, "{elements}");
-        }
-        let endless = format!("{header}[a b=\"{}\"] x", "c".repeat(length));
-        assert_eq!(Frame::new(endless.as_bytes()).message(), Err(Malformed::NoProgram));
-        let nil = format!("{header}- [x{}", "y".repeat(length));
-        let nil = Frame::new(nil.as_bytes());
-        assert!(nil.message().is_ok_and(|message| message.text().starts_with("[xy")));
-    }
-
-    #[test]
     fn body_length_counts_the_bytes_that_arrived() {
         let mut bytes = b"<22>Nov 22 07:31:24 pop3d:  ".to_vec();
         bytes.extend([0xff; 100]);

@@ -128,6 +128,11 @@ verdict = "partial"
             ("[\"sampled\"]", "[]", "own.toml: `programs` must name at least one syslog program"),
             ("[[login]]", "[[end]]", "own.toml: there is no [[login]] pattern"),
             (
+                "facilities = [\"mail\"]",
+                "max-length = 1025\nfacilities = [\"mail\"]",
+                "own.toml: `max-length` may be 1024 at most",
+            ),
+            (
                 "verdict = \"login\"",
                 "verdict = \"none\"",
                 "own.toml: there is no [[example]] of a login",
