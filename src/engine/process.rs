@@ -81,8 +81,8 @@ impl Engine {
         let tail = self
             .rules
             .table
-            .cut_length(message.program)
-            .map_or(Ok(false), |cut| self.streams.is_tail(stream, process, length >= cut, now));
+            .tails(message, length)
+            .map_or(Ok(false), |tails| self.streams.is_tail(stream, process, tails, now));
         let reading = self.rules.table.read(message, length);
         match tail {
             Ok(true) if !reading.takes_trust_away() => return nothing(Reason::Tail),

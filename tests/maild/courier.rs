@@ -101,6 +101,39 @@ fn courier_lines_that_are_cut_are_no_logins() {
     host.counts_exactly("courier", &logins);
 }
 
+/// With DEBUG_LOGIN the first piece is a byte shorter, and blanks at the beginning of a piece are
+/// lost: a short piece may be in the middle.
+#[test]
+fn courier_debug_lines_that_are_cut_are_no_logins() {
+    let mut courier = courier();
+    let off = "authdaemond start";
+    let on = "echo DEBUG_LOGIN=1 | tee -a pop3d authdaemonrc\nauthdaemond start";
+    assert!(courier.start.contains(off));
+    courier.start = courier.start.replacen(off, on, 1);
+    let host = MailHost::start(&courier);
+    let before = |stranger: &str| format!("LOGIN: ip=[::ffff:{stranger}], username=");
+    for (blanks, stranger) in [0, 1, 400, 500].into_iter().zip(attack::strangers()) {
+        let filled = "A".repeat(504 - before(&stranger).len());
+        let forged = format!("LOGIN, user=joe, ip=[::ffff:{FORGED}], port=[40000]");
+        let name = match blanks {
+            // The second piece is the login.
+            0 => format!("{filled}{forged}"),
+            // The third piece is.
+            _ => format!("{filled}{}{}{forged}", " ".repeat(blanks), "B".repeat(511 - blanks)),
+        };
+        assert!(!Session::open(&stranger, POP3).log_in(name, "wrong"));
+    }
+    assert!(Session::open("198.51.100.9", POP3).log_in("joe", PASSWORD));
+    // What is left of the last line costs the next logins.
+    assert!(Session::open("198.51.100.10", POP3).log_in("joe", PASSWORD));
+    assert!(Session::open("198.51.100.11", POP3).log_in("joe", PASSWORD));
+    host.has_logged(&format!("pop3d: LOGIN, user=joe, ip=[::ffff:{FORGED}], port=[40000]"));
+    host.has_logged("LOGIN, user=joe, ip=[::ffff:198.51.100.11]");
+    let counted = host.counted("198.51.100.11");
+    let is_client = |address: &str| address.starts_with("198.51.100.");
+    assert!(counted.iter().all(|[address, ..]| is_client(address)), "{counted:?}");
+}
+
 /// courierlogger writes a line of 505 bytes whole and cuts one of 506, and nothing tells the two
 /// apart: behind either, one message counts as a tail, and that is the stranger's own next one.
 #[test]

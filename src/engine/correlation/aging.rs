@@ -71,9 +71,9 @@ impl<T> Aging<T> {
         (now.since(entry.since) <= self.age).then_some(&mut entry.value)
     }
 
-    /// Takes an entry out, however old it is. Whether it was there.
-    pub fn take(&mut self, key: Key) -> bool {
-        self.entries.remove(&key).is_some()
+    /// Takes an entry out, however old it is.
+    pub fn take(&mut self, key: Key) -> Option<T> {
+        self.entries.remove(&key).map(|entry| entry.value)
     }
 
     /// Whether something could not be remembered that might still matter.
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(memory.remember(Key::of(7), 77, at(200)), Ok(()), "it has its place");
         assert!(!memory.lacks_some(at(300)));
         assert_eq!(memory.remember(Key::of(1000), 0, at(300)), Err(Full));
-        assert!(memory.take(Key::of(0)) && !memory.take(Key::of(0)));
+        assert_eq!([(); 2].map(|()| memory.take(Key::of(0))), [Some(0), None]);
         assert!(memory.lacks_some(at(60_300)), "also when there is room again");
         assert!(!memory.lacks_some(at(60_301)));
         assert_eq!(memory.get_mut(Key::of(7), at(60_200)), Some(&mut 77));
@@ -148,7 +148,7 @@ mod tests {
         let mut memory = Aging::new(MOST, AGE);
         for _ in 0..1000 {
             assert_eq!(memory.remember(Key::of(7), (), at(0)), Ok(()));
-            assert!(memory.take(Key::of(7)));
+            assert_eq!(memory.take(Key::of(7)), Some(()));
         }
         assert!(memory.order.len() <= 65, "{} places for none", memory.order.len());
     }
@@ -164,6 +164,6 @@ mod tests {
             memory.remember_newest(Key::of(number), (), at(1000));
         }
         assert_eq!(memory.entries.len(), MOST);
-        assert!(!memory.take(Key::of(7)) && memory.take(Key::of(100)));
+        assert_eq!([7, 100].map(|key| memory.take(Key::of(key))), [None, Some(())]);
     }
 }

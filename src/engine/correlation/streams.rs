@@ -50,8 +50,9 @@ impl Key {
 #[derive(Debug)]
 pub struct Streams {
     hasher: RandomState,
-    cut: Aging<()>,
-    cut_with_pid: Aging<()>,
+    /// How many tails may still come.
+    cut: Aging<u8>,
+    cut_with_pid: Aging<u8>,
     distrusted: Aging<()>,
     /// The connections of processes.
     pub joins: Joins,
@@ -59,12 +60,11 @@ pub struct Streams {
 
 impl Default for Streams {
     fn default() -> Self {
-        let suspicions = || Aging::new(MAX_SUSPICIONS, MAX_SUSPICION);
         Self {
             hasher: RandomState::new(),
-            cut: suspicions(),
-            cut_with_pid: suspicions(),
-            distrusted: suspicions(),
+            cut: Aging::new(MAX_SUSPICIONS, MAX_SUSPICION),
+            cut_with_pid: Aging::new(MAX_SUSPICIONS, MAX_SUSPICION),
+            distrusted: Aging::new(MAX_SUSPICIONS, MAX_SUSPICION),
             joins: Joins::default(),
         }
     }
@@ -88,9 +88,9 @@ impl Streams {
         Some(Key(self.hasher.hash_one((source, message.host, message.program, "session", id))))
     }
 
-    /// Tells whether a message is the tail of a cut line, and remembers whether its own tail
-    /// follows, however much later. A tail as long as a piece has a tail in turn. Another process
-    /// under the same name does not use up what was remembered of this one.
+    /// Tells whether a message may be the tail of a cut line, and remembers how many tails of its
+    /// own may follow, however much later. A tail as long as a piece has tails in turn. Another
+    /// process under the same name does not use up what was remembered of this one.
     ///
     /// # Errors
     /// Some stream's piece could not be remembered; until that no longer matters, this cannot be
@@ -99,21 +99,23 @@ impl Streams {
         &mut self,
         stream: Key,
         process: Option<Key>,
-        is_piece: bool,
+        tails: u8,
         now: Time,
     ) -> Result<bool, Full> {
         if let Some(process) = process {
-            let is_tail = self.cut_with_pid.take(process);
-            if is_piece {
-                self.cut_with_pid.remember_newest(process, (), now);
+            let expected = self.cut_with_pid.take(process);
+            let tails = expected.map_or(tails, |expected| tails.max(expected - 1));
+            if tails > 0 {
+                self.cut_with_pid.remember_newest(process, tails, now);
             }
-            return Ok(is_tail);
+            return Ok(expected.is_some());
         }
-        let is_tail = self.cut.take(stream);
-        if is_piece {
-            self.cut.remember(stream, (), now)?;
+        let expected = self.cut.take(stream);
+        let tails = expected.map_or(tails, |expected| tails.max(expected - 1));
+        if tails > 0 {
+            self.cut.remember(stream, tails, now)?;
         }
-        if self.cut.lacks_some(now) { Err(Full) } else { Ok(is_tail) }
+        if self.cut.lacks_some(now) { Err(Full) } else { Ok(expected.is_some()) }
     }
 
     /// From here on the process may log what a stranger wrote.
@@ -140,10 +142,14 @@ mod tests {
     fn a_tail_as_long_as_a_piece_has_a_tail() {
         let mut streams = Streams::default();
         for process in [None, Some(Key(9))] {
-            let mut hear = |is_piece| streams.is_tail(Key(1), process, is_piece, T0);
-            let verdicts = [true, true, false, false].map(&mut hear);
+            let mut hear = |tails| streams.is_tail(Key(1), process, tails, T0);
+            let verdicts = [1, 1, 0, 0].map(&mut hear);
             assert_eq!(verdicts, [Ok(false), Ok(true), Ok(true), Ok(false)]);
-            assert_eq!(streams.is_tail(Key(2), process, false, T0), Ok(false));
+            let verdicts = [2, 0, 0, 0].map(&mut hear);
+            assert_eq!(verdicts, [Ok(false), Ok(true), Ok(true), Ok(false)]);
+            let verdicts = [2, 0, 2, 0, 0, 0].map(&mut hear);
+            assert_eq!(verdicts, [false, true, true, true, true, false].map(Ok));
+            assert_eq!(streams.is_tail(Key(2), process, 0, T0), Ok(false));
         }
     }
 
@@ -151,11 +157,11 @@ mod tests {
     fn long_lines_of_many_processes_stop_nobody() {
         let mut streams = Streams::default();
         for number in 0..=MAX_SUSPICIONS as u64 {
-            assert_eq!(streams.is_tail(Key(1), Some(Key(number)), true, T0), Ok(false));
+            assert_eq!(streams.is_tail(Key(1), Some(Key(number)), 1, T0), Ok(false));
         }
-        assert_eq!(streams.is_tail(Key(1), None, false, T0), Ok(false));
-        assert_eq!(streams.is_tail(Key(1), Some(Key(0)), false, T0), Ok(false), "forgotten");
-        assert_eq!(streams.is_tail(Key(1), Some(Key(1)), false, T0), Ok(true));
+        assert_eq!(streams.is_tail(Key(1), None, 0, T0), Ok(false));
+        assert_eq!(streams.is_tail(Key(1), Some(Key(0)), 0, T0), Ok(false), "forgotten");
+        assert_eq!(streams.is_tail(Key(1), Some(Key(1)), 0, T0), Ok(true));
     }
 
     #[test]

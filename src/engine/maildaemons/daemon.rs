@@ -37,8 +37,8 @@ pub struct Daemon {
     pub origin: Option<String>,
     /// Bytes of the longest message that can be a login or a connection.
     pub max_length: usize,
-    /// A message of this many bytes or more is a piece of a line that was cut.
-    pub cut_length: Option<usize>,
+    /// Which messages are pieces of a line that was cut; the first one that fits decides.
+    pub(super) cuts: Vec<Cut>,
     /// A process serves one client and ends with him, so that its PID pairs login and log-out.
     pub pid_per_session: bool,
     /// Messages that others than the daemon have a hand in.
@@ -63,6 +63,15 @@ impl Daemon {
     /// Whether its logins are told over several lines, to be joined by PID.
     pub fn joins(&self) -> bool {
         self.login.iter().any(|pattern| !pattern.has_group("address"))
+    }
+
+    /// How many messages may be the tails of this one, in which the daemon's logger cut a line;
+    /// `None`: it cuts none.
+    pub(super) fn tails(&self, message: &Message<'_>, length: usize) -> Option<u8> {
+        let seen = Seen::of(message, length);
+        let cut = self.cuts.iter().find(|cut| cut.pattern.may_fit(seen));
+        let tails = cut.filter(|cut| seen.length >= cut.length).map_or(0, |cut| cut.tails);
+        (!self.cuts.is_empty()).then_some(tails)
     }
 
     /// Whether a PID of it can lose its credit.
@@ -144,6 +153,17 @@ fn admits(list: &[u8], code: Option<u8>) -> bool {
 fn repeated(message: &Message<'_>) -> Option<u8> {
     let name = message.repeated_severity()?;
     Some(code(name, &SEVERITIES, "severity").unwrap_or(u8::MAX))
+}
+
+/// Which messages are pieces of a line that was cut.
+#[derive(Clone, Debug)]
+pub(super) struct Cut {
+    /// How they begin.
+    pub pattern: Pattern,
+    /// Bytes of the shortest one.
+    pub length: usize,
+    /// How many messages behind it may be the rest of the line.
+    pub tails: u8,
 }
 
 /// What an example must give.

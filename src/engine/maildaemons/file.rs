@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::codes::{FACILITIES, SEVERITIES, code};
-use super::daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
+use super::daemon::{Cause, Cut, Daemon, Example, ExpectedVerdict, Shape};
 use super::pattern::{MAX_SEEN, Pattern};
 
 /// A description file: where it came from and what it says.
@@ -76,7 +76,6 @@ struct Written {
     #[serde(default)]
     severities: Vec<String>,
     max_length: Option<usize>,
-    cut_length: Option<usize>,
     #[serde(default)]
     pid_per_session: bool,
     #[serde(default)]
@@ -89,6 +88,8 @@ struct Written {
     logout: Vec<WrittenPattern>,
     #[serde(default)]
     distrust: Vec<WrittenPattern>,
+    #[serde(default)]
+    cut: Vec<WrittenCut>,
     #[serde(default)]
     shape: Vec<WrittenShape>,
     #[serde(default)]
@@ -106,6 +107,14 @@ struct WrittenPattern {
     same: Option<[String; 2]>,
     #[serde(default)]
     programs: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct WrittenCut {
+    pattern: Spanned<String>,
+    length: usize,
+    tails: u8,
 }
 
 #[derive(Deserialize)]
@@ -213,7 +222,7 @@ impl Reader<'_> {
             severities,
             origin: file.origin.clone(),
             max_length: written.max_length.unwrap_or(MAX_SEEN),
-            cut_length: written.cut_length,
+            cuts: written.cut.into_iter().filter_map(|cut| self.cut(cut)).collect(),
             pid_per_session: written.pid_per_session,
             shapes,
             examples: written.example.into_iter().filter_map(|e| self.example(e)).collect(),
@@ -237,6 +246,16 @@ impl Reader<'_> {
         codes
     }
 
+    fn cut(&mut self, written: WrittenCut) -> Option<Cut> {
+        let pattern = self.expression(&written.pattern)?;
+        Some(Cut { pattern, length: written.length, tails: written.tails })
+    }
+
+    fn expression(&mut self, written: &Spanned<String>) -> Option<Pattern> {
+        let line = line_of(self.text, written.span().start);
+        Pattern::compile(written.get_ref()).map_err(|what| self.fault(Some(line), what)).ok()
+    }
+
     fn pattern(
         &mut self,
         written: WrittenPattern,
@@ -245,13 +264,7 @@ impl Reader<'_> {
     ) -> Option<Pattern> {
         let file_line = line_of(self.text, written.pattern.span().start);
         let line = Some(file_line);
-        let mut pattern = match Pattern::compile(written.pattern.get_ref()) {
-            Ok(pattern) => pattern,
-            Err(what) => {
-                self.fault(line, what);
-                return None;
-            }
-        };
+        let mut pattern = self.expression(&written.pattern)?;
         for group in written.same.iter().flatten().filter(|group| !pattern.has_group(group)) {
             self.fault(line, format!("`same` names a group `{group}` that the pattern lacks"));
         }

@@ -153,9 +153,10 @@ impl Table {
         &self.daemons
     }
 
-    /// The shortest message that may be a piece of a cut line, for this program.
-    pub fn cut_length(&self, program: &str) -> Option<usize> {
-        self.candidates(program).filter_map(|daemon| daemon.cut_length).min()
+    /// How many messages behind this one may be tails of it, since it is a piece of a line that was
+    /// cut; `None`: nobody cuts the lines of its program. `length` as in [`Self::read`].
+    pub fn tails(&self, message: &Message<'_>, length: usize) -> Option<u8> {
+        self.candidates(message.program).filter_map(|daemon| daemon.tails(message, length)).max()
     }
 
     /// Whether a daemon of the table logs under this program name.

@@ -242,7 +242,7 @@ fn checked_user(user: &str, domain: Option<&str>) -> Result<String, Refusal> {
     };
     if user.is_empty() {
         Err(Refusal::EmptyUser)
-    } else if user.eq_ignore_ascii_case("anonymous") {
+    } else if whole.split('@').next().is_some_and(|name| name.eq_ignore_ascii_case("anonymous")) {
         Err(Refusal::Anonymous)
     } else if whole.len() > MAX_USER {
         Err(Refusal::LongUser)
