@@ -248,6 +248,10 @@ impl Reader<'_> {
 
     fn cut(&mut self, written: WrittenCut) -> Option<Cut> {
         let pattern = self.expression(&written.pattern)?;
+        if written.length == 0 || written.tails == 0 {
+            let line = line_of(self.text, written.pattern.span().start);
+            self.fault(Some(line), "`length` and `tails` of a [[cut]] are at least 1");
+        }
         Some(Cut { pattern, length: written.length, tails: written.tails })
     }
 

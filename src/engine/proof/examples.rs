@@ -133,6 +133,11 @@ verdict = "partial"
                 "own.toml: `max-length` may be 1024 at most",
             ),
             (
+                "[[login]]",
+                "[[cut]]\npattern = '^x'\nlength = 505\ntails = 0\n[[login]]",
+                "own.toml:11: `length` and `tails` of a [[cut]] are at least 1",
+            ),
+            (
                 "verdict = \"login\"",
                 "verdict = \"none\"",
                 "own.toml: there is no [[example]] of a login",
