@@ -298,8 +298,12 @@ async fn write_line(write: &mut OwnedWriteHalf, seat: &Seat, text: &[u8]) -> io:
     timeout(TO_READ, write.write_all(text)).await?
 }
 
-/// Waits until a change has arrived where it must, and says where it has not.
+/// Waits until a change has arrived where it must, and says where it has not. Who only asks does not
+/// wait.
 async fn settle(answer: &mut Answer, shared: &Shared, describe: &status::Describe) {
+    if !matches!(answer, Answer::Allowed { .. } | Answer::Revoked { .. }) {
+        return;
+    }
     if let Answer::Revoked { saved, .. } = answer {
         *saved = describe.state.is_none() || timeout(TO_SAVE, shared.saved()).await.is_ok();
     }
