@@ -7,7 +7,7 @@
 //! - [`doctor`]: diagnoses the host; only [`cli`] imports it.
 //! - [`daemon`]: all that lives while `run` runs. Its parts meet only in [`daemon::shared`], the one
 //!   lock around the engine and the only reader of the clock.
-//! - [`control`]: what commands say to the running daemon.
+//! - [`control`]: the protocol between commands and the running daemon, and its client.
 //! - [`rules`]: makes the engine's rules of configuration, files, host and Postfix.
 //! - [`config`]: what the administrator wrote.
 //! - [`postfix`]: what is asked of Postfix and built with it.

@@ -21,13 +21,13 @@ use crate::config::layer::Layer;
 use crate::config::lookups::Role;
 use crate::config::{Config, Matching};
 use crate::control::client;
-use crate::daemon::control::{Answer, Request};
+use crate::control::protocol::{Answer, Request};
 use crate::daemon::hardening;
+use crate::daemon::passed::Passed;
 use crate::engine::time::Time;
 use crate::engine::{Engine, Rules};
 use crate::error::Failure;
 use crate::sys::log::Log;
-use crate::sys::systemd::Passed;
 use crate::sys::terminal::Manner;
 use crate::{daemon, doctor, rules};
 

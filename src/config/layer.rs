@@ -14,6 +14,7 @@ use super::sending::{Mismatch, SenderRule};
 use super::values::{ExcludeWhat, Facilities, HostName, Inet, Listen, Network, Serve, Span};
 use crate::error::Failure;
 use crate::postfix::map_spec::MapSpec;
+use crate::sys::log::{LogFormat, LogLevel};
 use crate::sys::trusted_file;
 use crate::sys::unix_socket::UnixSocket;
 
@@ -141,29 +142,6 @@ pub struct Layer {
     /// What the log looks like: text, json, journald [default: journald in the journal, else text]
     #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
     pub log_format: Option<LogFormat>,
-}
-
-/// How much is logged.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-}
-
-/// What the log looks like.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// A line with time and level.
-    Text,
-    /// One JSON object a line.
-    Json,
-    /// A line behind its syslog priority (sd-daemon(3)).
-    Journald,
 }
 
 impl Layer {

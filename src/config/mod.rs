@@ -1,9 +1,9 @@
 //! What the administrator has decided, as types that cannot be wrong.
 //!
 //! Layers   `values` one option's value; `layer` what one of command line, environment and file
-//!          says; here all three with the defaults, checked against each other. `speakers` who is
-//!          heard; `lookups` where Postfix asks; `operators` where operators may only ask;
-//!          `sending` who may send as what.
+//!          says; here all three with the defaults, checked against each other. `listeners` who
+//!          is heard; `lookups` where Postfix asks; `control` where operators do; `sending` who may
+//!          send as what.
 //! Not here what the host, Postfix and the mail daemons' tables say to it (`rules`).
 
 pub mod control;
@@ -20,8 +20,9 @@ use crate::engine::maildaemons::Selection;
 use crate::engine::message::hosts::Hosts;
 use crate::error::Failure;
 use crate::postfix::map_spec::{MapSpec, MapValue};
+use crate::sys::log::{LogFormat, LogLevel};
 use control::Control;
-use layer::{Layer, LogFormat, LogLevel};
+use layer::Layer;
 use lookups::{Lookups, Role};
 use sending::Sending;
 use values::{ExcludeWhat, Facilities, Inet, Listen, Network};

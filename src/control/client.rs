@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::daemon::control::{Answer, Entry, Request, Rights};
+use super::protocol::{Answer, Entry, Request, Rights};
 use crate::error::Failure;
 
 /// The daemon answers in milliseconds, a change within seconds.

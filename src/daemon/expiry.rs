@@ -11,7 +11,7 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use super::shared::Shared;
-use super::status::STOPPED;
+use crate::control::status::STOPPED;
 use crate::engine::{Gone, WhyGone};
 use crate::sys::log_limit::Seldom;
 

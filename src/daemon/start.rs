@@ -10,6 +10,7 @@ use tracing::warn;
 use super::Daemon;
 use super::lookup;
 use super::lookup::Service;
+use super::passed::Passed;
 use super::publisher::{Outlet, Publisher};
 use super::receiver::Receiver;
 use super::shared::Shared;
@@ -24,7 +25,6 @@ use crate::postfix::access_map::MapTarget;
 use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::sys::lock::Lock;
 use crate::sys::log::Log;
-use crate::sys::systemd::Passed;
 
 /// Where editions of the map go. What has been `said` is not said again.
 pub(super) async fn outlet(config: &Config, said: &[String]) -> Result<Outlet, Failure> {

@@ -19,12 +19,12 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
-use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
 use super::shared::Shared;
+use crate::control::status::StateFault;
 use crate::engine::state::{Reading, Restored};
 use crate::engine::time::Time;
 use crate::error::Failure;
@@ -80,15 +80,6 @@ struct Attempts {
     /// Why the last that failed did.
     error: Option<String>,
     said: Seldom,
-}
-
-/// What keeps the state file from being written.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct StateFault {
-    /// For how many seconds that has been tried.
-    pub seconds: f64,
-    /// Why it fails.
-    pub error: String,
 }
 
 impl StateFile {

@@ -11,7 +11,7 @@ use super::permissions::real;
 use super::postfix::restrictions::{Restriction, policy_call};
 use crate::config::Config;
 use crate::config::values::Serve;
-use crate::daemon::status::Status;
+use crate::control::status::Status;
 
 /// A way by which the daemon tells Postfix who may relay.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,10 +12,10 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::findings::Report;
-use super::running::{name_the_senders, speakers};
+use super::running::{filter_option, name_the_senders};
 use crate::control::client;
-use crate::daemon::control::{Answer, Request};
-use crate::daemon::status::{Listener, Status};
+use crate::control::protocol::{Answer, Request};
+use crate::control::status::{Listener, Status};
 use crate::engine::maildaemons::{Daemon, FACILITIES};
 use crate::engine::message::probes::{PROGRAM, WORD};
 use crate::error::Failure;
@@ -200,7 +200,7 @@ impl Trial<'_> {
             let listener = now.listeners.iter().zip(&before.listeners).find(more);
             let name = listener.map_or("", |(listener, _)| &listener.name);
             report.mend(
-                format!("the forwarder is none of the senders that {} names", speakers(name)),
+                format!("the forwarder is none of the senders that {} names", filter_option(name)),
                 "The daemon gets the frames and does not hear them, so no login counts.",
                 name_the_senders(name),
             );

@@ -1,10 +1,10 @@
 //! How the daemon that runs is: what its counters tell.
 
 use super::findings::Report;
-use crate::daemon::control::Entry;
+use crate::control::protocol::Entry;
+use crate::control::status::StateFault;
+use crate::control::status::{STOPPED, Status};
 use crate::daemon::receiver::bind;
-use crate::daemon::state_file::StateFault;
-use crate::daemon::status::{STOPPED, Status};
 
 /// Tells what is wrong with the running daemon.
 pub fn examine(status: &Status, report: &mut Report) {
@@ -85,7 +85,7 @@ fn listeners(status: &Status, report: &mut Report) {
                 "{}: {} frames came from senders that {} does not name",
                 listener.name,
                 listener.strangers,
-                speakers(&listener.name)
+                filter_option(&listener.name)
             );
             let why = "They are not heard.";
             let mend = name_the_senders(&listener.name);
@@ -221,7 +221,7 @@ fn shared(status: &Status, report: &mut Report) {
 }
 
 /// The option that names who is heard at a socket.
-pub fn speakers(listener: &str) -> &'static str {
+pub fn filter_option(listener: &str) -> &'static str {
     if listener.starts_with("udp:") { "allow-from" } else { "allow-uid" }
 }
 

@@ -3,7 +3,7 @@
 //! Promise  read as a whole, at the start and at each reload, so that no request waits for a file
 //!          or a map.
 //! Limits   a file of `MAX_TABLE` bytes; of a map what `postmap -s` prints, at most a mebibyte.
-//! Not here what the lists mean (`engine::senders`, `engine::login_maps`).
+//! Not here what the lists mean (`engine::protocol`).
 
 use std::path::Path;
 use std::time::Duration;

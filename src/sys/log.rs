@@ -16,13 +16,36 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata, error};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::terminal::Manner;
-use crate::config::layer::{LogFormat, LogLevel};
 use crate::error::Failure;
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// What the log looks like.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// A line with time and level.
+    Text,
+    /// One JSON object a line.
+    Json,
+    /// A line behind its syslog priority (sd-daemon(3)).
+    Journald,
+}
 
 /// Some seconds of a busy host at level debug, and nothing to a machine of today.
 const ROOM: usize = 1 << 20;

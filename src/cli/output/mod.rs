@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::daemon::control::Entry;
+use crate::control::protocol::Entry;
 use crate::engine::maildaemons::Daemon;
 use crate::error::Failure;
 use crate::sys::terminal::{Manner, Tint, clean, span};

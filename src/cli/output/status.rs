@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::table::{Cell, Column, Table};
 use super::{ago, json_line, moment};
-use crate::daemon::state_file::StateFault;
-use crate::daemon::status::{MapStatus, STOPPED, Status};
+use crate::control::status::StateFault;
+use crate::control::status::{MapStatus, STOPPED, Status};
 use crate::sys::terminal::{Manner, Tint};
 
 /// The names of the lines are padded to this.

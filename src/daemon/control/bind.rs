@@ -4,8 +4,8 @@
 
 use tokio::net::UnixListener;
 
-use super::Rights;
 use crate::config::Config;
+use crate::control::protocol::Rights;
 use crate::error::Failure;
 use crate::sys::unix_socket;
 use crate::sys::unix_socket::SocketFile;

@@ -11,9 +11,8 @@ pub mod bind;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
@@ -24,7 +23,7 @@ use tracing::{debug, info, warn};
 use super::connections::{Connections, Seat};
 use super::shared::Shared;
 use super::status;
-use super::status::Status;
+use crate::control::protocol::{Answer, Entry, Request, Rights, rfc3339};
 use crate::engine::Engine;
 use crate::engine::grants::grant::{By, Grant};
 use crate::engine::grants::{Granted, Slice};
@@ -45,150 +44,24 @@ const TO_PUBLISH: Duration = Duration::from_secs(5);
 /// For an answer, or a slice of a list, to be taken.
 const TO_READ: Duration = Duration::from_secs(10);
 
-/// What the clients of a socket may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rights {
-    /// Ask.
-    Read,
-    /// Ask and change who is authorised.
-    Change,
-}
-
-/// What an operator can ask.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Request {
-    /// Who is authorised now.
-    List,
-    /// Is this address authorised?
-    Query {
-        /// The address.
-        address: IpAddr,
-    },
-    /// Authorise by hand.
-    Allow {
-        /// The address.
-        address: IpAddr,
-        /// For how many seconds; the grace period if missing.
-        seconds: Option<u64>,
-        /// Why.
-        note: Option<String>,
-    },
-    /// End an authorisation.
-    Revoke {
-        /// The address.
-        address: IpAddr,
-        /// For how many seconds new logins do not count.
-        block: Option<u64>,
-    },
-    /// How the daemon is.
-    Status,
-    /// Has this test message of `doctor` arrived?
-    Probe {
-        /// Its text.
-        text: String,
-    },
-}
-
-impl Request {
-    /// What it takes to ask this.
-    pub const fn needs(&self) -> Rights {
-        match self {
-            Self::List | Self::Query { .. } | Self::Status | Self::Probe { .. } => Rights::Read,
-            Self::Allow { .. } | Self::Revoke { .. } => Rights::Change,
-        }
+fn entry(grant: &Grant, now: Time) -> Entry {
+    let (daemon, host) = match &grant.by {
+        By::Login(origin) => (Some(origin.daemon.to_string()), origin.host.clone()),
+        By::Hand => (None, None),
+    };
+    let users: Vec<String> = grant.users(now).map(str::to_owned).collect();
+    Entry {
+        address: grant.address,
+        user: users.last().cloned(),
+        users,
+        daemon,
+        host,
+        since: rfc3339(grant.since),
+        expires: rfc3339(grant.until),
+        expires_in: grant.until.since(now).as_millis().div_ceil(1000) as u64,
+        logins: grant.logins,
+        note: grant.by_hand.as_ref().and_then(|hand| hand.note.clone()),
     }
-}
-
-/// What the daemon answers.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Answer {
-    /// To `List`: some of them, by address. More answers follow; the last one lists nobody.
-    List(Vec<Entry>),
-    /// To `Query`: the entry, if the address is authorised.
-    Query(Option<Entry>),
-    /// To `Allow`.
-    Allowed {
-        /// The right that the address has now.
-        entry: Entry,
-        /// Whether the map, if there is one, says so.
-        published: bool,
-    },
-    /// To `Revoke`.
-    Revoked {
-        /// Whether the address was authorised.
-        was_authorised: bool,
-        /// Whether its end is on the disk; if not, a sudden end of the daemon would undo it.
-        saved: bool,
-        /// Whether the map, if there is one, does not have it any more.
-        published: bool,
-        /// Whether the map can neither be published nor emptied.
-        stuck: bool,
-    },
-    /// To `Status`.
-    Status(Box<Status>),
-    /// To `Probe`: how often it has arrived.
-    Probe(usize),
-    /// The request is understood and not met.
-    Refused(String),
-    /// The request is not understood.
-    Unknown(String),
-}
-
-/// One authorised address, as `list --json` prints it.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Entry {
-    /// The client, canonical.
-    pub address: IpAddr,
-    /// Who logged in last.
-    pub user: Option<String>,
-    /// All who have logged in and whose right lasts, the latest last.
-    pub users: Vec<String>,
-    /// The mail daemon; nothing if authorised by hand.
-    pub daemon: Option<String>,
-    /// The host that logged it.
-    pub host: Option<String>,
-    /// The first login of this unbroken time, RFC 3339.
-    pub since: String,
-    /// The end of the right, RFC 3339.
-    pub expires: String,
-    /// Whole seconds until then, rounded up.
-    pub expires_in: u64,
-    /// Logins since then.
-    pub logins: u64,
-    /// What the operator wrote about it.
-    pub note: Option<String>,
-}
-
-impl Entry {
-    fn of(grant: &Grant, now: Time) -> Self {
-        let (daemon, host) = match &grant.by {
-            By::Login(origin) => (Some(origin.daemon.to_string()), origin.host.clone()),
-            By::Hand => (None, None),
-        };
-        let users: Vec<String> = grant.users(now).map(str::to_owned).collect();
-        Self {
-            address: grant.address,
-            user: users.last().cloned(),
-            users,
-            daemon,
-            host,
-            since: rfc3339(grant.since),
-            expires: rfc3339(grant.until),
-            expires_in: grant.until.since(now).as_millis().div_ceil(1000) as u64,
-            logins: grant.logins,
-            note: grant.by_hand.as_ref().and_then(|hand| hand.note.clone()),
-        }
-    }
-}
-
-/// A moment as RFC 3339 text in UTC, to the second.
-pub fn rfc3339(time: Time) -> String {
-    // A damaged state file may hold a moment that no calendar has; the engine caps deadlines.
-    let moment = UNIX_EPOCH.checked_add(Duration::from_millis(time.as_millis()));
-    let printable = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
-    humantime::format_rfc3339_seconds(moment.unwrap_or(printable).min(printable)).to_string()
 }
 
 /// Answers the operators of one socket until the task is dropped.
@@ -274,9 +147,9 @@ async fn write_list(
         let shared = Arc::clone(shared);
         // The threads that hear frames have better things to do.
         let slice = spawn_blocking(move || {
-            let entry =
-                |engine: &mut Engine, now| engine.list(now, behind, |grant| Entry::of(grant, now));
-            let Slice { items, next } = shared.with(entry);
+            let slice =
+                |engine: &mut Engine, now| engine.list(now, behind, |grant| entry(grant, now));
+            let Slice { items, next } = shared.with(slice);
             let text = if items.is_empty() { Vec::new() } else { text(&Answer::List(items))? };
             Ok::<_, io::Error>((text, next))
         });
@@ -327,7 +200,7 @@ fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Ans
         // The end of it: all of them have been written.
         Request::List => Answer::List(Vec::new()),
         Request::Query { address } => shared.with(|engine, now| {
-            Answer::Query(engine.admits(now, address).map(|grant| Entry::of(grant, now)))
+            Answer::Query(engine.admits(now, address).map(|grant| entry(grant, now)))
         }),
         Request::Allow { address, seconds, note } => {
             let span = seconds.map(Duration::from_secs);
@@ -359,7 +232,7 @@ fn allow(shared: &Shared, address: IpAddr, span: Option<Duration>, note: Option<
     };
     let allowed = shared.with(|engine, now| {
         let granted = engine.allow(now, address, span, note)?;
-        Ok::<_, String>((granted, engine.admits(now, address).map(|grant| Entry::of(grant, now))))
+        Ok::<_, String>((granted, engine.admits(now, address).map(|grant| entry(grant, now))))
     });
     match allowed {
         Ok((granted, Some(entry))) => {

@@ -13,8 +13,8 @@ use super::{Counters, Listener, Protocol, Service};
 use crate::config::Config;
 use crate::config::lookups::Role;
 use crate::config::values::Serve;
+use crate::daemon::passed::Passed;
 use crate::error::Failure;
-use crate::sys::systemd::Passed;
 use crate::sys::unix_socket;
 use crate::sys::unix_socket::SocketFile;
 

@@ -5,7 +5,7 @@
 //!          another one needs its seat: Postfix asks again over a new one.
 //!          What is not understood ends its connection; nothing that a client sends is logged
 //!          above debug level.
-//! Layers   the protocols are in `engine::socketmap` and `engine::policy`, from bytes to bytes;
+//! Layers   the protocols are in `engine::protocol`, from bytes to bytes;
 //!          `bind` makes the sockets, `connections` says who keeps a seat; here limits and
 //!          patience.
 

@@ -8,8 +8,8 @@ use super::http::Door;
 use crate::config::Config;
 use crate::config::lookups::Role;
 use crate::daemon::lookup::bind::inet;
+use crate::daemon::passed::Passed;
 use crate::error::Failure;
-use crate::sys::systemd::Passed;
 
 /// Makes the socket that the configuration names, after those that systemd has passed.
 ///

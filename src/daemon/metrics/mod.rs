@@ -13,8 +13,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::shared::Shared;
-use super::state_file::StateFault;
-use super::status::{Describe, Status};
+use super::status::Describe;
+use crate::control::status::{StateFault, Status};
 use crate::engine::Engine;
 use crate::engine::maildaemons::Name;
 use crate::engine::publication::Level;

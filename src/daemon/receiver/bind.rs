@@ -12,13 +12,13 @@ use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tracing::warn;
 
-use super::sender_filter::Speakers;
+use super::sender_filter::SenderFilter;
 use super::{DatagramSocket, Receiver};
 use crate::config::Config;
 use crate::config::lookups::Role;
 use crate::config::values::Listen;
+use crate::daemon::passed::Passed;
 use crate::error::Failure;
-use crate::sys::systemd::Passed;
 use crate::sys::unix_socket;
 use crate::sys::unix_socket::SocketFile;
 
@@ -71,18 +71,18 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
 
 impl Bound {
     fn add(&mut self, config: &Config, name: String, socket: Raw) -> Result<(), Failure> {
-        let speakers = match (&socket, &config.allow_uid) {
+        let filter = match (&socket, &config.allow_uid) {
             (Raw::Udp(_), _) => {
-                Speakers::Networks(config.allow_from.iter().map(|net| net.0).collect())
+                SenderFilter::Networks(config.allow_from.iter().map(|net| net.0).collect())
             }
-            (Raw::Unix(_), Some(users)) => Speakers::Users(users.clone()),
-            (Raw::Unix(_), None) => Speakers::Everybody,
+            (Raw::Unix(_), Some(users)) => SenderFilter::Users(users.clone()),
+            (Raw::Unix(_), None) => SenderFilter::Everybody,
         };
         let socket = socket
-            .prepare(&name, &speakers)
+            .prepare(&name, &filter)
             .map_err(|error| Failure::io(format!("cannot set up the socket `{name}`: {error}")))?;
         let number = u16::try_from(self.receivers.len()).unwrap_or(u16::MAX);
-        self.receivers.push(Receiver::new(number, name, socket, speakers));
+        self.receivers.push(Receiver::new(number, name, socket, filter));
         Ok(())
     }
 }
@@ -105,11 +105,11 @@ impl Raw {
         }
     }
 
-    fn prepare(self, name: &str, speakers: &Speakers) -> io::Result<DatagramSocket> {
+    fn prepare(self, name: &str, filter: &SenderFilter) -> io::Result<DatagramSocket> {
         match self {
             Self::Unix(socket) => {
                 socket.set_nonblocking(true)?;
-                if let Speakers::Users(_) = speakers {
+                if let SenderFilter::Users(_) = filter {
                     setsockopt(&socket, sockopt::PassCred, &true)?;
                 }
                 tokio::net::UnixDatagram::from_std(socket).map(DatagramSocket::Unix)

@@ -4,8 +4,8 @@
 //!          or a queue. What is lost or turned away is counted: by the kernel (`SO_RXQ_OVFL`),
 //!          because the sender is not one that is heard, or because it is larger than any frame.
 //!          An error that may pass ends nothing. Our own log, if it comes back, is not repeated.
-//! Layers   `bind` makes the sockets, `speakers` says who is heard; here the loop that empties
-//!          them.
+//! Layers   `bind` makes the sockets, `sender_filter` says who is heard; here the loop that
+//!          empties them.
 
 pub mod bind;
 pub mod sender_filter;
@@ -32,7 +32,7 @@ use crate::engine::grants::Granted;
 use crate::engine::time::Time;
 use crate::engine::verdict::{Heard, Verdict};
 use crate::sys::log_limit::Seldom;
-use sender_filter::{Sender, Speakers};
+use sender_filter::{Sender, SenderFilter};
 
 /// A frame is never larger: the largest UDP datagram has 65,507 bytes, and no forwarder sends more
 /// over a Unix socket. A larger one is dropped, for its end is unknown.
@@ -106,15 +106,15 @@ pub struct Receiver {
     pub counters: Counters,
     number: u16,
     socket: DatagramSocket,
-    speakers: Speakers,
+    filter: SenderFilter,
     troubles: Seldom,
 }
 
 impl Receiver {
     /// Wraps a bound, non-blocking datagram socket. To tell users, it has `SO_PASSCRED` set.
-    pub fn new(number: u16, name: String, socket: DatagramSocket, speakers: Speakers) -> Self {
+    pub fn new(number: u16, name: String, socket: DatagramSocket, filter: SenderFilter) -> Self {
         let (counters, troubles) = (Counters::default(), Seldom::default());
-        Self { name, counters, number, socket, speakers, troubles }
+        Self { name, counters, number, socket, filter, troubles }
     }
 
     /// Bytes that the receive buffer takes, as the kernel counts them.
@@ -130,7 +130,7 @@ impl Receiver {
     /// # Errors
     /// The socket cannot be watched, or will never be read again.
     pub async fn run(&self, shared: &Shared) -> io::Result<Infallible> {
-        let mut room = Room::new(&self.speakers);
+        let mut room = Room::new(&self.filter);
         loop {
             self.socket.readable().await?;
             loop {
@@ -154,7 +154,7 @@ impl Receiver {
     /// Hands over what the kernel still holds, at most `limit` frames.
     pub fn drain(&self, limit: usize, shared: &Shared) {
         // An error here is most likely the end of the queue; nothing more can be had in any case.
-        let _ = self.take(&mut Room::new(&self.speakers), limit, Duration::MAX, shared);
+        let _ = self.take(&mut Room::new(&self.filter), limit, Duration::MAX, shared);
     }
 
     /// Takes frames until there are none (an error: it would block), there were `limit`, or the last
@@ -171,7 +171,7 @@ impl Receiver {
             match self.receive(room) {
                 Ok(Some((length, sender))) => {
                     let frame = &room.frame[..length];
-                    if self.speakers.admit(sender) {
+                    if self.filter.admit(sender) {
                         let now = self.hear(frame, sender.address, shared);
                         if now.since(*begin.get_or_insert(now)) >= turn {
                             return Ok(());
@@ -220,7 +220,7 @@ impl Receiver {
     fn turn_away(&self, frame: &[u8], Sender { address, uid }: Sender) {
         self.counters.strangers.fetch_add(1, Ordering::Relaxed);
         if tracing::enabled!(tracing::Level::DEBUG) && !self.is_named_in(frame) {
-            let option = self.speakers.option();
+            let option = self.filter.option();
             debug!(
                 receiver = self.name,
                 address = address.map(tracing::field::display),
@@ -289,11 +289,11 @@ struct Room {
 }
 
 impl Room {
-    fn new(speakers: &Speakers) -> Self {
-        let control = match speakers {
-            Speakers::Everybody => Vec::new(),
-            Speakers::Networks(_) => nix::cmsg_space!(u32),
-            Speakers::Users(_) => nix::cmsg_space!(UnixCredentials),
+    fn new(filter: &SenderFilter) -> Self {
+        let control = match filter {
+            SenderFilter::Everybody => Vec::new(),
+            SenderFilter::Networks(_) => nix::cmsg_space!(u32),
+            SenderFilter::Users(_) => nix::cmsg_space!(UnixCredentials),
         };
         Self { frame: vec![0; MAX_FRAME], control }
     }
@@ -345,12 +345,12 @@ mod tests {
     async fn a_turn_ends_with_its_time() {
         let (sender, socket) = UnixDatagram::pair().expect("a pair");
         let socket = DatagramSocket::Unix(socket);
-        let receiver = Receiver::new(0, "unix:x".into(), socket, Speakers::Everybody);
+        let receiver = Receiver::new(0, "unix:x".into(), socket, SenderFilter::Everybody);
         let shared = Shared::new(Engine::new(Rules::default()));
         for _ in 0..5 {
             sender.send(b"<22>dovecot: x").await.expect("there is room");
         }
-        let mut room = Room::new(&receiver.speakers);
+        let mut room = Room::new(&receiver.filter);
         let mut take = |turn| {
             let taken = receiver.take(&mut room, BURST, turn, &shared).map_err(|e| e.kind());
             (taken, receiver.counters.frames.load(Ordering::Relaxed))

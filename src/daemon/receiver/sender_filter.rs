@@ -1,4 +1,4 @@
-//! Who may speak over a socket, as far as the kernel tells who has sent a frame.
+//! Whose frames are heard over a socket, as far as the kernel tells who has sent a frame.
 //!
 //! Promise  a sender that the kernel does not name is not among those that are named here.
 //! Not here what a frame says of itself: the engine decides whether to believe that.
@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 /// Whose frames are heard.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Speakers {
+pub enum SenderFilter {
     /// Whoever can open the socket: its file mode decides.
     Everybody,
     /// UDP senders in these networks.
@@ -28,7 +28,7 @@ pub struct Sender {
     pub uid: Option<u32>,
 }
 
-impl Speakers {
+impl SenderFilter {
     /// Whether a sender is heard.
     pub fn admit(&self, sender: Sender) -> bool {
         match self {
@@ -56,10 +56,10 @@ mod tests {
     #[test]
     fn nobody_is_admitted_unnamed() {
         let sender = |address: &str, uid| Sender { address: address.parse().ok(), uid };
-        let networks = Speakers::Networks(vec!["192.0.2.0/24".parse().expect("a network")]);
-        let users = Speakers::Users(vec![0, 104]);
+        let networks = SenderFilter::Networks(vec!["192.0.2.0/24".parse().expect("a network")]);
+        let users = SenderFilter::Users(vec![0, 104]);
         let rows = [
-            (&Speakers::Everybody, sender("", None), true),
+            (&SenderFilter::Everybody, sender("", None), true),
             (&networks, sender("192.0.2.7", None), true),
             (&networks, sender("198.51.100.7", None), false),
             (&networks, sender("", Some(0)), false),
@@ -68,8 +68,8 @@ mod tests {
             (&users, sender("", Some(1000)), false),
             (&users, sender("192.0.2.7", None), false),
         ];
-        for (speakers, sender, expected) in rows {
-            assert_eq!(speakers.admit(sender), expected, "{speakers:?} {sender:?}");
+        for (filter, sender, expected) in rows {
+            assert_eq!(filter.admit(sender), expected, "{filter:?} {sender:?}");
         }
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Promise  the lists are followed in smtpd's order for a client that only we can let relay. The
 //!          first that refuses him is told, with the list as it should be.
-//! Layers   `absence` says what main.cf has in our place; here the lists and their order.
-//! Not here whether what is asked answers (`table`, `sockets`).
+//! Layers   `missing` says what main.cf has in our place; here the lists and their order.
+//! Not here whether what is asked answers (`map`, `sockets`).
 
 mod missing;
 

@@ -2,11 +2,12 @@
 //! wants it so.
 //!
 //! Promise  a session is opened by its login and closed by the log-out with the same key, or by
-//!          the next login with that key. One whose log-out is never seen ends at its ceiling; ids count only in streams in which a
-//!          log-out has been seen to carry one. A log-out may overtake its login by
-//!          a moment (Dovecot's processes log for themselves); such a session is never open.
+//!          the next login with that key. One whose log-out is never seen ends at its ceiling. Ids
+//!          count only in streams in which a log-out has been seen to carry one. A log-out may
+//!          overtake its login by a moment (Dovecot's processes log for themselves); such a session
+//!          is never open.
 //! Limits   `MAX_SESSIONS` open ones; while there are more, a login counts for the grace only.
-//! Not here which messages these are (`daemons`), and what follows for the set (`hear`).
+//! Not here which messages these are (`maildaemons`), and what follows for the set (`process`).
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;

@@ -8,7 +8,7 @@
 //! Fails    closed: while a suspicion could not be remembered, nothing that depends on it is
 //!          believed. Only pieces with a PID push out older ones, since any long line of any
 //!          process may look like one: a cut line's tail follows at once.
-//! Not here which messages these are (`daemons`).
+//! Not here which messages these are (`maildaemons`).
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

@@ -6,7 +6,7 @@
 //! How      `syslog_loose` reads priority, time stamp and RFC 5424 headers. What it cannot know
 //!          (a BSD frame without a host name) or takes too far (a message that only looks like
 //!          structured data) is decided here, from the place where the header fields begin.
-//! Not here what the time in the frame is worth: it belongs to its sender (`hear`).
+//! Not here what the time in the frame is worth: it belongs to its sender (`process`).
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;

@@ -1,0 +1,43 @@
+//! The sockets that systemd passes (sd_listen_fds(3)), told apart by their names.
+//!
+//! Promise  each is handed out once.
+
+use listenfd::ListenFd;
+
+use crate::config::lookups::Role;
+
+/// The sockets that systemd has passed.
+pub struct Passed {
+    sockets: ListenFd,
+    roles: Vec<Role>,
+    taken: Vec<bool>,
+}
+
+impl Passed {
+    /// Takes them over. To be called once, at the start.
+    pub fn from_env() -> Self {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let sockets = ListenFd::from_env();
+        let mut names = names.split(':');
+        let roles = (0..sockets.len()).map(|_| Role::of(names.next().unwrap_or_default()));
+        Self { roles: roles.collect(), taken: vec![false; sockets.len()], sockets }
+    }
+
+    /// What each is for.
+    pub fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+
+    /// The number of the next one that is for this and was not asked for before.
+    pub fn next_of(&mut self, role: Role) -> Option<usize> {
+        let is_next = |&index: &usize| self.roles[index] == role && !self.taken[index];
+        let index = (0..self.roles.len()).find(is_next)?;
+        self.taken[index] = true;
+        Some(index)
+    }
+
+    /// The sockets, by their numbers.
+    pub fn sockets(&mut self) -> &mut ListenFd {
+        &mut self.sockets
+    }
+}
