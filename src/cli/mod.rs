@@ -104,14 +104,14 @@ fn runtime() -> Result<tokio::runtime::Runtime, Vec<Failure>> {
 }
 
 impl RunArgs {
-    fn layer(&self) -> Result<Layer, Failure> {
+    fn layer(&self) -> Result<Layer, Vec<Failure>> {
         Ok(self.layer.clone().over(Layer::below_command_line(self.config.as_deref())?))
     }
 }
 
 fn prepare(args: &RunArgs) -> Result<(Config, Passed, Log), Vec<Failure>> {
     let passed = Passed::from_env();
-    let config = Config::of(&args.layer().map_err(one)?, passed.roles())?;
+    let config = Config::of(&args.layer()?, passed.roles())?;
     let log = Log::start(config.log_level, config.log_format).map_err(one)?;
     Ok((config, passed, log))
 }
@@ -131,7 +131,7 @@ fn run(args: &RunArgs, (config, passed, log): (Config, Passed, Log)) -> ExitCode
 }
 
 fn wipe(args: &RunArgs) -> Outcome {
-    let layer = args.layer().map_err(one)?;
+    let layer = args.layer()?;
     match runtime()?.block_on(daemon::wipe(&layer)).map_err(one)? {
         Some(table) => println!("the map {table} lists nobody now"),
         None => println!("there is no map to wipe: the configuration names none"),
@@ -141,7 +141,7 @@ fn wipe(args: &RunArgs) -> Outcome {
 
 fn check(args: CheckArgs) -> Outcome {
     let found = runtime()?.block_on(async {
-        let layer = args.run.layer().map_err(one)?;
+        let layer = args.run.layer()?;
         // Whether systemd will pass a receiving socket is not known here.
         daemon::examine(&layer, &[Role::Frames]).await
     });
@@ -173,7 +173,7 @@ fn test(args: TestArgs) -> Outcome {
         postfix_config: args.matching.postfix_config,
         ..Layer::default()
     };
-    let layer = upper.over(Layer::below_command_line(file.as_deref()).map_err(one)?);
+    let layer = upper.over(Layer::below_command_line(file.as_deref())?);
     let matching = Matching::of(&layer);
     let table = rules::load(&matching)?;
     // `run` would refuse them; here they are what a person is working on.
@@ -199,7 +199,7 @@ fn test(args: TestArgs) -> Outcome {
 
 fn daemons(args: &DaemonsArgs) -> Outcome {
     let upper = Layer { daemons_dir: args.daemons_dir.clone(), ..Layer::default() };
-    let layer = upper.over(Layer::below_command_line(args.config.as_deref()).map_err(one)?);
+    let layer = upper.over(Layer::below_command_line(args.config.as_deref())?);
     let (daemons, faults) = rules::all_daemons(&Matching::of(&layer).daemons_dir);
     // A fault in one file is no reason to hide the others.
     for fault in &faults {
@@ -217,7 +217,7 @@ fn daemons(args: &DaemonsArgs) -> Outcome {
 
 impl ControlArgs {
     /// The control socket and, unless that one is named, the reading socket.
-    fn sockets(&self) -> Result<(PathBuf, Option<PathBuf>), Failure> {
+    fn sockets(&self) -> Result<(PathBuf, Option<PathBuf>), Vec<Failure>> {
         if let Some(control) = &self.control {
             return Ok((control.clone(), None));
         }
@@ -227,7 +227,7 @@ impl ControlArgs {
     }
 
     fn ask(&self, request: &Request) -> Result<Answer, Vec<Failure>> {
-        let (control, reading) = self.sockets().map_err(one)?;
+        let (control, reading) = self.sockets()?;
         client::ask(&control, reading.as_deref(), request).map_err(one)
     }
 }
@@ -237,7 +237,7 @@ fn beside_the_point(answer: &Answer) -> Vec<Failure> {
 }
 
 fn list(args: &ListArgs) -> Outcome {
-    let (control, reading) = args.control.sockets().map_err(one)?;
+    let (control, reading) = args.control.sockets()?;
     let slices = client::list(&control, reading.as_deref()).map_err(one)?;
     let manner = Manner::of(&stdout());
     let out = BufWriter::new(stdout().lock());
@@ -331,7 +331,7 @@ fn status(args: &ListArgs) -> Outcome {
 }
 
 fn doctor(args: &DoctorArgs) -> Outcome {
-    let layer = args.run.layer().map_err(one)?;
+    let layer = args.run.layer()?;
     let report = runtime()?.block_on(doctor::examine(&layer, &args.log_socket));
     written(report.print(args.json, BufWriter::new(stdout().lock())))?;
     Ok(report.is_sound())

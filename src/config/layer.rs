@@ -4,11 +4,13 @@
 //!          something about an option wins (deploy/guide/configuration.md). Unknown keys of the file
 //!          are refused. Unknown variables are not: Kubernetes sets some of the same prefix.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::sending::{Mismatch, SenderRule};
 use super::values::{ExcludeWhat, Facilities, HostName, Inet, Listen, Network, Serve, Span};
@@ -190,13 +192,18 @@ impl Layer {
     /// The layers below the command line: environment over file.
     ///
     /// # Errors
-    /// A variable or a key that makes no sense, or a named file that cannot be read.
-    pub fn below_command_line(file: Option<&Path>) -> Result<Self, Failure> {
+    /// Each variable and each key that makes no sense, or a named file that cannot be read.
+    pub fn below_command_line(file: Option<&Path>) -> Result<Self, Vec<Failure>> {
         let named = file.map(Path::to_owned).or_else(|| Some(variable("config")?.into()));
-        Ok(Self::from_environment(variable)?.over(Self::from_file(named.as_deref())?))
+        match (Self::from_environment(variable), Self::from_file(named.as_deref())) {
+            (Ok(environment), Ok(file)) => Ok(environment.over(file)),
+            (environment, file) => {
+                Err([environment.err(), file.err()].into_iter().flatten().flatten().collect())
+            }
+        }
     }
 
-    fn from_file(named: Option<&Path>) -> Result<Self, Failure> {
+    fn from_file(named: Option<&Path>) -> Result<Self, Vec<Failure>> {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE));
         if path == Path::new(NO_FILE) {
             return Ok(Self::default());
@@ -206,33 +213,45 @@ impl Layer {
             Err(refusal) if named.is_none() && refusal.is_missing() => return Ok(Self::default()),
             Err(refusal) => {
                 let hint = "the daemon's user must be able to read it; --config names another";
-                return Err(refusal.failure(Failure::config, "configuration file", hint));
+                return Err(vec![refusal.failure(Failure::config, "configuration file", hint)]);
             }
         };
         let layer = String::from_utf8(bytes)
-            .map_err(|_| "it is not UTF-8 text".to_owned())
+            .map_err(|_| vec!["it is not UTF-8 text".to_owned()])
             .and_then(|text| Self::from_toml(&text));
-        let layer = layer.map_err(|what| {
+        let failure = |what: String| {
             Failure::config(format!("configuration file `{}`: {what}", path.display()))
-        })?;
+        };
+        let layer = layer.map_err(|faults| faults.into_iter().map(failure).collect::<Vec<_>>())?;
         Ok(Self { file: Some(path.to_owned()), ..layer })
     }
 
     /// Reads the text of a configuration file.
     ///
     /// # Errors
-    /// A sentence with the line of the first key that is unknown or makes no sense.
-    pub fn from_toml(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| {
-            let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
-            let line = line.map_or_else(String::new, |line| format!("line {line}: "));
-            format!("{line}{}", error.message())
-        })
+    /// For each key that is unknown or makes no sense, a sentence with its line; only one if the
+    /// text is no TOML or has tables, which no option is.
+    pub fn from_toml(text: &str) -> Result<Self, Vec<String>> {
+        let whole = match read_toml(text) {
+            Ok(layer) => return Ok(layer),
+            Err(fault) => fault,
+        };
+        // The first fault ends the reading of a text, so each key is read by itself.
+        let keys = toml::from_str::<BTreeMap<Spanned<String>, Spanned<toml::Value>>>(text);
+        let mut keys: Vec<_> = keys.unwrap_or_default().into_iter().collect();
+        keys.sort_by_key(|(key, _)| key.span().start);
+        let alone = keys.iter().filter_map(|(key, value)| {
+            let (start, end) = (key.span().start, value.span().end);
+            let lines_before = "\n".repeat(text[..start].matches('\n').count());
+            read_toml(&(lines_before + text.get(start..end)?)).err()
+        });
+        let faults: Vec<_> = alone.collect();
+        Err(if faults.contains(&whole) { faults } else { vec![whole] })
     }
 
     /// Reads the environment through the command line's own parser, so that both say the same.
     /// The items of a list are separated by blanks.
-    fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
+    fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Vec<Failure>> {
         /// The options alone, without a command.
         #[derive(Parser)]
         #[command(no_binary_name = true, disable_help_flag = true)]
@@ -240,7 +259,7 @@ impl Layer {
             #[command(flatten)]
             layer: Layer,
         }
-        let mut layer = Self::default();
+        let (mut layer, mut faults) = (Self::default(), Vec::new());
         for argument in Options::command().get_arguments() {
             let Some(option) = argument.get_long() else { continue };
             let Some(value) = variable(option) else { continue };
@@ -259,16 +278,28 @@ impl Layer {
             let read = Options::command()
                 .try_get_matches_from(words)
                 .and_then(|matches| Options::from_arg_matches(&matches));
-            let said = read.map_err(|error| {
-                let text = error.to_string();
-                let first = text.lines().next().unwrap_or_default();
-                let first = first.strip_prefix("error: ").unwrap_or(first);
-                Failure::config(format!("environment variable {}: {first}", variable_name(option)))
-            })?;
-            layer = said.layer.over(layer);
+            match read {
+                Ok(said) => layer = said.layer.over(layer),
+                Err(error) => {
+                    let text = error.to_string();
+                    let first = text.lines().next().unwrap_or_default();
+                    let first = first.strip_prefix("error: ").unwrap_or(first);
+                    let name = variable_name(option);
+                    faults.push(Failure::config(format!("environment variable {name}: {first}")));
+                }
+            }
         }
-        Ok(layer)
+        if faults.is_empty() { Ok(layer) } else { Err(faults) }
     }
+}
+
+/// Reads the text of a layer, or says what is wrong first.
+fn read_toml(text: &str) -> Result<Layer, String> {
+    toml::from_str(text).map_err(|error| {
+        let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
+        let line = line.map_or_else(String::new, |line| format!("line {line}: "));
+        format!("{line}{}", error.message())
+    })
 }
 
 /// The environment variable of an option.
@@ -313,11 +344,31 @@ mod tests {
 
     #[test]
     fn faults_name_their_place() {
-        let wrong = |text: &str| Layer::from_toml(text).expect_err("a fault");
-        assert!(wrong("grace = '1m'\ngrase = '1m'").starts_with("line 2: unknown field `grase`"));
-        assert!(wrong("grace = 'soon'").starts_with("line 1: `soon` is no duration"));
-        let wrong = Layer::from_environment(|name| (name == "grace").then(|| "soon".into()));
-        let wrong = wrong.expect_err("a fault").to_string();
-        assert!(wrong.contains("POP_BEFORE_SMTP_GRACE:") && wrong.contains("`soon`"), "{wrong}");
+        let rows: [(&str, &[&str]); 6] = [
+            ("grace = '1m'\ngrase = '1m'", &["line 2: unknown field `grase`"]),
+            ("grace = 'soon'", &["line 1: `soon` is no duration"]),
+            (
+                "state = 'é'\ngrase = 1\n# é\ngrace = 'soon'\nlisten = [\n 'x',\n]\ndry-run = 1\n",
+                &["line 2: unknown", "line 4: `soon`", "line 5: `x` is", "line 8: invalid type"],
+            ),
+            ("grase = 1\n[grace]\nx = 1\n", &["line 2: invalid type"]),
+            ("grase = 1\ngrace = [", &["line 2: "]),
+            ("grase = 1\ngrase = 2", &["line 2: duplicate key"]),
+        ];
+        for (text, expected) in rows {
+            let wrong = Layer::from_toml(text).expect_err("a fault");
+            let begins = |(fault, begin): (&String, &&str)| fault.starts_with(*begin);
+            assert_eq!(wrong.len(), expected.len(), "{wrong:?}");
+            assert!(wrong.iter().zip(expected).all(begins), "{wrong:?}");
+        }
+        let wrong = Layer::from_environment(|name| {
+            ["grace", "listen"].contains(&name).then(|| "soon".into())
+        });
+        let wrong = wrong.expect_err("two faults");
+        let [listen, grace] = wrong.as_slice() else { panic!("{wrong:?}") };
+        for (fault, name) in [(listen, "LISTEN"), (grace, "GRACE")] {
+            let said = fault.to_string();
+            assert!(said.contains(&format!("POP_BEFORE_SMTP_{name}:")) && said.contains("`soon`"));
+        }
     }
 }

@@ -68,7 +68,7 @@ pub async fn run(
     config: Config,
     passed: Passed,
     log: Log,
-    layers: impl Fn() -> Result<Layer, Failure>,
+    layers: impl Fn() -> Result<Layer, Vec<Failure>>,
 ) -> Result<(), Vec<Failure>> {
     hardening::close_memory();
     let signals = Signals::new().map_err(one)?;
@@ -85,7 +85,7 @@ async fn live(
     config: Config,
     mut passed: Passed,
     log: Log,
-    layers: impl Fn() -> Result<Layer, Failure>,
+    layers: impl Fn() -> Result<Layer, Vec<Failure>>,
     mut signals: Signals,
 ) -> Result<(), Vec<Failure>> {
     let (rules, exclusions) = rules::build(&config).await?;
@@ -118,7 +118,7 @@ async fn live(
             return Ok(());
         }
     };
-    let read = || Config::of(&layers().map_err(one)?, passed.roles());
+    let read = || Config::of(&layers()?, passed.roles());
     let outcome = daemon.serve(listeners, doors, exclusions, signals, &config, read).await;
     let left = daemon.leave().await.map_err(one);
     if left.is_ok() {
