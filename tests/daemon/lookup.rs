@@ -198,10 +198,8 @@ fn socketmap() {
         peer.ask(&query(CLIENT), YES);
         assert!(site.daemon.command(&["revoke", CLIENT]).status.success());
         peer.ask(&query(CLIENT), NO);
-        let status = site.daemon.command(&["status", "--json"]).stdout;
-        let status: serde_json::Value = serde_json::from_slice(&status).expect("JSON");
-        assert_eq!(status["lookups"][0]["broken"], 18);
-        assert_eq!(status["lookups"][0]["connections"], 1);
+        let counted = &status(&site.daemon)["lookups"][0];
+        assert_eq!((&counted["broken"], &counted["connections"]), (&18.into(), &1.into()));
     }
 }
 
@@ -329,8 +327,7 @@ fn a_shared_address_is_said_once() {
     site.daemon.wait_until_said("max-users-per-address");
     site.login("eve", STRANGER);
     assert_eq!(site.daemon.said().matches("max-users-per-address").count(), 1);
-    let status = site.daemon.command(&["status", "--json"]).stdout;
-    let status: serde_json::Value = serde_json::from_slice(&status).expect("JSON");
+    let status = status(&site.daemon);
     assert_eq!(status["counts"]["shared"], 1);
     assert_eq!(status["shared"], serde_json::json!([{ "address": CLIENT, "users": 3 }]));
     assert_eq!(status["clients"], 1);
@@ -380,11 +377,9 @@ fn hundreds_who_do_nothing_cost_nothing() {
 /// More than a service has seats.
 const CROWD: usize = 2300;
 
-/// What the daemon says of the service at this place.
-fn lookup(daemon: &Daemon, place: usize) -> serde_json::Value {
+fn status(daemon: &Daemon) -> serde_json::Value {
     let status = daemon.command(&["status", "--json"]).stdout;
-    let status: serde_json::Value = serde_json::from_slice(&status).expect("JSON");
-    status["lookups"][place].clone()
+    serde_json::from_slice(&status).expect("JSON")
 }
 
 /// Who is silent, or asks so slowly that nothing comes of it, takes nobody's seat: neither of the
@@ -416,7 +411,8 @@ fn a_crowd_keeps_nobody_from_asking() {
     new.ask(&asked, DUNNO);
     old.ask(&asked, DUNNO);
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    let (socketmap, policy) = (lookup(&site.daemon, 0), lookup(&site.daemon, 1));
+    let lookups = &status(&site.daemon)["lookups"];
+    let (socketmap, policy) = (&lookups[0], &lookups[1]);
     assert_eq!((&socketmap["evicted"], &socketmap["connections"]), (&0.into(), &1.into()));
     // The old one, the crowd and a new one, in 2,000 seats.
     let evicted = policy["evicted"].as_u64().expect("a number");

@@ -72,18 +72,21 @@ until : < /dev/tcp/127.0.0.1/2143; do sleep 0.1; done
     }
 }
 
+fn perdition_with(option: &str) -> Setup {
+    let server = |name: &str, port: u16| {
+        format!(
+            "{name} --no_lookup {option} --outgoing_server 127.0.0.1 --outgoing_port {port} \
+             --map_library ''\n"
+        )
+    };
+    let start = server("perdition.pop3", 2110) + &server("perdition.imap4", 2143);
+    behind("perdition", &start, ("etc/perdition/perdition.conf", String::new()))
+}
+
 /// Perdition listens on IPv4 alone.
 #[test]
 fn perdition() {
-    let start = "
-perdition.pop3 --connection_logging --no_lookup --outgoing_server 127.0.0.1 --outgoing_port 2110 --map_library ''
-perdition.imap4 --connection_logging --no_lookup --outgoing_server 127.0.0.1 --outgoing_port 2143 --map_library ''
-";
-    let host = MailHost::start(&behind(
-        "perdition",
-        start,
-        ("etc/perdition/perdition.conf", String::new()),
-    ));
+    let host = MailHost::start(&perdition_with("--connection_logging"));
     logins_count_and_nothing_else("perdition", &host, IPV4_CLIENTS, 200);
     host.has_logged(
         "protocol=POP3 server-secure=plaintext status=\"ok\"\" server=\"127.0.0.1:2143\"",
@@ -144,15 +147,7 @@ fn answers(host: &MailHost, options: &[&str]) -> Vec<Value> {
 /// With client_server_specification a client names the mail server, which may be his own.
 #[test]
 fn perdition_with_a_server_of_the_clients() {
-    let start = "
-perdition.pop3 --no_lookup --client_server_specification --outgoing_server 127.0.0.1 --outgoing_port 2110 --map_library ''
-perdition.imap4 --no_lookup --client_server_specification --outgoing_server 127.0.0.1 --outgoing_port 2143 --map_library ''
-";
-    let host = MailHost::start(&behind(
-        "perdition",
-        start,
-        ("etc/perdition/perdition.conf", String::new()),
-    ));
+    let host = MailHost::start(&perdition_with("--client_server_specification"));
     let strangers = TcpListener::bind("198.51.100.66:2525").unwrap();
     let agree = |it| agree_to_all(it, "+OK", "+OK").unwrap_or(());
     thread::spawn(move || strangers.incoming().flatten().for_each(agree));
