@@ -30,7 +30,7 @@ impl Status {
     }
 }
 
-/// A failure that a person must hear of: what failed, on what, why; and what to do.
+/// A failure that a person must see: what failed, on what, why; and what to do.
 #[derive(Clone, Debug)]
 pub struct Failure {
     status: Status,

@@ -466,7 +466,7 @@ fn finish(scene: &Scene, daemon: Daemon) {
     let logins = scene.logins.lock().unwrap();
     let last = logins.values().map(Login::latest_end).max().expect("somebody has logged in");
     drop(logins);
-    // The next edition waits for a second after the one before, and for postmap.
+    // The next generation waits for a second after the one before, and for postmap.
     assert!(now() < last + 2500, "the map is empty only at {}, and not at {last}", now());
     assert_eq!(daemon.authorised(), Vec::<IpAddr>::new());
     scene.must_be_sound(&daemon);

@@ -15,6 +15,6 @@ fuzz_target!(|text: &str| {
     let lines: Vec<String> = daemon.examples.iter().flat_map(|e| e.lines.clone()).collect();
     let mut engine = Engine::new(Rules { table: Table::of(vec![daemon]), ..Rules::default() });
     for line in lines {
-        engine.hear(Time::default(), Source::default(), line.as_bytes());
+        engine.process(Time::default(), Source::default(), line.as_bytes());
     }
 });

@@ -20,12 +20,12 @@ fuzz_target!(|frame: &[u8]| {
     }
     ENGINE.with_borrow_mut(|engine| {
         let now = Time::from_millis(1);
-        let heard = engine.hear(now, Source::default(), frame);
-        if heard.verdict == Verdict::Login {
-            let address = heard.address.expect("a login has an address");
+        let outcome = engine.process(now, Source::default(), frame);
+        if outcome.verdict == Verdict::Login {
+            let address = outcome.address.expect("a login has an address");
             assert!(engine.admits(now, address).is_some());
-            let joined = matches!(heard.reason, Reason::Joined(_));
-            assert!(joined || addresses_in(frame).any(|a| a == address), "{heard:?}");
+            let joined = matches!(outcome.reason, Reason::Joined(_));
+            assert!(joined || addresses_in(frame).any(|a| a == address), "{outcome:?}");
             engine.revoke(now, address, None);
         }
         engine.tick(now);

@@ -31,9 +31,9 @@ fuzz_target!(|data: &[u8]| {
         let sender = IpAddr::from(u128::from(*number).to_be_bytes());
         let source = Source { receiver: 0, sender: Some(sender) };
         while let Some(frame) = host.next(&mut script) {
-            let heard = engine.hear(now, source, &frame);
-            if heard.granted().is_some() {
-                let address = heard.address.expect("a login has an address");
+            let outcome = engine.process(now, source, &frame);
+            if outcome.granted().is_some() {
+                let address = outcome.address.expect("a login has an address");
                 let text = String::from_utf8_lossy(&frame);
                 assert!(host.has_logged_in(address), "{address} did not log in: {text:?}");
             }

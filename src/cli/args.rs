@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::layer::Layer;
 use crate::config::values::{ExcludeWhat, Facilities, HostName, Span};
-use crate::engine::MAX_BY_HAND;
+use crate::engine::MAX_MANUAL;
 
 /// Lets the address of a recent POP3 or IMAP login relay mail through Postfix for a while.
 #[derive(Debug, Parser)]
@@ -165,7 +165,7 @@ pub(super) struct AllowArgs {
     /// The client: an IPv4 or IPv6 address, no host name and no network
     pub(super) address: IpAddr,
     /// For how long, at most 7 days [default: the grace period]
-    #[arg(long = "for", value_name = "DURATION", value_parser = by_hand)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = manual)]
     pub(super) span: Option<Span>,
     /// Why; shown by `list`
     #[arg(long, value_name = "TEXT", value_parser = note)]
@@ -179,17 +179,17 @@ pub(super) struct RevokeArgs {
     /// The client: an IPv4 or IPv6 address, no host name and no network
     pub(super) address: IpAddr,
     /// Refuse new authorisations for so long, at most 7 days
-    #[arg(long, value_name = "DURATION", value_parser = by_hand)]
+    #[arg(long, value_name = "DURATION", value_parser = manual)]
     pub(super) block: Option<Span>,
     #[command(flatten)]
     pub(super) control: ControlArgs,
 }
 
 /// A span that the operator may give.
-fn by_hand(text: &str) -> Result<Span, String> {
+fn manual(text: &str) -> Result<Span, String> {
     let span: Span = text.parse()?;
-    if span.0 > MAX_BY_HAND {
-        return Err(format!("at most {}", humantime::format_duration(MAX_BY_HAND)));
+    if span.0 > MAX_MANUAL {
+        return Err(format!("at most {}", humantime::format_duration(MAX_MANUAL)));
     }
     Ok(span)
 }

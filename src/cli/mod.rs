@@ -28,7 +28,7 @@ use crate::engine::time::Time;
 use crate::engine::{Engine, Rules};
 use crate::error::Failure;
 use crate::sys::log::Log;
-use crate::sys::terminal::Manner;
+use crate::sys::terminal::OutputStyle;
 use crate::{daemon, doctor, rules};
 
 pub use args::Cli;
@@ -41,7 +41,7 @@ use args::{
 const TO_FINISH: Duration = Duration::from_secs(1);
 
 /// Yes or no, for the exit status.
-type Outcome = Result<bool, Vec<Failure>>;
+type CommandResult = Result<bool, Vec<Failure>>;
 
 impl Cli {
     /// Carries out the command and says what went wrong.
@@ -67,7 +67,7 @@ impl Cli {
     }
 }
 
-fn exit_code(outcome: Outcome, say: impl Fn(&Failure)) -> ExitCode {
+fn exit_code(outcome: CommandResult, say: impl Fn(&Failure)) -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
@@ -83,7 +83,7 @@ fn one(failure: Failure) -> Vec<Failure> {
 }
 
 /// A reader that has gone away, such as `head`, is no failure of ours.
-fn written(outcome: io::Result<()>) -> Outcome {
+fn written(outcome: io::Result<()>) -> CommandResult {
     match outcome {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(one(Failure::io(format!("cannot write the answer: {error}"))))
@@ -130,7 +130,7 @@ fn run(args: &RunArgs, (config, passed, log): (Config, Passed, Log)) -> ExitCode
     code
 }
 
-fn wipe(args: &RunArgs) -> Outcome {
+fn wipe(args: &RunArgs) -> CommandResult {
     let layer = args.layer()?;
     match runtime()?.block_on(daemon::wipe(&layer)).map_err(one)? {
         Some(table) => println!("the map {table} lists nobody now"),
@@ -139,7 +139,7 @@ fn wipe(args: &RunArgs) -> Outcome {
     Ok(true)
 }
 
-fn check(args: CheckArgs) -> Outcome {
+fn check(args: CheckArgs) -> CommandResult {
     let found = runtime()?.block_on(async {
         let layer = args.run.layer()?;
         // Whether systemd will pass a receiving socket is not known here.
@@ -162,7 +162,7 @@ fn check(args: CheckArgs) -> Outcome {
     if faults.is_empty() { Ok(true) } else { Err(faults) }
 }
 
-fn test(args: TestArgs) -> Outcome {
+fn test(args: TestArgs) -> CommandResult {
     let file = args.matching.config.clone();
     let upper = Layer {
         daemon: args.matching.daemon,
@@ -197,7 +197,7 @@ fn test(args: TestArgs) -> Outcome {
         .map_err(|error| one(Failure::io(format!("input or output: {error}"))))
 }
 
-fn daemons(args: &DaemonsArgs) -> Outcome {
+fn daemons(args: &DaemonsArgs) -> CommandResult {
     let upper = Layer { daemons_dir: args.daemons_dir.clone(), ..Layer::default() };
     let layer = upper.over(Layer::below_command_line(args.config.as_deref())?);
     let (daemons, faults) = rules::all_daemons(&Matching::of(&layer).daemons_dir);
@@ -232,14 +232,14 @@ impl ControlArgs {
     }
 }
 
-fn beside_the_point(answer: &Answer) -> Vec<Failure> {
-    one(client::beside_the_point(answer))
+fn unexpected_answer(answer: &Answer) -> Vec<Failure> {
+    one(client::unexpected_answer(answer))
 }
 
-fn list(args: &ListArgs) -> Outcome {
+fn list(args: &ListArgs) -> CommandResult {
     let (control, reading) = args.control.sockets()?;
     let slices = client::list(&control, reading.as_deref()).map_err(one)?;
-    let manner = Manner::of(&stdout());
+    let manner = OutputStyle::of(&stdout());
     let out = BufWriter::new(stdout().lock());
     if args.json {
         // As it comes: it may be long, and memory short where the daemon runs.
@@ -256,18 +256,18 @@ fn list(args: &ListArgs) -> Outcome {
     written(output::entries(&entries, manner, out))
 }
 
-fn query(args: &QueryArgs) -> Outcome {
+fn query(args: &QueryArgs) -> CommandResult {
     match args.control.ask(&Request::Query { address: args.address })? {
         Answer::Query(Some(entry)) => written(output::entry(&entry, stdout().lock())),
         Answer::Query(None) => {
             println!("{} is not authorised", args.address.to_canonical());
             Ok(false)
         }
-        other => Err(beside_the_point(&other)),
+        other => Err(unexpected_answer(&other)),
     }
 }
 
-fn allow(args: AllowArgs) -> Outcome {
+fn allow(args: AllowArgs) -> CommandResult {
     let seconds = args.span.map(|span| span.0.as_secs());
     match args.control.ask(&Request::Allow { address: args.address, seconds, note: args.note })? {
         Answer::Allowed { entry, published } => {
@@ -279,11 +279,11 @@ fn allow(args: AllowArgs) -> Outcome {
             }
             written(output::entry(&entry, stdout().lock()))
         }
-        other => Err(beside_the_point(&other)),
+        other => Err(unexpected_answer(&other)),
     }
 }
 
-fn revoke(args: &RevokeArgs) -> Outcome {
+fn revoke(args: &RevokeArgs) -> CommandResult {
     let block = args.block.map(|span| span.0.as_secs());
     match args.control.ask(&Request::Revoke { address: args.address, block })? {
         Answer::Revoked { was_authorised, saved, published, stuck } => {
@@ -316,21 +316,21 @@ fn revoke(args: &RevokeArgs) -> Outcome {
             }
             Ok(true)
         }
-        other => Err(beside_the_point(&other)),
+        other => Err(unexpected_answer(&other)),
     }
 }
 
-fn status(args: &ListArgs) -> Outcome {
+fn status(args: &ListArgs) -> CommandResult {
     match args.control.ask(&Request::Status)? {
         Answer::Status(status) => {
-            let manner = Manner::of(&stdout());
+            let manner = OutputStyle::of(&stdout());
             written(output::status(&status, args.json, manner, BufWriter::new(stdout().lock())))
         }
-        other => Err(beside_the_point(&other)),
+        other => Err(unexpected_answer(&other)),
     }
 }
 
-fn doctor(args: &DoctorArgs) -> Outcome {
+fn doctor(args: &DoctorArgs) -> CommandResult {
     let layer = args.run.layer()?;
     let report = runtime()?.block_on(doctor::examine(&layer, &args.log_socket));
     written(report.print(args.json, BufWriter::new(stdout().lock())))?;

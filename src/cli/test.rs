@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::engine::correlation::streams::Source;
 use crate::engine::message::syslog::Frame;
 use crate::engine::time::Time;
-use crate::engine::verdict::{Heard, Reason, Verdict};
+use crate::engine::verdict::{Outcome, Reason, Verdict};
 
 /// How inputs are separated and answers printed.
 #[derive(Clone, Copy, Debug)]
@@ -55,14 +55,14 @@ pub fn run(
         if frame.last() == Some(&format.end) {
             frame.pop();
         }
-        let heard = engine.hear(Time::default(), Source::default(), &frame);
-        found |= heard.verdict == Verdict::Login;
-        let reason = reason(engine, &heard, &frame, now);
+        let outcome = engine.process(Time::default(), Source::default(), &frame);
+        found |= outcome.verdict == Verdict::Login;
+        let reason = reason(engine, &outcome, &frame, now);
         if format.json {
-            serde_json::to_writer(&mut output, &Line::of(n, &heard, reason))?;
+            serde_json::to_writer(&mut output, &Line::of(n, &outcome, reason))?;
             writeln!(output)?;
         } else {
-            tell(n, &heard, &reason, &frame, &mut output)?;
+            tell(n, &outcome, &reason, &frame, &mut output)?;
         }
     }
     output.flush()?;
@@ -70,9 +70,9 @@ pub fn run(
 }
 
 /// Why, and of what counts, or is half of it, whether it would if it arrived now.
-fn reason(engine: &Engine, heard: &Heard, frame: &[u8], now: Time) -> String {
-    let reason = heard.reason.to_string();
-    if !matches!(heard.verdict, Verdict::Login | Verdict::Partial) {
+fn reason(engine: &Engine, outcome: &Outcome, frame: &[u8], now: Time) -> String {
+    let reason = outcome.reason.to_string();
+    if !matches!(outcome.verdict, Verdict::Login | Verdict::Partial) {
         return reason;
     }
     let stamp = Frame::new(frame).message().ok().and_then(|message| message.stamp);
@@ -84,13 +84,13 @@ fn reason(engine: &Engine, heard: &Heard, frame: &[u8], now: Time) -> String {
 }
 
 impl<'a> Line<'a> {
-    fn of(n: u64, heard: &'a Heard, reason: String) -> Self {
+    fn of(n: u64, outcome: &'a Outcome, reason: String) -> Self {
         Self {
             n,
-            verdict: heard.verdict.as_str(),
-            daemon: heard.daemon.as_deref(),
-            address: heard.address,
-            user: heard.user.as_deref(),
+            verdict: outcome.verdict.as_str(),
+            daemon: outcome.daemon.as_deref(),
+            address: outcome.address,
+            user: outcome.user.as_deref(),
             reason,
         }
     }
@@ -99,23 +99,23 @@ impl<'a> Line<'a> {
 /// `12 login    192.0.2.7 joe (dovecot): why`, and the input below it.
 fn tell(
     n: u64,
-    heard: &Heard,
+    outcome: &Outcome,
     reason: &str,
     frame: &[u8],
     output: &mut impl Write,
 ) -> io::Result<()> {
-    let verdict = heard.verdict.as_str();
-    match (heard.address, &heard.user, &heard.daemon) {
+    let verdict = outcome.verdict.as_str();
+    match (outcome.address, &outcome.user, &outcome.daemon) {
         (None, None, None) => write!(output, "{n:>5} {verdict}")?,
         _ => write!(output, "{n:>5} {verdict:<8}")?,
     }
-    if let Some(address) = heard.address {
+    if let Some(address) = outcome.address {
         write!(output, " {address}")?;
     }
-    if let Some(user) = &heard.user {
+    if let Some(user) = &outcome.user {
         write!(output, " {user}")?;
     }
-    if let Some(daemon) = &heard.daemon {
+    if let Some(daemon) = &outcome.daemon {
         write!(output, " ({daemon})")?;
     }
     writeln!(output, ": {reason}")?;

@@ -32,14 +32,14 @@ pub fn list(
     let slice = move || match answers.next() {
         Ok(Answer::List(entries)) if entries.is_empty() => None,
         Ok(Answer::List(entries)) => Some(Ok(entries)),
-        Ok(other) => Some(Err(beside_the_point(&other))),
+        Ok(other) => Some(Err(unexpected_answer(&other))),
         Err(failure) => Some(Err(failure)),
     };
     Ok(std::iter::from_fn(slice))
 }
 
 /// The daemon answered another question.
-pub fn beside_the_point(answer: &Answer) -> Failure {
+pub fn unexpected_answer(answer: &Answer) -> Failure {
     Failure::bug(format!("the daemon's answer does not fit the question: {answer:?}"))
 }
 

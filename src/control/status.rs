@@ -115,28 +115,28 @@ pub struct DaemonStatus {
 pub struct MapStatus {
     /// As main.cf names it.
     pub table: Option<String>,
-    /// The number of the last edition that was published.
+    /// The number of the last generation that was published.
     pub published: u64,
-    /// The number of the edition that says who is authorised now.
+    /// The number of the generation that says who is authorised now.
     pub wanted: u64,
-    /// When the last edition was published, RFC 3339.
+    /// When the last generation was published, RFC 3339.
     pub last_publication: Option<String>,
     /// How long that took, in seconds.
     pub last_publication_seconds: Option<f64>,
-    /// Editions that were published, ever.
+    /// Generations that were published, ever.
     pub publications: u64,
     /// Attempts that failed, ever.
     pub publication_failures: u64,
     /// Whether it lists nobody, because it could not be published for long.
     pub emptied: bool,
     /// Whether somebody whose time is up stands in it: for a moment, if it can be published.
-    pub lists_ended: bool,
+    pub has_stale_entries: bool,
     /// Whether it had to be emptied for that and could not be.
     pub stuck: bool,
-    /// For how long it has been tried to publish an edition, in seconds, if that takes longer than
+    /// For how long it has been tried to publish a generation, in seconds, if that takes longer than
     /// usual.
     pub trying_seconds: Option<f64>,
-    /// Whether another edition is due.
+    /// Whether another generation is due.
     pub pending: bool,
     /// Attempts that have failed since the last success.
     pub failures: u32,
@@ -145,9 +145,9 @@ pub struct MapStatus {
 }
 
 impl MapStatus {
-    /// What Postfix reads while no edition can be published.
+    /// What Postfix reads while no generation can be published.
     pub fn meanwhile(&self) -> &'static str {
-        match (self.emptied, self.stuck, self.lists_ended) {
+        match (self.emptied, self.stuck, self.has_stale_entries) {
             (true, ..) => "it lists nobody",
             (_, true, _) => "it lists clients whose time is up, and COULD NOT BE EMPTIED",
             (_, _, true) => "it lists clients whose time is up, and will be emptied",

@@ -2,7 +2,7 @@
 //!
 //! Promise  it waits for nothing but the next moment at which a right ends. Each address that is no
 //!          longer authorised has its line, but for those that had to make room: a flood of logins
-//!          would have a line for each, so their number is said, seldom.
+//!          would have a line for each, so their number is said, limiter.
 //! Not here the map, which follows by itself.
 
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use tracing::{debug, info, warn};
 
 use super::shared::Shared;
 use crate::control::status::STOPPED;
-use crate::engine::{Gone, WhyGone};
-use crate::sys::log_limit::Seldom;
+use crate::engine::{RemovalReason, Removed};
+use crate::sys::log_limit::LogLimiter;
 
 /// It looks around at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
 /// Goes on until the task is dropped.
 pub async fn run(shared: Arc<Shared>) {
-    let farewells = Farewells::default();
+    let removals = RemovalLog::default();
     loop {
-        let (gone, stopped) =
+        let (removed, stopped) =
             shared.with(|engine, now| (engine.tick(now), engine.stopped_daemons(now)));
-        farewells.say(&gone);
+        removals.log(&removed);
         for daemon in stopped {
             warn!(%daemon, "no login for long, although it goes on to log; {STOPPED}");
         }
@@ -38,25 +38,25 @@ pub async fn run(shared: Arc<Shared>) {
 
 /// What has been said lately.
 #[derive(Debug, Default)]
-struct Farewells {
-    evictions: Seldom,
+struct RemovalLog {
+    evictions: LogLimiter,
 }
 
-impl Farewells {
+impl RemovalLog {
     /// Says who has left. To be called now and then even if nobody has: what was held back may be
     /// due.
-    fn say(&self, gone: &[Gone]) {
+    fn log(&self, removed: &[Removed]) {
         let mut evicted = 0;
-        for Gone { grant, why } in gone {
+        for Removed { grant, reason } in removed {
             let (address, logins, users) = (grant.address, grant.logins, grant.users.len());
-            if *why == WhyGone::Evicted {
+            if *reason == RemovalReason::Evicted {
                 evicted += 1;
-                debug!(%address, logins, users, "{}", why.as_str());
+                debug!(%address, logins, users, "{}", reason.as_str());
             } else {
-                info!(%address, logins, users, "{}", why.as_str());
+                info!(%address, logins, users, "{}", reason.as_str());
             }
         }
-        if let Some(evicted) = self.evictions.happened(evicted) {
+        if let Some(evicted) = self.evictions.record(evicted) {
             warn!(
                 evicted,
                 "max-clients is reached: the addresses that would have ended first made room"

@@ -42,7 +42,7 @@ use crate::rules::Exclusions;
 use crate::sys::log::Log;
 use crate::sys::systemd;
 use lookup::Service;
-use metrics::http::Door;
+use metrics::http::MetricsListener;
 use passed::Passed;
 use publisher::Publisher;
 use receiver::Receiver;
@@ -56,7 +56,7 @@ pub use offline::{examine, wipe};
 
 /// For the state to be saved, and for the map to be emptied: each takes a second. Service managers
 /// wait for longer than both (systemd.service(5): 90 s).
-const TO_LEAVE: Duration = Duration::from_secs(20);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Frames still taken from each socket on the way out.
 const LAST_FRAMES: usize = 10_000;
 
@@ -100,7 +100,7 @@ async fn live(
     let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
     let lookup::bind::Bound { services, files: _lookup_files } =
         start::asked(&config, &mut passed).map_err(one)?;
-    let doors = metrics::bind::all(&config, &mut passed).map_err(one)?;
+    let metrics_listeners = metrics::bind::all(&config, &mut passed).map_err(one)?;
     let starting = async {
         let locks = start::lock_files(&config).await?;
         match start::daemon(&config, rules, outlet, receivers, services, log).await {
@@ -119,7 +119,8 @@ async fn live(
         }
     };
     let read = || Config::of(&layers()?, passed.roles());
-    let outcome = daemon.serve(listeners, doors, exclusions, signals, &config, read).await;
+    let outcome =
+        daemon.serve(listeners, metrics_listeners, exclusions, signals, &config, read).await;
     let left = daemon.leave().await.map_err(one);
     if left.is_ok() {
         locks.release();
@@ -148,7 +149,7 @@ impl Daemon {
     async fn serve(
         &mut self,
         listeners: Vec<(UnixListener, Rights)>,
-        doors: Vec<Door>,
+        metrics_listeners: Vec<MetricsListener>,
         exclusions: Exclusions,
         mut signals: Signals,
         config: &Config,
@@ -169,9 +170,13 @@ impl Daemon {
             let shared = Arc::clone(&self.shared);
             helpers.spawn(async move { state.keep(&shared).await });
         }
-        let monitored: Vec<String> = doors.iter().map(|door| door.name.clone()).collect();
-        let answering =
-            metrics::http::serve(doors, self.describe.clone(), Arc::clone(&self.shared));
+        let monitored: Vec<String> =
+            metrics_listeners.iter().map(|listener| listener.name.clone()).collect();
+        let answering = metrics::http::serve(
+            metrics_listeners,
+            self.describe.clone(),
+            Arc::clone(&self.shared),
+        );
         helpers.spawn(answering);
         let published = tokio::select! {
             published = publisher.first() => published,
@@ -194,8 +199,8 @@ impl Daemon {
         for service in self.services.iter() {
             info!(service = service.name, "answering Postfix");
         }
-        for door in monitored {
-            info!(door, "answering monitoring");
+        for listener in monitored {
+            info!(listener, "answering monitoring");
         }
         systemd::ready("serving");
         info!(version = env!("CARGO_PKG_VERSION"), map = self.describe.map, "ready");
@@ -244,10 +249,13 @@ impl Daemon {
         }
         // What could not be saved has been said, unless the disk keeps silent.
         let is_saved = match &self.describe.state {
-            Some(state) => timeout(TO_LEAVE, state.save(&self.shared)).await.unwrap_or_default(),
+            Some(state) => {
+                timeout(SHUTDOWN_TIMEOUT, state.save(&self.shared)).await.unwrap_or_default()
+            }
             None => true,
         };
-        let is_emptied = timeout(TO_LEAVE, self.publisher.farewell()).await.unwrap_or_default();
+        let is_emptied =
+            timeout(SHUTDOWN_TIMEOUT, self.publisher.publish_empty()).await.unwrap_or_default();
         if !is_emptied {
             return Err(Failure::io(
                 "the empty map could not be published; the log says why, unless the disk does not \

@@ -5,7 +5,7 @@ use super::state_file;
 use crate::config::layer::Layer;
 use crate::config::lookups::Role;
 use crate::config::{Config, Matching};
-use crate::engine::publication::Edition;
+use crate::engine::publication::Generation;
 use crate::error::Failure;
 use crate::postfix::map_spec::MapValue;
 use crate::rules;
@@ -71,7 +71,7 @@ pub async fn wipe(layer: &Layer) -> Result<Option<String>, Failure> {
     // The value stands in no entry. Faults in other options are no reason to leave the map.
     let mut target = map_target(map, MapValue::default(), &Matching::of(layer)).await?;
     let _lock = Lock::take(&map.path)?;
-    let empty = Edition { number: 0, addresses: Vec::new() };
+    let empty = Generation { number: 0, addresses: Vec::new() };
     if let Err(failure) = target.publish(&empty).await {
         // Where no map can be built, the daemon may have laid up an empty one.
         target.empty().await.map_err(|_| Failure::io(failure.to_string()))?;

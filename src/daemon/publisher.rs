@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::shared::Shared;
-use crate::engine::publication::Edition;
+use crate::engine::publication::Generation;
 use crate::postfix::access_map::MapTarget;
 
 /// The loop looks around at least this often.
@@ -26,13 +26,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// For the last map, which is empty: then there is the one that was laid up.
 const LAST_BUILD: Duration = Duration::from_secs(10);
 
-/// Where editions go.
+/// Where generations go.
 #[derive(Debug)]
-pub enum Outlet {
+pub enum MapOutput {
     /// A map that Postfix reads.
-    Map(MapTarget),
+    Postmap(MapTarget),
     /// Only said: the command that would be run.
-    Said(Option<String>),
+    DryRun(Option<String>),
 }
 
 /// The publisher's tools.
@@ -40,26 +40,26 @@ pub enum Outlet {
 pub struct Publisher {
     /// The door to the engine.
     pub shared: Arc<Shared>,
-    /// Where editions go.
-    pub outlet: Outlet,
+    /// Where generations go.
+    pub outlet: MapOutput,
 }
 
 impl Publisher {
     /// Publishes for the first time. Whether it went well; if not, the cause has been said.
     pub async fn first(&mut self) -> bool {
         let published = match self.due().await {
-            Some(edition) => self.publish(&edition).await,
+            Some(generation) => self.publish(&generation).await,
             None => true,
         };
         if published {
-            self.lay_up_reserve().await;
+            self.prepare_fallback().await;
         }
         published
     }
 
-    async fn lay_up_reserve(&self) {
-        if let Outlet::Map(map) = &self.outlet
-            && let Err(failure) = map.lay_up_reserve().await
+    async fn prepare_fallback(&self) {
+        if let MapOutput::Postmap(map) = &self.outlet
+            && let Err(failure) = map.prepare_fallback().await
         {
             warn!("no empty map is laid up for the case that none can be built: {failure}");
         }
@@ -68,30 +68,32 @@ impl Publisher {
     /// Goes on until the task is dropped.
     pub async fn run(&mut self) {
         loop {
-            if let Some(edition) = self.due().await
-                && self.publish(&edition).await
+            if let Some(generation) = self.due().await
+                && self.publish(&generation).await
             {
                 // The one before may be in use.
-                self.lay_up_reserve().await;
+                self.prepare_fallback().await;
             }
-            if self.shared.with(|engine, now| engine.level().empty_at().is_some_and(|at| at <= now))
+            if self
+                .shared
+                .with(|engine, now| engine.publication().empty_at().is_some_and(|at| at <= now))
             {
-                self.lock_out().await;
+                self.empty_stale_map().await;
             }
             let nap = self.shared.with(|engine, now| engine.publish_at().map(|at| at.since(now)));
             tokio::select! {
                 () = tokio::time::sleep(nap.unwrap_or(HEARTBEAT).min(HEARTBEAT)) => {}
                 () = self.shared.publication_moved() => {}
             }
-            self.look_after_map().await;
+            self.check_map_files().await;
         }
     }
 
     /// Publishes a map without any entry: nobody will take an address out while the daemon is
     /// away. Whether it went well; if not, the cause has been said.
-    pub async fn farewell(&mut self) -> bool {
-        let edition = self.shared.with(|engine, _| engine.farewell());
-        if timeout(LAST_BUILD, self.publish(&edition)).await.unwrap_or_default() {
+    pub async fn publish_empty(&mut self) -> bool {
+        let generation = self.shared.with(|engine, _| engine.last_generation());
+        if timeout(LAST_BUILD, self.publish(&generation)).await.unwrap_or_default() {
             return true;
         }
         let emptied = self.empty().await;
@@ -107,7 +109,7 @@ impl Publisher {
     }
 
     /// Empties a map that cannot be published and lists somebody whose time is up.
-    async fn lock_out(&mut self) {
+    async fn empty_stale_map(&mut self) {
         match self.empty().await {
             Ok(()) => error!(
                 "the map lists nobody now: clients whose time is up stood in it, and it could not \
@@ -126,8 +128,8 @@ impl Publisher {
 
     /// Puts an empty map into place, laid up before.
     async fn empty(&mut self) -> io::Result<()> {
-        let Outlet::Map(map) = &mut self.outlet else { return Ok(()) };
-        if self.shared.with(|engine, _| engine.level().is_emptied()) {
+        let MapOutput::Postmap(map) = &mut self.outlet else { return Ok(()) };
+        if self.shared.with(|engine, _| engine.publication().is_emptied()) {
             return Ok(());
         }
         map.empty().await?;
@@ -136,13 +138,13 @@ impl Publisher {
     }
 
     /// A map that is no longer what was published has to be published again.
-    async fn look_after_map(&self) {
-        let Outlet::Map(map) = &self.outlet else { return };
-        // An edition that is due makes it right in any case.
-        if self.shared.with(|engine, _| engine.level().due().is_some()) {
+    async fn check_map_files(&self) {
+        let MapOutput::Postmap(map) = &self.outlet else { return };
+        // A generation that is due makes it right in any case.
+        if self.shared.with(|engine, _| engine.publication().due().is_some()) {
             return;
         }
-        if let Some(path) = map.disturbed().await {
+        if let Some(path) = map.modified_externally().await {
             warn!(
                 path = %path.display(),
                 "somebody else has removed or changed a file of the map; it is published again"
@@ -151,8 +153,8 @@ impl Publisher {
         }
     }
 
-    /// The edition that is due, if one is.
-    async fn due(&self) -> Option<Edition> {
+    /// The generation that is due, if one is.
+    async fn due(&self) -> Option<Generation> {
         let number = self.shared.with(|engine, now| engine.due(now))?;
         let shared = Arc::clone(&self.shared);
         let listed = spawn_blocking(move || {
@@ -160,7 +162,7 @@ impl Publisher {
             slices.flatten().collect()
         });
         match listed.await {
-            Ok(addresses) => Some(Edition { number, addresses }),
+            Ok(addresses) => Some(Generation { number, addresses }),
             Err(lost) => {
                 error!("the map could not be put together: {lost}");
                 None
@@ -168,19 +170,19 @@ impl Publisher {
         }
     }
 
-    async fn publish(&mut self, edition: &Edition) -> bool {
+    async fn publish(&mut self, generation: &Generation) -> bool {
         let outcome = match &mut self.outlet {
-            Outlet::Map(map) => {
+            MapOutput::Postmap(map) => {
                 let given_up = map.given_up();
                 tokio::select! {
-                    outcome = map.publish(edition) => outcome,
-                    () = overstayed(&self.shared) => Err(given_up),
+                    outcome = map.publish(generation) => outcome,
+                    () = stale_too_long(&self.shared) => Err(given_up),
                 }
             }
-            Outlet::Said(None) => Ok(()),
-            Outlet::Said(Some(command)) => {
+            MapOutput::DryRun(None) => Ok(()),
+            MapOutput::DryRun(Some(command)) => {
                 let addresses: Vec<String> =
-                    edition.addresses.iter().map(|a| a.to_string()).collect();
+                    generation.addresses.iter().map(|a| a.to_string()).collect();
                 info!(command, map = ?addresses, "dry run: would publish");
                 Ok(())
             }
@@ -188,14 +190,14 @@ impl Publisher {
         match outcome {
             Ok(()) => {
                 let failures = self.shared.with(|engine, now| {
-                    let failures = engine.level().failures();
-                    engine.published(edition.number, now);
+                    let failures = engine.publication().failures();
+                    engine.published(generation.number, now);
                     failures
                 });
                 if failures > 0 {
                     info!(
                         failures,
-                        clients = edition.addresses.len(),
+                        clients = generation.addresses.len(),
                         "the map is published again"
                     );
                 }
@@ -211,9 +213,10 @@ impl Publisher {
 }
 
 /// Waits until somebody whose right has ended has stood in the map for too long.
-async fn overstayed(shared: &Shared) {
+async fn stale_too_long(shared: &Shared) {
     loop {
-        let left = shared.with(|engine, now| engine.level().empty_at().map(|at| at.since(now)));
+        let left =
+            shared.with(|engine, now| engine.publication().empty_at().map(|at| at.since(now)));
         match left {
             Some(Duration::ZERO) => return,
             left => tokio::time::sleep(left.unwrap_or(LOOK).min(LOOK)).await,

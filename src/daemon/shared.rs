@@ -52,7 +52,7 @@ pub struct Shared {
     save_wanted: Notify,
     /// The last change that the disk has.
     saved: watch::Sender<u64>,
-    /// The last edition of the map.
+    /// The last generation of the map.
     published: watch::Sender<u64>,
 }
 
@@ -76,7 +76,8 @@ impl Shared {
         // The engine does not panic; if it did, its counters and sets would still be sound.
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
         let (sweep_at, publish_at) = (engine.sweep_at(), engine.publish_at());
-        let (has_changes, published) = (engine.has_changes(), engine.level().last());
+        let (has_changes, published) =
+            (engine.has_changes(), engine.publication().published_generation());
         let answer = ask(&mut engine, self.clock.now());
         let sweep_moved = engine.sweep_at() != sweep_at;
         if sweep_moved {
@@ -89,8 +90,8 @@ impl Shared {
         if engine.has_changes() && !has_changes {
             self.state_changed.notify_one();
         }
-        if engine.level().last() != published {
-            self.published.send_replace(engine.level().last());
+        if engine.publication().published_generation() != published {
+            self.published.send_replace(engine.publication().published_generation());
         }
         answer
     }
@@ -154,7 +155,7 @@ impl Shared {
 
     /// Waits until the map says what is decided until now.
     pub async fn published(&self) {
-        let wanted = self.with(|engine, _| engine.level().wanted());
+        let wanted = self.with(|engine, _| engine.publication().desired());
         // Its sender is here: it does not close.
         let _ = self.published.subscribe().wait_for(|published| *published >= wanted).await;
     }

@@ -11,7 +11,7 @@ use super::Daemon;
 use super::lookup;
 use super::lookup::Service;
 use super::passed::Passed;
-use super::publisher::{Outlet, Publisher};
+use super::publisher::{MapOutput, Publisher};
 use super::receiver::Receiver;
 use super::shared::Shared;
 use super::state_file::StateFile;
@@ -26,11 +26,11 @@ use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::sys::lock::Lock;
 use crate::sys::log::Log;
 
-/// Where editions of the map go. What has been `said` is not said again.
-pub(super) async fn outlet(config: &Config, said: &[String]) -> Result<Outlet, Failure> {
+/// Where generations of the map go. What has been `said` is not said again.
+pub(super) async fn outlet(config: &Config, said: &[String]) -> Result<MapOutput, Failure> {
     match &config.map {
-        None => Ok(Outlet::Said(None)),
-        Some(map) if config.dry_run => Ok(Outlet::Said(Some(format!("postmap -r {map}.new")))),
+        None => Ok(MapOutput::DryRun(None)),
+        Some(map) if config.dry_run => Ok(MapOutput::DryRun(Some(format!("postmap -r {map}.new")))),
         Some(map) => {
             let target = map_target(map, config.map_value.clone(), &config.matching).await?;
             if let Some(remark) =
@@ -38,7 +38,7 @@ pub(super) async fn outlet(config: &Config, said: &[String]) -> Result<Outlet, F
             {
                 warn!("{remark}");
             }
-            Ok(Outlet::Map(target))
+            Ok(MapOutput::Postmap(target))
         }
     }
 }
@@ -98,7 +98,7 @@ pub(super) async fn map_target(
 pub(super) async fn daemon(
     config: &Config,
     rules: Rules,
-    outlet: Outlet,
+    outlet: MapOutput,
     receivers: Vec<Receiver>,
     services: Vec<Service>,
     log: Log,
@@ -110,8 +110,8 @@ pub(super) async fn daemon(
     let receivers = Arc::new(receivers);
     let services = Arc::new(services);
     let map = match &outlet {
-        Outlet::Map(target) => Some(target.table()),
-        Outlet::Said(_) => None,
+        MapOutput::Postmap(target) => Some(target.table()),
+        MapOutput::DryRun(_) => None,
     };
     let started = shared.with(|_, now| now);
     Ok(Daemon {

@@ -29,8 +29,8 @@ use crate::engine::state::{Reading, Restored};
 use crate::engine::time::Time;
 use crate::error::Failure;
 use crate::sys::files;
-use crate::sys::files::Likeness;
-use crate::sys::log_limit::Seldom;
+use crate::sys::files::FileStamp;
+use crate::sys::log_limit::LogLimiter;
 use crate::sys::trusted_file;
 use crate::sys::trusted_file::Refusal;
 
@@ -69,7 +69,7 @@ struct Open {
     live: usize,
     size: usize,
     /// After the last record.
-    likeness: Likeness,
+    file_stamp: FileStamp,
 }
 
 /// The attempts to write since the last success.
@@ -79,7 +79,7 @@ struct Attempts {
     since: Option<Time>,
     /// Why the last that failed did.
     error: Option<String>,
-    said: Seldom,
+    said: LogLimiter,
 }
 
 impl StateFile {
@@ -196,7 +196,7 @@ impl StateFile {
 
     fn failed(&self, error: &str) {
         let mut attempts = self.attempts();
-        if let Some(failures) = attempts.said.happened(1) {
+        if let Some(failures) = attempts.said.record(1) {
             error!(
                 path = %self.path.display(),
                 error,
@@ -313,8 +313,8 @@ impl Open {
         })?;
         let flags = OFlag::O_NOFOLLOW.bits();
         let file = OpenOptions::new().append(true).custom_flags(flags).open(path)?;
-        let likeness = Likeness::of(&file.metadata()?);
-        Ok(Self { file, live: size, size, likeness })
+        let file_stamp = FileStamp::of(&file.metadata()?);
+        Ok(Self { file, live: size, size, file_stamp })
     }
 
     fn has_grown(&self) -> bool {
@@ -323,14 +323,14 @@ impl Open {
 
     /// Whether the file at this path still is ours, and nobody else has written to it.
     fn is_at(&self, path: &Path) -> bool {
-        files::likeness(path).is_ok_and(|found| found == self.likeness)
+        files::file_stamp(path).is_ok_and(|found| found == self.file_stamp)
     }
 
     fn append(mut self, text: &str) -> io::Result<Self> {
         if !text.is_empty() {
             self.file.write_all(text.as_bytes())?;
             self.file.sync_data()?;
-            self.likeness = Likeness::of(&self.file.metadata()?);
+            self.file_stamp = FileStamp::of(&self.file.metadata()?);
         }
         Ok(Self { size: self.size + text.len(), ..self })
     }

@@ -76,11 +76,11 @@ impl Describe {
                 };
                 (name.to_string(), status)
             });
-            let level = engine.level();
-            let history = level.history();
-            let trying = level.trying_since().map(|since| now.since(since));
-            let trying =
-                trying.filter(|time| level.failures() > 0 || *time >= SLOW.max(2 * history.took));
+            let publication = engine.publication();
+            let history = publication.history();
+            let trying = publication.trying_since().map(|since| now.since(since));
+            let trying = trying
+                .filter(|time| publication.failures() > 0 || *time >= SLOW.max(2 * history.took));
             Status {
                 version: env!("CARGO_PKG_VERSION").into(),
                 started: rfc3339(self.started),
@@ -97,18 +97,18 @@ impl Describe {
                 daemons: daemons.collect(),
                 map: MapStatus {
                     table: self.map.clone(),
-                    published: level.last(),
-                    wanted: level.wanted(),
+                    published: publication.published_generation(),
+                    wanted: publication.desired(),
                     last_publication: history.last.map(rfc3339),
                     last_publication_seconds: history.last.map(|_| history.took.as_secs_f64()),
                     publications: history.published,
                     publication_failures: history.failed,
-                    emptied: level.is_emptied(),
-                    lists_ended: level.lists_ended(),
-                    stuck: level.is_stuck(),
+                    emptied: publication.is_emptied(),
+                    has_stale_entries: publication.has_stale_entries(),
+                    stuck: publication.is_stuck(),
                     trying_seconds: trying.map(|time| time.as_secs_f64()),
-                    pending: level.due().is_some(),
-                    failures: level.failures(),
+                    pending: publication.due().is_some(),
+                    failures: publication.failures(),
                     kept_out: engine.unpublished(),
                 },
                 state_fault: self.state_fault(now),

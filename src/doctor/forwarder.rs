@@ -201,7 +201,7 @@ impl Trial<'_> {
             let name = listener.map_or("", |(listener, _)| &listener.name);
             report.mend(
                 format!("the forwarder is none of the senders that {} names", filter_option(name)),
-                "The daemon gets the frames and does not hear them, so no login counts.",
+                "The daemon gets the frames and rejects them, so no login counts.",
                 name_the_senders(name),
             );
             return;
@@ -210,7 +210,7 @@ impl Trial<'_> {
         if others(&now) > others(before) {
             report.mend(
                 "the frames name a host that allow-host does not",
-                "The daemon gets the frames and does not hear them, so no login counts.",
+                "The daemon gets the frames and rejects them, so no login counts.",
                 "config.toml: allow-host = [..., \"NAME OF THIS HOST IN ITS LOG\"], and reload the \
                  daemon; frames without a host name are \"-\"",
             );

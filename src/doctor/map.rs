@@ -1,4 +1,4 @@
-//! The published table: Postfix's types, the compiled file, and which edition is in it.
+//! The published table: Postfix's types, the compiled file, and which generation is in it.
 //!
 //! Source  smtpd(8) opens tables as root, before it enters the chroot; proxymap(8), which opens
 //!         `proxy:` tables, runs as mail_owner.
@@ -16,7 +16,7 @@ use crate::sys::files::with_suffix;
 /// Postfix 3.11 (postfix-non-bdb(1)).
 const COMPILED: [&str; 3] = [".db", ".lmdb", ".cdb"];
 
-/// Examines a table. `published` is the edition that the running daemon has published last.
+/// Examines a table. `published` is the generation that the running daemon has published last.
 pub async fn examine(setup: &Setup, table: &str, published: Option<u64>, report: &mut Report) {
     let Some((kind, path)) = table.split_once(':') else { return };
     if !setup.types.iter().any(|known| known == kind) {
@@ -41,7 +41,7 @@ pub async fn examine(setup: &Setup, table: &str, published: Option<u64>, report:
         return;
     };
     readable(setup, table, &compiled, report);
-    edition(setup, table, published, report).await;
+    generation(setup, table, published, report).await;
 }
 
 fn readable(setup: &Setup, table: &str, compiled: &Path, report: &mut Report) {
@@ -73,7 +73,7 @@ fn readable(setup: &Setup, table: &str, compiled: &Path, report: &mut Report) {
     }
 }
 
-async fn edition(setup: &Setup, table: &str, published: Option<u64>, report: &mut Report) {
+async fn generation(setup: &Setup, table: &str, published: Option<u64>, report: &mut Report) {
     match setup.postfix.lookup(table, GENERATION_KEY).await {
         Err(trouble) => report.mend(
             format!("{table} cannot be read: {trouble}"),
@@ -89,14 +89,16 @@ async fn edition(setup: &Setup, table: &str, published: Option<u64>, report: &mu
             let number = said.split(' ').nth(1).and_then(|number| number.parse::<u64>().ok());
             match (number, published) {
                 (Some(found), Some(last)) if found < last => report.mend(
-                    format!("{table} is edition {found}, the daemon has published edition {last}"),
+                    format!(
+                        "{table} is generation {found}, the daemon has published generation {last}"
+                    ),
                     "Something else has put an older file there: a restored backup, or a second \
                      daemon.",
                     "restart the daemon",
                 ),
                 // A later one has been published meanwhile.
                 (Some(found), _) => {
-                    report.fine(format!("{table} can be read, and is edition {found}"));
+                    report.fine(format!("{table} can be read, and is generation {found}"));
                 }
                 (None, _) => report.mend(
                     format!("{table} has an entry {GENERATION_KEY} without a number"),

@@ -36,10 +36,10 @@ fn map(status: &Status, report: &mut Report) {
     let Some(table) = &map.table else { return };
     match map.trying_seconds {
         None if !map.pending => {
-            report.fine(format!("{table} is up to date: edition {}", map.published));
+            report.fine(format!("{table} is up to date: generation {}", map.published));
         }
         // It comes with the next publication, a moment from now.
-        None => report.fine(format!("{table}: the edition after {} is due", map.published)),
+        None => report.fine(format!("{table}: the generation after {} is due", map.published)),
         Some(seconds) => report.mend(
             format!("{table} could not be published for {seconds:.0} s: {}", map.meanwhile()),
             match (map.emptied, map.stuck) {

@@ -34,15 +34,15 @@ use std::time::Duration;
 use correlation::sessions::Sessions;
 use correlation::streams::Streams;
 use grants::exclude::Exclude;
-use grants::grant::{By, Grant};
+use grants::grant::{Grant, GrantedBy};
 use grants::origins::Origins;
-pub use grants::removed::{Gone, WhyGone};
-use grants::{Given, Granted, Grants, Slice};
+pub use grants::removed::{RemovalReason, Removed};
+use grants::{GrantOutcome, GrantRequest, Grants, Slice};
 use maildaemons::Table;
 use message::hosts::Hosts;
 use message::probes::Probes;
 use protocol::sender_logins::Senders;
-use publication::{Edition, Level};
+use publication::{Generation, Publication};
 use stats::Stats;
 use time::Time;
 
@@ -51,7 +51,7 @@ use time::Time;
 const SWEEP: usize = 1024;
 
 /// Longest time for which the operator may authorise or block an address by hand.
-pub const MAX_BY_HAND: Duration = Duration::from_secs(7 * 24 * 3600);
+pub const MAX_MANUAL: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What the administrator has decided; replaced as a whole by a reload.
 #[derive(Debug)]
@@ -109,15 +109,15 @@ pub struct Engine {
     grants: Grants,
     origins: Origins,
     blocked: BTreeMap<IpAddr, Time>,
-    level: Level,
-    gone: Vec<Gone>,
+    publication: Publication,
+    removed: Vec<Removed>,
     changes: state::Changes,
     stats: Stats,
     probes: Probes,
 }
 
 impl Engine {
-    /// An engine that holds nobody. An edition of the map is due at once.
+    /// An engine that holds nobody. A generation of the map is due at once.
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
@@ -126,34 +126,34 @@ impl Engine {
             grants: Grants::default(),
             origins: Origins::default(),
             blocked: BTreeMap::new(),
-            level: Level::unknown(),
-            gone: Vec::new(),
+            publication: Publication::unknown(),
+            removed: Vec::new(),
             changes: state::Changes::default(),
             stats: Stats::default(),
             probes: Probes::default(),
         }
     }
 
-    fn grant(&mut self, now: Time, address: IpAddr, given: Given) -> Granted {
+    fn grant(&mut self, now: Time, address: IpAddr, given: GrantRequest) -> GrantOutcome {
         self.expire(now, address);
         let admitted = self.grants.at(address, now).is_some();
         let granted = self.grants.grant(address, given, now, self.rules.max_users);
         self.changed(address);
         match granted {
-            Granted::New => {
+            GrantOutcome::New => {
                 self.stats.granted += 1;
                 if self.is_published(address) {
-                    self.level.change();
+                    self.publication.change();
                 }
                 self.shrink(now);
             }
-            Granted::Shared if admitted => {
+            GrantOutcome::Shared if admitted => {
                 self.stats.shared += 1;
                 if let Some(grant) = self.grants.get(address).cloned() {
-                    self.left(now, Grant { shared: false, ..grant }, WhyGone::Shared);
+                    self.removed(now, Grant { shared: false, ..grant }, RemovalReason::Shared);
                 }
             }
-            Granted::Shared | Granted::Renewed => {}
+            GrantOutcome::Shared | GrantOutcome::Renewed => {}
         }
         granted
     }
@@ -166,23 +166,23 @@ impl Engine {
             }
             if let Some(grant) = self.grants.remove(address) {
                 self.stats.evicted += 1;
-                self.left(now, grant, WhyGone::Evicted);
+                self.removed(now, grant, RemovalReason::Evicted);
             }
         }
     }
 
-    fn left(&mut self, now: Time, grant: Grant, why: WhyGone) {
+    fn removed(&mut self, now: Time, grant: Grant, reason: RemovalReason) {
         self.sessions.forget(grant.address);
         // That its time is up is in the record of the grant itself.
-        if why != WhyGone::Expired {
+        if reason != RemovalReason::Expired {
             self.changed(grant.address);
         }
         // One that is shared has left before.
         if !grant.shared {
             if self.is_listed(&grant) {
-                self.level.leave(now);
+                self.publication.remove(now);
             }
-            self.gone.push(Gone { grant, why });
+            self.removed.push(Removed { grant, reason });
         }
     }
 
@@ -209,11 +209,11 @@ impl Engine {
             return false;
         }
         let Some(grant) = self.grants.remove(address) else { return false };
-        let crowd = grant.crowd_left(now, self.rules.max_users);
+        let remaining = grant.remaining_shared(now, self.rules.max_users);
         self.stats.expired += u64::from(!grant.shared);
-        self.left(now, grant, WhyGone::Expired);
-        if let Some(crowd) = crowd {
-            self.grants.put(crowd);
+        self.removed(now, grant, RemovalReason::Expired);
+        if let Some(remaining) = remaining {
+            self.grants.put(remaining);
         }
         true
     }
@@ -229,7 +229,7 @@ impl Engine {
         let Some(grant) = asks.and_then(|address| self.admits(now, address)) else {
             return policy::Action::Dunno;
         };
-        if grant.is_by_hand(now) || self.rules.senders.admit(grant.users(now), request.sender()) {
+        if grant.is_manual(now) || self.rules.senders.admit(grant.users(now), request.sender()) {
             return policy::Action::Ok;
         }
         self.rules.senders.mismatch.clone()
@@ -245,7 +245,7 @@ impl Engine {
         address: IpAddr,
         span: Option<Duration>,
         note: Option<String>,
-    ) -> Result<Granted, String> {
+    ) -> Result<GrantOutcome, String> {
         let address = address.to_canonical();
         if let Some(list) = self.rules.exclude.reason(address) {
             return Err(list.to_owned());
@@ -253,8 +253,12 @@ impl Engine {
         self.blocked.remove(&address);
         // Also of one that has ended: its record would come to life if the clock were set back.
         self.changes.block(address);
-        let span = span.unwrap_or(self.rules.grace).min(MAX_BY_HAND);
-        Ok(self.grant(now, address, Given { by: By::Hand, user: None, span, note }))
+        let span = span.unwrap_or(self.rules.grace).min(MAX_MANUAL);
+        Ok(self.grant(
+            now,
+            address,
+            GrantRequest { by: GrantedBy::Operator, user: None, span, note },
+        ))
     }
 
     /// Ends the right of an address now, and refuses new ones for a while if asked to. Whether
@@ -263,39 +267,39 @@ impl Engine {
         let address = address.to_canonical();
         self.expire(now, address);
         if let Some(span) = block {
-            self.blocked.insert(address, now + span.min(MAX_BY_HAND));
+            self.blocked.insert(address, now + span.min(MAX_MANUAL));
             self.changes.block(address);
         }
         let Some(grant) = self.grants.remove(address) else { return false };
         let was_authorised = !grant.shared;
-        self.left(now, grant, WhyGone::Revoked);
+        self.removed(now, grant, RemovalReason::Revoked);
         was_authorised
     }
 
     /// Housekeeping: takes out what has ended and tells what has left the set since the last call.
     /// If very much has ended, [`Self::sweep_at`] asks for another call at once.
-    pub fn tick(&mut self, now: Time) -> Vec<Gone> {
+    pub fn tick(&mut self, now: Time) -> Vec<Removed> {
         self.sweep(now);
         self.blocked.retain(|_, until| now < *until);
-        std::mem::take(&mut self.gone)
+        std::mem::take(&mut self.removed)
     }
 
     /// The next moment at which `tick` has something to do.
     pub fn sweep_at(&self) -> Option<Time> {
-        if self.gone.is_empty() { self.grants.first_deadline() } else { Some(Time::default()) }
+        if self.removed.is_empty() { self.grants.first_deadline() } else { Some(Time::default()) }
     }
 
-    /// The next moment at which an edition is due or the map has to be emptied.
+    /// The next moment at which a generation is due or the map has to be emptied.
     pub fn publish_at(&self) -> Option<Time> {
-        let due = self.level.due().map(|(_, at)| at);
-        [due, self.level.empty_at()].into_iter().flatten().min()
+        let due = self.publication.due().map(|(_, at)| at);
+        [due, self.publication.empty_at()].into_iter().flatten().min()
     }
 
-    /// The number of another edition than the published one, if one is due. It says what
+    /// The number of another generation than the published one, if one is due. It says what
     /// [`Self::listed`] says from now on; what changes meanwhile makes another one due.
     pub fn due(&mut self, now: Time) -> Option<u64> {
-        let (number, _) = self.level.due().filter(|(_, at)| *at <= now)?;
-        self.level.compose(now);
+        let (number, _) = self.publication.due().filter(|(_, at)| *at <= now)?;
+        self.publication.compose(now);
         Some(number)
     }
 
@@ -308,40 +312,40 @@ impl Engine {
         })
     }
 
-    /// The last edition: a map without any entry.
-    pub fn farewell(&mut self) -> Edition {
-        self.level.change();
-        Edition { number: self.level.wanted(), addresses: Vec::new() }
+    /// The last generation: a map without any entry.
+    pub fn last_generation(&mut self) -> Generation {
+        self.publication.change();
+        Generation { number: self.publication.desired(), addresses: Vec::new() }
     }
 
-    /// What Postfix reads is not known any more: an edition is due although nothing has changed.
+    /// What Postfix reads is not known any more: a generation is due although nothing has changed.
     pub fn publish_again(&mut self) {
-        self.level.again();
+        self.publication.again();
     }
 
-    /// Edition `number` is what Postfix reads from now on.
+    /// Generation `number` is what Postfix reads from now on.
     pub fn published(&mut self, number: u64, now: Time) {
-        self.level.published(number, now, self.rules.publish_interval);
+        self.publication.published(number, now, self.rules.publish_interval);
     }
 
-    /// An edition could not be published. How long the pause before the next attempt is.
+    /// A generation could not be published. How long the pause before the next attempt is.
     pub fn failed(&mut self, now: Time) -> Duration {
-        self.level.failed(now)
+        self.publication.failed(now)
     }
 
-    /// Postfix reads a map that lists nobody, for lack of an edition that could be published.
+    /// Postfix reads a map that lists nobody, for lack of a generation that could be published.
     pub fn emptied(&mut self) {
-        self.level.emptied();
+        self.publication.emptied();
     }
 
     /// The map could not even be emptied.
     pub fn not_emptied(&mut self, now: Time) {
-        self.level.not_emptied(now);
+        self.publication.not_emptied(now);
     }
 
     /// The state of publication.
-    pub fn level(&self) -> &Level {
-        &self.level
+    pub fn publication(&self) -> &Publication {
+        &self.publication
     }
 
     /// Replaces the rules and keeps the set, but for addresses that are excluded now or that more
@@ -366,15 +370,15 @@ impl Engine {
         for before in self.grants.settle_all(self.rules.max_users) {
             self.changed(before.address);
             match self.grants.get(before.address) {
-                Some(grant) if grant.shared => self.left(now, before, WhyGone::Shared),
-                Some(grant) if before.shared && self.is_listed(grant) => self.level.change(),
+                Some(grant) if grant.shared => self.removed(now, before, RemovalReason::Shared),
+                Some(grant) if before.shared && self.is_listed(grant) => self.publication.change(),
                 _ => {}
             }
         }
         self.drop_excluded(now);
         self.shrink(now);
         if inexact_changed {
-            self.level.change();
+            self.publication.change();
         }
     }
 
@@ -389,7 +393,7 @@ impl Engine {
         let addresses: Vec<_> = self.grants.iter().filter(excluded).map(|g| g.address).collect();
         for address in addresses {
             if let Some(grant) = self.grants.remove(address) {
-                self.left(now, grant, WhyGone::Excluded);
+                self.removed(now, grant, RemovalReason::Excluded);
             }
         }
     }
@@ -421,8 +425,8 @@ impl Engine {
 
     /// The addresses that too many users share, each with their number, in ascending order.
     pub fn shared(&self, now: Time) -> Vec<(IpAddr, usize)> {
-        let shared = self.grants.crowds().filter(|grant| now < grant.until);
-        shared.map(|grant| (grant.address, grant.crowd(now))).collect()
+        let shared = self.grants.shared().filter(|grant| now < grant.until);
+        shared.map(|grant| (grant.address, grant.user_count(now))).collect()
     }
 
     /// How many addresses are held and kept out of the map because their key would admit others.

@@ -13,14 +13,14 @@ use super::Engine;
 use super::correlation::aging::Full;
 use super::correlation::joins::Unjoined;
 use super::correlation::streams::{Key, Source};
-use super::grants::grant::By;
-use super::grants::{Given, Granted};
+use super::grants::grant::GrantedBy;
+use super::grants::{GrantOutcome, GrantRequest};
 use super::maildaemons::{Event, Name, Reading, Refusal};
 use super::message::Message;
 use super::message::probes;
 use super::message::syslog::Frame;
 use super::time::Time;
-use super::verdict::{Heard, Reason, Verdict};
+use super::verdict::{Outcome, Reason, Verdict};
 
 /// What rsyslog's `$RepeatedMsgReduction` puts before the message that was repeated.
 const REPEATED: &str = "message repeated ";
@@ -42,14 +42,14 @@ struct Login<'a> {
 
 impl Engine {
     /// Hears one frame: the bytes of one datagram, which are one message.
-    pub fn hear(&mut self, now: Time, source: Source, frame: &[u8]) -> Heard {
+    pub fn process(&mut self, now: Time, source: Source, frame: &[u8]) -> Outcome {
         self.stats.frames += 1;
         let frame = Frame::new(frame);
         match frame.message() {
             Ok(message) => {
                 let length = frame.raw_body_len(&message);
-                let heard = self.hear_message(now, source, &message, length);
-                Heard { user: heard.user.filter(|_| self.rules.remember_users), ..heard }
+                let outcome = self.process_message(now, source, &message, length);
+                Outcome { user: outcome.user.filter(|_| self.rules.remember_users), ..outcome }
             }
             Err(why) => {
                 self.stats.malformed += 1;
@@ -58,13 +58,13 @@ impl Engine {
         }
     }
 
-    fn hear_message(
+    fn process_message(
         &mut self,
         now: Time,
         source: Source,
         message: &Message<'_>,
         length: usize,
-    ) -> Heard {
+    ) -> Outcome {
         // Whatever it says, it takes no room among what is remembered of others.
         if !self.rules.hosts.believe(message.host) {
             self.stats.other_hosts += 1;
@@ -78,11 +78,10 @@ impl Engine {
         let message = &of_nginx.unwrap_or(*message);
         let stream = self.streams.stream(source, message);
         let process = self.streams.process(source, message);
-        let tail = self
-            .rules
-            .table
-            .tails(message, length)
-            .map_or(Ok(false), |tails| self.streams.is_tail(stream, process, tails, now));
+        let tail =
+            self.rules.table.tails(message, length).map_or(Ok(false), |tails| {
+                self.streams.is_continuation(stream, process, tails, now)
+            });
         let reading = self.rules.table.read(message, length);
         match tail {
             Ok(true) if !reading.takes_trust_away() => return nothing(Reason::Tail),
@@ -91,7 +90,7 @@ impl Engine {
         }
         let (daemon, event) = match reading {
             Reading::UnknownProgram if message.program == probes::PROGRAM => {
-                self.probes.hear(message.text());
+                self.probes.record(message.text());
                 return nothing(Reason::Probe);
             }
             Reading::UnknownProgram => {
@@ -100,7 +99,7 @@ impl Engine {
             }
             Reading::NoPattern(daemon) => {
                 self.stats.daemons.entry(daemon.name.clone()).or_default().unmatched();
-                return Heard { daemon: Some(daemon.name.clone()), ..nothing(Reason::NoPattern) };
+                return Outcome { daemon: Some(daemon.name.clone()), ..nothing(Reason::NoPattern) };
             }
             Reading::Refused(daemon, why) => {
                 let daemon = Some(daemon.name.clone());
@@ -110,7 +109,7 @@ impl Engine {
                     self.streams.joins.end(process, now);
                     self.close(now, process);
                 }
-                return Heard { daemon, ..nothing(Reason::Refused(why)) };
+                return Outcome { daemon, ..nothing(Reason::Refused(why)) };
             }
             Reading::Event(daemon, event) => (daemon, event),
         };
@@ -124,9 +123,11 @@ impl Engine {
         let by_process = process.filter(|_| daemon.pid_per_session);
         let age = message.stamp.map(|stamp| now.since(stamp));
         let late = age.filter(|age| *age > self.rules.grace);
-        let heard = match event {
-            Event::Connect { address } if joins => self.hear_connect(now, process, address, late),
-            Event::Connect { address } => Heard { address, ..nothing(Reason::ConnectedOnly) },
+        let outcome = match event {
+            Event::Connect { address } if joins => {
+                self.process_connect(now, process, address, late)
+            }
+            Event::Connect { address } => Outcome { address, ..nothing(Reason::ConnectedOnly) },
             Event::End { session } => {
                 if let Some(process) = process {
                     self.streams.joins.end(process, now);
@@ -151,7 +152,7 @@ impl Engine {
                 if let Some(key) = key.or(by_process) {
                     self.close(now, key);
                 }
-                Heard { verdict: Verdict::Logout, address, user, ..nothing(Reason::LoggedOut) }
+                Outcome { verdict: Verdict::Logout, address, user, ..nothing(Reason::LoggedOut) }
             }
             Event::Login { address, user, session } => {
                 let host = message.host;
@@ -159,7 +160,7 @@ impl Engine {
                 let session = session.filter(|_| self.sessions.is_paired(stream)).or(by_process);
                 let daemon = name.clone();
                 let facility = message.facility;
-                self.hear_login(
+                self.process_login(
                     now,
                     Login {
                         process,
@@ -176,43 +177,43 @@ impl Engine {
                 )
             }
         };
-        Heard { daemon: Some(name), ..heard }
+        Outcome { daemon: Some(name), ..outcome }
     }
 
     /// A client has connected to a process that will not name it again. From a late line the
     /// address is not taken.
-    fn hear_connect(
+    fn process_connect(
         &mut self,
         now: Time,
         process: Option<Key>,
         address: Option<IpAddr>,
         late: Option<Duration>,
-    ) -> Heard {
+    ) -> Outcome {
         let fresh = address.filter(|_| late.is_none());
         if let Some(Err(Full)) = process.map(|key| self.streams.joins.connect(key, fresh, now)) {
             return self.overloaded();
         }
         if let Some(age) = late {
             self.stats.late += 1;
-            return Heard { address, ..nothing(Reason::Late(age)) };
+            return Outcome { address, ..nothing(Reason::Late(age)) };
         }
         match address {
-            Some(_) => Heard { verdict: Verdict::Partial, address, ..nothing(Reason::Connected) },
+            Some(_) => Outcome { verdict: Verdict::Partial, address, ..nothing(Reason::Connected) },
             None => nothing(Reason::ConnectedOnly),
         }
     }
 
-    fn hear_login(&mut self, now: Time, login: Login<'_>) -> Heard {
+    fn process_login(&mut self, now: Time, login: Login<'_>) -> Outcome {
         let user = login.user;
         if let Some(age) = login.late {
             self.stats.late += 1;
-            return Heard { address: login.address, user, ..nothing(Reason::Late(age)) };
+            return Outcome { address: login.address, user, ..nothing(Reason::Late(age)) };
         }
         if let Some(process) = login.doubted
             && self.streams.is_distrusted(process, now)
         {
             self.stats.refused += 1;
-            return Heard { user, ..nothing(Reason::Distrusted) };
+            return Outcome { user, ..nothing(Reason::Distrusted) };
         }
         let joined = login.address.is_none();
         // Also one that names its address has logged in, and another login is not its own.
@@ -220,7 +221,7 @@ impl Engine {
         let client = process.map(|process| self.streams.joins.login(process, now));
         let address = match (login.address, client) {
             (Some(address), _) | (None, Some(Ok(address))) => address,
-            (None, Some(Err(Unjoined::Full))) => return Heard { user, ..self.overloaded() },
+            (None, Some(Err(Unjoined::Full))) => return Outcome { user, ..self.overloaded() },
             (None, unjoined) => {
                 let reason = match unjoined {
                     Some(Err(Unjoined::Several)) => Reason::SeveralConnections,
@@ -228,10 +229,10 @@ impl Engine {
                     None => Reason::NoPid,
                 };
                 self.stats.ambiguous += u64::from(reason == Reason::SeveralConnections);
-                return Heard { verdict: Verdict::Partial, user, ..nothing(reason) };
+                return Outcome { verdict: Verdict::Partial, user, ..nothing(reason) };
             }
         };
-        let heard = |verdict, reason| Heard {
+        let outcome = |verdict, reason| Outcome {
             verdict,
             reason,
             daemon: None,
@@ -240,24 +241,24 @@ impl Engine {
         };
         if let Some(list) = self.rules.exclude.reason(address) {
             self.stats.excluded += 1;
-            return heard(Verdict::Excluded, Reason::Excluded(list.to_owned()));
+            return outcome(Verdict::Excluded, Reason::Excluded(list.to_owned()));
         }
         if self.blocked.get(&address).is_some_and(|until| now < *until) {
             self.stats.blocked += 1;
-            return heard(Verdict::Excluded, Reason::Blocked);
+            return outcome(Verdict::Excluded, Reason::Blocked);
         }
         self.count_login(now, &login.daemon, login.facility);
         let remembered = user.clone().filter(|_| self.rules.remember_users);
-        let given = Given {
-            by: By::Login(self.origins.share(&login.daemon, login.host)),
+        let given = GrantRequest {
+            by: GrantedBy::Login(self.origins.share(&login.daemon, login.host)),
             span: self.span(now, address, remembered.clone(), login.session),
             user: remembered,
             note: None,
         };
         match self.grant(now, address, given) {
-            Granted::Shared => heard(Verdict::Excluded, Reason::Shared),
-            granted if joined => heard(Verdict::Login, Reason::Joined(granted)),
-            granted => heard(Verdict::Login, Reason::LoggedIn(granted)),
+            GrantOutcome::Shared => outcome(Verdict::Excluded, Reason::Shared),
+            granted if joined => outcome(Verdict::Login, Reason::Joined(granted)),
+            granted => outcome(Verdict::Login, Reason::LoggedIn(granted)),
         }
     }
 
@@ -301,14 +302,14 @@ impl Engine {
         self.stats.daemons.entry(daemon.clone()).or_default().login(now, facility);
     }
 
-    fn overloaded(&mut self) -> Heard {
+    fn overloaded(&mut self) -> Outcome {
         self.stats.overloaded += 1;
         nothing(Reason::Overloaded)
     }
 }
 
-fn nothing(reason: Reason) -> Heard {
-    Heard::nothing(reason)
+fn nothing(reason: Reason) -> Outcome {
+    Outcome::nothing(reason)
 }
 
 #[cfg(test)]
@@ -326,9 +327,9 @@ mod tests {
         Engine::new(Rules { table, ..Rules::default() })
     }
 
-    fn hear(engine: &mut Engine, seconds: u64, frame: &str) -> Reason {
+    fn process(engine: &mut Engine, seconds: u64, frame: &str) -> Reason {
         let now = Time::from_millis(seconds * 1000);
-        engine.hear(now, Source::default(), frame.as_bytes()).reason
+        engine.process(now, Source::default(), frame.as_bytes()).reason
     }
 
     #[test]
@@ -338,18 +339,18 @@ mod tests {
         let connect = |pid| said(pid, "Session from 192.0.2.7");
         assert_eq!(first_too_many(&mut engine, connect), Some(ROOM));
         let passed = said(7, "Authentication passed for joe");
-        assert_eq!(hear(&mut engine, 1, &passed), Reason::Overloaded);
+        assert_eq!(process(&mut engine, 1, &passed), Reason::Overloaded);
         assert_eq!(engine.stats().overloaded, 2);
         let named = said(7, "Authentication passed for joe -- [192.0.2.7]");
-        assert_eq!(hear(&mut engine, 1, &named), Reason::LoggedIn(Granted::New));
-        assert_eq!(hear(&mut engine, 601, &connect(8)), Reason::Connected);
+        assert_eq!(process(&mut engine, 1, &named), Reason::LoggedIn(GrantOutcome::New));
+        assert_eq!(process(&mut engine, 601, &connect(8)), Reason::Connected);
         let passed = said(8, "Authentication passed for joe");
-        assert_eq!(hear(&mut engine, 601, &passed), Reason::Joined(Granted::Renewed));
+        assert_eq!(process(&mut engine, 601, &passed), Reason::Joined(GrantOutcome::Renewed));
     }
 
     /// Which of these frames is the first for which there was no room.
     fn first_too_many(engine: &mut Engine, frame: impl Fn(usize) -> String) -> Option<usize> {
-        (0..=ROOM).find(|&number| hear(engine, 0, &frame(number)) == Reason::Overloaded)
+        (0..=ROOM).find(|&number| process(engine, 0, &frame(number)) == Reason::Overloaded)
     }
 
     #[test]
@@ -360,16 +361,20 @@ mod tests {
         assert_eq!(first_too_many(&mut engine, piece), Some(ROOM));
         let courier = "Nov 22 07:31:23 mx pop3d: LOGIN, user=joe, ip=[192.0.2.7], port=[4711]";
         assert_eq!(
-            hear(&mut engine, 1, courier).to_string(),
+            process(&mut engine, 1, courier).to_string(),
             "refused: too many streams or processes are under suspicion"
         );
         assert_eq!((engine.stats().overloaded, engine.stats().logins), (2, 0));
         let teapop = "Nov 22 07:31:23 mx teapop[7]: Successful login for joe [192.0.2.1] from \
                       client.example [192.0.2.8]";
-        assert_eq!(hear(&mut engine, 1, teapop), Reason::LoggedIn(Granted::New), "never cut");
+        assert_eq!(
+            process(&mut engine, 1, teapop),
+            Reason::LoggedIn(GrantOutcome::New),
+            "never cut"
+        );
         let day = 24 * 3600;
-        assert_eq!(hear(&mut engine, day, courier), Reason::Overloaded);
-        assert_eq!(hear(&mut engine, day + 1, courier), Reason::LoggedIn(Granted::New));
+        assert_eq!(process(&mut engine, day, courier), Reason::Overloaded);
+        assert_eq!(process(&mut engine, day + 1, courier), Reason::LoggedIn(GrantOutcome::New));
     }
 
     #[test]
@@ -381,10 +386,10 @@ mod tests {
             let login = "Login user=joe host=[192.0.2.7] nmsgs=0/0";
             format!("{priority}Nov 22 07:31:23 mx1 ipop3d[99999]: {login}")
         };
-        assert_eq!(hear(&mut engine, 1, &said("")), Reason::Distrusted);
+        assert_eq!(process(&mut engine, 1, &said("")), Reason::Distrusted);
         assert_eq!((engine.stats().overloaded, engine.stats().refused), (1, 1));
-        let told = hear(&mut engine, 1, &said("<22>"));
-        assert_eq!(told, Reason::LoggedIn(Granted::New), "its severity tells it");
+        let told = process(&mut engine, 1, &said("<22>"));
+        assert_eq!(told, Reason::LoggedIn(GrantOutcome::New), "its severity tells it");
     }
 
     #[test]
@@ -396,9 +401,9 @@ mod tests {
             format!("Nov 22 07:31:23 {host} teapop[7]: {login}")
         };
         let other = Reason::OtherHost(Some("mx2".into()));
-        assert_eq!(hear(&mut engine, 0, &teapop("mx2")), other);
+        assert_eq!(process(&mut engine, 0, &teapop("mx2")), other);
         assert_eq!((engine.stats().other_hosts, engine.stats().logins), (1, 0));
-        assert_eq!(hear(&mut engine, 0, &teapop("mx1")), Reason::LoggedIn(Granted::New));
+        assert_eq!(process(&mut engine, 0, &teapop("mx1")), Reason::LoggedIn(GrantOutcome::New));
         assert_eq!((engine.stats().other_hosts, engine.stats().logins), (1, 1));
     }
 }

@@ -1,9 +1,9 @@
 //! What the map should say, what it is known to say, and when to say it again.
 //!
 //! Promise  the whole set is published from a level, not from edges: a change raises the number
-//!          that is wanted, a success raises the number that is published, and while they differ
-//!          an edition is due. A failed publication needs no undo; its number has not moved.
-//! Limits   one edition per `interval` at most; after a failure the pause doubles from
+//!          that is desired, a success raises the number that is published, and while they differ
+//!          a generation is due. A failed publication needs no undo; its number has not moved.
+//! Limits   one generation per `interval` at most; after a failure the pause doubles from
 //!          `FIRST_PAUSE` to `LONGEST_PAUSE`.
 //! Not here postmap, files, and the set itself.
 
@@ -22,20 +22,20 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// For so long, and twice what a publication takes, somebody may stand in the map who has left the
 /// set.
-const BORNE: Duration = Duration::from_secs(60);
+const MAX_STALE: Duration = Duration::from_secs(60);
 
 /// The whole map at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Edition {
+pub struct Generation {
     /// Counts up with every change of membership.
     pub number: u64,
     /// Canonical addresses in ascending order.
     pub addresses: Vec<IpAddr>,
 }
 
-impl Edition {
-    /// What the generation entry of this edition says: `DUNNO` changes no decision of Postfix.
-    pub fn generation(&self) -> String {
+impl Generation {
+    /// What the generation entry of this generation says: `DUNNO` changes no decision of Postfix.
+    pub fn entry_value(&self) -> String {
         format!("DUNNO {}", self.number)
     }
 
@@ -46,19 +46,19 @@ impl Edition {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{address} {value}");
         }
-        let _ = writeln!(text, "{GENERATION_KEY} {}", self.generation());
+        let _ = writeln!(text, "{GENERATION_KEY} {}", self.entry_value());
         text
     }
 }
 
-/// What became of the editions until now.
+/// What became of the generations until now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct History {
-    /// Editions that were published.
+    /// Generations that were published.
     pub published: u64,
     /// Attempts that failed.
     pub failed: u64,
-    /// When the last edition was published.
+    /// When the last generation was published.
     pub last: Option<Time>,
     /// How long that took, from the moment at which it was composed.
     pub took: Duration,
@@ -66,10 +66,10 @@ pub struct History {
     pub failing_since: Option<Time>,
 }
 
-/// The wanted and the published number, and the earliest moment of the next attempt.
+/// The desired and the published number, and the earliest moment of the next attempt.
 #[derive(Clone, Copy, Debug)]
-pub struct Level {
-    wanted: u64,
+pub struct Publication {
+    desired: u64,
     published: u64,
     not_before: Time,
     failures: u32,
@@ -83,11 +83,11 @@ pub struct Level {
     history: History,
 }
 
-impl Level {
-    /// A level at which an edition is due at once: what the map says now is unknown.
+impl Publication {
+    /// A state in which a generation is due at once: what the map says now is unknown.
     pub fn unknown() -> Self {
         Self {
-            wanted: 1,
+            desired: 1,
             published: 0,
             not_before: Time::default(),
             failures: 0,
@@ -101,7 +101,7 @@ impl Level {
 
     /// The set has changed.
     pub fn change(&mut self) {
-        self.wanted += 1;
+        self.desired += 1;
     }
 
     /// Something may have happened to the map: it is published again, at once if it could not be
@@ -114,19 +114,19 @@ impl Level {
     }
 
     /// Somebody has left the set whom the map has.
-    pub fn leave(&mut self, now: Time) {
+    pub fn remove(&mut self, now: Time) {
         self.change();
         if !self.emptied {
-            self.empty_at.get_or_insert(now + BORNE + 2 * self.history.took);
+            self.empty_at.get_or_insert(now + MAX_STALE + 2 * self.history.took);
         }
     }
 
     /// Whether somebody stands in the map who has left the set.
-    pub fn lists_ended(&self) -> bool {
+    pub fn has_stale_entries(&self) -> bool {
         self.empty_at.is_some()
     }
 
-    /// When the map has to be emptied if no edition is published before: somebody who has left
+    /// When the map has to be emptied if no generation is published before: somebody who has left
     /// stands in it for too long.
     pub fn empty_at(&self) -> Option<Time> {
         self.empty_at
@@ -148,31 +148,31 @@ impl Level {
         self.emptied
     }
 
-    /// The map lists nobody, until an edition is published.
+    /// The map lists nobody, until a generation is published.
     pub fn emptied(&mut self) {
         self.emptied = true;
         self.empty_at = None;
         self.stuck = false;
     }
 
-    /// The number of the edition that says what the set is now.
-    pub fn wanted(&self) -> u64 {
-        self.wanted
+    /// The number of the generation that says what the set is now.
+    pub fn desired(&self) -> u64 {
+        self.desired
     }
 
-    /// The number of the edition that is due at some time, if one is.
+    /// The number of the generation that is due at some time, if one is.
     pub fn due(&self) -> Option<(u64, Time)> {
-        (self.published < self.wanted).then_some((self.wanted, self.not_before))
+        (self.published < self.desired).then_some((self.desired, self.not_before))
     }
 
-    /// An edition is composed, to be published.
+    /// A generation is composed, to be published.
     pub fn compose(&mut self, now: Time) {
         self.composed = Some(now);
     }
 
-    /// Edition `number` is what Postfix reads from now on; the next one waits for `interval`.
+    /// Generation `number` is what Postfix reads from now on; the next one waits for `interval`.
     pub fn published(&mut self, number: u64, now: Time, interval: Duration) {
-        self.published = self.published.max(number.min(self.wanted));
+        self.published = self.published.max(number.min(self.desired));
         self.not_before = now + interval;
         self.failures = 0;
         self.emptied = false;
@@ -182,11 +182,11 @@ impl Level {
         self.history.took = self.composed.take().map_or(Duration::ZERO, |begin| now.since(begin));
         self.history.failing_since = None;
         // Whoever has left since it was composed.
-        let span = BORNE + 2 * self.history.took;
-        self.empty_at = self.empty_at.filter(|_| number < self.wanted).map(|_| now + span);
+        let span = MAX_STALE + 2 * self.history.took;
+        self.empty_at = self.empty_at.filter(|_| number < self.desired).map(|_| now + span);
     }
 
-    /// An edition could not be published; the pause before the next attempt grows.
+    /// A generation could not be published; the pause before the next attempt grows.
     pub fn failed(&mut self, now: Time) -> Duration {
         let pause = FIRST_PAUSE * 2u32.saturating_pow(self.failures);
         let pause = pause.min(LONGEST_PAUSE);
@@ -207,13 +207,13 @@ impl Level {
         self.failures
     }
 
-    /// What became of the editions until now.
+    /// What became of the generations until now.
     pub fn history(&self) -> History {
         self.history
     }
 
-    /// The number of the last edition that was published.
-    pub fn last(&self) -> u64 {
+    /// The number of the last generation that was published.
+    pub fn published_generation(&self) -> u64 {
         self.published
     }
 }
@@ -230,37 +230,37 @@ mod tests {
 
     #[test]
     fn changes_during_a_publication_make_one_more() {
-        let mut level = Level::unknown();
-        assert_eq!(level.due(), Some((1, Time::default())));
-        level.change();
-        level.change();
-        level.published(1, at(10), SECOND);
-        assert_eq!(level.due(), Some((3, at(11))));
-        level.published(3, at(11), SECOND);
-        assert_eq!(level.due(), None);
+        let mut publication = Publication::unknown();
+        assert_eq!(publication.due(), Some((1, Time::default())));
+        publication.change();
+        publication.change();
+        publication.published(1, at(10), SECOND);
+        assert_eq!(publication.due(), Some((3, at(11))));
+        publication.published(3, at(11), SECOND);
+        assert_eq!(publication.due(), None);
     }
 
     #[test]
     fn pauses_grow_and_end() {
-        let mut level = Level::unknown();
-        let pauses: Vec<u64> = (0..9).map(|_| level.failed(at(0)).as_secs()).collect();
+        let mut publication = Publication::unknown();
+        let pauses: Vec<u64> = (0..9).map(|_| publication.failed(at(0)).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        assert_eq!(level.due(), Some((1, at(60))));
-        level.published(1, at(60), SECOND);
-        assert_eq!(level.failures(), 0);
+        assert_eq!(publication.due(), Some((1, at(60))));
+        publication.published(1, at(60), SECOND);
+        assert_eq!(publication.failures(), 0);
     }
 
     #[test]
     fn what_became_of_editions_is_remembered() {
-        let mut level = Level::unknown();
-        level.compose(at(1));
-        level.failed(at(2));
-        level.compose(at(3));
-        level.failed(at(4));
+        let mut publication = Publication::unknown();
+        publication.compose(at(1));
+        publication.failed(at(2));
+        publication.compose(at(3));
+        publication.failed(at(4));
         let failing = History { failed: 2, failing_since: Some(at(1)), ..History::default() };
-        assert_eq!(level.history(), failing);
-        level.compose(at(8));
-        level.published(1, at(9), SECOND);
+        assert_eq!(publication.history(), failing);
+        publication.compose(at(8));
+        publication.published(1, at(9), SECOND);
         let well = History {
             published: 1,
             failed: 2,
@@ -268,54 +268,57 @@ mod tests {
             took: SECOND,
             failing_since: None,
         };
-        assert_eq!(level.history(), well);
+        assert_eq!(publication.history(), well);
     }
 
     #[test]
     fn a_map_is_emptied_if_somebody_stands_in_it_for_too_long() {
-        let mut level = Level::unknown();
-        level.published(1, at(0), SECOND);
-        level.change();
-        level.failed(at(1));
-        assert_eq!(level.empty_at(), None, "those who wait to be listed have time");
-        level.leave(at(10));
-        level.leave(at(20));
-        assert_eq!(level.empty_at(), Some(at(70)), "the first counts");
-        level.not_emptied(at(70));
-        assert!(level.is_stuck() && level.lists_ended());
-        assert_eq!(level.empty_at(), Some(at(130)));
-        level.emptied();
-        level.leave(at(200));
-        assert!(!level.lists_ended() && !level.is_stuck(), "nobody is left in it");
-        level.published(level.wanted(), at(210), SECOND);
-        level.leave(at(220));
-        level.compose(at(225));
-        level.leave(at(230));
-        level.published(level.wanted() - 1, at(235), SECOND);
-        assert_eq!(level.empty_at(), Some(at(315)), "he has left behind that edition");
-        level.published(level.wanted(), at(240), SECOND);
-        assert!(!level.lists_ended());
+        let mut publication = Publication::unknown();
+        publication.published(1, at(0), SECOND);
+        publication.change();
+        publication.failed(at(1));
+        assert_eq!(publication.empty_at(), None, "those who wait to be listed have time");
+        publication.remove(at(10));
+        publication.remove(at(20));
+        assert_eq!(publication.empty_at(), Some(at(70)), "the first counts");
+        publication.not_emptied(at(70));
+        assert!(publication.is_stuck() && publication.has_stale_entries());
+        assert_eq!(publication.empty_at(), Some(at(130)));
+        publication.emptied();
+        publication.remove(at(200));
+        assert!(
+            !publication.has_stale_entries() && !publication.is_stuck(),
+            "nobody is left in it"
+        );
+        publication.published(publication.desired(), at(210), SECOND);
+        publication.remove(at(220));
+        publication.compose(at(225));
+        publication.remove(at(230));
+        publication.published(publication.desired() - 1, at(235), SECOND);
+        assert_eq!(publication.empty_at(), Some(at(315)), "he has left behind that generation");
+        publication.published(publication.desired(), at(240), SECOND);
+        assert!(!publication.has_stale_entries());
     }
 
     #[test]
     fn whoever_asks_for_it_need_not_wait_for_the_pause() {
-        let mut level = Level::unknown();
-        level.published(1, at(0), SECOND);
-        level.again();
-        assert_eq!(level.due(), Some((2, at(1))), "a storm of requests is borne");
+        let mut publication = Publication::unknown();
+        publication.published(1, at(0), SECOND);
+        publication.again();
+        assert_eq!(publication.due(), Some((2, at(1))), "a storm of requests is borne");
         for _ in 0..9 {
-            level.failed(at(2));
+            publication.failed(at(2));
         }
-        level.again();
-        assert_eq!(level.due(), Some((3, Time::default())));
+        publication.again();
+        assert_eq!(publication.due(), Some((3, Time::default())));
     }
 
     #[test]
     fn the_text_is_an_access_map() {
         let addresses = ["192.0.2.7", "2001:db8:1:2:3:4:5:6"].map(|a| a.parse().expect("address"));
-        let edition = Edition { number: 7, addresses: addresses.to_vec() };
+        let generation = Generation { number: 7, addresses: addresses.to_vec() };
         assert_eq!(
-            edition.text("OK"),
+            generation.text("OK"),
             "192.0.2.7 OK\n2001:db8:1:2:3:4:5:6 OK\n_pbs_generation_ DUNNO 7\n"
         );
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::grants::Granted;
+use super::grants::GrantOutcome;
 use super::maildaemons::{Name, Refusal};
 use super::message::syslog::Malformed;
 
@@ -40,9 +40,9 @@ impl Verdict {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// A login pattern fits.
-    LoggedIn(Granted),
+    LoggedIn(GrantOutcome),
     /// A login pattern fits, and the connect line of the same process gave the address.
-    Joined(Granted),
+    Joined(GrantOutcome),
     /// A log-out pattern fits.
     LoggedOut,
     /// A client has connected; its login may follow.
@@ -173,7 +173,7 @@ impl fmt::Display for Malformed {
 
 /// What became of one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct Outcome {
     /// The verdict.
     pub verdict: Verdict,
     /// Why.
@@ -186,13 +186,13 @@ pub struct Heard {
     pub user: Option<String>,
 }
 
-impl Heard {
+impl Outcome {
     pub(super) fn nothing(reason: Reason) -> Self {
         Self { verdict: Verdict::None, reason, daemon: None, address: None, user: None }
     }
 
     /// Whether a login was heard, and whether it brought a new address.
-    pub fn granted(&self) -> Option<Granted> {
+    pub fn granted(&self) -> Option<GrantOutcome> {
         match self.reason {
             Reason::LoggedIn(granted) | Reason::Joined(granted) => Some(granted),
             _ => None,
@@ -226,8 +226,8 @@ mod tests {
         let now = Time::from_millis(3_600_000);
         let blocked = "192.0.2.66".parse().expect("an address");
         engine.revoke(now, blocked, Some(Duration::from_secs(60)));
-        let heard = frames.iter().map(|f| engine.hear(now, Source::default(), f.as_bytes()));
-        let Heard { verdict, reason, .. } = heard.last().expect("a frame");
+        let outcome = frames.iter().map(|f| engine.process(now, Source::default(), f.as_bytes()));
+        let Outcome { verdict, reason, .. } = outcome.last().expect("a frame");
         format!("{}: {reason}", verdict.as_str())
     }
 

@@ -1,11 +1,11 @@
 //! One access map: built beside by postmap, read back, and only then renamed into place.
 //!
-//! Promise  the map that Postfix reads is always a whole edition: the source and the compiled file
+//! Promise  the map that Postfix reads is always a whole generation: the source and the compiled file
 //!          are replaced by rename only, never rewritten in place, and never absent once they are
 //!          there. After a failed publication the old map serves. What others do to the files
 //!          afterwards can be found out.
 //! Limits   one publication at a time, by one process: the daemon holds a lock on the map.
-//! Not here when an edition is due, and what to do after a failure.
+//! Not here when a generation is due, and what to do after a failure.
 
 use std::fmt;
 use std::fs;
@@ -19,12 +19,12 @@ use tokio::task::spawn_blocking;
 
 use super::Postfix;
 use super::map_spec::{MapSpec, MapValue};
-use crate::engine::publication::{Edition, GENERATION_KEY};
+use crate::engine::publication::{GENERATION_KEY, Generation};
 use crate::error::Failure;
 use crate::sys::child;
 use crate::sys::child::Trouble;
 use crate::sys::files;
-use crate::sys::files::{Likeness, directory};
+use crate::sys::files::{FileStamp, directory};
 use crate::sys::trusted_file;
 
 /// postmap needs a few hundredths of a second; after a minute the disk is stuck.
@@ -47,7 +47,7 @@ pub struct MapTarget {
     /// Held by each piece of work on the disk: one that was abandoned ends before the next begins.
     turn: Arc<Mutex<()>>,
     /// The compiled file and the source as they were put into place.
-    placed: Vec<(PathBuf, Likeness)>,
+    placed: Vec<(PathBuf, FileStamp)>,
 }
 
 /// What was being done when a publication failed.
@@ -57,7 +57,7 @@ pub enum Step {
     Write,
     /// `postmap -r`.
     Build,
-    /// Looking for the entry that proves the edition.
+    /// Looking for the entry that proves the generation.
     Check,
     /// Putting the compiled file into place.
     Install,
@@ -65,7 +65,7 @@ pub enum Step {
     InstallSource,
 }
 
-/// Why an edition is not what Postfix reads now.
+/// Why a generation is not what Postfix reads now.
 #[derive(Clone, Debug)]
 pub struct NotPublished {
     /// The map as main.cf names it.
@@ -130,19 +130,19 @@ impl MapTarget {
         table(&self.kind, &self.path)
     }
 
-    /// What the operator should hear of once.
+    /// What the operator should be told once.
     pub fn remark(&self) -> Option<&str> {
         self.remark.as_deref()
     }
 
-    /// Makes this edition what Postfix reads.
+    /// Makes this generation what Postfix reads.
     ///
     /// When the future is dropped the child is killed and the old map serves.
     ///
     /// # Errors
     /// Says which step failed and why. Nothing is left behind, and the next attempt starts afresh.
-    pub async fn publish(&mut self, edition: &Edition) -> Result<(), NotPublished> {
-        match self.attempt(edition, &self.path).await {
+    pub async fn publish(&mut self, generation: &Generation) -> Result<(), NotPublished> {
+        match self.attempt(generation, &self.path).await {
             Ok(placed) => {
                 self.placed = placed;
                 Ok(())
@@ -168,12 +168,12 @@ impl MapTarget {
     ///
     /// # Errors
     /// As [`Self::publish`].
-    pub async fn lay_up_reserve(&self) -> Result<(), NotPublished> {
+    pub async fn prepare_fallback(&self) -> Result<(), NotPublished> {
         let reserve = self.reserve_path();
         if self.with_disk(move || ends(&reserve)).await.is_ok_and(|ends| ends.len() == 2) {
             return Ok(());
         }
-        let nobody = Edition { number: 0, addresses: Vec::new() };
+        let nobody = Generation { number: 0, addresses: Vec::new() };
         match self.attempt(&nobody, &self.reserve_path()).await {
             Ok(_) => Ok(()),
             Err((step, why)) => Err(self.failed(step, why).await),
@@ -212,22 +212,22 @@ impl MapTarget {
     }
 
     /// A file of the last publication that somebody else has removed, replaced or written to.
-    pub async fn disturbed(&self) -> Option<PathBuf> {
+    pub async fn modified_externally(&self) -> Option<PathBuf> {
         let placed = self.placed.clone();
-        let differs = |(path, as_placed): &(PathBuf, Likeness)| {
-            files::likeness(path).map_or(true, |found| found != *as_placed)
+        let differs = |(path, as_placed): &(PathBuf, FileStamp)| {
+            files::file_stamp(path).map_or(true, |found| found != *as_placed)
         };
         let found = self.with_disk(move || Ok(placed.into_iter().find(differs))).await;
         found.ok().flatten().map(|(path, _)| path)
     }
 
-    /// Builds an edition and puts it there.
+    /// Builds a generation and puts it there.
     async fn attempt(
         &self,
-        edition: &Edition,
+        generation: &Generation,
         place: &Path,
-    ) -> Result<Vec<(PathBuf, Likeness)>, (Step, String)> {
-        let text = edition.text(self.value.as_str());
+    ) -> Result<Vec<(PathBuf, FileStamp)>, (Step, String)> {
+        let text = generation.text(self.value.as_str());
         let (new, path) = (self.new_path(), self.path.clone());
         self.with_disk(move || {
             clear(&path)?;
@@ -238,7 +238,7 @@ impl MapTarget {
 
         let built = table(&self.kind, &self.new_path());
         let mut postmap = self.postfix.postmap_command();
-        child::run(postmap.args(["-r", &built]), build_limit(edition.addresses.len()))
+        child::run(postmap.args(["-r", &built]), build_limit(generation.addresses.len()))
             .await
             .map_err(at(Step::Build))?;
 
@@ -253,9 +253,12 @@ impl MapTarget {
                 }
                 trouble => (Step::Check, format!("looking up {GENERATION_KEY}: {trouble}")),
             })?;
-        if found.trim_end() != edition.generation() {
+        if found.trim_end() != generation.entry_value() {
             let found: String = found.trim_end().chars().take(40).collect();
-            return Err((Step::Check, format!("it says {found:?} and not this edition's number")));
+            return Err((
+                Step::Check,
+                format!("it says {found:?} and not this generation's number"),
+            ));
         }
 
         let (new, path) = (self.new_path(), place.to_owned());
@@ -310,10 +313,10 @@ fn at<E: fmt::Display>(step: Step) -> impl FnOnce(E) -> (Step, String) {
 }
 
 /// Renames a file into its place; says what it is known by there.
-fn put(new: &Path, place: PathBuf) -> io::Result<(PathBuf, Likeness)> {
-    let likeness = files::likeness(new)?;
+fn put(new: &Path, place: PathBuf) -> io::Result<(PathBuf, FileStamp)> {
+    let file_stamp = files::file_stamp(new)?;
     files::rename(new, &place)?;
-    Ok((place, likeness))
+    Ok((place, file_stamp))
 }
 
 fn table(kind: &str, path: &Path) -> String {

@@ -121,16 +121,16 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What a file is known by: another one in its place has another likeness, and so has one that
+/// What a file is known by: another one in its place has another file_stamp, and so has one that
 /// was written to. A rename keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Likeness {
+pub struct FileStamp {
     inode: (u64, u64),
     length: u64,
     modified: (i64, i64),
 }
 
-impl Likeness {
+impl FileStamp {
     /// That of a file of which this is known.
     pub fn of(found: &Metadata) -> Self {
         Self {
@@ -141,12 +141,12 @@ impl Likeness {
     }
 }
 
-/// The likeness of the file that is at a path now. A link has its own.
+/// The file_stamp of the file that is at a path now. A link has its own.
 ///
 /// # Errors
 /// As the operating system says.
-pub fn likeness(path: &Path) -> io::Result<Likeness> {
-    fs::symlink_metadata(path).map(|found| Likeness::of(&found)).map_err(|e| about(path, &e))
+pub fn file_stamp(path: &Path) -> io::Result<FileStamp> {
+    fs::symlink_metadata(path).map(|found| FileStamp::of(&found)).map_err(|e| about(path, &e))
 }
 
 /// The directory that a file is in.
@@ -208,14 +208,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (path, moved) = (dir.path().join("file"), dir.path().join("moved"));
         fs::write(&path, "12345").expect("a file");
-        let before = likeness(&path).expect("there");
+        let before = file_stamp(&path).expect("there");
         rename(&path, &moved).expect("renamed");
-        assert_eq!(likeness(&moved).expect("there"), before);
-        assert!(likeness(&path).is_err());
+        assert_eq!(file_stamp(&moved).expect("there"), before);
+        assert!(file_stamp(&path).is_err());
         fs::write(&path, "12345").expect("a file");
-        assert_ne!(likeness(&path).expect("there"), before, "the same text in another file");
+        assert_ne!(file_stamp(&path).expect("there"), before, "the same text in another file");
         fs::write(&moved, "123456").expect("a file");
-        assert_ne!(likeness(&moved).expect("there"), before, "another text in the same file");
+        assert_ne!(file_stamp(&moved).expect("there"), before, "another text in the same file");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata, error};
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::terminal::Manner;
+use super::terminal::OutputStyle;
 use crate::error::Failure;
 
 /// How much is logged.
@@ -69,7 +69,7 @@ impl Log {
     pub fn start(level: LogLevel, format: Option<LogFormat>) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::io(format!("cannot start the log: {error}"));
         let stderr = File::from(io::stderr().as_fd().try_clone_to_owned().map_err(failed)?);
-        let colour = stderr.is_terminal() && Manner::of(&stderr).colour;
+        let colour = stderr.is_terminal() && OutputStyle::of(&stderr).colour;
         let format = format.unwrap_or_else(|| match is_journal(&stderr) {
             true => LogFormat::Journald,
             false => LogFormat::Text,

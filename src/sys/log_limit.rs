@@ -12,7 +12,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// One kind of trouble.
 #[derive(Debug, Default)]
-pub struct Seldom(Mutex<State>);
+pub struct LogLimiter(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -20,10 +20,10 @@ struct State {
     since: u64,
 }
 
-impl Seldom {
+impl LogLimiter {
     /// It has happened so many times more; none is fine. If it is time for a word: how often it
     /// has happened since the last one.
-    pub fn happened(&self, times: u64) -> Option<u64> {
+    pub fn record(&self, times: u64) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.since = state.since.saturating_add(times);
         let now = Instant::now();
@@ -42,7 +42,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_crowd_is_said_once_a_minute() {
-        let seldom = Seldom::default();
+        let limiter = LogLimiter::default();
         // Seconds that pass, how often it happens then, and what is said.
         let rows = [
             (0, 0, None),
@@ -56,7 +56,7 @@ mod tests {
         ];
         for (row, (seconds, times, expected)) in rows.into_iter().enumerate() {
             tokio::time::advance(Duration::from_secs(seconds)).await;
-            assert_eq!(seldom.happened(times), expected, "row {row}");
+            assert_eq!(limiter.record(times), expected, "row {row}");
         }
     }
 }

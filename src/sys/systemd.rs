@@ -30,7 +30,7 @@ pub fn alive() {
     tell(&[NotifyState::Watchdog]);
 }
 
-/// How often systemd wants to hear that the daemon is alive, if it does: half its limit.
+/// How often systemd expects to be told that the daemon is alive, if it does: half its limit.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }

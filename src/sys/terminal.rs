@@ -6,14 +6,14 @@ use std::io::IsTerminal;
 
 /// The manner in which text is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Manner {
+pub struct OutputStyle {
     /// Whether colours may be used.
     pub colour: bool,
     /// Columns of the terminal, if it is one.
     pub width: Option<usize>,
 }
 
-impl Manner {
+impl OutputStyle {
     /// What suits an output: `NO_COLOR` (<https://no-color.org>) and a terminal without abilities
     /// (`TERM=dumb`) forbid colours.
     pub fn of(output: &(impl IsTerminal + std::os::fd::AsFd)) -> Self {
@@ -27,13 +27,13 @@ impl Manner {
     }
 
     /// The text in this tint.
-    pub fn paint(&self, tint: Tint, text: &str) -> String {
+    pub fn paint(&self, tint: Style, text: &str) -> String {
         let code = match tint {
-            Tint::Plain => return text.to_owned(),
-            Tint::Head => "1",
-            Tint::Good => "32",
-            Tint::Odd => "33",
-            Tint::Bad => "1;31",
+            Style::Plain => return text.to_owned(),
+            Style::Head => "1",
+            Style::Good => "32",
+            Style::Odd => "33",
+            Style::Bad => "1;31",
         };
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
@@ -41,7 +41,7 @@ impl Manner {
 
 /// What a text is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tint {
+pub enum Style {
     /// Like any other.
     Plain,
     /// A heading.
@@ -111,9 +111,9 @@ mod tests {
 
     #[test]
     fn colours_are_asked_for() {
-        let colourful = Manner { colour: true, width: None };
-        assert_eq!(colourful.paint(Tint::Bad, "no"), "\x1b[1;31mno\x1b[0m");
-        assert_eq!(colourful.paint(Tint::Plain, "no"), "no");
-        assert_eq!(Manner::default().paint(Tint::Bad, "no"), "no");
+        let colourful = OutputStyle { colour: true, width: None };
+        assert_eq!(colourful.paint(Style::Bad, "no"), "\x1b[1;31mno\x1b[0m");
+        assert_eq!(colourful.paint(Style::Plain, "no"), "no");
+        assert_eq!(OutputStyle::default().paint(Style::Bad, "no"), "no");
     }
 }

@@ -64,7 +64,7 @@ fn all(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("login that renews", clients), |bencher| {
             bencher.iter_batched(
                 || login(client(next())),
-                |frame| engine.hear(NOW, Source::default(), frame.as_bytes()),
+                |frame| engine.process(NOW, Source::default(), frame.as_bytes()),
                 criterion::BatchSize::SmallInput,
             );
         });
@@ -72,7 +72,7 @@ fn all(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("no login", clients), |bencher| {
             bencher.iter(|| {
                 place = (place + 1) % NOISE.len();
-                engine.hear(NOW, Source::default(), black_box(NOISE[place]).as_bytes())
+                engine.process(NOW, Source::default(), black_box(NOISE[place]).as_bytes())
             });
         });
         group.finish();
@@ -109,7 +109,7 @@ fn worst_frame(criterion: &mut Criterion) {
     let mut time = |frame: &[u8]| {
         let mut once = |_| {
             let begin = Instant::now();
-            black_box(engine.hear(NOW, Source::default(), black_box(frame)));
+            black_box(engine.process(NOW, Source::default(), black_box(frame)));
             begin.elapsed()
         };
         let first = once(0);
@@ -143,7 +143,7 @@ fn worst_frame(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("frame");
     for (name, frame) in [("normal login", normal.as_bytes()), ("worst frame", &worst.1)] {
         group.bench_function(name, |bencher| {
-            bencher.iter(|| engine.hear(NOW, Source::default(), black_box(frame)));
+            bencher.iter(|| engine.process(NOW, Source::default(), black_box(frame)));
         });
     }
     group.finish();

@@ -81,7 +81,7 @@ impl Site {
     }
 
     /// From before the datagram is sent until the socketmap says OK, while each login makes another
-    /// edition of the map due.
+    /// generation of the map due.
     fn latency(&self) {
         let log = UnixDatagram::unbound().unwrap();
         log.connect(self.home.at("log.sock")).unwrap();

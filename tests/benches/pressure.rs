@@ -134,7 +134,7 @@ fn press(what: &str, home: &Home, daemon: Daemon, trouble: impl FnOnce() + Send)
     let mut postmap = Command::new("postmap");
     postmap.arg("-c").arg(home.postfix.config()).args(["-s", &home.table()]);
     let map = run(&mut postmap);
-    // Beside them it has an entry that proves the edition.
+    // Beside them it has an entry that proves the generation.
     let is_client = |line: &&str| line.split('\t').next().unwrap().parse::<Ipv4Addr>().is_ok();
     assert_eq!(map.lines().filter(is_client).count(), clients.len() + 1, "{what}: the map");
     assert!(daemon.stop().success());

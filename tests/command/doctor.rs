@@ -252,7 +252,7 @@ fn tables() {
     fs::write(format!("{path}.db"), before).expect("written");
     site.is_sound();
 
-    // An older edition comes back.
+    // An older generation comes back.
     let old = fs::read(format!("{path}.db")).expect("the table");
     assert!(site.daemon().command(&["allow", "198.51.100.9"]).status.success());
     eventually("it is published", PATIENCE, || {
@@ -260,7 +260,7 @@ fn tables() {
     });
     site.is_sound();
     fs::write(format!("{path}.db"), old).expect("written");
-    site.finds("mend", "the daemon has published edition", "older file", "restart");
+    site.finds("mend", "the daemon has published generation", "older file", "restart");
 
     assert!(site.daemon.take().expect("it runs").stop().success());
     fs::remove_file(format!("{path}.db")).expect("removed");
@@ -318,7 +318,7 @@ fn forwarders() {
     site.finds(
         "mend",
         "none of the senders that allow-from names",
-        "does not hear them",
+        "rejects them",
         "allow-from = [",
     );
     site.finds("mend", "frames came from senders", "not heard", "allow-from");

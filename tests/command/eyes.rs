@@ -80,7 +80,7 @@ fn a_status_at_a_glance() {
         "clients     1 of at most 65536",
         "logins      1, the last ",
         &format!("map         {}: up to date", home.table()),
-        "            edition 2 published ",
+        "            generation 2 published ",
         "frames      2",
         "            addresses authorised: 1",
         "LISTENER ",

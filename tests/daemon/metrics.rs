@@ -150,8 +150,8 @@ fn what_has_happened_is_counted() {
         ),
         (format!("lookup_connections{{service=\"policy\",listener=\"{policy}\"}}"), 1.0),
         ("publication_failures_total".into(), 0.0),
-        ("map_edition_published".into(), 2.0),
-        ("map_edition_wanted".into(), 2.0),
+        ("map_generation_published".into(), 2.0),
+        ("map_generation_desired".into(), 2.0),
         ("map_emptied".into(), 0.0),
         ("map_stuck".into(), 0.0),
         ("state_unsaved".into(), 0.0),
@@ -209,8 +209,8 @@ fn health_is_told_before_and_after_the_first_map() {
     home.wait_until_hanging();
     assert_eq!(get(&port, "/livez").0, "HTTP/1.1 200 OK");
     let samples = read(&get(&port, "/metrics").1);
-    let edition = |what: &str| samples[&format!("pop_before_smtp_map_edition_{what}")];
-    assert!(edition("published") < edition("wanted"), "{samples:?}");
+    let generation = |what: &str| samples[&format!("pop_before_smtp_map_generation_{what}")];
+    assert!(generation("published") < generation("wanted"), "{samples:?}");
     home.release_postmap();
     assert!(daemon.stop().success());
 }

@@ -210,19 +210,19 @@ fn hosts_are_believed_by_name() {
         .look(|engine| {
             assert_eq!((engine.stats().other_hosts, engine.stats().logins), (4, 0));
         })
-        .hear(&frame(" mx1 "), Verdict::Login)
+        .process(&frame(" mx1 "), Verdict::Login)
         .admits(&[A]);
     story_with("frames without a host", named(&["-"]))
         .refused(&frame(" mx1 "), &other(Some("mx1")))
-        .hear(&frame(" - "), Verdict::Login)
-        .hear(&frame(" "), Verdict::Login);
+        .process(&frame(" - "), Verdict::Login)
+        .process(&frame(" "), Verdict::Login);
     // Lines of another host take no part in a login that is told over several.
     let (connect, login) =
         ("vm-pop3d[7]: Connect from 192.0.2.8", "vm-pop3d[7]: User 'joe' logged in");
     let line = |host: &str, text: &str| format!("<22>Nov 22 07:31:23 {host} {text}");
     story_with("two lines", named(&["mx1"]))
-        .hear(&line("mx2", connect), Verdict::None)
-        .hear(&line("mx1", login), Verdict::Partial)
+        .process(&line("mx2", connect), Verdict::None)
+        .process(&line("mx1", login), Verdict::Partial)
         .rejects(&["192.0.2.8"]);
 }
 

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::maildaemons::{Daemon, Selection, Table};
 use pop_before_smtp::engine::time::Time;
-use pop_before_smtp::engine::verdict::{Heard, Verdict};
+use pop_before_smtp::engine::verdict::{Outcome, Verdict};
 use pop_before_smtp::engine::{Engine, Rules};
 use serde_json::Value;
 
@@ -79,8 +79,8 @@ fn field<'r>(row: &'r Value, name: &str) -> &'r str {
 }
 
 /// The address of a completed login, as text; empty if there was none.
-fn authorised(heard: &Heard) -> String {
-    match (heard.verdict, heard.address) {
+fn authorised(outcome: &Outcome) -> String {
+    match (outcome.verdict, outcome.address) {
         (Verdict::Login, Some(address)) => address.to_string(),
         _ => String::new(),
     }
@@ -103,11 +103,14 @@ fn lines_give_their_verdict() {
         let mut logins = Vec::new();
         for row in group {
             let line = field(row, "line");
-            let heard = engine.hear(Time::default(), Source::default(), line.as_bytes());
-            let address = authorised(&heard);
+            let outcome = engine.process(Time::default(), Source::default(), line.as_bytes());
+            let address = authorised(&outcome);
             if !address.is_empty() {
-                assert!(["login", "partial"].contains(&field(row, "expect")), "{line}: {heard:?}");
-                logins.push((address, heard.user.unwrap_or_default()));
+                assert!(
+                    ["login", "partial"].contains(&field(row, "expect")),
+                    "{line}: {outcome:?}"
+                );
+                logins.push((address, outcome.user.unwrap_or_default()));
             }
         }
         // The last line of a group tells what the group is.
@@ -142,8 +145,9 @@ fn frames_give_their_verdict() {
             let receiver = *receivers.entry(pair).or_insert(next);
             let frame = base64::decode(field(row, "raw_b64"));
             let words = String::from_utf8_lossy(&frame).into_owned();
-            let heard = engine.hear(Time::default(), Source { receiver, sender: None }, &frame);
-            let address = authorised(&heard);
+            let outcome =
+                engine.process(Time::default(), Source { receiver, sender: None }, &frame);
+            let address = authorised(&outcome);
 
             let (daemon, expect) = (field(row, "daemon"), field(row, "expect"));
             let process = words.split(": ").next().unwrap_or_default();
@@ -170,9 +174,9 @@ fn frames_give_their_verdict() {
                     *place == file && (context.contains(needle) || words.contains(needle))
                 };
                 let index = REFUSED.iter().position(known);
-                missed[index.unwrap_or_else(|| panic!("missed: {context}: {heard:?}"))] += 1;
+                missed[index.unwrap_or_else(|| panic!("missed: {context}: {outcome:?}"))] += 1;
             } else {
-                assert_eq!(address, truth, "{context}: {heard:?}");
+                assert_eq!(address, truth, "{context}: {outcome:?}");
                 found += usize::from(!truth.is_empty());
             }
         }
@@ -195,14 +199,14 @@ fn published_lines_give_their_verdict() {
         }
         let mut engine = Engine::new(Rules { table, ..Rules::default() });
         let lines = row["lines"].as_array().cloned().unwrap_or_else(|| vec![row["line"].clone()]);
-        let heard: Vec<Heard> = lines
+        let outcome: Vec<Outcome> = lines
             .iter()
             .map(|line| line.as_str().expect("a line"))
-            .map(|line| engine.hear(Time::default(), Source::default(), line.as_bytes()))
+            .map(|line| engine.process(Time::default(), Source::default(), line.as_bytes()))
             .collect();
-        let found = heard.iter().find(|heard| heard.verdict.as_str() == field(row, "expect"));
+        let found = outcome.iter().find(|outcome| outcome.verdict.as_str() == field(row, "expect"));
         let Some(found) = found else {
-            assert_eq!(field(row, "tier"), "optional", "{row}: {heard:?}");
+            assert_eq!(field(row, "tier"), "optional", "{row}: {outcome:?}");
             refused.push(field(row, "variant").to_owned());
             continue;
         };
@@ -222,18 +226,18 @@ fn any_facility_and_severity_is_believed_but_of_uw() {
         for example in daemon.examples.iter().filter(|example| example.is_login()) {
             for priority in 0..=191u8 {
                 let mut engine = engine(std::slice::from_ref(daemon));
-                let heard = example.lines.iter().map(|line| {
+                let outcome = example.lines.iter().map(|line| {
                     let bare = match line.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
                         Some((_, rest)) => rest,
                         None => line,
                     };
                     let frame = format!("<{priority}>{bare}");
-                    engine.hear(Time::default(), Source::default(), frame.as_bytes())
+                    engine.process(Time::default(), Source::default(), frame.as_bytes())
                 });
-                let heard = heard.last().expect("an example has lines");
+                let outcome = outcome.last().expect("an example has lines");
                 let is_believed = &*daemon.name != "uw-imap" || priority & 7 == 6;
-                let is_login = heard.verdict == Verdict::Login;
-                assert_eq!(is_login, is_believed, "<{priority}> {:?}: {heard:?}", example.lines);
+                let is_login = outcome.verdict == Verdict::Login;
+                assert_eq!(is_login, is_believed, "<{priority}> {:?}: {outcome:?}", example.lines);
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use pop_before_smtp::engine::correlation::streams::Source;
-use pop_before_smtp::engine::grants::Granted;
+use pop_before_smtp::engine::grants::GrantOutcome;
 use pop_before_smtp::engine::maildaemons::{Refusal, Selection, Table};
 use pop_before_smtp::engine::message::syslog::{Frame, Malformed};
 use pop_before_smtp::engine::time::Time;
@@ -22,9 +22,9 @@ fn engine() -> Engine {
     Engine::new(rules())
 }
 
-fn hear(engine: &mut Engine, seconds: u64, frame: &str) -> Reason {
+fn process(engine: &mut Engine, seconds: u64, frame: &str) -> Reason {
     let now = Time::from_millis(seconds * 1000);
-    engine.hear(now, Source::default(), frame.as_bytes()).reason
+    engine.process(now, Source::default(), frame.as_bytes()).reason
 }
 
 /// A text that no pattern fits is refused for its length: none has looked at it.
@@ -37,10 +37,10 @@ fn what_is_too_long_for_a_login_is_not_read() {
     let refused = Reason::Refused(Refusal::TooLong);
     for (program, most) in [("dovecot", 800), ("pop3d", 499), ("tpop3d", 1024)] {
         let mut engine = engine();
-        assert_eq!(hear(&mut engine, 0, &long(program, most)), Reason::NoPattern, "{program}");
+        assert_eq!(process(&mut engine, 0, &long(program, most)), Reason::NoPattern, "{program}");
         let mut engine = self::engine();
         for more in [1, 1000, 60_000 - most] {
-            let reason = hear(&mut engine, 0, &long(program, most + more));
+            let reason = process(&mut engine, 0, &long(program, most + more));
             let tail = program == "pop3d" && more > 1000;
             assert_eq!(reason, if tail { Reason::Tail } else { refused.clone() }, "{program}");
         }
@@ -51,8 +51,8 @@ fn what_is_too_long_for_a_login_is_not_read() {
         format!("Nov 22 07:31:23 mx1 teapop[7]: {login}{host} [192.0.2.8]")
     };
     let mut engine = engine();
-    assert_eq!(hear(&mut engine, 0, &teapop(&"h".repeat(2000))), refused);
-    assert_eq!(hear(&mut engine, 0, &teapop("h")), Reason::LoggedIn(Granted::New));
+    assert_eq!(process(&mut engine, 0, &teapop(&"h".repeat(2000))), refused);
+    assert_eq!(process(&mut engine, 0, &teapop("h")), Reason::LoggedIn(GrantOutcome::New));
 }
 
 /// However long it is, what takes trust away does.
@@ -64,22 +64,22 @@ fn trust_is_taken_away_at_any_length() {
         for program in ["ipop3d", "imapd"] {
             let said = |text: &str| format!("Nov 22 07:31:23 mx1 {program}[7]: {text}");
             let mut engine = engine();
-            let away = hear(&mut engine, 0, &said(&format!("IMAP login to host={rest}")));
+            let away = process(&mut engine, 0, &said(&format!("IMAP login to host={rest}")));
             assert_eq!(away, Reason::Distrust, "{program} {length}");
             let login = said("Login user=joe host=[192.0.2.7] nmsgs=0/0");
             let login =
                 login.replace(" nmsgs=0/0", if program == "imapd" { "" } else { " nmsgs=0/0" });
             // In a feed with cut lines, the next two may be only the rest of one.
-            let reasons = [1, 2, 3].map(|second| hear(&mut engine, second, &login));
+            let reasons = [1, 2, 3].map(|second| process(&mut engine, second, &login));
             assert_eq!(reasons[2], Reason::Distrusted, "{program} {length}");
             assert_eq!(engine.stats().logins, 0);
         }
         let said = |text: &str| format!("Nov 22 07:31:23 mx1 vm-pop3d[7]: {text}");
         let mut engine = engine();
         let connect = said("Connect from 192.0.2.7");
-        assert_eq!(hear(&mut engine, 0, &connect), Reason::Connected);
-        hear(&mut engine, 1, &said(&format!("Quitting on signal: {rest}")));
-        let login = hear(&mut engine, 2, &said("User 'joe' logged in"));
+        assert_eq!(process(&mut engine, 0, &connect), Reason::Connected);
+        process(&mut engine, 1, &said(&format!("Quitting on signal: {rest}")));
+        let login = process(&mut engine, 2, &said("User 'joe' logged in"));
         assert_eq!(login, Reason::NoConnection, "{length}");
     }
 }
@@ -96,9 +96,9 @@ fn a_log_out_is_heard_at_any_length() {
         let rules = Rules { session_ceiling: Some(Duration::from_secs(86_400)), ..rules() };
         let mut engine = Engine::new(rules);
         // Only now is it known that its log-outs carry the ids of sessions.
-        hear(&mut engine, 0, &dovecot("imap(ann)<6><b>: Logged out"));
-        hear(&mut engine, 0, &login);
-        let out = hear(&mut engine, 1, &dovecot(&format!("{logout}{}", "x".repeat(length))));
+        process(&mut engine, 0, &dovecot("imap(ann)<6><b>: Logged out"));
+        process(&mut engine, 0, &login);
+        let out = process(&mut engine, 1, &dovecot(&format!("{logout}{}", "x".repeat(length))));
         assert_eq!(out, Reason::LoggedOut, "{length}");
         let address = "192.0.2.7".parse().expect("an address");
         let later = Time::from_millis(3_600_000);
@@ -106,7 +106,7 @@ fn a_log_out_is_heard_at_any_length() {
     }
     // What might not be one if its end were seen is none.
     let cut = format!("Session ended for user: {}", "x".repeat(2000));
-    let cut = hear(&mut engine(), 0, &format!("Nov 22 07:31:23 mx1 gnu-pop3d[7]: {cut}"));
+    let cut = process(&mut engine(), 0, &format!("Nov 22 07:31:23 mx1 gnu-pop3d[7]: {cut}"));
     assert_eq!(cut, Reason::Refused(Refusal::TooLong));
 }
 

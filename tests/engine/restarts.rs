@@ -9,7 +9,7 @@ use std::time::Duration;
 use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::state::{HEADER, Reading, Restored};
 use pop_before_smtp::engine::time::Time;
-use pop_before_smtp::engine::{Engine, MAX_BY_HAND, Rules};
+use pop_before_smtp::engine::{Engine, MAX_MANUAL, Rules};
 
 use crate::support::around;
 use crate::support::story::{DAWN, excluding, ip, login_frame, rules, story};
@@ -83,7 +83,7 @@ fn nothing_lasts_longer_than_a_right_given_now() {
         .restart(rules(), Restored { grants: 2, shortened: 2, ..NOTHING })
         .at(1800)
         .rejects(&[A])
-        .at(MAX_BY_HAND.as_secs())
+        .at(MAX_MANUAL.as_secs())
         .rejects(&[B]);
     let careful =
         Rules { exclude: excluding(&[("own", "192.0.2.7/32")]), max_clients: 1, ..rules() };
@@ -209,10 +209,10 @@ fn a_login_counts_at_once_and_the_file_follows() {
     let mut engine = Engine::new(rules());
     let file = around::state(&engine, at(0));
     engine.published(1, at(0));
-    engine.hear(at(1), Source::default(), login_frame(ip(A)).as_bytes());
+    engine.process(at(1), Source::default(), login_frame(ip(A)).as_bytes());
     assert!(engine.admits(at(1), ip(A)).is_some());
     assert_eq!(around::list(&engine, at(1)).len(), 1);
-    assert_eq!(around::edition(&mut engine, at(2)).expect("due").addresses, [ip(A)]);
+    assert_eq!(around::generation(&mut engine, at(2)).expect("due").addresses, [ip(A)]);
     let found = |file: &str| {
         let mut found = Engine::new(rules());
         around::restore(&mut found, at(2), file);
@@ -245,7 +245,7 @@ fn many_changes_are_taken_a_slice_at_a_time() {
     let now = Time::from_millis(DAWN);
     for number in 0..3000 {
         let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
-        engine.hear(now, Source::default(), login_frame(address).as_bytes());
+        engine.process(now, Source::default(), login_frame(address).as_bytes());
     }
     let lines = |text: &str| text.lines().count();
     let journals = [engine.journal(), engine.journal(), engine.journal()];
@@ -263,7 +263,7 @@ fn more_changes_than_clients_are_a_whole_file() {
     let now = Time::from_millis(DAWN);
     for number in 0..5000 {
         let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
-        engine.hear(now, Source::default(), login_frame(address).as_bytes());
+        engine.process(now, Source::default(), login_frame(address).as_bytes());
     }
     assert!(engine.has_changes());
     let journal = engine.journal();
@@ -283,10 +283,10 @@ fn ten_thousand_may_end_together() {
         let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
         engine.allow(at(0), address.into(), None, None).expect("allowed");
     }
-    let edition = around::edition(&mut engine, at(1799)).expect("an edition");
-    assert_eq!(edition.addresses.len() as u32, MANY);
-    assert!(edition.addresses.is_sorted());
-    engine.published(edition.number, at(1799));
+    let generation = around::generation(&mut engine, at(1799)).expect("a generation");
+    assert_eq!(generation.addresses.len() as u32, MANY);
+    assert!(generation.addresses.is_sorted());
+    engine.published(generation.number, at(1799));
 
     let gone = engine.tick(at(1800)).len();
     assert!(gone < MANY as usize / 2, "nobody waits for all of them");
@@ -295,7 +295,7 @@ fn ten_thousand_may_end_together() {
     let rest: usize = (0..MANY).map(|_| engine.tick(at(1800)).len()).take_while(|n| *n > 0).sum();
     assert_eq!(gone + rest, MANY as usize);
     assert_eq!(
-        around::edition(&mut engine, at(1801)).expect("an edition").addresses,
+        around::generation(&mut engine, at(1801)).expect("a generation").addresses,
         [] as [IpAddr; 0]
     );
 }

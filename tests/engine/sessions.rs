@@ -19,7 +19,7 @@ fn engine(ceiling: Option<u64>) -> Engine {
     for (_, _, logout) in PAIRS {
         let logout =
             earlier.iter().fold(logout.to_owned(), |line, (id, old)| line.replace(id, old));
-        hear(&mut engine, &[(0, &logout)]);
+        process(&mut engine, &[(0, &logout)]);
     }
     engine
 }
@@ -42,9 +42,9 @@ fn is_admitted(engine: &Engine, seconds: u64) -> bool {
 }
 
 /// Hears lines, each at its second.
-fn hear(engine: &mut Engine, lines: &[(u64, &str)]) {
+fn process(engine: &mut Engine, lines: &[(u64, &str)]) {
     for (second, line) in lines {
-        engine.hear(at(*second), Source::default(), line.as_bytes());
+        engine.process(at(*second), Source::default(), line.as_bytes());
     }
 }
 
@@ -93,9 +93,9 @@ const PAIRS: [(&str, &[&str], &str); 5] = [
 fn the_grace_counts_from_the_log_out() {
     for (name, login, logout) in PAIRS {
         let mut engine = engine(Some(86_400));
-        login.iter().for_each(|line| hear(&mut engine, &[(0, line)]));
+        login.iter().for_each(|line| process(&mut engine, &[(0, line)]));
         assert!(is_admitted(&engine, 3599), "{name}: while connected");
-        hear(&mut engine, &[(3600, logout)]);
+        process(&mut engine, &[(3600, logout)]);
         assert!(is_admitted(&engine, 3659), "{name}: within the grace");
         assert!(!is_admitted(&engine, 3660), "{name}: after the grace");
     }
@@ -106,7 +106,7 @@ fn the_grace_counts_from_the_log_out() {
 fn an_id_that_no_log_out_carries_prolongs_nothing() {
     let mut engine = fresh_engine(Some(86_400));
     let nameless = "<22>Nov 22 08:31:41 dovecot: imap(joe): Disconnected: Logged out in=9 out=518";
-    hear(&mut engine, &[(0, PAIRS[0].1[0]), (10, nameless), (20, PAIRS[0].1[0])]);
+    process(&mut engine, &[(0, PAIRS[0].1[0]), (10, nameless), (20, PAIRS[0].1[0])]);
     assert!(is_admitted(&engine, 79) && !is_admitted(&engine, 80));
 }
 
@@ -114,7 +114,7 @@ fn an_id_that_no_log_out_carries_prolongs_nothing() {
 fn without_the_option_a_session_counts_for_the_grace() {
     for (name, login, _) in PAIRS {
         let mut engine = engine(None);
-        login.iter().for_each(|line| hear(&mut engine, &[(0, line)]));
+        login.iter().for_each(|line| process(&mut engine, &[(0, line)]));
         assert!(is_admitted(&engine, 59) && !is_admitted(&engine, 60), "{name}");
     }
 }
@@ -122,7 +122,7 @@ fn without_the_option_a_session_counts_for_the_grace() {
 #[test]
 fn a_log_out_that_is_never_seen_counts_at_the_ceiling() {
     let mut engine = engine(Some(600));
-    hear(&mut engine, &[(0, PAIRS[0].1[0])]);
+    process(&mut engine, &[(0, PAIRS[0].1[0])]);
     assert!(is_admitted(&engine, 599) && !is_admitted(&engine, 600));
 }
 
@@ -131,9 +131,9 @@ fn the_sessions_of_an_address_are_counted() {
     let second = PAIRS[0].1[0].replace("SU5O", "XYZ9");
     let second_out = PAIRS[0].2.replace("SU5O", "XYZ9");
     let mut engine = engine(Some(86_400));
-    hear(&mut engine, &[(0, PAIRS[0].1[0]), (10, &second), (100, PAIRS[0].2)]);
+    process(&mut engine, &[(0, PAIRS[0].1[0]), (10, &second), (100, PAIRS[0].2)]);
     assert!(is_admitted(&engine, 1000), "the second one is open");
-    hear(&mut engine, &[(2000, &second_out)]);
+    process(&mut engine, &[(2000, &second_out)]);
     assert!(is_admitted(&engine, 2059) && !is_admitted(&engine, 2060));
 }
 
@@ -143,11 +143,11 @@ fn a_session_with_the_same_key_ends_the_one_before() {
     let (_, login, logout) = PAIRS[3];
     let other = login[0].replace(CLIENT, "192.0.2.8");
     let mut engine = engine(Some(86_400));
-    hear(&mut engine, &[(0, login[0]), (100, &other)]);
+    process(&mut engine, &[(0, login[0]), (100, &other)]);
     assert!(is_admitted(&engine, 159) && !is_admitted(&engine, 160), "the grace is left");
-    hear(&mut engine, &[(100, login[0]), (200, login[0])]);
+    process(&mut engine, &[(100, login[0]), (200, login[0])]);
     assert!(is_admitted(&engine, 5000), "the same client goes on");
-    hear(&mut engine, &[(6000, logout)]);
+    process(&mut engine, &[(6000, logout)]);
     assert!(is_admitted(&engine, 6059) && !is_admitted(&engine, 6060));
 }
 
@@ -167,9 +167,9 @@ fn a_log_out_counts_however_doubtful_it_is() {
     for (name, login, lines) in rows {
         let mut engine = engine(Some(86_400));
         // So that log-outs of this stream are known to carry ids.
-        hear(&mut engine, &[(0, &late.replace("32989", "1")), (10, login)]);
+        process(&mut engine, &[(0, &late.replace("32989", "1")), (10, login)]);
         assert!(is_admitted(&engine, 3600), "{name}");
-        lines.iter().for_each(|line| hear(&mut engine, &[(3600, line)]));
+        lines.iter().for_each(|line| process(&mut engine, &[(3600, line)]));
         assert!(!is_admitted(&engine, 3660), "{name}");
     }
 }
@@ -183,7 +183,7 @@ fn another_session_s_log_out_ends_nothing() {
     ];
     for (pair, foreign) in [0, 1, 3].into_iter().zip(foreign) {
         let mut engine = engine(Some(86_400));
-        hear(&mut engine, &[(0, PAIRS[pair].1[0]), (10, &foreign)]);
+        process(&mut engine, &[(0, PAIRS[pair].1[0]), (10, &foreign)]);
         assert!(is_admitted(&engine, 3600), "{foreign}");
     }
 }
@@ -191,10 +191,10 @@ fn another_session_s_log_out_ends_nothing() {
 #[test]
 fn revoking_and_restarting_end_what_sessions_give() {
     let mut engine = engine(Some(86_400));
-    hear(&mut engine, &[(0, PAIRS[0].1[0])]);
+    process(&mut engine, &[(0, PAIRS[0].1[0])]);
     let state = around::state(&engine, at(100));
     engine.revoke(at(200), CLIENT.parse().expect("an address"), None);
-    hear(&mut engine, &[(210, PAIRS[0].2)]);
+    process(&mut engine, &[(210, PAIRS[0].2)]);
     assert!(!is_admitted(&engine, 211), "its log-out gives nothing back");
 
     let mut restarted = self::engine(Some(86_400));
@@ -208,7 +208,7 @@ fn revoking_and_restarting_end_what_sessions_give() {
 #[test]
 fn switching_it_off_leaves_the_grace() {
     let mut engine = engine(Some(86_400));
-    hear(&mut engine, &[(0, PAIRS[0].1[0])]);
+    process(&mut engine, &[(0, PAIRS[0].1[0])]);
     engine.reload(at(1000), rules(Table::of(maildaemons::all(&[]).0), None));
     assert!(is_admitted(&engine, 1059) && !is_admitted(&engine, 1060));
 }

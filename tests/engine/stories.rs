@@ -5,7 +5,7 @@ use std::time::Duration;
 use pop_before_smtp::engine::grants::exclude::Exclude;
 use pop_before_smtp::engine::state::Restored;
 use pop_before_smtp::engine::verdict::{Reason, Verdict};
-use pop_before_smtp::engine::{MAX_BY_HAND, Rules};
+use pop_before_smtp::engine::{MAX_MANUAL, Rules};
 
 use crate::support::story::{excluding, login_frame, rules, story, story_with};
 
@@ -186,7 +186,7 @@ fn the_operator_has_the_last_word() {
         .at(1860)
         .rejects(&[A]);
     story("a right by hand ends a block").revoke(A, Some(600), false).allow(A, Some(9)).login(A);
-    let week = MAX_BY_HAND.as_secs();
+    let week = MAX_MANUAL.as_secs();
     story("nobody is trusted for longer than a week")
         .allow(A, Some(u64::MAX))
         .revoke(B, Some(u64::MAX), false)
@@ -318,8 +318,8 @@ fn the_time_in_a_frame_is_its_senders() {
     let early = login_frame(A).replace("Nov 22", "Jan  1");
     let late = format!("<22>1 2999-01-01T00:00:00Z mx1 dovecot - - - {}", tail(&login_frame(B)));
     story("forged times")
-        .hear(&early, Verdict::Login)
-        .hear(&late, Verdict::Login)
+        .process(&early, Verdict::Login)
+        .process(&late, Verdict::Login)
         .publishes(&[A, B])
         .wakes_at_ms(1_800_000);
 }

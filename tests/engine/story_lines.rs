@@ -65,92 +65,93 @@ fn of_two_connections_of_one_process_none_counts() {
     let passed = "Authentication passed for joe";
     let ended = "Didn't attempt authentication";
     let both = |name, first, second| {
-        story(name).hear(&popa3d(first), Partial).hear(&popa3d(second), Partial)
+        story(name).process(&popa3d(first), Partial).process(&popa3d(second), Partial)
     };
     for (name, first, second) in [("the stranger last", user, stranger), ("first", stranger, user)]
     {
         both(name, first, second)
-            .hear(&popa3d(passed), Partial)
-            .hear(&popa3d(passed), Partial)
+            .process(&popa3d(passed), Partial)
+            .process(&popa3d(passed), Partial)
             .rejects(&[A, STRANGER])
             .look(|engine| assert_eq!(engine.stats().ambiguous, 2))
-            .hear(&popa3d(ended), None)
-            .hear(&popa3d(passed), Partial)
+            .process(&popa3d(ended), None)
+            .process(&popa3d(passed), Partial)
             .at(600)
-            .hear(&popa3d(passed), Partial)
+            .process(&popa3d(passed), Partial)
             .rejects(&[A, STRANGER])
             .at_ms(600_001)
-            .hear(&popa3d(user), Partial)
-            .hear(&popa3d(passed), Login)
+            .process(&popa3d(user), Partial)
+            .process(&popa3d(passed), Login)
             .admits(&[A])
             .rejects(&[STRANGER]);
     }
     both("the last connection is the one whose time matters", user, stranger)
         .at(500)
-        .hear(&popa3d(stranger), Partial)
+        .process(&popa3d(stranger), Partial)
         .at(1100)
-        .hear(&popa3d(user), Partial)
-        .hear(&popa3d(passed), Partial)
+        .process(&popa3d(user), Partial)
+        .process(&popa3d(passed), Partial)
         .rejects(&[A, STRANGER]);
     story("one of the two has logged in")
-        .hear(&popa3d(user), Partial)
-        .hear(&popa3d(passed), Login)
-        .hear(&popa3d(stranger), Partial)
-        .hear(&popa3d(passed), Partial)
+        .process(&popa3d(user), Partial)
+        .process(&popa3d(passed), Login)
+        .process(&popa3d(stranger), Partial)
+        .process(&popa3d(passed), Partial)
         .rejects(&[STRANGER]);
     story("the end of one that logged in long ago is not that of another")
-        .hear(&popa3d(user), Partial)
-        .hear(&popa3d(passed), Login)
+        .process(&popa3d(user), Partial)
+        .process(&popa3d(passed), Login)
         .at(700)
-        .hear(&popa3d("Session from 192.0.2.8"), Partial)
-        .hear(&popa3d("1 (2210) deleted, 2 (6600) left"), Logout)
-        .hear(&popa3d(stranger), Partial)
-        .hear(&popa3d(passed), Partial)
+        .process(&popa3d("Session from 192.0.2.8"), Partial)
+        .process(&popa3d("1 (2210) deleted, 2 (6600) left"), Logout)
+        .process(&popa3d(stranger), Partial)
+        .process(&popa3d(passed), Partial)
         .rejects(&[STRANGER, "192.0.2.8"]);
     story("an end in between leaves one")
-        .hear(&popa3d(stranger), Partial)
-        .hear(&popa3d("Authentication failed for UNKNOWN USER"), None)
-        .hear(&popa3d(user), Partial)
-        .hear(&popa3d(passed), Login)
+        .process(&popa3d(stranger), Partial)
+        .process(&popa3d("Authentication failed for UNKNOWN USER"), None)
+        .process(&popa3d(user), Partial)
+        .process(&popa3d(passed), Login)
         .admits(&[A]);
     story("so does the end of a session")
-        .hear(&popa3d(user), Partial)
-        .hear(&popa3d(passed), Login)
-        .hear(&popa3d("1 (2210) deleted, 2 (6600) left"), Logout)
-        .hear(&popa3d("Session from 192.0.2.8"), Partial)
-        .hear(&popa3d(passed), Login)
+        .process(&popa3d(user), Partial)
+        .process(&popa3d(passed), Login)
+        .process(&popa3d("1 (2210) deleted, 2 (6600) left"), Logout)
+        .process(&popa3d("Session from 192.0.2.8"), Partial)
+        .process(&popa3d(passed), Login)
         .admits(&[A, "192.0.2.8"]);
 
     let wrapped = solid("connect from 192.0.2.7 (192.0.2.7)").replace("<133>", "<30>");
     let named = solid("connect from client.example (192.0.2.7)");
     let login = solid("user joe authenticated");
-    let twice =
-        |name| story(name).hear(&wrapped, Partial).hear(&named, Partial).hear(&login, Login);
+    let twice = |name| {
+        story(name).process(&wrapped, Partial).process(&named, Partial).process(&login, Login)
+    };
     twice("a connection that TCP wrappers log too").admits(&[A]);
     twice("it may also have been two, of which one is open")
-        .hear(&solid("session ended for user joe"), Logout)
-        .hear(&solid("connect from 198.51.100.66"), Partial)
-        .hear(&login, Partial)
+        .process(&solid("session ended for user joe"), Logout)
+        .process(&solid("connect from 198.51.100.66"), Partial)
+        .process(&login, Partial)
         .rejects(&[STRANGER]);
 
     let (opened, logged_in) = (gnu("Incoming connection opened"), gnu("User 'joe' logged in"));
     let from = |address: &str| gnu(&format!("connect from {address}"));
     story("TCP wrappers and both lines of the daemon")
-        .hear(&from(A), Partial)
-        .hear(&opened, None)
-        .hear(&logged_in, Partial)
-        .hear(&from(A), Partial)
-        .hear(&logged_in, Login);
+        .process(&from(A), Partial)
+        .process(&opened, None)
+        .process(&logged_in, Partial)
+        .process(&from(A), Partial)
+        .process(&logged_in, Login);
     story("two are opened before either tells its address")
-        .hear(&opened, None)
-        .hear(&opened, None)
-        .hear(&from(STRANGER), Partial)
-        .hear(&logged_in, Partial)
+        .process(&opened, None)
+        .process(&opened, None)
+        .process(&from(STRANGER), Partial)
+        .process(&logged_in, Partial)
         .rejects(&[STRANGER]);
     story("one is opened that does not tell its address")
-        .hear(&from(STRANGER), Partial)
-        .hear(&opened, None)
-        .hear(&logged_in, Partial)
+        .process(&from(STRANGER), Partial)
+        .process(&opened, None)
+        .process(&logged_in, Partial)
         .rejects(&[STRANGER]);
 }
 
@@ -168,20 +169,20 @@ fn the_tail_of_a_cut_line_is_no_login() {
     };
     for length in [300, 499, 500, 504] {
         let logged_in = frame("mx1", &genuine(A));
-        story("not cut").hear(&piece(length), None).hear(&logged_in, Login).admits(&[A]);
+        story("not cut").process(&piece(length), None).process(&logged_in, Login).admits(&[A]);
     }
     // One that is as long as a piece is told from it by nothing.
     for length in [505, 506, 511] {
         story("cut")
-            .hear(&piece(length), None)
-            .hear(&forged, None)
+            .process(&piece(length), None)
+            .process(&forged, None)
             .rejects(&[STRANGER])
-            .hear(&frame("mx1", &genuine(A)), Login)
+            .process(&frame("mx1", &genuine(A)), Login)
             .admits(&[A]);
         story("cut twice")
-            .hear(&piece(length), None)
-            .hear(&piece(511), None)
-            .hear(&forged, None)
+            .process(&piece(length), None)
+            .process(&piece(511), None)
+            .process(&forged, None)
             .rejects(&[STRANGER]);
     }
     // With DEBUG_LOGIN: blanks at the beginning of a piece are lost, so it may be short.
@@ -189,29 +190,29 @@ fn the_tail_of_a_cut_line_is_no_login() {
     let command = format!("LOGIN: ip=[::ffff:198.51.100.66], command={command}");
     for second in ["x".to_owned(), genuine(STRANGER), piece(511)] {
         story("three pieces")
-            .hear(&frame("mx1", &command), None)
-            .hear(&frame("mx1", &second), None)
-            .hear(&forged, None)
+            .process(&frame("mx1", &command), None)
+            .process(&frame("mx1", &second), None)
+            .process(&forged, None)
             .rejects(&[STRANGER]);
     }
     story("another stream in between changes nothing")
-        .hear(&piece(505), None)
-        .hear(&frame("mx2", &genuine(A)), Login)
-        .hear("<22>Nov 22 07:31:24 mx1 postfix/smtpd[9]: connect from unknown", None)
-        .hear(&forged, None)
+        .process(&piece(505), None)
+        .process(&frame("mx2", &genuine(A)), Login)
+        .process("<22>Nov 22 07:31:24 mx1 postfix/smtpd[9]: connect from unknown", None)
+        .process(&forged, None)
         .rejects(&[STRANGER]);
     // Some forwarders add a PID, always the same: courierlogger's.
     let with_pid = |frame: &str| frame.replace("pop3d:", "pop3d[812]:");
     story("cut, with a PID")
-        .hear(&with_pid(&piece(505)), None)
-        .hear(&frame("mx1", &genuine(A)), Login)
-        .hear(&with_pid(&forged), None)
+        .process(&with_pid(&piece(505)), None)
+        .process(&frame("mx1", &genuine(A)), Login)
+        .process(&with_pid(&forged), None)
         .rejects(&[STRANGER]);
     let mut flood = story("a flood of processes that log long lines");
     for pid in 0..=70_000 {
-        flood = flood.hear(&piece(505).replace("pop3d:", &format!("pop3d[{pid}]:")), None);
+        flood = flood.process(&piece(505).replace("pop3d:", &format!("pop3d[{pid}]:")), None);
     }
-    flood.hear(&frame("mx1", &genuine(A)), Login).admits(&[A]);
+    flood.process(&frame("mx1", &genuine(A)), Login).admits(&[A]);
 }
 
 /// An ipop3d of Washington that talks to a foreign IMAP server logs that server's words as its own.
@@ -223,36 +224,36 @@ fn distrust_counts_where_no_severity_is_told() {
     let away = "IMAP login to host=evil.example user=joe host=[198.51.100.66]";
     let words = "Login user=joe host=[198.51.100.66] nmsgs=0/0";
     story("no severity")
-        .hear(&said("", 7, away), None)
-        .hear(&said("", 7, words), None)
+        .process(&said("", 7, away), None)
+        .process(&said("", 7, words), None)
         .rejects(&[STRANGER])
-        .hear(&said("", 8, "Login user=joe host=[192.0.2.7] nmsgs=0/0"), Login)
+        .process(&said("", 8, "Login user=joe host=[192.0.2.7] nmsgs=0/0"), Login)
         .admits(&[A])
         .at(24 * 3600 - 1)
-        .hear(&said("", 7, words), None)
+        .process(&said("", 7, words), None)
         .at(24 * 3600 + 1)
-        .hear(&said("", 7, words), Login);
+        .process(&said("", 7, words), Login);
     story("the severity of a stranger's words gives them away")
-        .hear(&said("<22>", 7, away), None)
-        .hear(&said("<23>", 7, words), None)
-        .hear(&said("<21>", 7, words), None)
+        .process(&said("<22>", 7, away), None)
+        .process(&said("<23>", 7, words), None)
+        .process(&said("<21>", 7, words), None)
         .rejects(&[STRANGER])
-        .hear(&said("<22>", 7, "Login user=joe host=[192.0.2.7] nmsgs=0/0"), Login)
+        .process(&said("<22>", 7, "Login user=joe host=[192.0.2.7] nmsgs=0/0"), Login)
         .admits(&[A]);
     story("a new connection does not restore it, for who says that there is one?")
-        .hear(&said("", 7, away), None)
-        .hear(&said("", 7, "pop3 service init from 192.0.2.7"), None)
-        .hear(&said("", 7, words), None);
+        .process(&said("", 7, away), None)
+        .process(&said("", 7, "pop3 service init from 192.0.2.7"), None)
+        .process(&said("", 7, words), None);
     story("the severity that Solaris repeats speaks against a message, not for it")
-        .hear(&said("", 9, &format!("[ID 5 mail.debug] {words}")), None)
-        .hear(&said("", 9, &format!("[ID 5 mail.odd] {words}")), None)
-        .hear(&said("<23>", 9, &format!("[ID 5 mail.info] {words}")), None)
-        .hear(&said("", 9, away), None)
-        .hear(&said("", 9, &format!("[ID 5 mail.info] {words}")), None)
-        .hear(&said("", 8, "[ID 5 mail.info] Login user=joe host=[192.0.2.7] nmsgs=0/0"), Login);
+        .process(&said("", 9, &format!("[ID 5 mail.debug] {words}")), None)
+        .process(&said("", 9, &format!("[ID 5 mail.odd] {words}")), None)
+        .process(&said("<23>", 9, &format!("[ID 5 mail.info] {words}")), None)
+        .process(&said("", 9, away), None)
+        .process(&said("", 9, &format!("[ID 5 mail.info] {words}")), None)
+        .process(&said("", 8, "[ID 5 mail.info] Login user=joe host=[192.0.2.7] nmsgs=0/0"), Login);
     story("without a PID the whole stream loses its credit")
-        .hear(&said("", 7, away).replace("[7]", ""), None)
-        .hear(&said("", 7, words).replace("[7]", ""), None)
+        .process(&said("", 7, away).replace("[7]", ""), None)
+        .process(&said("", 7, words).replace("[7]", ""), None)
         .rejects(&[STRANGER]);
 }
 
@@ -266,33 +267,33 @@ fn a_frame_that_comes_late_authorises_nobody() {
     let one_line = format!("Authentication passed for joe -- [{A}]");
     for stamp in ["2024-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "2026-11-18T13:36:39+03:00"] {
         for frame in [rfc5424(stamp, &one_line), iso(stamp, &one_line)] {
-            let story = story("late").hear(&frame, None).rejects(&[A]);
+            let story = story("late").process(&frame, None).rejects(&[A]);
             story.look(|engine| assert_eq!(engine.stats().late, 1)).quiet();
         }
     }
     for stamp in ["2026-11-18T10:36:40Z", "2026-11-18T11:36:40.000+01:00", "2999-01-01T00:00:00Z"] {
         for frame in [rfc5424(stamp, &one_line), iso(stamp, &one_line)] {
-            story("not late").hear(&frame, Login).admits(&[A]);
+            story("not late").process(&frame, Login).admits(&[A]);
         }
     }
     let year = format!("<30>Nov 18 2024 07:31:23 mx1 popa3d[12]: {one_line}");
-    story("no zone").hear(&rfc5424("-", &one_line), Login).hear(&year, Login);
+    story("no zone").process(&rfc5424("-", &one_line), Login).process(&year, Login);
 
     let (early, now) = ("2026-11-18T09:06:40Z", "2026-11-18T11:06:40Z");
     let (connect, login) = ("Session from 192.0.2.7", "Authentication passed for joe");
     story("a late connect line gives no address")
-        .hear(&rfc5424(early, connect), None)
-        .hear(&rfc5424(now, login), Partial)
+        .process(&rfc5424(early, connect), None)
+        .process(&rfc5424(now, login), Partial)
         .rejects(&[A]);
     story("and makes another one doubtful")
-        .hear(&rfc5424(now, connect), Partial)
-        .hear(&rfc5424(early, "Session from 198.51.100.66"), None)
-        .hear(&rfc5424(now, login), Partial)
+        .process(&rfc5424(now, connect), Partial)
+        .process(&rfc5424(early, "Session from 198.51.100.66"), None)
+        .process(&rfc5424(now, login), Partial)
         .rejects(&[A, STRANGER]);
     story("a late end counts")
-        .hear(&rfc5424(now, connect), Partial)
-        .hear(&rfc5424(early, "Didn't attempt authentication"), None)
-        .hear(&rfc5424(now, login), Partial)
+        .process(&rfc5424(now, connect), Partial)
+        .process(&rfc5424(early, "Didn't attempt authentication"), None)
+        .process(&rfc5424(now, login), Partial)
         .rejects(&[A]);
 }
 
@@ -305,16 +306,16 @@ fn the_text_begins_and_ends_where_the_daemon_s_words_do() {
                   client.example [192.0.2.7]";
     for frame in [login, teapop] {
         for end in ["", "\n", "\0", "\r", "\r\n", "\r\0", "\n\0", "\r\n\0"] {
-            story("an end").hear(&format!("{frame}{end}"), Login).admits(&[A]);
+            story("an end").process(&format!("{frame}{end}"), Login).admits(&[A]);
         }
     }
     for end in ["\n\n", "\r\r", "\n\r", "\r ", "\0\0"] {
-        story("no end").hear(&format!("{teapop}{end}"), None);
+        story("no end").process(&format!("{teapop}{end}"), None);
     }
 
     let head = |head: &str| teapop.replace(": Succ", &format!(": {head}Succ"));
-    story("Solaris").hear(&head("[ID 583609 mail.info] "), Login).admits(&[A]);
-    story("Solaris").hear(&head(" [ID 1 local0.notice] "), Login).admits(&[A]);
+    story("Solaris").process(&head("[ID 583609 mail.info] "), Login).admits(&[A]);
+    story("Solaris").process(&head(" [ID 1 local0.notice] "), Login).admits(&[A]);
     for odd in [
         "[ID 583609 mail.info]",
         "[ID 583609 mail.info]  ",
@@ -327,7 +328,7 @@ fn the_text_begins_and_ends_where_the_daemon_s_words_do() {
         "[ID 5 mail.info] [ID 5 mail.info] ",
         "x [ID 583609 mail.info] ",
     ] {
-        story("no head of Solaris").hear(&head(odd), None);
+        story("no head of Solaris").process(&head(odd), None);
     }
 }
 
@@ -340,9 +341,9 @@ fn nginx_behind_a_local_syslog_is_heard_in_both_forms() {
         format!("<190>1 2026-11-18T11:06:40+00:00 {host} {app} - - - {text}")
     };
     let nginx = format!("nginx: {login}");
-    story("RFC 3164").hear(&format!("<190>Nov 22 07:31:23 mx1 mx1 {nginx}"), Login).admits(&[A]);
-    story("RFC 5424").hear(&rfc5424("mx1", "mx1", &nginx), Login).admits(&[A]);
-    story("with a blank").hear(&rfc5424("mx1", "mx1", &format!(" {nginx}")), Login);
+    story("RFC 3164").process(&format!("<190>Nov 22 07:31:23 mx1 mx1 {nginx}"), Login).admits(&[A]);
+    story("RFC 5424").process(&rfc5424("mx1", "mx1", &nginx), Login).admits(&[A]);
+    story("with a blank").process(&rfc5424("mx1", "mx1", &format!(" {nginx}")), Login);
     for frame in [
         rfc5424("mx1", "mx2", &nginx),
         rfc5424("mx1", "mx1", login),
@@ -352,6 +353,6 @@ fn nginx_behind_a_local_syslog_is_heard_in_both_forms() {
         // A mail daemon on a host of its name: what it writes is its own.
         rfc5424("pop3d", "pop3d", &nginx),
     ] {
-        story("not nginx").hear(&frame, None);
+        story("not nginx").process(&frame, None);
     }
 }

@@ -11,10 +11,10 @@ use pop_before_smtp::engine::protocol::decoded::Frame;
 use pop_before_smtp::engine::protocol::policy;
 use pop_before_smtp::engine::protocol::policy::Action;
 use pop_before_smtp::engine::protocol::sender_logins::{Binding, Senders};
-use pop_before_smtp::engine::publication::Edition;
+use pop_before_smtp::engine::publication::Generation;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::verdict::Verdict;
-use pop_before_smtp::engine::{Engine, Rules, WhyGone};
+use pop_before_smtp::engine::{Engine, RemovalReason, Rules};
 
 use crate::support::around;
 
@@ -39,14 +39,14 @@ struct Story(Engine);
 impl Story {
     fn new(rules: Rules) -> Self {
         let mut engine = Engine::new(rules);
-        let first = around::edition(&mut engine, at(0)).expect("the first edition");
+        let first = around::generation(&mut engine, at(0)).expect("the first generation");
         engine.published(first.number, at(0));
         Self(engine)
     }
 
     fn login(&mut self, seconds: u64, user: &str) -> Verdict {
         let frame = login(user);
-        self.0.hear(at(seconds), Source::default(), frame.as_bytes()).verdict
+        self.0.process(at(seconds), Source::default(), frame.as_bytes()).verdict
     }
 
     fn allow(&mut self, seconds: u64, span: u64) {
@@ -54,8 +54,8 @@ impl Story {
         self.0.allow(at(seconds), nat(), span, None).expect("allowed");
     }
 
-    fn edition(&mut self, now: Time) -> Option<Edition> {
-        around::edition(&mut self.0, now)
+    fn generation(&mut self, now: Time) -> Option<Generation> {
+        around::generation(&mut self.0, now)
     }
 
     fn is_admitted(&self, seconds: u64) -> bool {
@@ -82,8 +82,8 @@ impl Story {
         self.0.decide(at(seconds), &request)
     }
 
-    fn why_gone(&mut self, seconds: u64) -> Vec<WhyGone> {
-        self.0.tick(at(seconds)).iter().map(|gone| gone.why).collect()
+    fn why_gone(&mut self, seconds: u64) -> Vec<RemovalReason> {
+        self.0.tick(at(seconds)).iter().map(|removed| removed.reason).collect()
     }
 
     /// What an engine with these rules makes of this one's state.
@@ -169,7 +169,7 @@ fn the_operators_right_binds_nobody_and_ends_in_time() {
 }
 
 #[test]
-fn a_crowd_is_held_up_to_a_limit() {
+fn users_of_one_address_are_held_up_to_a_limit() {
     let mut story = Story::new(rules());
     for user in 0..65 {
         story.login(user, &format!("user{user}@example.org"));
@@ -187,21 +187,21 @@ fn an_address_that_too_many_share_is_taken_out_once() {
     assert_eq!(story.login(0, users[0]), Verdict::Login);
     assert_eq!(story.login(10, users[1]), Verdict::Login);
     assert_eq!(story.login(20, users[0]), Verdict::Login, "no other user");
-    let edition = story.edition(at(20)).expect("one that lists it");
-    assert_eq!(edition.addresses, [nat()]);
-    story.0.published(edition.number, at(20));
+    let generation = story.generation(at(20)).expect("one that lists it");
+    assert_eq!(generation.addresses, [nat()]);
+    story.0.published(generation.number, at(20));
 
     assert_eq!(story.login(30, users[2]), Verdict::Excluded);
     assert!(!story.is_admitted(30) && !story.sends(30, users[0]));
     assert!(around::list(&story.0, at(30)).is_empty());
-    assert_eq!(story.why_gone(31), [WhyGone::Shared]);
-    let edition = story.edition(at(31)).expect("one without it");
-    assert!(edition.addresses.is_empty());
-    story.0.published(edition.number, at(31));
+    assert_eq!(story.why_gone(31), [RemovalReason::Shared]);
+    let generation = story.generation(at(31)).expect("one without it");
+    assert!(generation.addresses.is_empty());
+    story.0.published(generation.number, at(31));
 
     assert_eq!(story.login(40, users[0]), Verdict::Excluded, "still too many");
     assert_eq!(story.why_gone(41), [], "said once");
-    assert_eq!(story.edition(at(41)), None, "nothing new to publish");
+    assert_eq!(story.generation(at(41)), None, "nothing new to publish");
     assert_eq!(story.0.stats().shared, 1);
     assert_eq!(story.0.shared(at(41)), [(nat(), 3)]);
 
@@ -212,15 +212,15 @@ fn an_address_that_too_many_share_is_taken_out_once() {
     assert!(off.is_admitted(50), "the limit was taken away");
     off.0.published(1, at(50));
     off.0.reload(at(51), rules());
-    assert!(off.edition(at(52)).expect("one without it").addresses.is_empty());
+    assert!(off.generation(at(52)).expect("one without it").addresses.is_empty());
     off.0.published(2, at(52));
     off.0.reload(at(53), Rules { max_users: None, ..rules() });
-    assert_eq!(off.edition(at(54)).expect("one that lists it").addresses, [nat()]);
+    assert_eq!(off.generation(at(54)).expect("one that lists it").addresses, [nat()]);
 
     assert_eq!(story.login(1835, users[0]), Verdict::Login, "alone again");
     assert!(story.sends(1835, users[0]) && !story.sends(1835, users[2]));
     assert_eq!(story.why_gone(1836), []);
-    assert!(story.edition(at(1836)).is_some());
+    assert!(story.generation(at(1836)).is_some());
 }
 
 #[test]
@@ -230,11 +230,11 @@ fn revoking_a_shared_address_forgets_it() {
     story.login(1, BOB);
     assert!(!story.0.revoke(at(2), nat(), None), "it was not authorised");
     assert_eq!(story.login(3, BOB), Verdict::Login);
-    assert_eq!(story.why_gone(4), [WhyGone::Shared]);
+    assert_eq!(story.why_gone(4), [RemovalReason::Shared]);
 }
 
 #[test]
-fn the_operators_right_outlives_a_crowd() {
+fn a_manual_grant_outlives_a_shared_address() {
     let mut story = Story::new(Rules { max_users: Some(1), ..rules() });
     story.login(0, ANN);
     story.login(1, BOB);
@@ -245,7 +245,7 @@ fn the_operators_right_outlives_a_crowd() {
 }
 
 #[test]
-fn a_crowd_is_remembered_beyond_the_operators_right() {
+fn a_shared_address_is_remembered_beyond_a_manual_grant() {
     let mut story = Story::new(Rules { max_users: Some(1), ..rules() });
     story.allow(0, 600);
     story.login(10, ANN);

@@ -177,7 +177,7 @@ fn go_through(row: &Row, mapped: bool) {
     if mapped {
         place.home.wait_until_mapped(B, &daemon);
     }
-    // More than one edition could have been made.
+    // More than one generation could have been made.
     std::thread::sleep(Duration::from_millis(2500));
     assert!(daemon.query(A), "{what}");
     let status = daemon.command(&["status"]).stdout;

@@ -150,7 +150,7 @@ fn go_through(row: &Row) {
     home.wait_until_saved(A, &daemon);
     // The source is the last file to be put into place.
     let source = || fs::read_to_string(home.at("maps/clients")).unwrap_or_default();
-    eventually("the edition is whole", PATIENCE, || source().contains(A));
+    eventually("the generation is whole", PATIENCE, || source().contains(A));
     let before = daemon.said().len();
     (row.fault)(&home);
     (row.look)(&home, &mut daemon);

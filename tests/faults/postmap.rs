@@ -69,7 +69,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "builds the map of yesterday",
         "case $1$3 in -r*|-c-r) for word; do :; done; \
          echo '_pbs_generation_ DUNNO 0' > ${word#*:}; esac; real \"$@\"; exit",
-        "not this edition's number",
+        "not this generation's number",
     ),
     (
         "builds an empty map",
@@ -139,7 +139,7 @@ fn a_slow_postmap_is_waited_for() {
     for client in 1..=20 {
         log_in(&home, &daemon, &format!("203.0.113.{client}"));
     }
-    // Twenty editions would take a minute.
+    // Twenty generations would take a minute.
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert!(daemon.command(&["revoke", A]).status.success());
     home.wait_until_mapped("203.0.113.20", &daemon);

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use pop_before_smtp::engine::publication::Edition;
+use pop_before_smtp::engine::publication::Generation;
 use pop_before_smtp::error::Failure;
 use pop_before_smtp::postfix::Postfix;
 use pop_before_smtp::postfix::access_map::{MapTarget, NotPublished, Step};
@@ -101,14 +101,14 @@ impl Lab {
     }
 }
 
-fn edition(number: u64, addresses: &[&str]) -> Edition {
+fn generation(number: u64, addresses: &[&str]) -> Generation {
     let addresses = addresses.iter().map(|text| text.parse().expect("an address")).collect();
-    Edition { number, addresses }
+    Generation { number, addresses }
 }
 
-fn large_edition(number: u64, size: u32) -> Edition {
+fn large_generation(number: u64, size: u32) -> Generation {
     let address = |n| IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n));
-    Edition { number, addresses: (1..=size).map(address).collect() }
+    Generation { number, addresses: (1..=size).map(address).collect() }
 }
 
 fn mode(path: &Path) -> u32 {
@@ -125,7 +125,7 @@ async fn each_type_is_published_and_replaced() {
         assert_eq!(lab.files(), Vec::<String>::new(), "{kind}: preparing leaves nothing");
 
         let addresses = ["192.0.2.7", "2001:db8:1:2:3:4:5:6"];
-        target.publish(&edition(1, &addresses)).await.expect(kind);
+        target.publish(&generation(1, &addresses)).await.expect(kind);
         for address in addresses {
             assert_eq!(lab.look_up(kind, address).as_deref(), Some("OK"), "{kind} {address}");
         }
@@ -138,12 +138,12 @@ async fn each_type_is_published_and_replaced() {
 
         // A reader that has the old file open keeps a whole old map.
         let old = File::open(&compiled).expect("the compiled map");
-        target.publish(&edition(2, &["192.0.2.8"])).await.expect(kind);
+        target.publish(&generation(2, &["192.0.2.8"])).await.expect(kind);
         assert_eq!(lab.look_up(kind, "192.0.2.7"), None, "{kind}");
         assert_eq!(lab.look_up(kind, "192.0.2.8").as_deref(), Some("OK"), "{kind}");
         assert_eq!(old.metadata().expect("open").nlink(), 0, "{kind}: replaced by rename");
 
-        target.publish(&edition(3, &[])).await.expect(kind);
+        target.publish(&generation(3, &[])).await.expect(kind);
         assert_eq!(lab.look_up(kind, "192.0.2.8"), None, "{kind}: an empty map is a map");
         let text = fs::read_to_string(lab.path()).expect("the source");
         assert_eq!(text, "_pbs_generation_ DUNNO 3\n", "{kind}");
@@ -156,15 +156,15 @@ async fn a_map_is_emptied_without_room_for_a_file() {
     let lab = Lab::new();
     let _disk = SmallDisk::mount_with(lab.dir.path().join("map"), "nr_inodes=16");
     let mut target = lab.target("lmdb").await;
-    target.publish(&edition(1, &["192.0.2.7"])).await.expect("published");
-    target.lay_up_reserve().await.expect("laid up");
+    target.publish(&generation(1, &["192.0.2.7"])).await.expect("published");
+    target.prepare_fallback().await.expect("laid up");
     let mut names = (0..).map(|number| lab.dir.path().join(format!("map/filler{number}")));
     let mut fill = || {
         let made = names.by_ref().take_while(|path| File::create(path).is_ok());
         made.collect::<Vec<PathBuf>>()
     };
     let mut fillers = fill();
-    target.publish(&edition(2, &[])).await.expect_err("there is no room for its source");
+    target.publish(&generation(2, &[])).await.expect_err("there is no room for its source");
     assert_eq!(lab.look_up("lmdb", "192.0.2.7").as_deref(), Some("OK"));
 
     target.empty().await.expect("emptied");
@@ -175,10 +175,10 @@ async fn a_map_is_emptied_without_room_for_a_file() {
     target.empty().await.expect_err("no other one is laid up");
     // The old map has made room.
     fillers.extend(fill());
-    target.lay_up_reserve().await.expect_err("there is no room");
+    target.prepare_fallback().await.expect_err("there is no room");
     fillers.iter().for_each(|path| fs::remove_file(path).expect("removed"));
-    target.publish(&edition(3, &["192.0.2.7"])).await.expect("published");
-    target.lay_up_reserve().await.expect("laid up again");
+    target.publish(&generation(3, &["192.0.2.7"])).await.expect("published");
+    target.prepare_fallback().await.expect("laid up again");
     target.empty().await.expect("emptied again");
     assert_eq!(lab.look_up("lmdb", "192.0.2.7"), None);
 }
@@ -187,7 +187,7 @@ async fn a_map_is_emptied_without_room_for_a_file() {
 async fn what_others_do_to_the_map_is_found_out() {
     let lab = Lab::new();
     let mut target = lab.target("hash").await;
-    assert_eq!(target.disturbed().await, None, "nothing has been published yet");
+    assert_eq!(target.modified_externally().await, None, "nothing has been published yet");
     let (source, compiled) = (lab.path(), lab.path().with_extension("db"));
     let again = |path: &Path| {
         let text = fs::read(path).expect("the file");
@@ -203,11 +203,11 @@ async fn what_others_do_to_the_map_is_found_out() {
         }),
     ];
     for (number, (what, path, disturb)) in (1..).zip(rows) {
-        target.publish(&edition(number, &["192.0.2.7"])).await.expect(what);
+        target.publish(&generation(number, &["192.0.2.7"])).await.expect(what);
         assert_eq!(lab.look_up("hash", "192.0.2.7").as_deref(), Some("OK"), "{what}");
-        assert_eq!(target.disturbed().await, None, "{what}: not yet");
+        assert_eq!(target.modified_externally().await, None, "{what}: not yet");
         disturb();
-        assert_eq!(target.disturbed().await.as_deref(), Some(path), "{what}");
+        assert_eq!(target.modified_externally().await.as_deref(), Some(path), "{what}");
     }
 }
 
@@ -218,7 +218,7 @@ async fn auto_is_what_postfix_would_take() {
         lab.main_cf(&format!("default_database_type = {kind}"));
         let mut target = lab.target("auto").await;
         assert_eq!(target.table(), format!("{kind}:{}", lab.path().display()));
-        target.publish(&edition(1, &["192.0.2.7"])).await.expect(kind);
+        target.publish(&generation(1, &["192.0.2.7"])).await.expect(kind);
         assert_eq!(lab.look_up(kind, "192.0.2.7").as_deref(), Some("OK"));
     }
 }
@@ -282,11 +282,11 @@ async fn survives(lab: &mut Lab, kind: &str, script: &str, step: Step, why: &str
     let real = lab.postfix.postmap.clone();
     lab.play(script);
     let mut target = lab.target(kind).await;
-    let failure = target.publish(&edition(2, &["192.0.2.8"])).await.expect_err(script);
+    let failure = target.publish(&generation(2, &["192.0.2.8"])).await.expect_err(script);
     check_old_map(lab, kind, &failure, step, why);
     lab.postfix.postmap = real;
     let mut target = lab.target(kind).await;
-    target.publish(&edition(1, &["192.0.2.7"])).await.expect("repaired");
+    target.publish(&generation(1, &["192.0.2.7"])).await.expect("repaired");
 }
 
 fn check_old_map(lab: &Lab, kind: &str, failure: &NotPublished, step: Step, why: &str) {
@@ -303,7 +303,7 @@ fn check_old_map(lab: &Lab, kind: &str, failure: &NotPublished, step: Step, why:
 #[tokio::test]
 async fn whatever_postmap_does_the_old_map_serves() {
     let mut lab = Lab::new();
-    lab.target("hash").await.publish(&edition(1, &["192.0.2.7"])).await.expect("published");
+    lab.target("hash").await.publish(&generation(1, &["192.0.2.7"])).await.expect("published");
     let build = r#"case "$*" in *"-r "*) "#;
     for (script, step, why) in [
         ("echo 'postmap: fatal: no luck' >&2; exit 1", Step::Build, "status: 1: postmap: fatal"),
@@ -331,22 +331,22 @@ async fn whatever_postmap_does_the_old_map_serves() {
 #[tokio::test]
 async fn a_postmap_that_is_gone_is_told() {
     let mut lab = Lab::new();
-    lab.target("hash").await.publish(&edition(1, &["192.0.2.7"])).await.expect("published");
+    lab.target("hash").await.publish(&generation(1, &["192.0.2.7"])).await.expect("published");
     lab.postfix.postmap = lab.dir.path().join("nowhere");
     let mut target = lab.target("hash").await;
-    let failure = target.publish(&edition(2, &["192.0.2.8"])).await.expect_err("no postmap");
+    let failure = target.publish(&generation(2, &["192.0.2.8"])).await.expect_err("no postmap");
     check_old_map(&lab, "hash", &failure, Step::Build, "could not be started");
 }
 
 #[tokio::test]
 async fn a_postmap_that_hangs_is_killed() {
     let mut lab = Lab::new();
-    lab.target("hash").await.publish(&edition(1, &["192.0.2.7"])).await.expect("published");
+    lab.target("hash").await.publish(&generation(1, &["192.0.2.7"])).await.expect("published");
     lab.play("exec sleep 1000");
     let mut target = lab.target("hash").await;
     // The time limit passes at once when nothing but the child is waited for.
     tokio::time::pause();
-    let failure = target.publish(&edition(2, &["192.0.2.8"])).await.expect_err("it hangs");
+    let failure = target.publish(&generation(2, &["192.0.2.8"])).await.expect_err("it hangs");
     tokio::time::resume();
     check_old_map(&lab, "hash", &failure, Step::Build, "did not end within 60 s and was killed");
 }
@@ -354,7 +354,7 @@ async fn a_postmap_that_hangs_is_killed() {
 #[tokio::test]
 async fn a_dropped_publication_leaves_the_old_map() {
     let mut lab = Lab::new();
-    lab.target("hash").await.publish(&edition(1, &["192.0.2.7"])).await.expect("published");
+    lab.target("hash").await.publish(&generation(1, &["192.0.2.7"])).await.expect("published");
     lab.play(r#"[ -e "$0.begun" ] && exec $REAL "$@"; : > "$0.begun"; exec sleep 1000"#);
     let begun = lab.dir.path().join("postmap.begun");
     let mut target = lab.target("hash").await;
@@ -367,13 +367,13 @@ async fn a_dropped_publication_leaves_the_old_map() {
         }
         panic!("postmap was not called")
     });
-    let second = edition(2, &["192.0.2.8"]);
+    let second = generation(2, &["192.0.2.8"]);
     tokio::select! {
         outcome = target.publish(&second) => panic!("{outcome:?}"),
         begun = there => begun.expect("begun"),
     }
     assert_eq!(lab.look_up("hash", "192.0.2.7").as_deref(), Some("OK"));
-    target.publish(&edition(3, &["192.0.2.8"])).await.expect("the next one");
+    target.publish(&generation(3, &["192.0.2.8"])).await.expect("the next one");
     assert_eq!(lab.look_up("hash", "192.0.2.8").as_deref(), Some("OK"));
     assert_eq!(lab.files(), ["clients", "clients.db"]);
 }
@@ -384,7 +384,7 @@ async fn readers_never_miss_the_map() {
     for kind in ["hash", "lmdb", "cdb"] {
         let lab = Lab::new();
         let mut target = lab.target(kind).await;
-        target.publish(&edition(1, &["192.0.2.7"])).await.expect(kind);
+        target.publish(&generation(1, &["192.0.2.7"])).await.expect(kind);
         let done = AtomicBool::new(false);
         std::thread::scope(|threads| {
             let readers = threads.spawn(|| {
@@ -398,7 +398,7 @@ async fn readers_never_miss_the_map() {
             tokio::task::block_in_place(|| {
                 let publications = async {
                     for number in 2..20 {
-                        target.publish(&edition(number, &["192.0.2.7"])).await.expect(kind);
+                        target.publish(&generation(number, &["192.0.2.7"])).await.expect(kind);
                     }
                 };
                 Handle::current().block_on(publications);
@@ -414,12 +414,12 @@ async fn a_source_that_cannot_follow_is_told() {
     let lab = Lab::new();
     let mut target = lab.target("hash").await;
     fs::create_dir(lab.path()).expect("something in its place");
-    let failure = target.publish(&edition(1, &["192.0.2.7"])).await.expect_err("a directory");
+    let failure = target.publish(&generation(1, &["192.0.2.7"])).await.expect_err("a directory");
     assert_eq!(failure.step, Step::InstallSource);
     assert!(failure.to_string().contains("is new, but its source"), "{failure}");
     assert_eq!(lab.look_up("hash", "192.0.2.7").as_deref(), Some("OK"));
     fs::remove_dir(lab.path()).expect("out of the way");
-    target.publish(&edition(1, &["192.0.2.7"])).await.expect("repaired");
+    target.publish(&generation(1, &["192.0.2.7"])).await.expect("repaired");
     assert_eq!(lab.files(), ["clients", "clients.db"]);
 }
 
@@ -431,7 +431,7 @@ async fn a_redirected_type_is_found_where_it_is() {
         r#"for word; do shift; case $word in hash:*) word=lmdb:${word#hash:};; esac; set -- "$@" "$word"; done
 exec $REAL "$@""#,
     );
-    lab.target("hash").await.publish(&edition(1, &["192.0.2.7"])).await.expect("published");
+    lab.target("hash").await.publish(&generation(1, &["192.0.2.7"])).await.expect("published");
     assert_eq!(lab.files(), ["clients", "clients.lmdb"]);
     assert_eq!(lab.look_up("lmdb", "192.0.2.7").as_deref(), Some("OK"));
 }
@@ -450,9 +450,9 @@ async fn on_a_full_disk_the_old_map_serves() {
         let lab = Lab::new();
         let disk = SmallDisk::mount(lab.dir.path().join("map"));
         let mut target = lab.target(kind).await;
-        target.publish(&edition(1, &["192.0.2.7"])).await.expect(kind);
+        target.publish(&generation(1, &["192.0.2.7"])).await.expect(kind);
         disk.fill(left);
-        let outcome = target.publish(&large_edition(2, 4000)).await;
+        let outcome = target.publish(&large_generation(2, 4000)).await;
         let failure = outcome.expect_err(&format!("{kind} with {left} KiB"));
         assert_eq!(failure.step, step, "{failure}");
         assert!(failure.why.contains(why), "{failure}");
@@ -460,7 +460,7 @@ async fn on_a_full_disk_the_old_map_serves() {
         assert_eq!(lab.files().len(), 3, "{failure}: {:?}", lab.files());
 
         disk.clear();
-        target.publish(&large_edition(3, 4000)).await.expect("there is room again");
+        target.publish(&large_generation(3, 4000)).await.expect("there is room again");
         assert_eq!(lab.look_up(kind, "10.0.0.9").as_deref(), Some("OK"), "{kind}");
         assert_eq!(lab.look_up(kind, "192.0.2.7"), None, "{kind}");
     }

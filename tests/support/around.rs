@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use pop_before_smtp::engine::Engine;
 use pop_before_smtp::engine::grants::Slice;
 use pop_before_smtp::engine::grants::grant::Grant;
-use pop_before_smtp::engine::publication::Edition;
+use pop_before_smtp::engine::publication::Generation;
 use pop_before_smtp::engine::state::Restored;
 use pop_before_smtp::engine::time::Time;
 
@@ -32,10 +32,10 @@ pub fn journal(engine: &mut Engine) -> String {
     }
 }
 
-/// The edition of the map that is due.
-pub fn edition(engine: &mut Engine, now: Time) -> Option<Edition> {
+/// The generation of the map that is due.
+pub fn generation(engine: &mut Engine, now: Time) -> Option<Generation> {
     let number = engine.due(now)?;
-    Some(Edition { number, addresses: slices(|behind| engine.listed(now, behind)).concat() })
+    Some(Generation { number, addresses: slices(|behind| engine.listed(now, behind)).concat() })
 }
 
 /// All rights that are in force.

@@ -13,7 +13,7 @@ use pop_before_smtp::engine::grants::exclude::{Exclude, NetworkList};
 use pop_before_smtp::engine::maildaemons::{Daemon, Selection, Table};
 use pop_before_smtp::engine::state::Restored;
 use pop_before_smtp::engine::time::Time;
-use pop_before_smtp::engine::verdict::{Heard, Reason, Verdict};
+use pop_before_smtp::engine::verdict::{Outcome, Reason, Verdict};
 use pop_before_smtp::engine::{Engine, Rules};
 
 use super::around;
@@ -90,40 +90,40 @@ impl Story {
     /// Somebody logs in from an address, and it counts.
     pub fn login(self, address: &str) -> Self {
         let frame = login_frame(address);
-        self.hear(&frame, Verdict::Login)
+        self.process(&frame, Verdict::Login)
     }
 
     /// Somebody logs in from an address that is refused for this reason.
     pub fn refused_login(mut self, address: &str, reason: &Reason) -> Self {
-        let heard = self.frame(Source::default(), &login_frame(address));
-        self.check(&heard.reason, reason, address);
+        let outcome = self.frame(Source::default(), &login_frame(address));
+        self.check(&outcome.reason, reason, address);
         self
     }
 
     /// A frame arrives that is nothing, for this reason.
     pub fn refused(mut self, frame: &str, reason: &Reason) -> Self {
-        let heard = self.frame(Source::default(), frame);
-        self.check(&(heard.verdict, &heard.reason), &(Verdict::None, reason), frame);
+        let outcome = self.frame(Source::default(), frame);
+        self.check(&(outcome.verdict, &outcome.reason), &(Verdict::None, reason), frame);
         self
     }
 
     /// A frame arrives by the only socket.
-    pub fn hear(mut self, frame: &str, verdict: Verdict) -> Self {
-        let heard = self.frame(Source::default(), frame);
-        self.check(&heard.verdict, &verdict, frame);
+    pub fn process(mut self, frame: &str, verdict: Verdict) -> Self {
+        let outcome = self.frame(Source::default(), frame);
+        self.check(&outcome.verdict, &verdict, frame);
         self
     }
 
     /// A frame arrives from a sender.
     pub fn hear_from(mut self, sender: &str, frame: &str, verdict: Verdict) -> Self {
         let source = Source { sender: Some(ip(sender)), ..Source::default() };
-        let heard = self.frame(source, frame);
-        self.check(&heard.verdict, &verdict, frame);
+        let outcome = self.frame(source, frame);
+        self.check(&outcome.verdict, &verdict, frame);
         self
     }
 
-    fn frame(&mut self, source: Source, frame: &str) -> Heard {
-        self.engine.hear(self.now, source, frame.as_bytes())
+    fn frame(&mut self, source: Source, frame: &str) -> Outcome {
+        self.engine.process(self.now, source, frame.as_bytes())
     }
 
     fn write_down(&mut self) {
@@ -170,7 +170,7 @@ impl Story {
         self
     }
 
-    /// An edition is due now and has exactly these addresses; it is published.
+    /// A generation is due now and has exactly these addresses; it is published.
     pub fn publishes(self, addresses: &[&str]) -> Self {
         let (mut story, number) = self.due(addresses);
         story.engine.published(number, story.now);
@@ -185,7 +185,7 @@ impl Story {
         story
     }
 
-    /// An edition with exactly these addresses is due, and postmap fails; after this many
+    /// A generation with exactly these addresses is due, and postmap fails; after this many
     /// seconds, and not earlier, the next attempt is due.
     pub fn fails_to_publish(self, addresses: &[&str], pause: u64) -> Self {
         let (mut story, _) = self.due(addresses);
@@ -198,19 +198,19 @@ impl Story {
 
     fn due(mut self, addresses: &[&str]) -> (Self, u64) {
         self.engine.tick(self.now);
-        let edition = around::edition(&mut self.engine, self.now);
-        let edition = edition
-            .unwrap_or_else(|| panic!("{}, at {}: no edition is due", self.name, self.clock()));
+        let generation = around::generation(&mut self.engine, self.now);
+        let generation = generation
+            .unwrap_or_else(|| panic!("{}, at {}: no generation is due", self.name, self.clock()));
         let expected: Vec<IpAddr> = addresses.iter().map(|address| ip(address)).collect();
-        self.check(&edition.addresses, &expected, "the map");
-        (self, edition.number)
+        self.check(&generation.addresses, &expected, "the map");
+        (self, generation.number)
     }
 
-    /// No edition is due now.
+    /// No generation is due now.
     pub fn quiet(mut self) -> Self {
         self.engine.tick(self.now);
-        let edition = around::edition(&mut self.engine, self.now);
-        assert_eq!(edition, None, "{}, at {}: the map is not quiet", self.name, self.clock());
+        let generation = around::generation(&mut self.engine, self.now);
+        assert_eq!(generation, None, "{}, at {}: the map is not quiet", self.name, self.clock());
         self
     }
 

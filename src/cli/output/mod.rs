@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::control::protocol::Entry;
 use crate::engine::maildaemons::Daemon;
 use crate::error::Failure;
-use crate::sys::terminal::{Manner, Tint, clean, span};
+use crate::sys::terminal::{OutputStyle, Style, clean, span};
 use table::{Cell, Column, Table};
 
 pub use status::status;
@@ -79,7 +79,7 @@ impl<W: Write> Array<W> {
 }
 
 /// `list`.
-pub fn entries(entries: &[Entry], manner: Manner, mut output: impl Write) -> io::Result<()> {
+pub fn entries(entries: &[Entry], manner: OutputStyle, mut output: impl Write) -> io::Result<()> {
     if entries.is_empty() {
         return writeln!(output, "nobody is authorised");
     }
@@ -99,8 +99,8 @@ pub fn entries(entries: &[Entry], manner: Manner, mut output: impl Write) -> io:
         let users: Vec<String> = entry.users.iter().map(|user| clean(user)).collect();
         let or_dash = |text: String| if text.is_empty() { "-".into() } else { text };
         let (by, tint) = match &entry.daemon {
-            Some(daemon) => (clean(daemon), Tint::Plain),
-            None => ("by hand".into(), Tint::Odd),
+            Some(daemon) => (clean(daemon), Style::Plain),
+            None => ("by hand".into(), Style::Odd),
         };
         let since = ago(now, moment(&entry.since));
         let since = since.map_or_else(|| entry.since.clone(), |span| format!("{span} ago"));
@@ -111,7 +111,7 @@ pub fn entries(entries: &[Entry], manner: Manner, mut output: impl Write) -> io:
             Cell(by, tint),
             or_dash(entry.host.as_deref().map(clean).unwrap_or_default()).into(),
             since.into(),
-            Cell(span(entry.expires_in), if ends_soon { Tint::Odd } else { Tint::Good }),
+            Cell(span(entry.expires_in), if ends_soon { Style::Odd } else { Style::Good }),
             entry.logins.to_string().into(),
             entry.note.as_deref().map(clean).unwrap_or_default().into(),
         ]);

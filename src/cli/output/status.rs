@@ -7,7 +7,7 @@ use super::table::{Cell, Column, Table};
 use super::{ago, json_line, moment};
 use crate::control::status::StateFault;
 use crate::control::status::{MapStatus, STOPPED, Status};
-use crate::sys::terminal::{Manner, Tint};
+use crate::sys::terminal::{OutputStyle, Style};
 
 /// The names of the lines are padded to this.
 const LABEL: usize = 12;
@@ -19,7 +19,7 @@ const LABEL: usize = 12;
 pub fn status(
     status: &Status,
     as_json: bool,
-    manner: Manner,
+    manner: OutputStyle,
     mut output: impl Write,
 ) -> io::Result<()> {
     if as_json {
@@ -36,18 +36,18 @@ pub fn status(
 
 struct Page<'s> {
     status: &'s Status,
-    manner: Manner,
+    manner: OutputStyle,
     now: Option<Duration>,
 }
 
 impl Page<'_> {
     fn line(&self, label: &str, text: &str, output: &mut Vec<u8>) -> io::Result<()> {
-        writeln!(output, "{}{text}", self.manner.paint(Tint::Head, &format!("{label:LABEL$}")))
+        writeln!(output, "{}{text}", self.manner.paint(Style::Head, &format!("{label:LABEL$}")))
     }
 
     fn summary(&self, output: &mut Vec<u8>) -> io::Result<()> {
         let status = self.status;
-        let title = self.manner.paint(Tint::Head, &format!("pop-before-smtp {}", status.version));
+        let title = self.manner.paint(Style::Head, &format!("pop-before-smtp {}", status.version));
         let up = self.ago(&status.started);
         writeln!(output, "{title}, up {up}, since {}", status.started)?;
         self.line(
@@ -65,7 +65,7 @@ impl Page<'_> {
             let text = format!(
                 "NOT SAVED for {seconds:.0} s: {error}; a crash would forget the latest logins"
             );
-            self.line("state", &self.manner.paint(Tint::Bad, &text), output)?;
+            self.line("state", &self.manner.paint(Style::Bad, &text), output)?;
         }
         self.line("frames", &status.frames.to_string(), output)?;
         for (name, count) in status.counts.iter().filter(|(_, count)| **count > 0) {
@@ -73,11 +73,11 @@ impl Page<'_> {
         }
         for shared in &status.shared {
             let text = format!("{}: {} users, not authorised", shared.address, shared.users);
-            self.line("shared", &self.manner.paint(Tint::Odd, &text), output)?;
+            self.line("shared", &self.manner.paint(Style::Odd, &text), output)?;
         }
         if status.log_lines_lost > 0 {
             let text = format!("{} lines lost: they were not read in time", status.log_lines_lost);
-            self.line("log", &self.manner.paint(Tint::Bad, &text), output)?;
+            self.line("log", &self.manner.paint(Style::Bad, &text), output)?;
         }
         Ok(())
     }
@@ -85,8 +85,8 @@ impl Page<'_> {
     fn map(&self, map: &MapStatus, output: &mut Vec<u8>) -> io::Result<()> {
         let Some(table) = &map.table else { return Ok(()) };
         let (state, tint) = match (map.trying_seconds, map.pending) {
-            (None, false) => ("up to date".into(), Tint::Good),
-            (None, true) => ("an edition is due".into(), Tint::Odd),
+            (None, false) => ("up to date".into(), Style::Good),
+            (None, true) => ("a generation is due".into(), Style::Odd),
             (Some(seconds), _) => {
                 let failed = match map.failures {
                     0 => "the first attempt goes on".into(),
@@ -96,14 +96,14 @@ impl Page<'_> {
                 let meanwhile = map.meanwhile();
                 let text =
                     format!("NOT UP TO DATE, {meanwhile}; tried for {seconds:.0} s, {failed}");
-                (text, Tint::Bad)
+                (text, Style::Bad)
             }
         };
         self.line("map", &format!("{table}: {}", self.manner.paint(tint, &state)), output)?;
         if let Some(at) = &map.last_publication {
             let took = Duration::from_secs_f64(map.last_publication_seconds.unwrap_or_default());
             let text = format!(
-                "edition {} published {} ago, at {at}, in {} ms; {} in all, attempts that failed: {}",
+                "generation {} published {} ago, at {at}, in {} ms; {} in all, attempts that failed: {}",
                 map.published,
                 self.ago(at),
                 took.as_millis(),
@@ -115,7 +115,7 @@ impl Page<'_> {
         if map.kept_out > 0 {
             let text =
                 format!("{} with `::` kept out (--map-inexact-ipv6 publishes them)", map.kept_out);
-            self.line("", &self.manner.paint(Tint::Odd, &text), output)?;
+            self.line("", &self.manner.paint(Style::Odd, &text), output)?;
         }
         Ok(())
     }
@@ -132,11 +132,11 @@ impl Page<'_> {
         for listener in &self.status.listeners {
             table.add(vec![
                 listener.name.clone().into(),
-                number(listener.frames, Tint::Plain),
-                number(listener.strangers, Tint::Odd),
-                number(listener.oversized, Tint::Odd),
-                number(listener.kernel_drops, Tint::Bad),
-                number(listener.errors, Tint::Odd),
+                number(listener.frames, Style::Plain),
+                number(listener.strangers, Style::Odd),
+                number(listener.oversized, Style::Odd),
+                number(listener.kernel_drops, Style::Bad),
+                number(listener.errors, Style::Odd),
             ]);
         }
         self.table(&table, !self.status.listeners.is_empty(), output)
@@ -155,16 +155,16 @@ impl Page<'_> {
             let last = last.map_or_else(|| "never".into(), |at| format!("{} ago", self.ago(at)));
             table.add(vec![
                 name.clone().into(),
-                number(daemon.logins, Tint::Plain),
+                number(daemon.logins, Style::Plain),
                 last.into(),
                 daemon.facilities.join(" ").into(),
-                number(daemon.unmatched, if daemon.stopped { Tint::Bad } else { Tint::Plain }),
+                number(daemon.unmatched, if daemon.stopped { Style::Bad } else { Style::Plain }),
             ]);
         }
         self.table(&table, !self.status.daemons.is_empty(), output)?;
         for (name, _) in self.status.daemons.iter().filter(|(_, daemon)| daemon.stopped) {
             let text = format!("{name}: NO LOGIN FOR LONG although it logs; {STOPPED}");
-            writeln!(output, "{}", self.manner.paint(Tint::Bad, &text))?;
+            writeln!(output, "{}", self.manner.paint(Style::Bad, &text))?;
         }
         Ok(())
     }
@@ -182,12 +182,12 @@ impl Page<'_> {
         for lookup in &self.status.lookups {
             table.add(vec![
                 lookup.name.clone().into(),
-                number(lookup.requests, Tint::Plain),
-                number(lookup.admitted, Tint::Plain),
-                number(lookup.rejected, Tint::Plain),
-                number(lookup.connections, Tint::Plain),
-                number(lookup.broken, Tint::Odd),
-                number(lookup.evicted, Tint::Odd),
+                number(lookup.requests, Style::Plain),
+                number(lookup.admitted, Style::Plain),
+                number(lookup.rejected, Style::Plain),
+                number(lookup.connections, Style::Plain),
+                number(lookup.broken, Style::Odd),
+                number(lookup.evicted, Style::Odd),
             ]);
         }
         self.table(&table, !self.status.lookups.is_empty(), output)
@@ -207,8 +207,8 @@ impl Page<'_> {
 }
 
 /// A number, in its tint unless it is zero.
-fn number(number: u64, tint: Tint) -> Cell {
-    Cell(number.to_string(), if number == 0 { Tint::Plain } else { tint })
+fn number(number: u64, tint: Style) -> Cell {
+    Cell(number.to_string(), if number == 0 { Style::Plain } else { tint })
 }
 
 /// What one of `Status::counts` counts.

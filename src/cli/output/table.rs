@@ -5,7 +5,7 @@
 
 use std::io::{self, Write};
 
-use crate::sys::terminal::{Manner, Tint};
+use crate::sys::terminal::{OutputStyle, Style};
 
 /// Enough of a name to tell it from others.
 const NARROW: usize = 12;
@@ -13,11 +13,11 @@ const NARROW: usize = 12;
 const GAP: usize = 2;
 
 /// What stands in a field, and its tint.
-pub struct Cell(pub String, pub Tint);
+pub struct Cell(pub String, pub Style);
 
 impl From<String> for Cell {
     fn from(text: String) -> Self {
-        Self(text, Tint::Plain)
+        Self(text, Style::Plain)
     }
 }
 
@@ -68,9 +68,9 @@ impl Table {
     ///
     /// # Errors
     /// The output cannot be written.
-    pub fn print(&self, manner: Manner, mut output: impl Write) -> io::Result<()> {
+    pub fn print(&self, manner: OutputStyle, mut output: impl Write) -> io::Result<()> {
         let widths = self.widths(manner);
-        let head = self.columns.iter().map(|column| Cell(column.name.into(), Tint::Head));
+        let head = self.columns.iter().map(|column| Cell(column.name.into(), Style::Head));
         let head: Vec<Cell> = head.collect();
         for row in std::iter::once(&head).chain(&self.rows) {
             // Blanks at the end of a line are not printed.
@@ -92,7 +92,7 @@ impl Table {
         Ok(())
     }
 
-    fn widths(&self, manner: Manner) -> Vec<usize> {
+    fn widths(&self, manner: OutputStyle) -> Vec<usize> {
         let widest = |(index, column): (usize, &Column)| {
             let fields = self.rows.iter().map(|row| length(&row[index].0));
             fields.chain([column.name.len()]).max().unwrap_or_default()
@@ -127,7 +127,7 @@ fn cut(text: &str, width: usize) -> String {
 mod tests {
     use super::*;
 
-    fn printed(manner: Manner) -> String {
+    fn printed(manner: OutputStyle) -> String {
         let mut table = Table::new(&[
             Column::left("ADDRESS"),
             Column::cut("USERS"),
@@ -139,7 +139,12 @@ mod tests {
             [("192.0.2.7", long, "7", ""), ("2001:db8::7", "ann", "1234567", "a guest")]
         {
             let cell = |text: &str| Cell::from(text.to_owned());
-            table.add(vec![cell(address), cell(user), Cell(logins.into(), Tint::Good), cell(note)]);
+            table.add(vec![
+                cell(address),
+                cell(user),
+                Cell(logins.into(), Style::Good),
+                cell(note),
+            ]);
         }
         let mut output = Vec::new();
         table.print(manner, &mut output).expect("a Vec takes all");
@@ -149,7 +154,7 @@ mod tests {
     #[test]
     fn columns_fit_their_contents() {
         assert_eq!(
-            printed(Manner::default()),
+            printed(OutputStyle::default()),
             "ADDRESS      USERS                              LOGINS  NOTE\n\
              192.0.2.7    joe.the.plumber@mail.example.org        7\n\
              2001:db8::7  ann                               1234567  a guest\n"
@@ -158,21 +163,21 @@ mod tests {
 
     #[test]
     fn names_are_cut_on_a_terminal() {
-        let shown = printed(Manner { colour: false, width: Some(60) });
+        let shown = printed(OutputStyle { colour: false, width: Some(60) });
         assert!(shown.lines().all(|line| line.chars().count() <= 60), "{shown}");
         assert!(
             shown.contains("joe.the.plumber@mail.example…") && shown.contains("a guest"),
             "{shown}"
         );
-        let narrow = printed(Manner { colour: false, width: Some(10) });
+        let narrow = printed(OutputStyle { colour: false, width: Some(10) });
         assert!(narrow.contains("joe.the.plu…  ") && narrow.contains("2001:db8::7"), "{narrow}");
     }
 
     #[test]
     fn colours_change_no_column() {
-        let shown = printed(Manner { colour: true, width: None });
+        let shown = printed(OutputStyle { colour: true, width: None });
         let plain = shown.replace("\x1b[1m", "").replace("\x1b[32m", "").replace("\x1b[0m", "");
         assert_ne!(plain, shown);
-        assert_eq!(plain, printed(Manner::default()));
+        assert_eq!(plain, printed(OutputStyle::default()));
     }
 }

@@ -25,10 +25,10 @@ use super::shared::Shared;
 use super::status;
 use crate::control::protocol::{Answer, Entry, Request, Rights, rfc3339};
 use crate::engine::Engine;
-use crate::engine::grants::grant::{By, Grant};
-use crate::engine::grants::{Granted, Slice};
+use crate::engine::grants::grant::{Grant, GrantedBy};
+use crate::engine::grants::{GrantOutcome, Slice};
 use crate::engine::time::Time;
-use crate::sys::log_limit::Seldom;
+use crate::sys::log_limit::LogLimiter;
 
 /// A request fits easily; a note is the only part of free length.
 const MAX_REQUEST: u64 = 4096;
@@ -46,8 +46,8 @@ const TO_READ: Duration = Duration::from_secs(10);
 
 fn entry(grant: &Grant, now: Time) -> Entry {
     let (daemon, host) = match &grant.by {
-        By::Login(origin) => (Some(origin.daemon.to_string()), origin.host.clone()),
-        By::Hand => (None, None),
+        GrantedBy::Login(origin) => (Some(origin.daemon.to_string()), origin.host.clone()),
+        GrantedBy::Operator => (None, None),
     };
     let users: Vec<String> = grant.users(now).map(str::to_owned).collect();
     Entry {
@@ -60,7 +60,7 @@ fn entry(grant: &Grant, now: Time) -> Entry {
         expires: rfc3339(grant.until),
         expires_in: grant.until.since(now).as_millis().div_ceil(1000) as u64,
         logins: grant.logins,
-        note: grant.by_hand.as_ref().and_then(|hand| hand.note.clone()),
+        note: grant.manual.as_ref().and_then(|hand| hand.note.clone()),
     }
 }
 
@@ -72,7 +72,7 @@ pub async fn serve(
     describe: status::Describe,
 ) {
     let mut connections = Connections::new(SEATS);
-    let (crowds, slow) = (Seldom::default(), Arc::new(Seldom::default()));
+    let (refused, slow) = (LogLimiter::default(), Arc::new(LogLimiter::default()));
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -82,14 +82,14 @@ pub async fn serve(
                     if let Err(error) = converse(stream, &seat, rights, shared, describe).await {
                         debug!(%error, "control connection broke");
                         if error.kind() == io::ErrorKind::TimedOut
-                            && let Some(times) = slow.happened(1)
+                            && let Some(times) = slow.record(1)
                         {
                             warn!(times, "a control client was too slow and lost its connection");
                         }
                     }
                 };
                 if connections.serve(converse).await
-                    && let Some(times) = crowds.happened(1)
+                    && let Some(times) = refused.record(1)
                 {
                     warn!(
                         times,
@@ -145,7 +145,7 @@ async fn write_list(
     let mut next = Some(None);
     while let Some(behind) = next {
         let shared = Arc::clone(shared);
-        // The threads that hear frames have better things to do.
+        // The threads that process frames have better things to do.
         let slice = spawn_blocking(move || {
             let slice =
                 |engine: &mut Engine, now| engine.list(now, behind, |grant| entry(grant, now));
@@ -180,16 +180,16 @@ async fn settle(answer: &mut Answer, shared: &Shared, describe: &status::Describ
     if let Answer::Revoked { saved, .. } = answer {
         *saved = describe.state.is_none() || timeout(TO_SAVE, shared.saved()).await.is_ok();
     }
-    let failing = shared.with(|engine, _| engine.level().failures() > 0);
+    let failing = shared.with(|engine, _| engine.publication().failures() > 0);
     let patience = if failing { Duration::ZERO } else { TO_PUBLISH };
     let in_time = describe.map.is_none() || timeout(patience, shared.published()).await.is_ok();
-    let level = shared.with(|engine, _| *engine.level());
+    let publication = shared.with(|engine, _| *engine.publication());
     match answer {
         Answer::Allowed { published, .. } => *published = in_time,
         Answer::Revoked { published, stuck, .. } => {
             // One that lists nobody does not have it either.
-            *published = in_time || level.is_emptied();
-            *stuck = level.is_stuck();
+            *published = in_time || publication.is_emptied();
+            *stuck = publication.is_stuck();
         }
         _ => {}
     }
@@ -236,7 +236,7 @@ fn allow(shared: &Shared, address: IpAddr, span: Option<Duration>, note: Option<
     });
     match allowed {
         Ok((granted, Some(entry))) => {
-            let renewed = granted == Granted::Renewed;
+            let renewed = granted == GrantOutcome::Renewed;
             info!(%address, expires = entry.expires, renewed, note = entry.note, "authorised by hand");
             Answer::Allowed { entry, published: false }
         }

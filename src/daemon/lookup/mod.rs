@@ -38,7 +38,7 @@ use crate::postfix::map_spec::MapValue;
 const SEATS: u64 = 2000;
 /// File descriptors for everything else: operators and monitoring with all their seats, receivers,
 /// the pipes of a postmap.
-const OTHER_FILES: u64 = 256;
+const OTHER_DESCRIPTORS: u64 = 256;
 /// Between two requests: longer than Postfix keeps an idle connection (smtpd_policy_service_max_idle
 /// is 300 s), so that it is Postfix who closes it.
 const IDLE: Duration = Duration::from_secs(600);
@@ -152,16 +152,16 @@ pub async fn serve(services: Arc<Vec<Service>>, shared: Arc<Shared>) {
 /// How many connections each of some services may have at once: as many as the limit of open files
 /// admits for all of them together, which is raised if it is low.
 fn seats(services: u64) -> usize {
-    let wanted = SEATS * services + OTHER_FILES;
+    let wanted = SEATS * services + OTHER_DESCRIPTORS;
     let granted = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, _)) if soft >= wanted => wanted,
         Ok((soft, hard)) => {
             let more = wanted.min(hard);
             setrlimit(Resource::RLIMIT_NOFILE, more, hard).map_or(soft, |()| more)
         }
-        Err(_) => 2 * OTHER_FILES,
+        Err(_) => 2 * OTHER_DESCRIPTORS,
     };
-    let seats = granted.saturating_sub(OTHER_FILES) / services;
+    let seats = granted.saturating_sub(OTHER_DESCRIPTORS) / services;
     if seats < SEATS {
         warn!(connections = seats, "few connections at once; raise the limit of open files");
     }

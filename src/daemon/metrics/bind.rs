@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::net::TcpListener;
 
-use super::http::Door;
+use super::http::MetricsListener;
 use crate::config::Config;
 use crate::config::lookups::Role;
 use crate::daemon::lookup::bind::inet;
@@ -15,8 +15,8 @@ use crate::error::Failure;
 ///
 /// # Errors
 /// The socket cannot be made, or a passed one is of the wrong kind.
-pub fn all(config: &Config, passed: &mut Passed) -> Result<Vec<Door>, Failure> {
-    let mut doors = Vec::new();
+pub fn all(config: &Config, passed: &mut Passed) -> Result<Vec<MetricsListener>, Failure> {
+    let mut listeners = Vec::new();
     while let Some(index) = passed.next_of(Role::Metrics) {
         let taken = passed.sockets().take_tcp_listener(index).and_then(|listener| {
             let watch = |listener: std::net::TcpListener| {
@@ -29,7 +29,9 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Vec<Door>, Failure> {
             let what = format!("the metrics socket that systemd has passed is no TCP one: {error}");
             Failure::config(what).hint("use ListenStream=HOST:PORT in the socket unit")
         })?;
-        doors.extend(listener.map(|listener| Door { name: format!("systemd:{index}"), listener }));
+        listeners.extend(
+            listener.map(|listener| MetricsListener { name: format!("systemd:{index}"), listener }),
+        );
     }
     if let Some(address) = &config.metrics {
         let listener = inet(address.0).map_err(|error| {
@@ -42,7 +44,7 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Vec<Door>, Failure> {
                 _ => "name another address",
             })
         })?;
-        doors.push(Door { name: address.to_string(), listener });
+        listeners.push(MetricsListener { name: address.to_string(), listener });
     }
-    Ok(doors)
+    Ok(listeners)
 }

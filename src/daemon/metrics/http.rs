@@ -39,28 +39,28 @@ const TOO_LARGE: &str = "431 Request Header Fields Too Large";
 
 /// A socket for monitoring.
 #[derive(Debug)]
-pub struct Door {
+pub struct MetricsListener {
     /// What it listens on, for people.
     pub name: String,
     pub(super) listener: TcpListener,
 }
 
-/// Answers at all doors until the task is dropped.
-pub async fn serve(doors: Vec<Door>, describe: Describe, shared: Arc<Shared>) {
+/// Answers at all listeners until the task is dropped.
+pub async fn serve(listeners: Vec<MetricsListener>, describe: Describe, shared: Arc<Shared>) {
     let mut loops = JoinSet::new();
-    for door in doors {
-        loops.spawn(accept(door, describe.clone(), Arc::clone(&shared)));
+    for listener in listeners {
+        loops.spawn(accept(listener, describe.clone(), Arc::clone(&shared)));
     }
     while loops.join_next().await.is_some() {}
 }
 
-async fn accept(door: Door, describe: Describe, shared: Arc<Shared>) {
+async fn accept(listener: MetricsListener, describe: Describe, shared: Arc<Shared>) {
     // Whoever is shown out leaves his page half written: only one is written at a time.
     let writer = Arc::new(Semaphore::new(1));
     // Dropped with this task, it ends its connections.
     let mut connections = Connections::new(SEATS);
     loop {
-        match door.listener.accept().await {
+        match listener.listener.accept().await {
             Ok((stream, _)) => {
                 let (describe, shared) = (describe.clone(), Arc::clone(&shared));
                 let writer = Arc::clone(&writer);
@@ -75,7 +75,7 @@ async fn accept(door: Door, describe: Describe, shared: Arc<Shared>) {
                 connections.serve(converse).await;
             }
             Err(error) => {
-                warn!(door = door.name, %error, "cannot accept a connection");
+                warn!(listener = listener.name, %error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
@@ -102,7 +102,7 @@ async fn converse(
         }
     };
     seat.waiting();
-    // It looks at every client; the threads that hear frames have better things to do.
+    // It looks at every client; the threads that process frames have better things to do.
     let turn = writer.acquire_owned().await.map_err(io::Error::other)?;
     let answer = spawn_blocking(move || {
         let _turn = turn;

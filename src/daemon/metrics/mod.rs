@@ -17,7 +17,7 @@ use super::status::Describe;
 use crate::control::status::{StateFault, Status};
 use crate::engine::Engine;
 use crate::engine::maildaemons::Name;
-use crate::engine::publication::Level;
+use crate::engine::publication::Publication;
 use crate::engine::stats::{DaemonStats, Stats};
 use crate::engine::time::Time;
 
@@ -32,14 +32,15 @@ type Labels<'l> = &'l [(&'l str, &'l str)];
 /// All metrics.
 pub fn text(describe: &Describe, shared: &Shared) -> String {
     let status = describe.status(shared);
-    let (stats, level) = shared.with(|engine, _| (engine.stats().clone(), *engine.level()));
+    let (stats, publication) =
+        shared.with(|engine, _| (engine.stats().clone(), *engine.publication()));
     let mut page = Page::default();
     page.process(describe, &status);
     page.frames(&status, &stats);
     page.daemons(&daemons(shared), shared.with(|_, now| now));
     page.clients(&status, &stats, most_users(shared));
     page.lookups(&status);
-    page.map(&level);
+    page.map(&publication);
     page.state(&status);
     page.0
 }
@@ -49,7 +50,7 @@ pub fn text(describe: &Describe, shared: &Shared) -> String {
 /// # Errors
 /// A sentence that says it.
 pub fn health(describe: &Describe, shared: &Shared) -> Result<(), String> {
-    let now = shared.with(|engine, now| published(engine.level(), now).map(|()| now))?;
+    let now = shared.with(|engine, now| published(engine.publication(), now).map(|()| now))?;
     match describe.state_fault(now) {
         Some(StateFault { seconds, error }) => Err(format!(
             "the state could not be saved for {seconds:.0} s: {error}; logins count all the same, but \
@@ -59,20 +60,20 @@ pub fn health(describe: &Describe, shared: &Shared) -> Result<(), String> {
     }
 }
 
-fn published(level: &Level, now: Time) -> Result<(), String> {
-    let trying = level.trying_since().map(|since| now.since(since));
-    let patience = PATIENCE.max(2 * level.history().took);
+fn published(publication: &Publication, now: Time) -> Result<(), String> {
+    let trying = publication.trying_since().map(|since| now.since(since));
+    let patience = PATIENCE.max(2 * publication.history().took);
     match trying {
-        _ if level.is_stuck() => Err(
+        _ if publication.is_stuck() => Err(
             "the map lists clients whose time is up, and could not be emptied; the log says why"
                 .into(),
         ),
         Some(time) if time >= patience => Err(format!(
             "the map could not be published for {} s; {}, the log says why",
             time.as_secs(),
-            if level.is_emptied() { "it lists nobody now" } else { "the old one stays" }
+            if publication.is_emptied() { "it lists nobody now" } else { "the old one stays" }
         )),
-        _ if level.last() == 0 => Err("no map has been published yet".into()),
+        _ if publication.published_generation() == 0 => Err("no map has been published yet".into()),
         _ => Ok(()),
     }
 }
@@ -89,10 +90,15 @@ fn daemons(shared: &Shared) -> BTreeMap<Name, DaemonStats> {
 
 /// The most users of one address, authorised or not.
 fn most_users(shared: &Shared) -> usize {
-    let slices = shared
-        .slices(|engine: &Engine, now, behind| engine.list(now, behind, |grant| grant.crowd(now)));
-    let crowds = shared.with(|engine, now| engine.shared(now));
-    slices.flatten().chain(crowds.into_iter().map(|(_, users)| users)).max().unwrap_or_default()
+    let slices = shared.slices(|engine: &Engine, now, behind| {
+        engine.list(now, behind, |grant| grant.user_count(now))
+    });
+    let shared_addresses = shared.with(|engine, now| engine.shared(now));
+    slices
+        .flatten()
+        .chain(shared_addresses.into_iter().map(|(_, users)| users))
+        .max()
+        .unwrap_or_default()
 }
 
 /// The text while it is written.
@@ -248,9 +254,9 @@ impl Page {
         self.counter("lookup_connections_evicted_total", help, &evicted);
     }
 
-    fn map(&mut self, level: &Level) {
-        let history = level.history();
-        let help = "Editions of the map that were published.";
+    fn map(&mut self, publication: &Publication) {
+        let history = publication.history();
+        let help = "Generations of the map that were published.";
         self.counter("publications_total", help, &[(&[], history.published)]);
         let help = "Attempts to publish the map that failed.";
         self.counter("publication_failures_total", help, &[(&[], history.failed)]);
@@ -259,15 +265,15 @@ impl Page {
         self.gauge("last_publication_timestamp_seconds", help, last);
         let help = "How long the last publication took.";
         self.gauge("publication_duration_seconds", help, history.took.as_secs_f64());
-        let help = "The edition of the map that is published.";
-        self.gauge("map_edition_published", help, level.last() as f64);
-        let help = "The edition of the map that says who is authorised now.";
-        self.gauge("map_edition_wanted", help, level.wanted() as f64);
+        let help = "The generation of the map that is published.";
+        self.gauge("map_generation_published", help, publication.published_generation() as f64);
+        let help = "The generation of the map that says who is authorised now.";
+        self.gauge("map_generation_desired", help, publication.desired() as f64);
         let flag = |is_so: bool| f64::from(u8::from(is_so));
         let help = "1 while the map lists nobody, because it could not be published for long.";
-        self.gauge("map_emptied", help, flag(level.is_emptied()));
+        self.gauge("map_emptied", help, flag(publication.is_emptied()));
         let help = "1 while the map lists clients whose time is up and cannot be emptied.";
-        self.gauge("map_stuck", help, flag(level.is_stuck()));
+        self.gauge("map_stuck", help, flag(publication.is_stuck()));
     }
 
     fn state(&mut self, status: &Status) {
@@ -295,16 +301,16 @@ mod tests {
 
     #[test]
     fn health_is_a_map_that_can_be_published() {
-        let mut level = Level::unknown();
-        assert!(published(&level, at(0)).is_err_and(|why| why.contains("yet")));
-        level.published(1, at(1), Duration::ZERO);
-        assert_eq!(published(&level, at(9)), Ok(()));
-        level.failed(at(10));
-        level.failed(at(50));
-        assert_eq!(published(&level, at(69)), Ok(()), "it may heal by itself");
-        assert!(published(&level, at(70)).is_err_and(|why| why.contains("60 s")));
-        level.published(1, at(71), Duration::ZERO);
-        assert_eq!(published(&level, at(1000)), Ok(()));
+        let mut publication = Publication::unknown();
+        assert!(published(&publication, at(0)).is_err_and(|why| why.contains("yet")));
+        publication.published(1, at(1), Duration::ZERO);
+        assert_eq!(published(&publication, at(9)), Ok(()));
+        publication.failed(at(10));
+        publication.failed(at(50));
+        assert_eq!(published(&publication, at(69)), Ok(()), "it may heal by itself");
+        assert!(published(&publication, at(70)).is_err_and(|why| why.contains("60 s")));
+        publication.published(1, at(71), Duration::ZERO);
+        assert_eq!(published(&publication, at(1000)), Ok(()));
     }
 
     #[test]

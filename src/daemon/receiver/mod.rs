@@ -28,10 +28,10 @@ use tracing::{debug, info, warn};
 
 use super::shared::Shared;
 use crate::engine::correlation::streams::Source;
-use crate::engine::grants::Granted;
+use crate::engine::grants::GrantOutcome;
 use crate::engine::time::Time;
-use crate::engine::verdict::{Heard, Verdict};
-use crate::sys::log_limit::Seldom;
+use crate::engine::verdict::{Outcome, Verdict};
+use crate::sys::log_limit::LogLimiter;
 use sender_filter::{Sender, SenderFilter};
 
 /// A frame is never larger: the largest UDP datagram has 65,507 bytes, and no forwarder sends more
@@ -107,13 +107,13 @@ pub struct Receiver {
     number: u16,
     socket: DatagramSocket,
     filter: SenderFilter,
-    troubles: Seldom,
+    troubles: LogLimiter,
 }
 
 impl Receiver {
     /// Wraps a bound, non-blocking datagram socket. To tell users, it has `SO_PASSCRED` set.
     pub fn new(number: u16, name: String, socket: DatagramSocket, filter: SenderFilter) -> Self {
-        let (counters, troubles) = (Counters::default(), Seldom::default());
+        let (counters, troubles) = (Counters::default(), LogLimiter::default());
         Self { name, counters, number, socket, filter, troubles }
     }
 
@@ -141,7 +141,7 @@ impl Receiver {
                     Err(error) if never_heals(&error) => return Err(error),
                     Err(error) => {
                         self.counters.errors.fetch_add(1, Ordering::Relaxed);
-                        if let Some(times) = self.troubles.happened(1) {
+                        if let Some(times) = self.troubles.record(1) {
                             warn!(receiver = self.name, times, %error, "cannot receive; going on");
                         }
                         tokio::time::sleep(PAUSE).await;
@@ -172,12 +172,12 @@ impl Receiver {
                 Ok(Some((length, sender))) => {
                     let frame = &room.frame[..length];
                     if self.filter.admit(sender) {
-                        let now = self.hear(frame, sender.address, shared);
+                        let now = self.process(frame, sender.address, shared);
                         if now.since(*begin.get_or_insert(now)) >= turn {
                             return Ok(());
                         }
                     } else {
-                        self.turn_away(frame, sender);
+                        self.reject(frame, sender);
                     }
                 }
                 Ok(None) | Err(Errno::EINTR) => {}
@@ -217,7 +217,7 @@ impl Receiver {
         Ok(Some((message.bytes, sender)))
     }
 
-    fn turn_away(&self, frame: &[u8], Sender { address, uid }: Sender) {
+    fn reject(&self, frame: &[u8], Sender { address, uid }: Sender) {
         self.counters.strangers.fetch_add(1, Ordering::Relaxed);
         if tracing::enabled!(tracing::Level::DEBUG) && !self.is_named_in(frame) {
             let option = self.filter.option();
@@ -231,16 +231,16 @@ impl Receiver {
     }
 
     /// Hears a frame, and tells when.
-    fn hear(&self, frame: &[u8], sender: Option<IpAddr>, shared: &Shared) -> Time {
+    fn process(&self, frame: &[u8], sender: Option<IpAddr>, shared: &Shared) -> Time {
         self.counters.frames.fetch_add(1, Ordering::Relaxed);
         let source = Source { receiver: self.number, sender };
-        let (heard, kept_out, now) = shared.with(|engine, now| {
-            let heard = engine.hear(now, source, frame);
-            let kept_out = heard.address.filter(|address| !engine.is_published(*address));
-            (heard, kept_out, now)
+        let (outcome, kept_out, now) = shared.with(|engine, now| {
+            let outcome = engine.process(now, source, frame);
+            let kept_out = outcome.address.filter(|address| !engine.is_published(*address));
+            (outcome, kept_out, now)
         });
-        self.report(frame, &heard);
-        if let (Some(Granted::New), Some(address)) = (heard.granted(), kept_out) {
+        self.report(frame, &outcome);
+        if let (Some(GrantOutcome::New), Some(address)) = (outcome.granted(), kept_out) {
             warn!(
                 %address,
                 "authorised, but kept out of the map: as a key it would admit other hosts of its \
@@ -251,23 +251,23 @@ impl Receiver {
     }
 
     /// What a stranger can provoke is said at debug level only.
-    fn report(&self, frame: &[u8], heard: &Heard) {
-        match (heard.verdict, heard.granted()) {
-            (_, Some(Granted::New)) => info!(
-                address = heard.address.map(tracing::field::display),
-                user = heard.user,
-                daemon = heard.daemon.as_deref(),
+    fn report(&self, frame: &[u8], outcome: &Outcome) {
+        match (outcome.verdict, outcome.granted()) {
+            (_, Some(GrantOutcome::New)) => info!(
+                address = outcome.address.map(tracing::field::display),
+                user = outcome.user,
+                daemon = outcome.daemon.as_deref(),
                 "authorised"
             ),
             (Verdict::None, _)
                 if !tracing::enabled!(tracing::Level::DEBUG) || self.is_named_in(frame) => {}
             _ => debug!(
                 receiver = self.name,
-                verdict = heard.verdict.as_str(),
-                address = heard.address.map(tracing::field::display),
-                user = heard.user,
-                daemon = heard.daemon.as_deref(),
-                reason = %heard.reason,
+                verdict = outcome.verdict.as_str(),
+                address = outcome.address.map(tracing::field::display),
+                user = outcome.user,
+                daemon = outcome.daemon.as_deref(),
+                reason = %outcome.reason,
                 frame = %Shown(frame),
                 "heard"
             ),

@@ -95,7 +95,7 @@ impl Streams {
     /// # Errors
     /// Some stream's piece could not be remembered; until that no longer matters, this cannot be
     /// told of any stream.
-    pub fn is_tail(
+    pub fn is_continuation(
         &mut self,
         stream: Key,
         process: Option<Key>,
@@ -142,14 +142,14 @@ mod tests {
     fn a_tail_as_long_as_a_piece_has_a_tail() {
         let mut streams = Streams::default();
         for process in [None, Some(Key(9))] {
-            let mut hear = |tails| streams.is_tail(Key(1), process, tails, T0);
-            let verdicts = [1, 1, 0, 0].map(&mut hear);
+            let mut continues = |tails| streams.is_continuation(Key(1), process, tails, T0);
+            let verdicts = [1, 1, 0, 0].map(&mut continues);
             assert_eq!(verdicts, [Ok(false), Ok(true), Ok(true), Ok(false)]);
-            let verdicts = [2, 0, 0, 0].map(&mut hear);
+            let verdicts = [2, 0, 0, 0].map(&mut continues);
             assert_eq!(verdicts, [Ok(false), Ok(true), Ok(true), Ok(false)]);
-            let verdicts = [2, 0, 2, 0, 0, 0].map(&mut hear);
+            let verdicts = [2, 0, 2, 0, 0, 0].map(&mut continues);
             assert_eq!(verdicts, [false, true, true, true, true, false].map(Ok));
-            assert_eq!(streams.is_tail(Key(2), process, 0, T0), Ok(false));
+            assert_eq!(streams.is_continuation(Key(2), process, 0, T0), Ok(false));
         }
     }
 
@@ -157,11 +157,11 @@ mod tests {
     fn long_lines_of_many_processes_stop_nobody() {
         let mut streams = Streams::default();
         for number in 0..=MAX_SUSPICIONS as u64 {
-            assert_eq!(streams.is_tail(Key(1), Some(Key(number)), 1, T0), Ok(false));
+            assert_eq!(streams.is_continuation(Key(1), Some(Key(number)), 1, T0), Ok(false));
         }
-        assert_eq!(streams.is_tail(Key(1), None, 0, T0), Ok(false));
-        assert_eq!(streams.is_tail(Key(1), Some(Key(0)), 0, T0), Ok(false), "forgotten");
-        assert_eq!(streams.is_tail(Key(1), Some(Key(1)), 0, T0), Ok(true));
+        assert_eq!(streams.is_continuation(Key(1), None, 0, T0), Ok(false));
+        assert_eq!(streams.is_continuation(Key(1), Some(Key(0)), 0, T0), Ok(false), "forgotten");
+        assert_eq!(streams.is_continuation(Key(1), Some(Key(1)), 0, T0), Ok(true));
     }
 
     #[test]

@@ -20,11 +20,11 @@ pub const MAX_USERS: usize = 64;
 
 /// Who authorised an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum GrantedBy {
     /// A login at a mail daemon.
     Login(Arc<Origin>),
     /// The operator.
-    Hand,
+    Operator,
 }
 
 /// A user who has logged in from an address.
@@ -38,7 +38,7 @@ pub struct User {
 
 /// A right that the operator has given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hand {
+pub struct ManualGrant {
     /// When it was given.
     pub given: Time,
     /// It ends at this moment.
@@ -53,7 +53,7 @@ pub struct Grant {
     /// The client, canonical.
     pub address: IpAddr,
     /// Who has set the deadline: a restart must not measure an operator's by a login's.
-    pub by: By,
+    pub by: GrantedBy,
     /// The first login of this unbroken time.
     pub since: Time,
     /// The right ends at this moment: the later one of those that were given.
@@ -63,7 +63,7 @@ pub struct Grant {
     /// What the logins have given ends at this moment.
     pub by_login: Option<Time>,
     /// What the operator has given; it is bound to no user.
-    pub by_hand: Option<Box<Hand>>,
+    pub manual: Option<Box<ManualGrant>>,
     /// More users have logged in than one address may have: it is remembered, not authorised.
     pub shared: bool,
     /// Who has logged in, the latest last; some may have ended.
@@ -82,13 +82,13 @@ impl Grant {
     }
 
     /// How many users' rights last at a moment.
-    pub fn crowd(&self, now: Time) -> usize {
+    pub fn user_count(&self, now: Time) -> usize {
         self.users.iter().filter(|user| now < user.until).count()
     }
 
     /// Whether the operator's own right lasts at a moment.
-    pub fn is_by_hand(&self, now: Time) -> bool {
-        self.by_hand.as_ref().is_some_and(|hand| now < hand.until)
+    pub fn is_manual(&self, now: Time) -> bool {
+        self.manual.as_ref().is_some_and(|hand| now < hand.until)
     }
 
     /// The same, with every moment so much earlier.
@@ -96,7 +96,7 @@ impl Grant {
         self.since = self.since - span;
         self.until = self.until - span;
         self.by_login = self.by_login.map(|until| until - span);
-        if let Some(hand) = &mut self.by_hand {
+        if let Some(hand) = &mut self.manual {
             (hand.given, hand.until) = (hand.given - span, hand.until - span);
         }
         self.users.iter_mut().for_each(|user| user.until = user.until - span);
@@ -106,12 +106,12 @@ impl Grant {
     pub(super) fn none(address: IpAddr, since: Time) -> Self {
         Self {
             address,
-            by: By::Hand,
+            by: GrantedBy::Operator,
             since,
             until: since,
             logins: 0,
             by_login: None,
-            by_hand: None,
+            manual: None,
             shared: false,
             users: SmallVec::new(),
         }
@@ -120,17 +120,17 @@ impl Grant {
     /// Finds out when the right ends, and whether too many users share the address. What the
     /// operator has given stays then, what logins have given does not.
     pub fn settle(&mut self, most_users: Option<usize>) {
-        let crowded = most_users.is_some_and(|most| self.users.len() > most);
-        let hand = self.by_hand.as_ref().map(|hand| hand.until);
-        self.shared = crowded && hand.is_none();
-        let login = self.by_login.filter(|_| !crowded || self.shared);
+        let too_many = most_users.is_some_and(|most| self.users.len() > most);
+        let hand = self.manual.as_ref().map(|hand| hand.until);
+        self.shared = too_many && hand.is_none();
+        let login = self.by_login.filter(|_| !too_many || self.shared);
         self.until = login.max(hand).unwrap_or(self.since);
     }
 
     /// The operator's right has ended: if too many users share the address, it is remembered for
     /// them, so that the next login does not find it empty.
-    pub fn crowd_left(&self, now: Time, most_users: Option<usize>) -> Option<Self> {
-        let mut left = Self { by_hand: None, ..self.clone() };
+    pub fn remaining_shared(&self, now: Time, most_users: Option<usize>) -> Option<Self> {
+        let mut left = Self { manual: None, ..self.clone() };
         left.users.retain(|user| now < user.until);
         left.settle(most_users);
         (left.shared && now < left.until).then_some(left)

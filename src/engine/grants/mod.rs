@@ -19,16 +19,16 @@ use std::time::Duration;
 
 use super::message::address;
 use super::time::Time;
-use grant::{By, Grant, Hand};
+use grant::{Grant, GrantedBy, ManualGrant};
 
 /// Addresses in one slice: what is dearest to do with them takes below a millisecond.
 pub(super) const SLICE: usize = 1024;
 
 /// What gives an address a right.
 #[derive(Clone, Debug)]
-pub struct Given {
+pub struct GrantRequest {
     /// Who gives it.
-    pub by: By,
+    pub by: GrantedBy,
     /// Who logged in, if that is known and remembered.
     pub user: Option<String>,
     /// For how long.
@@ -39,7 +39,7 @@ pub struct Given {
 
 /// What a login did to the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Granted {
+pub enum GrantOutcome {
     /// The address was not authorised before.
     New,
     /// The address was authorised; its deadline has moved.
@@ -63,7 +63,7 @@ pub struct Grants {
     by_address: BTreeMap<IpAddr, Box<Grant>>,
     by_deadline: BTreeSet<(Time, IpAddr)>,
     /// Those that are shared.
-    crowds: BTreeSet<IpAddr>,
+    shared: BTreeSet<IpAddr>,
     /// How many of the others have a key that admits other hosts too.
     inexact: usize,
 }
@@ -75,11 +75,11 @@ impl Grants {
     pub fn grant(
         &mut self,
         address: IpAddr,
-        given: Given,
+        given: GrantRequest,
         now: Time,
         most_users: Option<usize>,
-    ) -> Granted {
-        let Given { by, user, span, note } = given;
+    ) -> GrantOutcome {
+        let GrantRequest { by, user, span, note } = given;
         let end = now + span;
         let old = self.remove(address);
         let renewed = old.as_ref().is_some_and(|old| !old.shared);
@@ -88,12 +88,12 @@ impl Grants {
             grant.since = now;
         }
         grant.by_login = grant.by_login.filter(|until| now < *until);
-        grant.by_hand = grant.by_hand.filter(|hand| now < hand.until);
-        if by == By::Hand {
-            let hand = || Box::new(Hand { given: now, until: end, note: None });
-            let mut hand = grant.by_hand.filter(|old| end < old.until).unwrap_or_else(hand);
+        grant.manual = grant.manual.filter(|hand| now < hand.until);
+        if by == GrantedBy::Operator {
+            let hand = || Box::new(ManualGrant { given: now, until: end, note: None });
+            let mut hand = grant.manual.filter(|old| end < old.until).unwrap_or_else(hand);
             hand.note = note.or(hand.note);
-            grant.by_hand = Some(hand);
+            grant.manual = Some(hand);
         } else {
             grant.by_login = grant.by_login.max(Some(end));
             grant.logins = grant.logins.saturating_add(1);
@@ -107,9 +107,9 @@ impl Grants {
         let shared = grant.shared;
         self.insert(grant);
         match (shared, renewed) {
-            (true, _) => Granted::Shared,
-            (false, true) => Granted::Renewed,
-            (false, false) => Granted::New,
+            (true, _) => GrantOutcome::Shared,
+            (false, true) => GrantOutcome::Renewed,
+            (false, false) => GrantOutcome::New,
         }
     }
 
@@ -178,7 +178,7 @@ impl Grants {
     pub fn remove(&mut self, address: IpAddr) -> Option<Grant> {
         let grant = self.by_address.remove(&address)?;
         self.by_deadline.remove(&(grant.until, address));
-        if !self.crowds.remove(&address) {
+        if !self.shared.remove(&address) {
             self.inexact -= usize::from(address::admits_others(address));
         }
         debug_assert_eq!(self.by_address.len(), self.by_deadline.len());
@@ -188,7 +188,7 @@ impl Grants {
     fn insert(&mut self, grant: Grant) {
         self.by_deadline.insert((grant.until, grant.address));
         if grant.shared {
-            self.crowds.insert(grant.address);
+            self.shared.insert(grant.address);
         } else {
             self.inexact += usize::from(address::admits_others(grant.address));
         }
@@ -245,15 +245,15 @@ impl Grants {
     }
 
     /// The addresses that are shared.
-    pub fn crowds(&self) -> impl Iterator<Item = &Grant> {
-        self.crowds.iter().filter_map(|address| self.get(*address))
+    pub fn shared(&self) -> impl Iterator<Item = &Grant> {
+        self.shared.iter().filter_map(|address| self.get(*address))
     }
 
     /// How many addresses have a right at a moment.
     pub fn count(&self, now: Time) -> usize {
         let ended = self.by_deadline.iter().take_while(|(until, _)| *until <= now);
-        let ended = ended.filter(|(_, address)| !self.crowds.contains(address)).count();
-        self.len() - self.crowds.len() - ended
+        let ended = ended.filter(|(_, address)| !self.shared.contains(address)).count();
+        self.len() - self.shared.len() - ended
     }
 
     /// How many addresses, shared ones aside, have a key that admits other hosts too.

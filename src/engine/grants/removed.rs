@@ -4,16 +4,16 @@ use super::grant::Grant;
 
 /// An address that has left the set.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gone {
+pub struct Removed {
     /// The right it had.
     pub grant: Grant,
-    /// Why it has left.
-    pub why: WhyGone,
+    /// why.
+    pub reason: RemovalReason,
 }
 
 /// Why an address has left the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhyGone {
+pub enum RemovalReason {
     /// Its time was up.
     Expired,
     /// It would have ended first, and `max-clients` was reached.
@@ -26,7 +26,7 @@ pub enum WhyGone {
     Shared,
 }
 
-impl WhyGone {
+impl RemovalReason {
     /// In words.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -21,7 +21,7 @@ pub struct Probes(VecDeque<String>);
 
 impl Probes {
     /// Remembers one, if it is a probe.
-    pub fn hear(&mut self, text: &str) {
+    pub fn record(&mut self, text: &str) {
         if !text.starts_with(WORD) || text.len() > MAX_TEXT {
             return;
         }
@@ -57,8 +57,12 @@ mod tests {
         .iter()
         .enumerate()
         {
-            let heard = engine.hear(now, source, frame.as_bytes());
-            assert_eq!((heard.verdict, heard.reason), (Verdict::None, Reason::Probe), "{frame}");
+            let outcome = engine.process(now, source, frame.as_bytes());
+            assert_eq!(
+                (outcome.verdict, outcome.reason),
+                (Verdict::None, Reason::Probe),
+                "{frame}"
+            );
             assert_eq!(engine.probes().count(&format!("probe {number}")), 1, "{frame}");
         }
         assert!(engine.clients_at(now) == 0 && engine.stats().other_programs == 0);
@@ -69,14 +73,14 @@ mod tests {
         let mut probes = Probes::default();
         let long = format!("{WORD}{}", "x".repeat(MAX_TEXT));
         for no_probe in ["", "hello", long.as_str()] {
-            probes.hear(no_probe);
+            probes.record(no_probe);
             assert_eq!(probes.count(no_probe), 0, "{no_probe}");
         }
         let probe = |number: usize| format!("{WORD}{number}");
-        (0..=MAX_PROBES).for_each(|number| probes.hear(&probe(number)));
+        (0..=MAX_PROBES).for_each(|number| probes.record(&probe(number)));
         assert_eq!(probes.count(&probe(0)), 0, "it made room");
         assert!((1..=MAX_PROBES).all(|number| probes.count(&probe(number)) == 1));
-        probes.hear(&probe(7));
+        probes.record(&probe(7));
         assert_eq!(probes.count(&probe(7)), 2, "it was handed over twice");
     }
 }

@@ -7,7 +7,7 @@
 //! Logins   a stranger's message is no login; a client's gives the client's own address.
 //! Connects come before any login, so whoever causes the message: only the client's own address.
 
-use super::{Believer, Verdict, Wrong};
+use super::{CheckedPattern, Verdict, Wrong};
 use crate::engine::maildaemons::{Cause, Daemon, Fault, Pattern, Shape};
 use crate::engine::proof;
 
@@ -54,7 +54,7 @@ impl<'d> Claim<'d> {
         if shapes.peek().is_none() {
             return;
         }
-        let believer = match Believer::new(self.pattern.clone()) {
+        let believer = match CheckedPattern::new(self.pattern.clone()) {
             Ok(believer) => believer,
             Err(why) => {
                 faults.push(fault(self.daemon, self.pattern.file_line, why.to_string()));
@@ -157,7 +157,7 @@ impl<'d> Claim<'d> {
 
     /// A message of the daemon's own that a pattern believes.
     fn sample(&self, pattern: &Pattern) -> Option<String> {
-        let believer = Believer::new(pattern.clone()).ok()?;
+        let believer = CheckedPattern::new(pattern.clone()).ok()?;
         self.daemon.shapes.iter().find_map(|shape| {
             let shape = proof::Shape::new(&shape.pattern).ok()?;
             match proof::prove(&believer, &shape, Wrong::Any) {

@@ -1,12 +1,12 @@
 //! A mail daemon's examples, run through the engine itself.
 //!
-//! Promise  an example is heard exactly as the running daemon would hear it, by an engine that
+//! Promise  an example is processed exactly as by the running daemon, by an engine that
 //!          knows this one mail daemon as its file describes it, and excludes nobody.
 
 use crate::engine::correlation::streams::Source;
 use crate::engine::maildaemons::{Daemon, Example, ExpectedVerdict, Fault, Table};
 use crate::engine::time::Time;
-use crate::engine::verdict::{Heard, Verdict};
+use crate::engine::verdict::{Outcome, Verdict};
 use crate::engine::{Engine, Rules};
 
 /// Hears every example of a daemon and tells which do not give what they must.
@@ -17,12 +17,12 @@ pub fn prove(daemon: &Daemon) -> Vec<Fault> {
 fn wrong(daemon: &Daemon, example: &Example) -> Option<Fault> {
     let table = Table::of(vec![daemon.as_described()]);
     let mut engine = Engine::new(Rules { table, ..Rules::default() });
-    let heard = example
+    let outcome = example
         .lines
         .iter()
-        .map(|line| engine.hear(Time::default(), Source::default(), line.as_bytes()))
+        .map(|line| engine.process(Time::default(), Source::default(), line.as_bytes()))
         .last()?;
-    let what = difference(example, &heard)?;
+    let what = difference(example, &outcome)?;
     Some(Fault {
         origin: daemon.origin.clone().unwrap_or_else(|| daemon.name.to_string()),
         line: Some(example.file_line),
@@ -30,19 +30,19 @@ fn wrong(daemon: &Daemon, example: &Example) -> Option<Fault> {
     })
 }
 
-fn difference(example: &Example, heard: &Heard) -> Option<String> {
+fn difference(example: &Example, outcome: &Outcome) -> Option<String> {
     let expected = match example.verdict {
         ExpectedVerdict::Login => Verdict::Login,
         ExpectedVerdict::Logout => Verdict::Logout,
         ExpectedVerdict::Partial => Verdict::Partial,
         ExpectedVerdict::None => Verdict::None,
     };
-    if heard.verdict != expected {
-        let (wanted, got) = (expected.as_str(), heard.verdict.as_str());
-        return Some(format!("its verdict must be `{wanted}` and is `{got}` ({})", heard.reason));
+    if outcome.verdict != expected {
+        let (wanted, got) = (expected.as_str(), outcome.verdict.as_str());
+        return Some(format!("its verdict must be `{wanted}` and is `{got}` ({})", outcome.reason));
     }
-    let address = heard.address.map(|address| address.to_string());
-    let fields = [("address", &example.address, &address), ("user", &example.user, &heard.user)];
+    let address = outcome.address.map(|address| address.to_string());
+    let fields = [("address", &example.address, &address), ("user", &example.user, &outcome.user)];
     fields.into_iter().find_map(|(name, wanted, got)| match wanted {
         Some(wanted) if got.as_ref() != Some(wanted) => {
             let got = got.as_deref().unwrap_or("missing");

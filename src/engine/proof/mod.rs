@@ -39,7 +39,7 @@ const USERS: &[&str] = &["joe"];
 
 /// A pattern, ready to be tried against shapes: the expression as an automaton, and the pattern
 /// itself, which has the last word on every message found.
-pub struct Believer {
+pub struct CheckedPattern {
     pattern: maildaemons::Pattern,
     automaton: Automaton,
     /// The same for messages that look real: with a name and an address, then with any name.
@@ -61,7 +61,7 @@ pub struct Shape {
     automaton: Automaton,
 }
 
-impl Believer {
+impl CheckedPattern {
     /// Prepares a pattern with its conditions.
     ///
     /// # Errors
@@ -129,7 +129,7 @@ impl Shape {
 /// Searches a message of the shape that is wrongly believed.
 ///
 /// A pattern without the group `address` gives no address, and so no wrong one.
-pub fn prove(believer: &Believer, shape: &Shape, wrong: Wrong) -> Verdict {
+pub fn prove(believer: &CheckedPattern, shape: &Shape, wrong: Wrong) -> Verdict {
     let spans = wrong == Wrong::OtherAddress;
     if spans && !believer.gives_address() {
         return Verdict::Proved { states: 0 };
@@ -144,7 +144,7 @@ pub fn prove(believer: &Believer, shape: &Shape, wrong: Wrong) -> Verdict {
 }
 
 /// Searches among the messages that this automaton of the pattern accepts.
-fn search(believer: &Believer, pattern: &Automaton, shape: &Shape, wrong: Wrong) -> Verdict {
+fn search(believer: &CheckedPattern, pattern: &Automaton, shape: &Shape, wrong: Wrong) -> Verdict {
     let (mut forged, mut refused, mut tried) = (None, None, 0);
     let search = Search {
         pattern,
@@ -177,7 +177,7 @@ fn search(believer: &Believer, pattern: &Automaton, shape: &Shape, wrong: Wrong)
 
 /// The address, if any, that is wrongly believed in a message that both automata accept.
 fn forged_address(
-    believer: &Believer,
+    believer: &CheckedPattern,
     shape: &Shape,
     wrong: Wrong,
     message: &str,

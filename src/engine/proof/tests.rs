@@ -47,7 +47,7 @@ fn written_out(text: &str) -> String {
     text.replace("CLIENT", "(?<client>[0-9A-Fa-f:.]{2,45})").replace("IP", "[0-9A-Fa-f:.]+")
 }
 
-fn believer(text: &str, conditions: Conditions) -> Result<Believer, Fault> {
+fn believer(text: &str, conditions: Conditions) -> Result<CheckedPattern, Fault> {
     let Conditions { once, never, same, max_length } = conditions;
     let mut pattern =
         maildaemons::Pattern::compile(&written_out(text)).expect("an anchored expression");
@@ -55,7 +55,7 @@ fn believer(text: &str, conditions: Conditions) -> Result<Believer, Fault> {
     pattern.never = never;
     pattern.same = same;
     pattern.max_length = max_length;
-    Believer::new(pattern)
+    CheckedPattern::new(pattern)
 }
 
 fn proof(text: &str, conditions: Conditions, shape: &str, wrong: Wrong) -> Verdict {

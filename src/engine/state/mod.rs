@@ -21,12 +21,12 @@ use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
-use super::grants::grant::{By, Grant, Hand, MAX_USERS, User};
+use super::grants::grant::{Grant, GrantedBy, MAX_USERS, ManualGrant, User};
 use super::grants::origins::Origins;
 use super::grants::{SLICE, Slice};
 use super::message::address;
 use super::time::Time;
-use super::{Engine, MAX_BY_HAND};
+use super::{Engine, MAX_MANUAL};
 
 /// More changed addresses than this, and than `max-clients`, are not remembered while the disk does
 /// not answer: the whole file is shorter than their records.
@@ -207,7 +207,7 @@ impl Engine {
         let mut restored = Restored { foreign, damaged, ..Restored::default() };
         self.origins = origins;
         for (address, until) in blocks.into_iter().filter(|(_, until)| now < *until) {
-            self.blocked.insert(address, until.min(now + MAX_BY_HAND));
+            self.blocked.insert(address, until.min(now + MAX_MANUAL));
         }
         for grant in grants.into_values() {
             self.take_over(now, grant.set_back(back), &mut restored);
@@ -230,8 +230,8 @@ impl Engine {
         // What was given for an hour never lasts for longer than that from now on.
         let last = now + self.rules.grace;
         grant.by_login = grant.by_login.map(|until| until.min(last));
-        if let Some(hand) = &mut grant.by_hand {
-            let longest = MAX_BY_HAND.min(hand.until.since(hand.given));
+        if let Some(hand) = &mut grant.manual {
+            let longest = MAX_MANUAL.min(hand.until.since(hand.given));
             hand.until = hand.until.min(now + longest);
             hand.given = hand.given.min(now);
         }
@@ -248,11 +248,11 @@ impl Engine {
 
 fn write_grant(text: &mut String, grant: &Grant) {
     let (daemon, host) = match &grant.by {
-        By::Login(origin) => (&*origin.daemon, origin.host.as_deref()),
-        By::Hand => ("", None),
+        GrantedBy::Login(origin) => (&*origin.daemon, origin.host.as_deref()),
+        GrantedBy::Operator => ("", None),
     };
     let field = |text: Option<&str>| text.unwrap_or_default().replace(char::is_control, "?");
-    let hand = grant.by_hand.as_deref();
+    let hand = grant.manual.as_deref();
     let millis = |at: Option<Time>| at.map_or_else(String::new, |at| at.as_millis().to_string());
     // Writing to a String cannot fail.
     let _ = write!(
@@ -304,15 +304,17 @@ fn read(line: &str, origins: &mut Origins) -> Option<Record> {
             ".",
         ] => {
             let by = match daemon {
-                "" => By::Hand,
-                name => By::Login(origins.share(name, Some(host).filter(|host| !host.is_empty()))),
+                "" => GrantedBy::Operator,
+                name => GrantedBy::Login(
+                    origins.share(name, Some(host).filter(|host| !host.is_empty())),
+                ),
             };
             let by_login = if login.is_empty() { None } else { Some(time(login)?) };
-            let by_hand = match (given, hand) {
+            let manual = match (given, hand) {
                 ("", "") => None,
                 _ => {
                     let (given, until) = (time(given)?, time(hand)?);
-                    Some(Box::new(Hand { given, until, note: some(note) }))
+                    Some(Box::new(ManualGrant { given, until, note: some(note) }))
                 }
             };
             let user = |pair: &[&str]| match *pair {
@@ -324,10 +326,10 @@ fn read(line: &str, origins: &mut Origins) -> Option<Record> {
                 address: address::read(address).ok()?,
                 by,
                 since: time(since)?,
-                until: by_login.max(by_hand.as_ref().map(|hand| hand.until))?,
+                until: by_login.max(manual.as_ref().map(|hand| hand.until))?,
                 logins: logins.parse().ok()?,
                 by_login,
-                by_hand,
+                manual,
                 shared: false,
                 users: users.filter(|users| users.len() <= MAX_USERS)?,
             })))

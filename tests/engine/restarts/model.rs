@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::time::Time;
-use pop_before_smtp::engine::{Engine, MAX_BY_HAND, Rules};
+use pop_before_smtp::engine::{Engine, MAX_MANUAL, Rules};
 
 use crate::support::around;
 use crate::support::random::Random;
@@ -38,7 +38,7 @@ struct Model {
     changed_blocks: BTreeSet<IpAddr>,
 }
 
-const WEEK: u64 = MAX_BY_HAND.as_millis() as u64;
+const WEEK: u64 = MAX_MANUAL.as_millis() as u64;
 
 impl Model {
     fn admitted(&self, now: u64) -> Vec<IpAddr> {
@@ -46,7 +46,7 @@ impl Model {
         live.map(|(address, _)| *address).collect()
     }
 
-    fn give(&mut self, now: u64, address: IpAddr, span: u64, by_hand: bool, most: usize) {
+    fn give(&mut self, now: u64, address: IpAddr, span: u64, manual: bool, most: usize) {
         self.changed.insert(address);
         let right = self.rights.entry(address).or_default();
         if right.login <= now {
@@ -55,7 +55,7 @@ impl Model {
         if right.hand <= now {
             right.hand = 0;
         }
-        if !by_hand {
+        if !manual {
             right.login = right.login.max(now + span);
         } else if right.hand <= now + span {
             (right.given, right.hand) = (now, now + span);
@@ -143,7 +143,7 @@ fn history(seed: u64, steps: usize) {
         let client = clients[dice.below(clients.len() as u64) as usize];
         match dice.below(20) {
             0..=9 => {
-                engine.hear(at, Source::default(), login_frame(client).as_bytes());
+                engine.process(at, Source::default(), login_frame(client).as_bytes());
                 if client != excluded && model.blocks.get(&client).is_none_or(|&end| end <= now) {
                     model.give(now, client, grace, false, most);
                 }
@@ -226,9 +226,9 @@ fn history(seed: u64, steps: usize) {
             let until = engine.admits(at, address).expect("just admitted").until.as_millis();
             assert_eq!(until, model.rights[&address].until(), "{context}: {address}\n{file}");
         }
-        if let Some(edition) = around::edition(&mut engine, at) {
-            assert_eq!(edition.addresses, model.admitted(now), "{context}");
-            engine.published(edition.number, at);
+        if let Some(generation) = around::generation(&mut engine, at) {
+            assert_eq!(generation.addresses, model.admitted(now), "{context}");
+            engine.published(generation.number, at);
         }
     }
 }
