@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 /// Which of the documented exit statuses a failure gives (sysexits(3) numbers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
+pub enum ExitStatus {
     /// 1: no.
     Refused,
     /// 69: the daemon cannot be reached.
@@ -18,7 +18,7 @@ pub enum Status {
     Config,
 }
 
-impl Status {
+impl ExitStatus {
     const fn code(self) -> u8 {
         match self {
             Self::Refused => 1,
@@ -33,7 +33,7 @@ impl Status {
 /// A failure that a person must see: what failed, on what, why; and what to do.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    status: Status,
+    status: ExitStatus,
     what: String,
     hint: Option<String>,
 }
@@ -41,27 +41,27 @@ pub struct Failure {
 impl Failure {
     /// A wrong configuration, environment variable or option value.
     pub fn config(what: impl Into<String>) -> Self {
-        Self { status: Status::Config, what: what.into(), hint: None }
+        Self { status: ExitStatus::Config, what: what.into(), hint: None }
     }
 
     /// A file, socket or process that did not do what it should.
     pub fn io(what: impl Into<String>) -> Self {
-        Self { status: Status::Io, what: what.into(), hint: None }
+        Self { status: ExitStatus::Io, what: what.into(), hint: None }
     }
 
     /// The running daemon says no.
     pub fn refused(what: impl Into<String>) -> Self {
-        Self { status: Status::Refused, what: what.into(), hint: None }
+        Self { status: ExitStatus::Refused, what: what.into(), hint: None }
     }
 
     /// The running daemon could not be reached.
     pub fn unavailable(what: impl Into<String>) -> Self {
-        Self { status: Status::Unavailable, what: what.into(), hint: None }
+        Self { status: ExitStatus::Unavailable, what: what.into(), hint: None }
     }
 
     /// Something that cannot happen has happened.
     pub fn bug(what: impl Into<String>) -> Self {
-        Self { status: Status::Bug, what: what.into(), hint: None }
+        Self { status: ExitStatus::Bug, what: what.into(), hint: None }
     }
 
     /// Adds what to do about it.

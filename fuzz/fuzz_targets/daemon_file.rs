@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pop_before_smtp::engine::maildaemons::{DaemonFile, Table};
-use pop_before_smtp::engine::proof::examples;
 use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::maildaemons::{DaemonFile, DaemonTable};
+use pop_before_smtp::engine::proof::examples;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, Rules};
 
@@ -13,7 +13,8 @@ fuzz_target!(|text: &str| {
     let Ok(daemon) = file.compile() else { return };
     let _ = examples::prove(&daemon);
     let lines: Vec<String> = daemon.examples.iter().flat_map(|e| e.lines.clone()).collect();
-    let mut engine = Engine::new(Rules { table: Table::of(vec![daemon]), ..Rules::default() });
+    let mut engine =
+        Engine::new(Rules { table: DaemonTable::of(vec![daemon]), ..Rules::default() });
     for line in lines {
         engine.process(Time::default(), Source::default(), line.as_bytes());
     }

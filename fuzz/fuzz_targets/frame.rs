@@ -6,9 +6,9 @@ use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
 use pop_before_smtp::engine::Engine;
-use pop_before_smtp::engine::verdict::{Reason, Verdict};
 use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::time::Time;
+use pop_before_smtp::engine::verdict::{Reason, Verdict};
 use pop_before_smtp_fuzz::engine;
 
 /// No address is written longer.

@@ -6,10 +6,10 @@ use std::cell::RefCell;
 use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
-use pop_before_smtp::engine::protocol::decoded::Frame;
+use pop_before_smtp::engine::protocol::decoded::Decoded;
 use pop_before_smtp::engine::protocol::policy::{self, Action};
-use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::protocol::{netstring, socketmap};
+use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, Rules};
 
 const NOW: Time = Time::from_millis(1);
@@ -21,17 +21,17 @@ fuzz_target!(|input: &[u8]| {
     }
     ENGINE.with_borrow(|engine| {
         let mut rest = input;
-        while let Frame::Whole { request, used } = socketmap::read(rest) {
+        while let Decoded::Whole { request, used } = socketmap::read(rest) {
             let admitted = request.is_some_and(|address| engine.admits(NOW, address).is_some());
             assert!(!admitted || names_the_client(&rest[..used]));
             let mut reply = Vec::new();
             socketmap::write(admitted.then_some("OK"), &mut reply);
-            let whole = matches!(netstring::read(&reply, 100), Frame::Whole { used, .. } if used == reply.len());
+            let whole = matches!(netstring::read(&reply, 100), Decoded::Whole { used, .. } if used == reply.len());
             assert!(whole);
             rest = &rest[used..];
         }
         let mut rest = input;
-        while let Frame::Whole { request, used } = policy::read(rest) {
+        while let Decoded::Whole { request, used } = policy::read(rest) {
             let action = engine.decide(NOW, &request);
             assert!(action != Action::Ok || names_the_client(&rest[..used]));
             let mut reply = Vec::new();

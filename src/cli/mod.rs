@@ -18,7 +18,7 @@ use tracing::error;
 
 use crate::config::control::DEFAULT_CONTROL;
 use crate::config::layer::Layer;
-use crate::config::lookups::Role;
+use crate::config::lookups::SocketRole;
 use crate::config::{Config, Matching};
 use crate::control::client;
 use crate::control::protocol::{Answer, Request};
@@ -143,7 +143,7 @@ fn check(args: CheckArgs) -> CommandResult {
     let found = runtime()?.block_on(async {
         let layer = args.run.layer()?;
         // Whether systemd will pass a receiving socket is not known here.
-        daemon::examine(&layer, &[Role::Frames]).await
+        daemon::examine(&layer, &[SocketRole::Frames]).await
     });
     let faults = match found {
         Ok(remarks) => {

@@ -128,11 +128,11 @@ fn tell(
 mod tests {
     use super::*;
     use crate::engine::Rules;
-    use crate::engine::maildaemons::{Selection, Table};
+    use crate::engine::maildaemons::{DaemonTable, Selection};
 
     #[test]
     fn an_old_login_is_one_and_would_be_late_now() {
-        let table = Table::load(&[], &Selection::Verified).expect("sound files");
+        let table = DaemonTable::load(&[], &Selection::Verified).expect("sound files");
         let mut engine = Engine::new(Rules { table, ..Rules::default() });
         let line = |stamp: &str, rip: &str| {
             format!(

@@ -7,7 +7,7 @@ use crate::error::Failure;
 /// What a socket that systemd has passed is for; its name in the socket unit says it
 /// (systemd.socket(5), FileDescriptorName=).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum SocketRole {
     /// It receives syslog frames: any other name.
     Frames,
     /// Postfix's socketmap protocol: `socketmap`.
@@ -18,7 +18,7 @@ pub enum Role {
     Metrics,
 }
 
-impl Role {
+impl SocketRole {
     /// The role of a socket with this name.
     pub fn of(name: &str) -> Self {
         match name {

@@ -23,7 +23,7 @@ use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::sys::log::{LogFormat, LogLevel};
 use control::Control;
 use layer::Layer;
-use lookups::{Lookups, Role};
+use lookups::{Lookups, SocketRole};
 use sending::Sending;
 use values::{ExcludeWhat, Facilities, Inet, Listen, Network};
 
@@ -138,16 +138,16 @@ impl Config {
     ///
     /// # Errors
     /// Every contradiction there is.
-    pub fn of(layer: &Layer, passed: &[Role]) -> Result<Self, Vec<Failure>> {
+    pub fn of(layer: &Layer, passed: &[SocketRole]) -> Result<Self, Vec<Failure>> {
         let mut faults = Vec::new();
         let is_asked = |role| match role {
-            Role::Frames => layer.listen.as_ref().is_some_and(|list| !list.is_empty()),
-            Role::Socketmap => layer.socketmap.is_some(),
-            Role::Policy => layer.policy.is_some(),
-            Role::Metrics => layer.metrics.is_some(),
+            SocketRole::Frames => layer.listen.as_ref().is_some_and(|list| !list.is_empty()),
+            SocketRole::Socketmap => layer.socketmap.is_some(),
+            SocketRole::Policy => layer.policy.is_some(),
+            SocketRole::Metrics => layer.metrics.is_some(),
         } || passed.contains(&role);
-        let lookups = Lookups::of(layer, is_asked(Role::Socketmap), &mut faults);
-        let sending = Sending::of(layer, is_asked(Role::Policy), &mut faults);
+        let lookups = Lookups::of(layer, is_asked(SocketRole::Socketmap), &mut faults);
+        let sending = Sending::of(layer, is_asked(SocketRole::Policy), &mut faults);
         let control = Control::of(layer, &mut faults);
         let allow_uid = listeners::users(layer, &mut faults);
         let mut fault = |what: String, hint: &str| {
@@ -155,7 +155,7 @@ impl Config {
         };
         let dry_run = layer.dry_run.unwrap_or(false);
         let listen = layer.listen.clone().unwrap_or_default();
-        if !is_asked(Role::Frames) {
+        if !is_asked(SocketRole::Frames) {
             fault(
                 "there is no socket to receive syslog frames on".into(),
                 "add --listen unix:/run/pop-before-smtp/log.sock or --listen udp:127.0.0.1:5514",
@@ -165,7 +165,8 @@ impl Config {
         if let Some(twice) = shown.iter().enumerate().find(|(i, l)| shown[..*i].contains(l)) {
             fault(format!("`{}` is listened on twice", twice.1), "name each socket once");
         }
-        let tells = layer.map.is_some() || is_asked(Role::Socketmap) || is_asked(Role::Policy);
+        let tells =
+            layer.map.is_some() || is_asked(SocketRole::Socketmap) || is_asked(SocketRole::Policy);
         if !tells && !dry_run {
             fault(
                 "there is nothing to tell Postfix by".into(),

@@ -55,7 +55,7 @@ impl FromStr for Mismatch {
         };
         if text.len() > MAX_TEXT || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
             return Err(format!(
-                "the text behind reject is not 1 to {MAX_TEXT} printable ASCII characters"
+                "the text after reject is not 1 to {MAX_TEXT} printable ASCII characters"
             ));
         }
         Ok(Self::Reject(text.to_owned()))
@@ -140,7 +140,7 @@ impl Sending {
         if let Some(wrong) = domains.iter().find(|domain| !is_domain(domain)) {
             fault(
                 format!("sender-domains: `{}` is no domain", wrong.escape_debug()),
-                "write the part behind the @, such as example.org",
+                "write the part after the @, such as example.org",
             );
         }
         if let Some(path) = layer.sender_table.as_ref().filter(|path| !path.is_absolute()) {

@@ -9,7 +9,7 @@ use super::protocol::{Answer, Entry, Request, Rights};
 use crate::error::Failure;
 
 /// The daemon answers in milliseconds, a change within seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Asks the daemon that listens on a control socket. Where that may not be opened, what only reads
 /// is asked over `reading`.
@@ -95,8 +95,8 @@ impl Answers {
 }
 
 fn send(mut stream: UnixStream, request: &Request) -> io::Result<UnixStream> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
+    stream.set_write_timeout(Some(REPLY_TIMEOUT))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');
     stream.write_all(&line)?;

@@ -27,7 +27,7 @@ pub struct Status {
     /// Addresses that are not authorised because too many users share them.
     pub shared: Vec<SharedAddress>,
     /// The receiving sockets.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerStatus>,
     /// The sockets on which Postfix asks.
     pub lookups: Vec<LookupStatus>,
     /// Frames that were heard.
@@ -50,13 +50,13 @@ pub struct Status {
 
 /// One receiving socket.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Listener {
+pub struct ListenerStatus {
     /// What it listens on.
     pub name: String,
     /// Frames handed to the engine.
     pub frames: u64,
     /// Frames of senders that `allow-from` or `allow-uid` does not name.
-    pub strangers: u64,
+    pub rejected: u64,
     /// Frames larger than any frame should be.
     pub oversized: u64,
     /// Frames that the kernel dropped because the receive buffer was full.

@@ -1,6 +1,6 @@
 //! The connections of one listener: so many at once, and one that is idle makes room for the next.
 //!
-//! Promise  whoever comes gets a seat at once. Who goes for it is the one that has never asked,
+//! Promise  whoever comes gets a slot at once. Who goes for it is the one that has never asked,
 //!          the oldest of them first; else the one that has done nothing for longest; one whose
 //!          request is being worked on only if all are. Those who have come last are spared: their
 //!          request may be on its way. All connections end with this value.
@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::{AbortHandle, Id, JoinSet};
 
-/// Of so many seats one is kept for those who have come last and not asked yet: else a crowd that
-/// connects without a pause would take the seat of each before its request can be read.
+/// Of so many slots one is kept for those who have come last and not asked yet: else a crowd that
+/// connects without a pause would take the slot of each before its request can be read.
 const SPARED: usize = 8;
 
 /// What a connection is doing, in the order in which such connections have to go.
@@ -28,19 +28,19 @@ enum Stage {
     Waiting,
 }
 
-/// The seat of one connection, which tells what the connection is doing.
+/// The slot of one connection, which tells what the connection is doing.
 #[derive(Debug, Default)]
-pub struct Seat {
+pub struct Slot {
     turns: Arc<AtomicU64>,
     /// What it is doing, and since which turn.
     doing: Mutex<(Stage, u64)>,
 }
 
-impl Seat {
+impl Slot {
     fn new(turns: &Arc<AtomicU64>) -> Self {
-        let seat = Self { turns: Arc::clone(turns), ..Self::default() };
-        seat.set(Stage::Silent);
-        seat
+        let slot = Self { turns: Arc::clone(turns), ..Self::default() };
+        slot.set(Stage::Silent);
+        slot
     }
 
     /// A request has arrived, and will take a while.
@@ -69,18 +69,18 @@ pub struct Connections {
     most: usize,
     turns: Arc<AtomicU64>,
     tasks: JoinSet<()>,
-    seats: HashMap<Id, (Arc<Seat>, AbortHandle)>,
+    slots: HashMap<Id, (Arc<Slot>, AbortHandle)>,
 }
 
 impl Connections {
     /// For so many at once, at least one.
     pub fn new(most: usize) -> Self {
-        let (tasks, seats) = (JoinSet::new(), HashMap::new());
-        Self { most: most.max(1), turns: Arc::default(), tasks, seats }
+        let (tasks, slots) = (JoinSet::new(), HashMap::new());
+        Self { most: most.max(1), turns: Arc::default(), tasks, slots }
     }
 
     /// Serves one more. Returns whether another one had to go for it, which has ended then.
-    pub async fn serve<F>(&mut self, converse: impl FnOnce(Arc<Seat>) -> F) -> bool
+    pub async fn serve<F>(&mut self, converse: impl FnOnce(Arc<Slot>) -> F) -> bool
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -89,24 +89,24 @@ impl Connections {
         }
         let is_full = self.tasks.len() >= self.most;
         if is_full {
-            if let Some(seat) = self.first_to_go() {
-                seat.abort();
+            if let Some(slot) = self.first_to_go() {
+                slot.abort();
             }
             // Its file is closed before there is another one.
             if let Some(ended) = self.tasks.join_next_with_id().await {
                 self.remove(ended);
             }
         }
-        let seat = Arc::new(Seat::new(&self.turns));
-        let task = self.tasks.spawn(converse(Arc::clone(&seat)));
-        self.seats.insert(task.id(), (seat, task));
+        let slot = Arc::new(Slot::new(&self.turns));
+        let task = self.tasks.spawn(converse(Arc::clone(&slot)));
+        self.slots.insert(task.id(), (slot, task));
         // Its request may be here already, and counts before the next connection does.
         tokio::task::yield_now().await;
         is_full
     }
 
     fn first_to_go(&self) -> Option<&AbortHandle> {
-        let doing = || self.seats.values().map(|(seat, task)| (seat.doing(), task));
+        let doing = || self.slots.values().map(|(slot, task)| (slot.doing(), task));
         let silent = doing().filter(|((stage, _), _)| *stage == Stage::Silent).count();
         let rank = |(stage, since)| match stage {
             Stage::Silent if silent <= self.most / SPARED => (Stage::Idle, since),
@@ -117,7 +117,7 @@ impl Connections {
 
     fn remove(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
         let id = ended.map_or_else(|error| error.id(), |(id, ())| id);
-        self.seats.remove(&id);
+        self.slots.remove(&id);
     }
 }
 
@@ -130,7 +130,7 @@ mod tests {
     /// Connections that stay, by number, until they have to go.
     struct Scene {
         connections: Connections,
-        seats: Vec<Arc<Seat>>,
+        slots: Vec<Arc<Slot>>,
         gone: Arc<Mutex<Vec<usize>>>,
     }
 
@@ -145,15 +145,15 @@ mod tests {
 
     impl Scene {
         fn new(most: usize) -> Self {
-            Self { connections: Connections::new(most), seats: Vec::new(), gone: Arc::default() }
+            Self { connections: Connections::new(most), slots: Vec::new(), gone: Arc::default() }
         }
 
         /// One more comes; who has gone for it.
         async fn come(&mut self) -> Option<usize> {
-            let last = Last(self.seats.len(), Arc::clone(&self.gone));
-            let seats = &mut self.seats;
-            let served = self.connections.serve(|seat| {
-                seats.push(seat);
+            let last = Last(self.slots.len(), Arc::clone(&self.gone));
+            let slots = &mut self.slots;
+            let served = self.connections.serve(|slot| {
+                slots.push(slot);
                 async move {
                     let _last = last;
                     pending().await
@@ -172,14 +172,14 @@ mod tests {
         for _ in 0..8 {
             assert_eq!(scene.come().await, None);
         }
-        scene.seats[0].idle();
-        scene.seats[2].waiting();
+        scene.slots[0].idle();
+        scene.slots[2].waiting();
         let mut gone = Vec::new();
         for _ in 0..12 {
             gone.extend(scene.come().await);
         }
         assert_eq!(gone, [1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
-        assert_eq!(scene.connections.seats.len(), 8);
+        assert_eq!(scene.connections.slots.len(), 8);
     }
 
     #[tokio::test]
@@ -188,15 +188,15 @@ mod tests {
         for _ in 0..8 {
             scene.come().await;
         }
-        scene.seats[0].waiting();
+        scene.slots[0].waiting();
         for number in [3, 1, 2, 4, 5, 6, 7, 3] {
-            scene.seats[number].idle();
+            scene.slots[number].idle();
         }
         assert_eq!(scene.come().await, Some(1));
         assert_eq!(scene.come().await, Some(2), "the last one is spared, it may be about to ask");
         assert_eq!(scene.come().await, Some(8), "two are not");
-        scene.seats[9].idle();
-        scene.seats[10].idle();
+        scene.slots[9].idle();
+        scene.slots[10].idle();
         assert_eq!(scene.come().await, Some(4));
     }
 
@@ -205,9 +205,9 @@ mod tests {
         let mut scene = Scene::new(2);
         for number in [0, 1] {
             scene.come().await;
-            scene.seats[number].waiting();
+            scene.slots[number].waiting();
         }
-        scene.seats[0].waiting();
+        scene.slots[0].waiting();
         assert_eq!(scene.come().await, Some(1));
         assert_eq!(scene.come().await, Some(2));
     }
@@ -218,6 +218,6 @@ mod tests {
         for _ in 0..100 {
             assert!(!connections.serve(|_| async {}).await);
         }
-        assert!(connections.seats.len() <= 1);
+        assert!(connections.slots.len() <= 1);
     }
 }

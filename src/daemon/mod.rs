@@ -41,20 +41,20 @@ use crate::rules;
 use crate::rules::Exclusions;
 use crate::sys::log::Log;
 use crate::sys::systemd;
-use lookup::Service;
+use lookup::LookupService;
 use metrics::http::MetricsListener;
 use passed::Passed;
 use publisher::Publisher;
 use receiver::Receiver;
 use receiver::bind;
-use receiver::bind::Bound;
+use receiver::bind::ReceiverSockets;
 use shared::Shared;
-use signals::{Event, Signals};
+use signals::{Requested, Signals};
 use status::Describe;
 
 pub use offline::{examine, wipe};
 
-/// For the state to be saved, and for the map to be emptied: each takes a second. Service managers
+/// For the state to be saved, and for the map to be emptied: each takes a second. LookupService managers
 /// wait for longer than both (systemd.service(5): 90 s).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Frames still taken from each socket on the way out.
@@ -95,10 +95,11 @@ async fn live(
     let outlet = start::outlet(&config, &exclusions.remarks).await.map_err(one)?;
     start::make_default_directories(&config);
     // The files of the sockets go with these names, however this function ends.
-    let control::bind::Bound { listeners, files: _control_files } =
+    let control::bind::ControlSockets { listeners, files: _control_files } =
         control::bind::all(&config).map_err(one)?;
-    let Bound { receivers, files: _files } = bind::all(&config, &mut passed).map_err(one)?;
-    let lookup::bind::Bound { services, files: _lookup_files } =
+    let ReceiverSockets { receivers, files: _files } =
+        bind::all(&config, &mut passed).map_err(one)?;
+    let lookup::bind::LookupSockets { services, files: _lookup_files } =
         start::asked(&config, &mut passed).map_err(one)?;
     let metrics_listeners = metrics::bind::all(&config, &mut passed).map_err(one)?;
     let starting = async {
@@ -133,10 +134,10 @@ fn one(failure: Failure) -> Vec<Failure> {
 }
 
 /// The parts that live together.
-struct Daemon {
+struct Running {
     shared: Arc<Shared>,
     receivers: Arc<Vec<Receiver>>,
-    services: Arc<Vec<Service>>,
+    services: Arc<Vec<LookupService>>,
     publisher: Publisher,
     describe: Describe,
     /// A task for each receiver; it ends with the cause if that fails.
@@ -145,7 +146,7 @@ struct Daemon {
     helpers: JoinSet<()>,
 }
 
-impl Daemon {
+impl Running {
     async fn serve(
         &mut self,
         listeners: Vec<(UnixListener, Rights)>,
@@ -213,8 +214,8 @@ impl Daemon {
                         return Err(one(Failure::io(format!("a receiver has failed: {cause}"))));
                     }
                     event = signals.next() => match event {
-                        Event::Stop => return Ok(()),
-                        Event::Reload => {
+                        Requested::Stop => return Ok(()),
+                        Requested::Reload => {
                             systemd::reloading();
                             match reload::reload(&shared, &exclusions, config, &read).await {
                                 Ok(()) => info!("configuration reloaded"),

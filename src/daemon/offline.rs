@@ -3,7 +3,7 @@
 use super::start::map_target;
 use super::state_file;
 use crate::config::layer::Layer;
-use crate::config::lookups::Role;
+use crate::config::lookups::SocketRole;
 use crate::config::{Config, Matching};
 use crate::engine::publication::Generation;
 use crate::error::Failure;
@@ -18,7 +18,7 @@ use crate::sys::lock::Lock;
 ///
 /// # Errors
 /// Every fault.
-pub async fn examine(layer: &Layer, passed: &[Role]) -> Result<Vec<String>, Vec<Failure>> {
+pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>, Vec<Failure>> {
     let config = Config::of(layer, passed);
     let matching = Matching::of(layer);
     let (learned, table) = match &config {

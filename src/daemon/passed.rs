@@ -4,12 +4,12 @@
 
 use listenfd::ListenFd;
 
-use crate::config::lookups::Role;
+use crate::config::lookups::SocketRole;
 
 /// The sockets that systemd has passed.
 pub struct Passed {
     sockets: ListenFd,
-    roles: Vec<Role>,
+    roles: Vec<SocketRole>,
     taken: Vec<bool>,
 }
 
@@ -19,17 +19,17 @@ impl Passed {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let sockets = ListenFd::from_env();
         let mut names = names.split(':');
-        let roles = (0..sockets.len()).map(|_| Role::of(names.next().unwrap_or_default()));
+        let roles = (0..sockets.len()).map(|_| SocketRole::of(names.next().unwrap_or_default()));
         Self { roles: roles.collect(), taken: vec![false; sockets.len()], sockets }
     }
 
     /// What each is for.
-    pub fn roles(&self) -> &[Role] {
+    pub fn roles(&self) -> &[SocketRole] {
         &self.roles
     }
 
     /// The number of the next one that is for this and was not asked for before.
-    pub fn next_of(&mut self, role: Role) -> Option<usize> {
+    pub fn next_of(&mut self, role: SocketRole) -> Option<usize> {
         let is_next = |&index: &usize| self.roles[index] == role && !self.taken[index];
         let index = (0..self.roles.len()).find(is_next)?;
         self.taken[index] = true;

@@ -158,7 +158,7 @@ impl Publisher {
         let number = self.shared.with(|engine, now| engine.due(now))?;
         let shared = Arc::clone(&self.shared);
         let listed = spawn_blocking(move || {
-            let slices = shared.slices(|engine, now, behind| engine.listed(now, behind));
+            let slices = shared.slices(|engine, now, after| engine.listed(now, after));
             slices.flatten().collect()
         });
         match listed.await {

@@ -57,7 +57,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Puts an engine behind the door.
+    /// Puts an engine after the door.
     pub fn new(engine: Engine) -> Self {
         Self {
             engine: Mutex::new(engine),
@@ -97,7 +97,7 @@ impl Shared {
     }
 
     /// What the engine says of all that it holds: it is asked for one slice after another, which
-    /// begins behind an address, and others have their turn in between. For threads that may
+    /// begins after an address, and others have their turn in between. For threads that may
     /// sleep.
     pub fn slices<T>(
         &self,
@@ -105,11 +105,11 @@ impl Shared {
     ) -> impl Iterator<Item = T> {
         let mut next = Some(None);
         std::iter::from_fn(move || {
-            let behind = next?;
-            if behind.is_some() {
+            let after = next?;
+            if after.is_some() {
                 self.let_others_in();
             }
-            let slice = self.with(|engine, now| ask(engine, now, behind));
+            let slice = self.with(|engine, now| ask(engine, now, after));
             next = slice.next.map(Some);
             Some(slice.items)
         })

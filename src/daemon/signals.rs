@@ -9,7 +9,7 @@ use crate::error::Failure;
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Requested {
     /// The end.
     Stop,
     /// Reading the configuration again.
@@ -41,10 +41,10 @@ impl Signals {
     }
 
     /// Waits for what is asked for next.
-    pub async fn next(&mut self) -> Event {
+    pub async fn next(&mut self) -> Requested {
         tokio::select! {
-            () = stop(&mut self.term, &mut self.int) => Event::Stop,
-            _ = self.hup.recv() => Event::Reload,
+            () = stop(&mut self.term, &mut self.int) => Requested::Stop,
+            _ = self.hup.recv() => Requested::Reload,
         }
     }
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use tokio::task::{JoinSet, spawn_blocking};
 use tracing::warn;
 
-use super::Daemon;
+use super::Running;
 use super::lookup;
-use super::lookup::Service;
+use super::lookup::LookupService;
 use super::passed::Passed;
 use super::publisher::{MapOutput, Publisher};
 use super::receiver::Receiver;
@@ -77,9 +77,12 @@ pub(super) fn make_default_directories(config: &Config) {
 }
 
 /// Where Postfix asks; a dry run answers nobody, for it authorises nobody.
-pub(super) fn asked(config: &Config, passed: &mut Passed) -> Result<lookup::bind::Bound, Failure> {
+pub(super) fn asked(
+    config: &Config,
+    passed: &mut Passed,
+) -> Result<lookup::bind::LookupSockets, Failure> {
     if config.dry_run {
-        return Ok(lookup::bind::Bound::default());
+        return Ok(lookup::bind::LookupSockets::default());
     }
     lookup::bind::all(config, passed)
 }
@@ -100,9 +103,9 @@ pub(super) async fn daemon(
     rules: Rules,
     outlet: MapOutput,
     receivers: Vec<Receiver>,
-    services: Vec<Service>,
+    services: Vec<LookupService>,
     log: Log,
-) -> Result<Daemon, Failure> {
+) -> Result<Running, Failure> {
     let shared = Arc::new(Shared::new(Engine::new(rules)));
     let (path, known) = (config.state.clone(), Arc::clone(&shared));
     let restore = move || path.map(|path| StateFile::restore(&path, &known)).transpose();
@@ -114,7 +117,7 @@ pub(super) async fn daemon(
         MapOutput::DryRun(_) => None,
     };
     let started = shared.with(|_, now| now);
-    Ok(Daemon {
+    Ok(Running {
         describe: Describe {
             receivers: Arc::clone(&receivers),
             services: Arc::clone(&services),

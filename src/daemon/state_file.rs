@@ -25,14 +25,14 @@ use tracing::{error, info, warn};
 
 use super::shared::Shared;
 use crate::control::status::StateFault;
-use crate::engine::state::{Reading, Restored};
+use crate::engine::state::{Restoration, Restored};
 use crate::engine::time::Time;
 use crate::error::Failure;
 use crate::sys::files;
 use crate::sys::files::FileStamp;
 use crate::sys::log_limit::LogLimiter;
 use crate::sys::trusted_file;
-use crate::sys::trusted_file::Refusal;
+use crate::sys::trusted_file::ReadFailure;
 
 /// Bytes of a line: four times what the names of `MAX_USERS` take.
 const MAX_LINE: u64 = 64 << 10;
@@ -59,12 +59,12 @@ pub struct StateFile {
     path: PathBuf,
     /// Locked by the thread that writes. Missing after a failure: the next attempt writes the whole
     /// file.
-    open: Arc<tokio::sync::Mutex<Option<Open>>>,
+    open: Arc<tokio::sync::Mutex<Option<OpenFile>>>,
     attempts: Mutex<Attempts>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenFile {
     file: File,
     live: usize,
     size: usize,
@@ -104,7 +104,7 @@ impl StateFile {
         let state =
             Self { path: path.to_owned(), open: Arc::default(), attempts: Mutex::default() };
         state.begin(shared);
-        match Open::anew(path, shared) {
+        match OpenFile::anew(path, shared) {
             Ok(open) => {
                 *state.attempts() = Attempts::default();
                 Ok(Self { open: Arc::new(Some(open).into()), ..state })
@@ -213,7 +213,7 @@ impl StateFile {
 }
 
 /// Brings the file up to date, and says which change is the last that the disk has.
-fn write(file: &mut Option<Open>, path: &Path, shared: &Shared) -> io::Result<u64> {
+fn write(file: &mut Option<OpenFile>, path: &Path, shared: &Shared) -> io::Result<u64> {
     let (mut text, mut whole) = (String::new(), false);
     let last_change = loop {
         let journal = shared.with(|engine, _| engine.journal());
@@ -224,7 +224,7 @@ fn write(file: &mut Option<Open>, path: &Path, shared: &Shared) -> io::Result<u6
         }
         shared.let_others_in();
     };
-    let appends = |open: &Open| !whole && (text.is_empty() || !open.has_grown());
+    let appends = |open: &OpenFile| !whole && (text.is_empty() || !open.has_grown());
     let open = match file.take().filter(appends) {
         Some(open) if open.is_at(path) => open.append(&text)?,
         Some(_) => {
@@ -232,9 +232,9 @@ fn write(file: &mut Option<Open>, path: &Path, shared: &Shared) -> io::Result<u6
                 path = %path.display(),
                 "somebody else has removed or changed the state file; it is made anew"
             );
-            Open::anew(path, shared)?
+            OpenFile::anew(path, shared)?
         }
-        None => Open::anew(path, shared)?,
+        None => OpenFile::anew(path, shared)?,
     };
     *file = Some(open);
     Ok(last_change)
@@ -253,14 +253,14 @@ pub fn examine(path: &Path) -> Result<(), Failure> {
     }
 }
 
-fn failure(refusal: Refusal) -> Failure {
+fn failure(refusal: ReadFailure) -> Failure {
     let hint = "the daemon's user must own it; to start without it, move it away";
     refusal.failure(Failure::io, "state file", hint)
 }
 
-fn read(file: File) -> io::Result<Reading> {
+fn read(file: File) -> io::Result<Restoration> {
     let found = file.metadata()?;
-    let mut reading = Reading::written(moment(&found));
+    let mut reading = Restoration::written(moment(&found));
     let mut file = BufReader::new(file);
     let mut line = Vec::new();
     while file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? > 0 {
@@ -301,11 +301,11 @@ fn say(path: &Path, restored: &Restored) {
     }
 }
 
-impl Open {
+impl OpenFile {
     fn anew(path: &Path, shared: &Shared) -> io::Result<Self> {
         let mut size = 0;
         files::replace(path, MODE, |file| {
-            for text in shared.slices(|engine, now, behind| engine.state(now, behind)) {
+            for text in shared.slices(|engine, now, after| engine.state(now, after)) {
                 size += text.len();
                 file.write_all(text.as_bytes())?;
             }

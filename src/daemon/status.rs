@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::lookup::Service;
+use super::lookup::LookupService;
 use super::receiver::Receiver;
 use super::shared::Shared;
 use super::state_file::StateFile;
 use crate::control::protocol::rfc3339;
 use crate::control::status::{
-    DaemonStatus, Listener, LookupStatus, MapStatus, SharedAddress, StateFault, Status,
+    DaemonStatus, ListenerStatus, LookupStatus, MapStatus, SharedAddress, StateFault, Status,
 };
 use crate::engine::maildaemons::FACILITIES;
 use crate::engine::time::Time;
@@ -27,7 +27,7 @@ pub struct Describe {
     /// The receivers.
     pub receivers: Arc<Vec<Receiver>>,
     /// The sockets on which Postfix asks, which count for themselves too.
-    pub services: Arc<Vec<Service>>,
+    pub services: Arc<Vec<LookupService>>,
     /// The map as main.cf names it.
     pub map: Option<String>,
     /// The state file, if there is one.
@@ -127,12 +127,12 @@ fn count(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-fn listener(receiver: &Receiver) -> Listener {
+fn listener(receiver: &Receiver) -> ListenerStatus {
     let counters = &receiver.counters;
-    Listener {
+    ListenerStatus {
         name: receiver.name.clone(),
         frames: count(&counters.frames),
-        strangers: count(&counters.strangers),
+        rejected: count(&counters.rejected),
         oversized: count(&counters.oversized),
         kernel_drops: count(&counters.kernel_drops),
         errors: count(&counters.errors),
@@ -140,7 +140,7 @@ fn listener(receiver: &Receiver) -> Listener {
     }
 }
 
-fn lookup(service: &Service) -> LookupStatus {
+fn lookup(service: &LookupService) -> LookupStatus {
     let counters = &service.counters;
     LookupStatus {
         name: service.name.clone(),

@@ -1,4 +1,4 @@
-//! The ways by which the daemon tells Postfix, and how main.cf names each.
+//! The channels by which the daemon tells Postfix, and how main.cf names each.
 //!
 //! Promise  a name is compared as smtpd understands it: a socket relative to the queue directory,
 //!          and within it if the service is chrooted.
@@ -13,9 +13,9 @@ use crate::config::Config;
 use crate::config::values::Serve;
 use crate::control::status::Status;
 
-/// A way by which the daemon tells Postfix who may relay.
+/// A channel by which the daemon tells Postfix who may relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Channel {
     /// It publishes this table.
     Map(String),
     /// It answers the socketmap protocol here.
@@ -24,7 +24,7 @@ pub enum Way {
     Policy(Serve),
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Map(table) => write!(f, "map {table}"),
@@ -43,7 +43,7 @@ pub struct Endpoint<'a> {
     pub proxied: bool,
 }
 
-impl Way {
+impl Channel {
     /// Those of the daemon that runs.
     pub fn running(status: &Status) -> Vec<Self> {
         let map = status.map.table.clone().map(Self::Map);
@@ -74,7 +74,7 @@ impl Way {
         }
     }
 
-    /// Where a restriction of the kind that could ask this way sends smtpd.
+    /// Where a restriction of the kind that could ask this channel sends smtpd.
     pub fn endpoint<'a>(&self, restriction: &'a Restriction) -> Option<Endpoint<'a>> {
         let argument = restriction.argument.as_deref()?;
         match self {
@@ -89,7 +89,7 @@ impl Way {
         }
     }
 
-    /// Whether a restriction is meant to ask this way, even if the socket that it names is not
+    /// Whether a restriction is meant to ask this channel, even if the socket that it names is not
     /// where smtpd looks for it.
     pub fn is_meant_by(&self, restriction: &Restriction, queue: &Path) -> bool {
         if let Self::Map(ours) = self {
@@ -179,11 +179,11 @@ mod tests {
     #[test]
     fn names_in_main_cf() {
         let queue = Path::new("/nowhere/queue");
-        let map = Way::Map("hash:/var/lib/pop-before-smtp/clients".into());
+        let map = Channel::Map("hash:/var/lib/pop-before-smtp/clients".into());
         let unix = |path: &str| Serve::Unix(UnixSocket::at(path));
         let inet = || Serve::Inet("127.0.0.1:10040".parse().expect("an address"));
-        let policy = Way::Policy(unix("/nowhere/queue/pbs/policy"));
-        let socketmap = Way::Socketmap(unix("/nowhere/queue/pbs/asked"));
+        let policy = Channel::Policy(unix("/nowhere/queue/pbs/policy"));
+        let socketmap = Channel::Socketmap(unix("/nowhere/queue/pbs/asked"));
         let rows = [
             (&map, "check_client_access hash:/var/lib/pop-before-smtp/clients", true),
             (&map, "check_client_access proxy:hash:/var/lib/pop-before-smtp/clients", true),
@@ -197,16 +197,16 @@ mod tests {
             (&policy, "check_policy_service unix:private/policy", false),
             (&policy, "check_policy_service unix:private/postgrey", false),
             (&policy, "check_policy_service inet:127.0.0.1:10040", false),
-            (&Way::Policy(inet()), "check_policy_service inet:localhost:10040", true),
-            (&Way::Policy(inet()), "check_policy_service inet:127.0.0.1:10023", false),
+            (&Channel::Policy(inet()), "check_policy_service inet:localhost:10040", true),
+            (&Channel::Policy(inet()), "check_policy_service inet:127.0.0.1:10023", false),
             (&socketmap, "check_client_access socketmap:unix:pbs/asked:clients", true),
             (&socketmap, "check_client_access proxy:socketmap:unix:pbs/asked:any", true),
             (&socketmap, "check_policy_service unix:pbs/asked", false),
-            (&Way::Socketmap(inet()), "check_client_access socketmap:inet:[::1]:10040:x", true),
+            (&Channel::Socketmap(inet()), "check_client_access socketmap:inet:[::1]:10040:x", true),
         ];
-        for (way, text, expected) in rows {
+        for (channel, text, expected) in rows {
             let list = restrictions::read(text);
-            assert_eq!(way.is_meant_by(&list[0], queue), expected, "{way}, {text}");
+            assert_eq!(channel.is_meant_by(&list[0], queue), expected, "{channel}, {text}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! The way from the system's log socket to the daemon: tried with messages of our own.
+//! The channel from the system's log socket to the daemon: tried with messages of our own.
 //!
 //! Promise  the messages are what syslog(3) would send, one for each facility that a believed mail
 //!          daemon may use. They authorise nobody.
@@ -15,16 +15,16 @@ use super::findings::Report;
 use super::running::{filter_option, name_the_senders};
 use crate::control::client;
 use crate::control::protocol::{Answer, Request};
-use crate::control::status::{Listener, Status};
-use crate::engine::maildaemons::{Daemon, FACILITIES};
+use crate::control::status::{ListenerStatus, Status};
+use crate::engine::maildaemons::{FACILITIES, MailDaemon};
 use crate::engine::message::probes::{PROGRAM, WORD};
 use crate::error::Failure;
 
 /// A forwarder needs a few milliseconds; one that is asked for the first time, a second.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// After the first message has arrived the others are not far.
 const STRAGGLERS: Duration = Duration::from_secs(1);
-/// A second way of the same message takes as long as the first, but for a moment.
+/// A second channel of the same message takes as long as the first, but for a moment.
 const COPIES: Duration = Duration::from_millis(300);
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -38,16 +38,16 @@ const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// What is tried.
-pub struct Trial<'a> {
+pub struct ForwarderTest<'a> {
     /// The system's log socket.
     pub log_socket: &'a Path,
     /// The daemon's control socket.
     pub control: &'a Path,
     /// The mail daemons that are believed.
-    pub daemons: &'a [Daemon],
+    pub daemons: &'a [MailDaemon],
 }
 
-/// One message on its way.
+/// One message on its channel.
 struct Probe {
     facility: u8,
     text: String,
@@ -55,7 +55,7 @@ struct Probe {
     arrived: usize,
 }
 
-impl Trial<'_> {
+impl ForwarderTest<'_> {
     /// Sends the messages and tells which have arrived. `before` is how the daemon was.
     pub fn run(&self, before: &Status, report: &mut Report) {
         let number = RandomState::new().hash_one(std::process::id());
@@ -118,7 +118,7 @@ impl Trial<'_> {
     }
 
     fn wait(&self, probes: &mut [Probe]) -> Result<(), Failure> {
-        let mut end = Instant::now() + PATIENCE;
+        let mut end = Instant::now() + REPLY_TIMEOUT;
         let mut any = false;
         loop {
             self.count(probes)?;
@@ -191,12 +191,13 @@ impl Trial<'_> {
     /// None has arrived.
     fn tell_none(&self, before: &Status, report: &mut Report) {
         let socket = self.log_socket.display();
-        let strangers = |status: &Status| status.listeners.iter().map(|l| l.strangers).sum::<u64>();
+        let rejected = |status: &Status| status.listeners.iter().map(|l| l.rejected).sum::<u64>();
         let after = client::ask(self.control, None, &Request::Status);
         let listeners: Vec<&str> = before.listeners.iter().map(|l| &*l.name).collect();
         let Ok(Answer::Status(now)) = after else { return };
-        if strangers(&now) > strangers(before) {
-            let more = |(now, then): &(&Listener, &Listener)| now.strangers > then.strangers;
+        if rejected(&now) > rejected(before) {
+            let more =
+                |(now, then): &(&ListenerStatus, &ListenerStatus)| now.rejected > then.rejected;
             let listener = now.listeners.iter().zip(&before.listeners).find(more);
             let name = listener.map_or("", |(listener, _)| &listener.name);
             report.mend(
@@ -239,7 +240,7 @@ fn tell_doubled(probes: &[Probe], report: &mut Report) {
     }
     report.mend(
         format!("each message arrives more than once: {}", names.join(", ")),
-        "Two ways lead to the daemon, such as two files of one forwarder, or a forwarder beside the \
+        "Two channels lead to the daemon, such as two files of one forwarder, or a forwarder beside the \
          journal. All is counted twice, and of a doubled line of Courier a stranger can make a login.",
         "find them: grep -ls pop-before-smtp /etc/rsyslog.d/* /etc/syslog-ng/conf.d/*; systemctl \
          is-enabled pop-before-smtp-journal.socket; and leave one (older installations have \
@@ -248,7 +249,7 @@ fn tell_doubled(probes: &[Probe], report: &mut Report) {
 }
 
 /// The facilities from which a mail daemon's logins are believed and to which it may log.
-fn facilities(daemon: &Daemon) -> BTreeSet<u8> {
+fn facilities(daemon: &MailDaemon) -> BTreeSet<u8> {
     match (&daemon.narrowed, daemon.facilities.as_slice()) {
         (Some(named), _) => named.iter().copied().collect(),
         (None, []) => USUAL.into(),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::channels::table_of;
 use super::findings::Report;
-use super::permissions::{Need, Obstacle};
+use super::permissions::{Access, Obstacle};
 use super::setup::Setup;
 use crate::engine::publication::GENERATION_KEY;
 use crate::sys::files::with_suffix;
@@ -46,7 +46,7 @@ pub async fn examine(setup: &Setup, table: &str, published: Option<u64>, report:
 
 fn readable(setup: &Setup, table: &str, compiled: &Path, report: &mut Report) {
     let Some(owner) = &setup.owner else { return };
-    let Some(obstacle) = owner.obstacle(Path::new("/"), compiled, Need::Read) else {
+    let Some(obstacle) = owner.obstacle(Path::new("/"), compiled, Access::Read) else {
         report.fine(format!("{} may read {}", owner.name, compiled.display()));
         return;
     };
@@ -113,9 +113,9 @@ async fn generation(setup: &Setup, table: &str, published: Option<u64>, report: 
 /// An obstacle in words.
 pub fn told(obstacle: &Obstacle) -> String {
     match obstacle {
-        Obstacle::Closed(path, Need::Pass) => format!("{} is closed", path.display()),
-        Obstacle::Closed(path, Need::Read) => format!("{} is not readable", path.display()),
-        Obstacle::Closed(path, Need::Write) => format!("{} is not writable", path.display()),
+        Obstacle::Closed(path, Access::Pass) => format!("{} is closed", path.display()),
+        Obstacle::Closed(path, Access::Read) => format!("{} is not readable", path.display()),
+        Obstacle::Closed(path, Access::Write) => format!("{} is not writable", path.display()),
         Obstacle::Unseen(path, error) => format!("{}: {error}", path.display()),
     }
 }
@@ -123,9 +123,9 @@ pub fn told(obstacle: &Obstacle) -> String {
 /// The command that takes an obstacle away, for everybody.
 pub fn cure(obstacle: &Obstacle) -> String {
     match obstacle {
-        Obstacle::Closed(path, Need::Pass) => format!("chmod o+x {}", path.display()),
-        Obstacle::Closed(path, Need::Read) => format!("chmod o+r {}", path.display()),
-        Obstacle::Closed(path, Need::Write) => format!("chmod o+w {}", path.display()),
+        Obstacle::Closed(path, Access::Pass) => format!("chmod o+x {}", path.display()),
+        Obstacle::Closed(path, Access::Read) => format!("chmod o+r {}", path.display()),
+        Obstacle::Closed(path, Access::Write) => format!("chmod o+w {}", path.display()),
         Obstacle::Unseen(path, _) => format!("ls -l {}", path.display()),
     }
 }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::control::DEFAULT_CONTROL;
 use crate::config::layer::Layer;
-use crate::config::lookups::Role;
+use crate::config::lookups::SocketRole;
 use crate::config::{Config, Matching};
 use crate::control::client;
 use crate::control::protocol::{Answer, Request};
@@ -33,9 +33,9 @@ use crate::error::Failure;
 use crate::postfix::Postfix;
 use crate::postfix::map_spec::MapSpec;
 use crate::rules;
-use channels::Way;
+use channels::Channel;
 use findings::Report;
-use forwarder::Trial;
+use forwarder::ForwarderTest;
 use setup::Setup;
 
 /// Examines the host. `layer` is the daemon's configuration, `log_socket` where mail daemons log.
@@ -73,16 +73,18 @@ pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
 
 /// What systemd may pass, as far as the running daemon tells: where Postfix asks, if not by the
 /// configuration.
-fn passed(answer: Option<&Answer>) -> Vec<Role> {
-    let Some(Answer::Status(status)) = answer else { return vec![Role::Frames] };
-    let asks = |protocol: &str| status.lookups.iter().any(|way| way.name.starts_with(protocol));
-    let roles = [(Role::Socketmap, "socketmap "), (Role::Policy, "policy ")].into_iter();
+fn passed(answer: Option<&Answer>) -> Vec<SocketRole> {
+    let Some(Answer::Status(status)) = answer else { return vec![SocketRole::Frames] };
+    let asks =
+        |protocol: &str| status.lookups.iter().any(|channel| channel.name.starts_with(protocol));
+    let roles =
+        [(SocketRole::Socketmap, "socketmap "), (SocketRole::Policy, "policy ")].into_iter();
     let roles = roles.filter(|(_, protocol)| asks(protocol)).map(|(role, _)| role);
-    std::iter::once(Role::Frames).chain(roles).collect()
+    std::iter::once(SocketRole::Frames).chain(roles).collect()
 }
 
 /// What `check` says.
-async fn configuration(layer: &Layer, passed: &[Role], report: &mut Report) {
+async fn configuration(layer: &Layer, passed: &[SocketRole], report: &mut Report) {
     match daemon::examine(layer, passed).await {
         Ok(remarks) => {
             report.fine("the configuration has no fault");
@@ -141,7 +143,7 @@ fn trial(layer: &Layer, control: &Path, log_socket: &Path, before: &Status, repo
     let matching = Matching::of(layer);
     // What is wrong with a table has been told with the configuration.
     let Ok(table) = rules::load(&matching) else { return };
-    Trial { log_socket, control, daemons: table.daemons() }.run(before, report);
+    ForwarderTest { log_socket, control, daemons: table.daemons() }.run(before, report);
 }
 
 async fn postfix(layer: &Layer) -> Result<Setup, Failure> {
@@ -150,47 +152,49 @@ async fn postfix(layer: &Layer) -> Result<Setup, Failure> {
 
 async fn examine_postfix(
     setup: &Setup,
-    configured: &[Way],
+    configured: &[Channel],
     status: Option<&Status>,
     report: &mut Report,
 ) {
-    let ways = status.map_or_else(|| configured.to_vec(), Way::running);
-    // Who may open its socket is nothing that the running daemon tells.
-    let runs = |way: &Way| ways.iter().any(|running| running.to_string() == way.to_string());
-    for way in configured.iter().filter(|way| status.is_some() && !runs(way)) {
+    let channels = status.map_or_else(|| configured.to_vec(), Channel::running);
+    // UserAccount may open its socket is nothing that the running daemon tells.
+    let runs = |channel: &Channel| {
+        channels.iter().any(|running| running.to_string() == channel.to_string())
+    };
+    for channel in configured.iter().filter(|channel| status.is_some() && !runs(channel)) {
         report.mend(
-            format!("the configuration has the {way}, the daemon that runs has not"),
+            format!("the configuration has the {channel}, the daemon that runs has not"),
             "It was started with another configuration.",
             "restart the daemon",
         );
     }
-    if ways.is_empty() {
+    if channels.is_empty() {
         report.remark(
             "the daemon tells Postfix nothing that can be examined",
             "It is a dry run, or systemd has passed the sockets, or the configuration has a fault.",
             "set map, policy or socketmap in the configuration, if systemd passes no socket",
         );
     } else {
-        relay::examine(setup, &ways, report).await;
+        relay::examine(setup, &channels, report).await;
     }
-    for way in &ways {
-        match way {
-            Way::Map(table) => {
+    for channel in &channels {
+        match channel {
+            Channel::Map(table) => {
                 // One that was emptied is another one.
                 let map = status.map(|status| &status.map).filter(|map| !map.emptied);
                 let published = map.map(|map| map.published);
                 map::examine(setup, table, published, report).await;
             }
-            Way::Socketmap(_) | Way::Policy(_) => {
-                sockets::examine(setup, way, status.is_some(), report).await;
+            Channel::Socketmap(_) | Channel::Policy(_) => {
+                sockets::examine(setup, channel, status.is_some(), report).await;
             }
         }
     }
-    networks::examine(setup, &ways, report);
+    networks::examine(setup, &channels, report);
 }
 
-/// The ways that the configuration names, as far as it is sound.
-async fn configured(setup: &Setup, layer: &Layer, passed: &[Role]) -> Vec<Way> {
+/// The channels that the configuration names, as far as it is sound.
+async fn configured(setup: &Setup, layer: &Layer, passed: &[SocketRole]) -> Vec<Channel> {
     let Ok(config) = Config::of(layer, passed) else { return Vec::new() };
     let table = match &config.map {
         Some(MapSpec { kind, path }) => {
@@ -198,5 +202,5 @@ async fn configured(setup: &Setup, layer: &Layer, passed: &[Role]) -> Vec<Way> {
         }
         None => None,
     };
-    Way::configured(&config, table)
+    Channel::configured(&config, table)
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::channels::Way;
+use super::channels::Channel;
 use super::findings::Report;
 use super::setup::Setup;
 use crate::postfix::mynetworks::Mynetworks;
@@ -17,7 +17,7 @@ const WIDE_V4: u8 = 16;
 const WIDE_V6: u8 = 33;
 
 /// Examines who may relay anyway.
-pub fn examine(setup: &Setup, ways: &[Way], report: &mut Report) {
+pub fn examine(setup: &Setup, channels: &[Channel], report: &mut Report) {
     let networks = Mynetworks::read(&setup.mynetworks);
     let wide: Vec<(IpNet, Width)> = networks
         .networks()
@@ -49,8 +49,8 @@ pub fn examine(setup: &Setup, ways: &[Way], report: &mut Report) {
     if wide.is_empty() {
         report.fine("mynetworks is no wide public network");
     }
-    for way in ways {
-        let Way::Map(table) = way else { continue };
+    for channel in channels {
+        let Channel::Map(table) = channel else { continue };
         if setup.mynetworks.contains(table.as_str()) {
             report.mend(
                 format!("mynetworks names {table}"),

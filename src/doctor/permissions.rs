@@ -13,7 +13,7 @@ use nix::unistd::{Gid, User, getgrouplist};
 
 /// What is to be done with the file at the end of a path; a bit of a file mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
+pub enum Access {
     /// Read it.
     Read = 4,
     /// Connect to it.
@@ -24,23 +24,23 @@ pub enum Need {
 
 /// A user with all his groups.
 #[derive(Clone, Debug)]
-pub struct Who {
+pub struct UserAccount {
     /// His name.
     pub name: String,
     uid: u32,
     groups: Vec<u32>,
 }
 
-/// What stands in his way.
+/// What stands in his channel.
 #[derive(Debug)]
 pub enum Obstacle {
     /// This file or directory has no room for him.
-    Closed(PathBuf, Need),
+    Closed(PathBuf, Access),
     /// This one is not there, or we cannot see it.
     Unseen(PathBuf, io::Error),
 }
 
-impl Who {
+impl UserAccount {
     /// Looks him up.
     pub fn named(name: &str) -> Option<Self> {
         let user = User::from_name(name).ok()??;
@@ -50,7 +50,7 @@ impl Who {
         Some(Self { name: name.to_owned(), uid: user.uid.as_raw(), groups })
     }
 
-    fn may(&self, need: Need, meta: &fs::Metadata) -> bool {
+    fn may(&self, need: Access, meta: &fs::Metadata) -> bool {
         let shift = match meta.uid() {
             owner if owner == self.uid => 6,
             _ if self.groups.contains(&meta.gid()) => 3,
@@ -61,7 +61,7 @@ impl Who {
 
     /// What keeps him from doing this with a file, coming from a directory above it. Symbolic
     /// links are followed first.
-    pub fn obstacle(&self, from: &Path, path: &Path, need: Need) -> Option<Obstacle> {
+    pub fn obstacle(&self, from: &Path, path: &Path, need: Access) -> Option<Obstacle> {
         let (from, path) = match (real(from), real(path)) {
             (Ok(from), Ok(path)) => (from, path),
             (Err(error), _) | (_, Err(error)) => {
@@ -69,7 +69,7 @@ impl Who {
             }
         };
         let above = path.ancestors().skip(1).take_while(|above| above.starts_with(&from));
-        let mut steps: Vec<_> = above.map(|above| (above, Need::Pass)).collect();
+        let mut steps: Vec<_> = above.map(|above| (above, Access::Pass)).collect();
         steps.reverse();
         steps.push((&path, need));
         steps.into_iter().find_map(|(step, need)| match fs::metadata(step) {
@@ -101,16 +101,16 @@ mod tests {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
         fs::write(&file, "").expect("a file");
         let meta = fs::metadata(&file).expect("a file");
-        let who = |uid: u32, group: u32| Who { name: "x".into(), uid, groups: vec![group] };
+        let who = |uid: u32, group: u32| UserAccount { name: "x".into(), uid, groups: vec![group] };
         let (owner, group) = (meta.uid(), meta.gid());
         let strangers = (owner + 70_001, group + 70_001);
         let rows = [
-            (0o755, 0o644, strangers, Need::Read, None),
-            (0o755, 0o644, strangers, Need::Write, Some("file")),
-            (0o750, 0o644, strangers, Need::Read, Some("in")),
-            (0o750, 0o640, (strangers.0, group), Need::Read, None),
-            (0o750, 0o604, (strangers.0, group), Need::Read, Some("file")),
-            (0o710, 0o660, (strangers.0, group), Need::Write, None),
+            (0o755, 0o644, strangers, Access::Read, None),
+            (0o755, 0o644, strangers, Access::Write, Some("file")),
+            (0o750, 0o644, strangers, Access::Read, Some("in")),
+            (0o750, 0o640, (strangers.0, group), Access::Read, None),
+            (0o750, 0o604, (strangers.0, group), Access::Read, Some("file")),
+            (0o710, 0o660, (strangers.0, group), Access::Write, None),
         ];
         for (outer, inner, (uid, group), need, expected) in rows {
             for (path, mode) in [(file.parent().expect("above"), outer), (&file, inner)] {
@@ -123,8 +123,8 @@ mod tests {
             let name = found.as_ref().and_then(|path| path.file_name()).and_then(|n| n.to_str());
             assert_eq!(name, expected, "{outer:o} {inner:o} {need:?}");
         }
-        assert!(who(0, 0).obstacle(dir.path(), &file, Need::Write).is_none(), "root");
-        let gone = who(0, 0).obstacle(dir.path(), &dir.path().join("gone"), Need::Read);
+        assert!(who(0, 0).obstacle(dir.path(), &file, Access::Write).is_none(), "root");
+        let gone = who(0, 0).obstacle(dir.path(), &dir.path().join("gone"), Access::Read);
         assert!(matches!(gone, Some(Obstacle::Unseen(..))), "{gone:?}");
     }
 }

@@ -80,11 +80,11 @@ fn state(status: &Status, report: &mut Report) {
 
 fn listeners(status: &Status, report: &mut Report) {
     for listener in &status.listeners {
-        if listener.strangers > 0 {
+        if listener.rejected > 0 {
             let what = format!(
                 "{}: {} frames came from senders that {} does not name",
                 listener.name,
-                listener.strangers,
+                listener.rejected,
                 filter_option(&listener.name)
             );
             let why = "They are not heard.";

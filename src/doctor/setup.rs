@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use super::permissions::Who;
-use super::postfix::master::{Master, Service};
+use super::permissions::UserAccount;
+use super::postfix::master::{Master, MasterEntry};
 use super::postfix::restrictions;
 use super::postfix::restrictions::Restriction;
 use crate::error::Failure;
@@ -30,10 +30,10 @@ pub struct Setup {
     /// Where relative names of sockets begin, and the root of services that are chrooted.
     pub queue: PathBuf,
     /// The user as whom its services run.
-    pub owner: Option<Who>,
+    pub owner: Option<UserAccount>,
     /// Its smtpd services.
     pub master: Master,
-    /// Who may relay without any login.
+    /// UserAccount may relay without any login.
     pub mynetworks: String,
     /// What it does if a policy service cannot be asked.
     pub default_action: String,
@@ -64,7 +64,7 @@ impl Setup {
         Ok(Self {
             types: postfix.map_types().await?,
             queue: postfix.parameter("queue_directory").await?.into(),
-            owner: Who::named(&owner),
+            owner: UserAccount::named(&owner),
             master: Master::of(&postfix).await?,
             mynetworks: postfix.parameter("mynetworks").await?,
             default_action: default_action.unwrap_or_default(),
@@ -91,7 +91,7 @@ impl Setup {
     }
 
     /// A list as it is in force for a service, or for those without settings of their own.
-    pub fn list(&self, service: Option<&Service>, name: &str) -> Vec<Restriction> {
+    pub fn list(&self, service: Option<&MasterEntry>, name: &str) -> Vec<Restriction> {
         let own = service.and_then(|service| service.overrides.get(name));
         let value = own.or_else(|| self.lists.get(name));
         let list = restrictions::read(value.map_or("", String::as_str));
@@ -99,13 +99,15 @@ impl Setup {
     }
 
     /// Whether a service has one of the lists for itself.
-    pub fn is_special(service: &Service) -> bool {
+    pub fn is_special(service: &MasterEntry) -> bool {
         let names = EARLIER.into_iter().chain([RELAY, RECIPIENT]);
         names.into_iter().any(|name| service.overrides.contains_key(name))
     }
 
     /// Every list of every service, with the services that it is for.
-    pub fn all_lists(&self) -> impl Iterator<Item = (&Service, &'static str, Vec<Restriction>)> {
+    pub fn all_lists(
+        &self,
+    ) -> impl Iterator<Item = (&MasterEntry, &'static str, Vec<Restriction>)> {
         self.master.smtpd.iter().flat_map(move |service| {
             let names = EARLIER.into_iter().chain([RELAY, RECIPIENT]);
             names.map(move |name| (service, name, self.list(Some(service), name)))

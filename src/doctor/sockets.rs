@@ -10,35 +10,35 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use super::channels::{Way, below, is_same, seen_by_smtpd};
+use super::channels::{Channel, below, is_same, seen_by_smtpd};
 use super::findings::Report;
 use super::map::told;
-use super::permissions::{Need, Obstacle};
+use super::permissions::{Access, Obstacle};
 use super::postfix::restrictions::{Restriction, policy_call};
 use super::setup::{RECIPIENT, RELAY, Setup};
 use crate::config::values::Serve;
 use crate::sys::unix_socket::UnixSocket;
 
 /// The daemon answers in less than a millisecond.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// A request that nobody is authorised by.
 const REQUEST: &[u8] = b"request=smtpd_access_policy\nprotocol_state=RCPT\n\
     client_address=127.0.0.1\nsender=\n\n";
 
 /// Examines a socket and the lines that name it.
-pub async fn examine(setup: &Setup, way: &Way, runs: bool, report: &mut Report) {
-    let Some(serve) = way.serve() else { return };
+pub async fn examine(setup: &Setup, channel: &Channel, runs: bool, report: &mut Report) {
+    let Some(serve) = channel.serve() else { return };
     if let Serve::Unix(socket) = serve {
-        seen(setup, way, &socket.path, report);
+        seen(setup, channel, &socket.path, report);
     }
-    fallback(setup, way, report);
+    fallback(setup, channel, report);
     if !runs {
         return;
     }
-    match ask(setup, way, serve).await {
-        Ok(()) => report.fine(format!("{way} answers")),
+    match ask(setup, channel, serve).await {
+        Ok(()) => report.fine(format!("{channel} answers")),
         Err(error) => report.mend(
-            format!("{way} does not answer: {error}"),
+            format!("{channel} does not answer: {error}"),
             "Postfix asks there, and gets no answer either.",
             "see the daemon's log for `answering Postfix`; restart the daemon",
         ),
@@ -46,11 +46,11 @@ pub async fn examine(setup: &Setup, way: &Way, runs: bool, report: &mut Report) 
 }
 
 /// Whether each service finds the socket and may connect to it.
-fn seen(setup: &Setup, way: &Way, ours: &Path, report: &mut Report) {
+fn seen(setup: &Setup, channel: &Channel, ours: &Path, report: &mut Report) {
     let queue = &setup.queue;
     for (service, _, list) in setup.all_lists() {
-        for restriction in list.iter().filter(|r| way.is_meant_by(r, queue)) {
-            let Some(endpoint) = way.endpoint(restriction) else { continue };
+        for restriction in list.iter().filter(|r| channel.is_meant_by(r, queue)) {
+            let Some(endpoint) = channel.endpoint(restriction) else { continue };
             let Some(("unix", path)) = endpoint.name.split_once(':') else { continue };
             let (who, chrooted) = match endpoint.proxied {
                 true => ("proxymap", setup.master.proxymap_chrooted),
@@ -63,27 +63,27 @@ fn seen(setup: &Setup, way: &Way, ours: &Path, report: &mut Report) {
             }
             let root = if chrooted { ", which is chrooted," } else { "" };
             report.mend(
-                format!("{who}{root} does not find the {way}"),
+                format!("{who}{root} does not find the {channel}"),
                 format!(
                     "`{restriction}` sends it to {}. Then 451 is the answer to every recipient, or \
                      what default_action says.",
                     there.display()
                 ),
-                elsewhere(way, ours, queue),
+                elsewhere(channel, ours, queue),
             );
         }
     }
 }
 
 /// Where the socket should be, and how main.cf should name it.
-fn elsewhere(way: &Way, ours: &Path, queue: &Path) -> String {
+fn elsewhere(channel: &Channel, ours: &Path, queue: &Path) -> String {
     if below(ours, queue).is_some() {
-        return format!("name it in main.cf from the queue directory on: {}", way.words(queue));
+        return format!("name it in main.cf from the queue directory on: {}", channel.words(queue));
     }
-    let option = if matches!(way, Way::Policy(_)) { "policy" } else { "socketmap" };
+    let option = if matches!(channel, Channel::Policy(_)) { "policy" } else { "socketmap" };
     let place = queue.join("pop-before-smtp").join(option);
     let there = Serve::Unix(UnixSocket::at(place.clone()));
-    let moved = if option == "policy" { Way::Policy(there) } else { Way::Socketmap(there) };
+    let moved = if option == "policy" { Channel::Policy(there) } else { Channel::Socketmap(there) };
     let words = moved.words(queue).replace(&format!("{}/", queue.display()), "");
     format!(
         "install -d -o pop-before-smtp -g postfix -m 750 {}\n\
@@ -97,7 +97,7 @@ fn elsewhere(way: &Way, ours: &Path, queue: &Path) -> String {
 fn may_connect(setup: &Setup, who: &str, from_queue: bool, ours: &Path, report: &mut Report) {
     let Some(owner) = &setup.owner else { return };
     let from = if from_queue { &*setup.queue } else { Path::new("/") };
-    match owner.obstacle(from, ours, Need::Write) {
+    match owner.obstacle(from, ours, Access::Write) {
         None => {
             report.fine(format!("{who} finds {}, and {} may connect", ours.display(), owner.name))
         }
@@ -114,7 +114,7 @@ fn may_connect(setup: &Setup, who: &str, from_queue: bool, ours: &Path, report: 
             format!("{} cannot connect to {}: {}", owner.name, ours.display(), told(&obstacle)),
             format!("{who} asks as {}, and gets `Permission denied`: 451.", owner.name),
             match &obstacle {
-                Obstacle::Closed(directory, Need::Pass) => {
+                Obstacle::Closed(directory, Access::Pass) => {
                     format!("chgrp {0} {1} && chmod g+x {1}", owner.name, directory.display())
                 }
                 _ => format!(
@@ -128,11 +128,11 @@ fn may_connect(setup: &Setup, who: &str, from_queue: bool, ours: &Path, report: 
 }
 
 /// What becomes of mail while nobody answers.
-fn fallback(setup: &Setup, way: &Way, report: &mut Report) {
+fn fallback(setup: &Setup, channel: &Channel, report: &mut Report) {
     for name in [RELAY, RECIPIENT] {
         for service in setup.master.smtpd.iter() {
             let list = setup.list(Some(service), name);
-            let Some(place) = list.iter().position(|r| way.is_meant_by(r, &setup.queue)) else {
+            let Some(place) = list.iter().position(|r| channel.is_meant_by(r, &setup.queue)) else {
                 continue;
             };
             let early = |r: &Restriction| r.name == "permit_auth_destination";
@@ -143,21 +143,21 @@ fn fallback(setup: &Setup, way: &Way, report: &mut Report) {
                 "also for your own domains, for permit_auth_destination does not stand before it"
             };
             let argument = list[place].argument.as_deref().unwrap_or_default();
-            let action = match way {
-                Way::Policy(_) => policy_call(argument, "default_action").1,
+            let action = match channel {
+                Channel::Policy(_) => policy_call(argument, "default_action").1,
                 _ => None,
             };
             let action = action.unwrap_or_else(|| setup.default_action.clone());
-            let is_policy = matches!(way, Way::Policy(_));
+            let is_policy = matches!(channel, Channel::Policy(_));
             if is_policy && action.to_ascii_uppercase().starts_with("DUNNO") {
                 continue;
             }
-            let what = format!("{name}: 451 while the {way} does not answer");
+            let what = format!("{name}: 451 while the {channel} does not answer");
             let why = format!("Every recipient gets it, {whose}, while the daemon is down.");
             let mend = format!(
                 "in main.cf: {}{}",
                 if spared { "" } else { "permit_auth_destination, " },
-                way.words(&setup.queue)
+                channel.words(&setup.queue)
             );
             if is_policy && !spared {
                 report.mend(what, format!("default_action is not DUNNO. {why}"), mend);
@@ -169,16 +169,16 @@ fn fallback(setup: &Setup, way: &Way, report: &mut Report) {
 }
 
 /// Asks as Postfix does.
-async fn ask(setup: &Setup, way: &Way, serve: &Serve) -> Result<(), String> {
-    if matches!(way, Way::Policy(_)) {
+async fn ask(setup: &Setup, channel: &Channel, serve: &Serve) -> Result<(), String> {
+    if matches!(channel, Channel::Policy(_)) {
         let answer = match serve {
             Serve::Unix(socket) => UnixStream::connect(&socket.path).and_then(|stream| {
-                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
                 policy_answer(stream)
             }),
             Serve::Inet(address) => {
-                TcpStream::connect_timeout(address, PATIENCE).and_then(|stream| {
-                    stream.set_read_timeout(Some(PATIENCE))?;
+                TcpStream::connect_timeout(address, REPLY_TIMEOUT).and_then(|stream| {
+                    stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
                     policy_answer(stream)
                 })
             }

@@ -38,7 +38,7 @@ use grants::grant::{Grant, GrantedBy};
 use grants::origins::Origins;
 pub use grants::removed::{RemovalReason, Removed};
 use grants::{GrantOutcome, GrantRequest, Grants, Slice};
-use maildaemons::Table;
+use maildaemons::DaemonTable;
 use message::hosts::Hosts;
 use message::probes::Probes;
 use protocol::sender_logins::Senders;
@@ -57,7 +57,7 @@ pub const MAX_MANUAL: Duration = Duration::from_secs(7 * 24 * 3600);
 #[derive(Debug)]
 pub struct Rules {
     /// The mail daemons that are believed.
-    pub table: Table,
+    pub table: DaemonTable,
     /// The hosts whose messages are believed.
     pub hosts: Hosts,
     /// How long a login authorises.
@@ -85,7 +85,7 @@ impl Default for Rules {
     /// The documented defaults, with no daemon and nobody excluded.
     fn default() -> Self {
         Self {
-            table: Table::default(),
+            table: DaemonTable::default(),
             hosts: Hosts::default(),
             grace: Duration::from_secs(30 * 60),
             max_clients: 65_536,
@@ -224,7 +224,7 @@ impl Engine {
     }
 
     /// What Postfix is told about a policy request.
-    pub fn decide(&self, now: Time, request: &policy::Request<'_>) -> policy::Action {
+    pub fn decide(&self, now: Time, request: &policy::PolicyRequest<'_>) -> policy::Action {
         let asks = request.asks();
         let Some(grant) = asks.and_then(|address| self.admits(now, address)) else {
             return policy::Action::Dunno;
@@ -304,8 +304,8 @@ impl Engine {
     }
 
     /// The addresses that the map should have, a slice of them.
-    pub fn listed(&self, now: Time, behind: Option<IpAddr>) -> Slice<Vec<IpAddr>> {
-        self.grants.slice(behind, Vec::new(), |addresses, grant| {
+    pub fn listed(&self, now: Time, after: Option<IpAddr>) -> Slice<Vec<IpAddr>> {
+        self.grants.slice(after, Vec::new(), |addresses, grant| {
             if now < grant.until && self.is_listed(grant) {
                 addresses.push(grant.address);
             }
@@ -408,10 +408,10 @@ impl Engine {
     pub fn list<T>(
         &self,
         now: Time,
-        behind: Option<IpAddr>,
+        after: Option<IpAddr>,
         each: impl Fn(&Grant) -> T,
     ) -> Slice<Vec<T>> {
-        self.grants.slice(behind, Vec::new(), |list, grant| {
+        self.grants.slice(after, Vec::new(), |list, grant| {
             if grant.lasts(now) {
                 list.push(each(grant));
             }

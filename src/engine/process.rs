@@ -15,7 +15,7 @@ use super::correlation::joins::Unjoined;
 use super::correlation::streams::{Key, Source};
 use super::grants::grant::GrantedBy;
 use super::grants::{GrantOutcome, GrantRequest};
-use super::maildaemons::{Event, Name, Reading, Refusal};
+use super::maildaemons::{Event, Match, Name, Refusal};
 use super::message::Message;
 use super::message::probes;
 use super::message::syslog::Frame;
@@ -66,7 +66,7 @@ impl Engine {
         length: usize,
     ) -> Outcome {
         // Whatever it says, it takes no room among what is remembered of others.
-        if !self.rules.hosts.believe(message.host) {
+        if !self.rules.hosts.allows(message.host) {
             self.stats.other_hosts += 1;
             return nothing(Reason::OtherHost(message.host.map(str::to_owned)));
         }
@@ -89,19 +89,19 @@ impl Engine {
             _ => {}
         }
         let (daemon, event) = match reading {
-            Reading::UnknownProgram if message.program == probes::PROGRAM => {
+            Match::UnknownProgram if message.program == probes::PROGRAM => {
                 self.probes.record(message.text());
                 return nothing(Reason::Probe);
             }
-            Reading::UnknownProgram => {
+            Match::UnknownProgram => {
                 self.stats.other_programs += 1;
                 return nothing(Reason::UnknownProgram(message.program.to_owned()));
             }
-            Reading::NoPattern(daemon) => {
+            Match::NoPattern(daemon) => {
                 self.stats.daemons.entry(daemon.name.clone()).or_default().unmatched();
                 return Outcome { daemon: Some(daemon.name.clone()), ..nothing(Reason::NoPattern) };
             }
-            Reading::Refused(daemon, why) => {
+            Match::Refused(daemon, why) => {
                 let daemon = Some(daemon.name.clone());
                 self.stats.refused += 1;
                 if let (Refusal::TooLong, Some(process)) = (&why, process) {
@@ -111,7 +111,7 @@ impl Engine {
                 }
                 return Outcome { daemon, ..nothing(Reason::Refused(why)) };
             }
-            Reading::Event(daemon, event) => (daemon, event),
+            Match::Event(daemon, event) => (daemon, event),
         };
         let name = daemon.name.clone();
         // A daemon that can lose its credit loses it for the whole stream if it logs no PID.
@@ -316,14 +316,14 @@ fn nothing(reason: Reason) -> Outcome {
 mod tests {
     use super::*;
     use crate::engine::Rules;
-    use crate::engine::maildaemons::{Selection, Table};
+    use crate::engine::maildaemons::{DaemonTable, Selection};
     use crate::engine::message::hosts::Hosts;
 
     /// Lines that must be remembered before nothing more can be.
     const ROOM: usize = 65_536;
 
     fn engine() -> Engine {
-        let table = Table::load(&[], &Selection::Verified).expect("sound files");
+        let table = DaemonTable::load(&[], &Selection::Verified).expect("sound files");
         Engine::new(Rules { table, ..Rules::default() })
     }
 

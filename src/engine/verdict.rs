@@ -207,17 +207,17 @@ mod tests {
     use super::*;
     use crate::engine::correlation::streams::Source;
     use crate::engine::grants::exclude::{Exclude, NetworkList};
-    use crate::engine::maildaemons::{Daemon, Selection, Table};
+    use crate::engine::maildaemons::{DaemonTable, MailDaemon, Selection};
     use crate::engine::message::hosts::Hosts;
     use crate::engine::time::Time;
     use crate::engine::{Engine, Rules};
 
     /// What is said of the last of these frames. 192.0.2.66 is blocked, 198.51.100.0/24 excluded,
     /// one user may have an address, and only mx1 is believed.
-    fn last_words(daemons: &[Daemon], frames: &[&str]) -> String {
+    fn last_words(daemons: &[MailDaemon], frames: &[&str]) -> String {
         let home = "198.51.100.0/24".parse().expect("a network");
         let mut engine = Engine::new(Rules {
-            table: Table::of(daemons.to_vec()),
+            table: DaemonTable::of(daemons.to_vec()),
             exclude: Exclude(vec![NetworkList::new("home", [home])]),
             hosts: Hosts::Named(vec!["mx1".into()]),
             max_users: Some(1),
@@ -345,7 +345,7 @@ mod tests {
                 "none: no program name can be told (no `program:` or `program[pid]:`)",
             ),
         ];
-        let table = Table::load(&[], &Selection::Verified).expect("sound files");
+        let table = DaemonTable::load(&[], &Selection::Verified).expect("sound files");
         for (frames, expected) in rows {
             assert_eq!(last_words(table.daemons(), frames), *expected, "{frames:#?}");
         }

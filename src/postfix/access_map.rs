@@ -22,7 +22,7 @@ use super::map_spec::{MapSpec, MapValue};
 use crate::engine::publication::{GENERATION_KEY, Generation};
 use crate::error::Failure;
 use crate::sys::child;
-use crate::sys::child::Trouble;
+use crate::sys::child::ChildError;
 use crate::sys::files;
 use crate::sys::files::{FileStamp, directory};
 use crate::sys::trusted_file;
@@ -248,7 +248,7 @@ impl MapTarget {
         let found = child::run(postmap.args(["-q", GENERATION_KEY, &built]), CHECK_LIMIT)
             .await
             .map_err(|trouble| match trouble {
-                Trouble::Failed(_, said) if said.is_empty() => {
+                ChildError::Failed(_, said) if said.is_empty() => {
                     (Step::Check, format!("the entry {GENERATION_KEY} is not in it; a full disk?"))
                 }
                 trouble => (Step::Check, format!("looking up {GENERATION_KEY}: {trouble}")),

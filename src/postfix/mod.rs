@@ -18,7 +18,7 @@ use tokio::process::Command;
 
 use crate::error::Failure;
 use crate::sys::child;
-use crate::sys::child::Trouble;
+use crate::sys::child::ChildError;
 use map_spec::MapType;
 
 /// postconf answers in a few milliseconds; ten seconds means that the host is in trouble.
@@ -73,11 +73,11 @@ impl Postfix {
     ///
     /// # Errors
     /// The table cannot be asked.
-    pub async fn lookup(&self, table: &str, key: &str) -> Result<Option<String>, Trouble> {
+    pub async fn lookup(&self, table: &str, key: &str) -> Result<Option<String>, ChildError> {
         match child::run(self.postmap_command().args(["-q", key, table]), LIMIT).await {
             Ok(value) => Ok(Some(value.trim_end().to_owned())),
             // The status of a key that is not there is that of an error. Warnings may be of main.cf.
-            Err(Trouble::Failed(status, said))
+            Err(ChildError::Failed(status, said))
                 if status.code() == Some(1) && !said.contains("fatal: ") =>
             {
                 Ok(None)
@@ -153,10 +153,10 @@ impl Postfix {
         child::run(self.command(&self.postconf).args(words), LIMIT).await.map_err(|trouble| {
             let what = format!("{} {}: {trouble}", self.postconf.display(), words.join(" "));
             match trouble {
-                Trouble::Failed(_, said) if said.contains("main.cf") => Failure::config(what)
+                ChildError::Failed(_, said) if said.contains("main.cf") => Failure::config(what)
                     .hint("name the directory of main.cf with --postfix-config"),
-                Trouble::Failed(..) | Trouble::NotStarted(_) => Failure::config(what),
-                Trouble::Slow(_) | Trouble::Flood | Trouble::Lost(_) => Failure::io(what),
+                ChildError::Failed(..) | ChildError::NotStarted(_) => Failure::config(what),
+                ChildError::Slow(_) | ChildError::Flood | ChildError::Lost(_) => Failure::io(what),
             }
         })
     }

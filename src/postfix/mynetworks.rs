@@ -24,20 +24,20 @@ const MAX_TOLD: usize = 20;
 #[derive(Clone, Debug, Default)]
 pub struct Mynetworks {
     rules: Vec<(IpNet, bool)>,
-    unknown: Vec<Unknown>,
+    unknown: Vec<UnknownPattern>,
     files: usize,
 }
 
 /// A pattern that was not understood.
 #[derive(Clone, Debug)]
-struct Unknown {
+struct UnknownPattern {
     pattern: String,
-    why: Why,
+    why: UnknownReason,
 }
 
-/// Why a pattern was not understood.
+/// UnknownReason a pattern was not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Why {
+enum UnknownReason {
     Table,
     BareIpv6,
     HostName,
@@ -48,18 +48,26 @@ enum Why {
     TooManyFiles,
 }
 
-impl fmt::Display for Unknown {
+impl fmt::Display for UnknownPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "mynetworks: {:?} ", self.pattern)?;
         match &self.why {
-            Why::Table => f.write_str("is a lookup table, which cannot be read as networks"),
-            Why::BareIpv6 => f.write_str("is taken for a table by Postfix: IPv6 needs brackets"),
-            Why::HostName => f.write_str("is taken for a host name, which is no network"),
-            Why::Malformed => f.write_str("is neither an address nor ADDRESS/LENGTH"),
-            Why::HostBits => f.write_str("has bits set beyond its length, and Postfix refuses it"),
-            Why::NoPattern => f.write_str("has no pattern after the !"),
-            Why::Unreadable(error) => write!(f, "cannot be read: {error}"),
-            Why::TooManyFiles => write!(f, "is not read: {MAX_FILES} files were read before it"),
+            UnknownReason::Table => {
+                f.write_str("is a lookup table, which cannot be read as networks")
+            }
+            UnknownReason::BareIpv6 => {
+                f.write_str("is taken for a table by Postfix: IPv6 needs brackets")
+            }
+            UnknownReason::HostName => f.write_str("is taken for a host name, which is no network"),
+            UnknownReason::Malformed => f.write_str("is neither an address nor ADDRESS/LENGTH"),
+            UnknownReason::HostBits => {
+                f.write_str("has bits set beyond its length, and Postfix refuses it")
+            }
+            UnknownReason::NoPattern => f.write_str("has no pattern after the !"),
+            UnknownReason::Unreadable(error) => write!(f, "cannot be read: {error}"),
+            UnknownReason::TooManyFiles => {
+                write!(f, "is not read: {MAX_FILES} files were read before it")
+            }
         }
     }
 }
@@ -103,18 +111,18 @@ impl Mynetworks {
                 network(bare).map(|network| self.rules.push((network, included)))
             };
             if let Err(why) = done {
-                self.unknown.push(Unknown { pattern: pattern.to_owned(), why });
+                self.unknown.push(UnknownPattern { pattern: pattern.to_owned(), why });
             }
         }
     }
 
-    fn add_file(&mut self, path: &str, included: bool) -> Result<(), Why> {
+    fn add_file(&mut self, path: &str, included: bool) -> Result<(), UnknownReason> {
         if self.files == MAX_FILES {
-            return Err(Why::TooManyFiles);
+            return Err(UnknownReason::TooManyFiles);
         }
         self.files += 1;
         let bytes = files::read(Path::new(path), MAX_FILE)
-            .map_err(|error| Why::Unreadable(error.to_string()))?;
+            .map_err(|error| UnknownReason::Unreadable(error.to_string()))?;
         for line in logical_lines(&String::from_utf8_lossy(&bytes)) {
             self.add(&line, included);
         }
@@ -154,32 +162,35 @@ fn logical_lines(text: &str) -> Vec<String> {
 }
 
 /// Reads `ADDRESS`, `ADDRESS/LENGTH`, `[ADDRESS]`, `[ADDRESS]/LENGTH` or `[ADDRESS/LENGTH]`.
-fn network(pattern: &str) -> Result<IpNet, Why> {
+fn network(pattern: &str) -> Result<IpNet, UnknownReason> {
     if pattern.is_empty() {
-        return Err(Why::NoPattern);
+        return Err(UnknownReason::NoPattern);
     }
     let (address, length) = match pattern.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']').ok_or(Why::Malformed)? {
+        Some(rest) => match rest.split_once(']').ok_or(UnknownReason::Malformed)? {
             (inside, "") => with_length(inside),
-            (inside, after) => (inside, Some(after.strip_prefix('/').ok_or(Why::Malformed)?)),
+            (inside, after) => {
+                (inside, Some(after.strip_prefix('/').ok_or(UnknownReason::Malformed)?))
+            }
         },
         None if pattern.contains(':') => {
             let (address, _) = with_length(pattern);
             let ipv6 = address.parse::<Ipv6Addr>().is_ok();
-            return Err(if ipv6 { Why::BareIpv6 } else { Why::Table });
+            return Err(if ipv6 { UnknownReason::BareIpv6 } else { UnknownReason::Table });
         }
         None => with_length(pattern),
     };
     let letters = |c: char| !c.is_ascii_hexdigit() && !".:/".contains(c);
-    let otherwise = if address.contains(letters) { Why::HostName } else { Why::Malformed };
+    let otherwise =
+        if address.contains(letters) { UnknownReason::HostName } else { UnknownReason::Malformed };
     let address: IpAddr = address.parse().map_err(|_| otherwise)?;
     let Some(length) = length else { return Ok(address.into()) };
     if !length.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(Why::Malformed);
+        return Err(UnknownReason::Malformed);
     }
-    let length = length.parse().map_err(|_| Why::Malformed)?;
-    let network = IpNet::new(address, length).map_err(|_| Why::Malformed)?;
-    if network == network.trunc() { Ok(network) } else { Err(Why::HostBits) }
+    let length = length.parse().map_err(|_| UnknownReason::Malformed)?;
+    let network = IpNet::new(address, length).map_err(|_| UnknownReason::Malformed)?;
+    if network == network.trunc() { Ok(network) } else { Err(UnknownReason::HostBits) }
 }
 
 fn with_length(text: &str) -> (&str, Option<&str>) {

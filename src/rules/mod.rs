@@ -16,7 +16,7 @@ use crate::config::{Config, DaemonsDir, Matching, loopback};
 use crate::engine::Rules;
 use crate::engine::grants::exclude::{Exclude, NetworkList};
 use crate::engine::maildaemons;
-use crate::engine::maildaemons::{Daemon, DaemonFile, Fault, Table};
+use crate::engine::maildaemons::{DaemonFile, DaemonTable, DescriptionFault, MailDaemon};
 use crate::engine::proof::{claims, examples};
 use crate::error::Failure;
 use crate::postfix::Postfix;
@@ -147,25 +147,25 @@ fn read_daemon(path: &Path) -> Result<DaemonFile, Failure> {
 ///
 /// # Errors
 /// Every fault of every file but those of examples, and every facility of a daemon that no file has.
-pub fn load(matching: &Matching) -> Result<Table, Vec<Failure>> {
+pub fn load(matching: &Matching) -> Result<DaemonTable, Vec<Failure>> {
     let (own, faults) = own_daemons(&matching.daemons_dir);
     if !faults.is_empty() {
         return Err(faults);
     }
-    let loaded = Table::load(&own, &matching.daemons).map_err(|faults| failures(&faults));
+    let loaded = DaemonTable::load(&own, &matching.daemons).map_err(|faults| failures(&faults));
     let mut table = loaded?;
     let mut facilities: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
     for Facilities { daemon, codes } in &matching.facilities {
         facilities.entry(daemon).or_default().extend(codes);
     }
     let set = facilities.iter().filter_map(|(name, codes)| table.set_facilities(name, codes).err());
-    let faults: Vec<Fault> = set.collect();
+    let faults: Vec<DescriptionFault> = set.collect();
     if faults.is_empty() { Ok(table) } else { Err(failures(&faults)) }
 }
 
 /// The users' own examples that do not prove true. The built-in ones are proved when the program
 /// is tested.
-pub fn false_examples(table: &Table) -> Vec<Failure> {
+pub fn false_examples(table: &DaemonTable) -> Vec<Failure> {
     let users = table.daemons().iter().filter(|daemon| daemon.origin.is_some());
     failures(&users.flat_map(examples::prove).collect::<Vec<_>>())
 }
@@ -174,13 +174,13 @@ pub fn false_examples(table: &Table) -> Vec<Failure> {
 ///
 /// # Errors
 /// Every fault of every file.
-pub fn table(matching: &Matching) -> Result<Table, Vec<Failure>> {
+pub fn table(matching: &Matching) -> Result<DaemonTable, Vec<Failure>> {
     let table = load(matching)?;
     let faults = false_examples(&table);
     if faults.is_empty() { Ok(table) } else { Err(faults) }
 }
 
-fn failures(faults: &[Fault]) -> Vec<Failure> {
+fn failures(faults: &[DescriptionFault]) -> Vec<Failure> {
     faults.iter().map(|fault| Failure::config(fault.to_string())).collect()
 }
 
@@ -190,8 +190,8 @@ fn failures(faults: &[Fault]) -> Vec<Failure> {
 ///
 /// # Errors
 /// Every pattern of which this could not be proved, with a message to try.
-pub fn prove(table: &Table) -> Result<Vec<String>, Vec<Failure>> {
-    let users = |daemon: &Daemon| daemon.origin.is_some();
+pub fn prove(table: &DaemonTable) -> Result<Vec<String>, Vec<Failure>> {
+    let users = |daemon: &MailDaemon| daemon.origin.is_some();
     let faults = claims::prove(table.daemons(), |one, other| users(one) || users(other));
     if !faults.is_empty() {
         return Err(failures(&faults));
@@ -215,7 +215,7 @@ pub fn prove(table: &Table) -> Result<Vec<String>, Vec<Failure>> {
 
 /// Every daemon that can be named, with those of the users' own that are sound, and the faults of
 /// the others.
-pub fn all_daemons(dir: &DaemonsDir) -> (Vec<Daemon>, Vec<Failure>) {
+pub fn all_daemons(dir: &DaemonsDir) -> (Vec<MailDaemon>, Vec<Failure>) {
     let (own, unread) = own_daemons(dir);
     let (daemons, mut faults) = maildaemons::all(&own);
     faults.extend(daemons.iter().filter(|d| d.origin.is_some()).flat_map(examples::prove));
@@ -260,7 +260,9 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
 ///
 /// # Errors
 /// Everything that is wrong.
-pub async fn learn(matching: &Matching) -> Result<(Table, Exclude, Exclusions), Vec<Failure>> {
+pub async fn learn(
+    matching: &Matching,
+) -> Result<(DaemonTable, Exclude, Exclusions), Vec<Failure>> {
     match (table(matching), exclude(matching).await) {
         (Ok(table), Ok((exclude, exclusions))) => Ok((table, exclude, exclusions)),
         (table, exclusions) => {

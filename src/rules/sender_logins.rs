@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::config::sending::Sending;
 use crate::engine::protocol::login_maps::LoginMaps;
-use crate::engine::protocol::sender_logins::{Binding, Senders, Table};
+use crate::engine::protocol::sender_logins::{Binding, SenderTable, Senders};
 use crate::error::Failure;
 use crate::postfix::Postfix;
 use crate::postfix::map_spec::MapSpec;
@@ -61,7 +61,7 @@ pub async fn senders(config: &Config) -> Result<Senders, Failure> {
 ///
 /// # Errors
 /// It cannot be read, is not trusted, or makes no sense.
-pub fn read_file(path: &Path) -> Result<Table, Failure> {
+pub fn read_file(path: &Path) -> Result<SenderTable, Failure> {
     let shown = path.display();
     let bytes = trusted_file::read(path, MAX_TABLE).map_err(|refusal| {
         let hint = "the daemon's user must be able to read it; --sender-table names another";
@@ -69,7 +69,7 @@ pub fn read_file(path: &Path) -> Result<Table, Failure> {
     })?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Failure::config(format!("sender-table `{shown}` is not UTF-8 text")))?;
-    Table::read(&text).map_err(|why| {
+    SenderTable::read(&text).map_err(|why| {
         Failure::config(format!("sender-table `{shown}`: {why}"))
             .hint("each line is `login address[, address...]`")
     })

@@ -24,7 +24,7 @@ const REAPING: Duration = Duration::from_secs(5);
 
 /// Why a child gave no answer.
 #[derive(Debug)]
-pub enum Trouble {
+pub enum ChildError {
     /// It could not be started.
     NotStarted(io::Error),
     /// It did not end within this time, and was killed.
@@ -37,7 +37,7 @@ pub enum Trouble {
     Lost(io::Error),
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for ChildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotStarted(error) => write!(f, "it could not be started: {error}"),
@@ -56,11 +56,11 @@ impl fmt::Display for Trouble {
 ///
 /// # Errors
 /// Everything but exit status 0 within the limit is trouble.
-pub async fn run(command: &mut Command, limit: Duration) -> Result<String, Trouble> {
+pub async fn run(command: &mut Command, limit: Duration) -> Result<String, ChildError> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A group of its own: Ctrl-C at a terminal is for the daemon, not for a half-built map.
     command.process_group(0).kill_on_drop(true);
-    let mut child = command.spawn().map_err(Trouble::NotStarted)?;
+    let mut child = command.spawn().map_err(ChildError::NotStarted)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let ended = timeout(limit, async {
         tokio::join!(child.wait(), head(stdout, MAX_STDOUT), head(stderr, MAX_STDERR))
@@ -69,12 +69,12 @@ pub async fn run(command: &mut Command, limit: Duration) -> Result<String, Troub
         // If it cannot be killed there is nothing more to do; it is reaped in the background.
         let _ = child.start_kill();
         let _ = timeout(REAPING, child.wait()).await;
-        return Err(Trouble::Slow(limit));
+        return Err(ChildError::Slow(limit));
     };
     let said = said(&stderr.kept);
-    match status.map_err(Trouble::Lost)? {
-        status if !status.success() => Err(Trouble::Failed(status, said)),
-        _ if stdout.cut => Err(Trouble::Flood),
+    match status.map_err(ChildError::Lost)? {
+        status if !status.success() => Err(ChildError::Failed(status, said)),
+        _ if stdout.cut => Err(ChildError::Flood),
         _ => {
             if !said.is_empty() {
                 tracing::debug!(program = ?command.as_std().get_program(), said, "a child warned");
@@ -85,14 +85,14 @@ pub async fn run(command: &mut Command, limit: Duration) -> Result<String, Troub
 }
 
 /// The beginning of a stream.
-struct Head {
+struct Captured {
     kept: Vec<u8>,
     cut: bool,
 }
 
 /// Reads a stream to its end and keeps at most `limit` bytes.
-async fn head(stream: Option<impl AsyncRead + Unpin>, limit: usize) -> Head {
-    let mut head = Head { kept: Vec::new(), cut: false };
+async fn head(stream: Option<impl AsyncRead + Unpin>, limit: usize) -> Captured {
+    let mut head = Captured { kept: Vec::new(), cut: false };
     let Some(mut stream) = stream else { return head };
     let mut buffer = [0; 4096];
     // An error ends the stream as its end does: the exit status is what decides.
@@ -124,7 +124,7 @@ fn clean(line: &str) -> String {
 mod tests {
     use super::*;
 
-    async fn sh(script: &str) -> Result<String, Trouble> {
+    async fn sh(script: &str) -> Result<String, ChildError> {
         run(Command::new("/bin/sh").args(["-c", script]), Duration::from_secs(20)).await
     }
 
@@ -153,7 +153,7 @@ mod tests {
             }
         }
         let missing = run(&mut Command::new("/nowhere/postmap"), Duration::from_secs(20)).await;
-        assert!(matches!(missing, Err(Trouble::NotStarted(_))), "{missing:?}");
+        assert!(matches!(missing, Err(ChildError::NotStarted(_))), "{missing:?}");
     }
 
     /// Real time, for what the kernel does by itself.
@@ -182,7 +182,7 @@ mod tests {
         };
         let (ended, begun) = tokio::join!(running, begun);
         begun.expect("the script began");
-        assert!(matches!(ended, Err(Trouble::Slow(_))), "{ended:?}");
+        assert!(matches!(ended, Err(ChildError::Slow(_))), "{ended:?}");
         let pid = std::fs::read_to_string(&file).expect("the number of the process");
         let stat = std::path::Path::new("/proc").join(pid.trim()).join("stat");
         eventually("its end", || {

@@ -43,7 +43,7 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-    /// A line behind its syslog priority (sd-daemon(3)).
+    /// A line after its syslog priority (sd-daemon(3)).
     Journald,
 }
 
@@ -213,13 +213,13 @@ struct Lines {
 }
 
 impl<'q> MakeWriter<'q> for Lines {
-    type Writer = Event<'q>;
+    type Writer = LogLine<'q>;
 
-    fn make_writer(&'q self) -> Event<'q> {
-        Event { queue: &self.queue, prefix: "" }
+    fn make_writer(&'q self) -> LogLine<'q> {
+        LogLine { queue: &self.queue, prefix: "" }
     }
 
-    fn make_writer_for(&'q self, meta: &Metadata<'_>) -> Event<'q> {
+    fn make_writer_for(&'q self, meta: &Metadata<'_>) -> LogLine<'q> {
         let prefix = match *meta.level() {
             _ if !self.prefixed => "",
             Level::ERROR => "<3>",
@@ -227,17 +227,17 @@ impl<'q> MakeWriter<'q> for Lines {
             Level::INFO => "<6>",
             Level::DEBUG | Level::TRACE => "<7>",
         };
-        Event { queue: &self.queue, prefix }
+        LogLine { queue: &self.queue, prefix }
     }
 }
 
 /// One event. It comes in one piece.
-struct Event<'q> {
+struct LogLine<'q> {
     queue: &'q Queue,
     prefix: &'static str,
 }
 
-impl Write for Event<'_> {
+impl Write for LogLine<'_> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         self.queue.put(self.prefix, event);
         Ok(event.len())

@@ -74,7 +74,7 @@ impl FromStr for UnixSocket {
                 Some(("group", name)) if !name.is_empty() => socket.group = Some(name.to_owned()),
                 _ => {
                     return Err(format!(
-                        "`{text}`: behind the path, `{word}` is neither mode=OCTAL nor group=NAME"
+                        "`{text}`: after the path, `{word}` is neither mode=OCTAL nor group=NAME"
                     ));
                 }
             }

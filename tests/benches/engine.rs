@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use noise::NOISE;
 use pop_before_smtp::engine::correlation::streams::Source;
-use pop_before_smtp::engine::maildaemons::{Selection, Table};
-use pop_before_smtp::engine::protocol::decoded::Frame;
+use pop_before_smtp::engine::maildaemons::{DaemonTable, Selection};
+use pop_before_smtp::engine::protocol::decoded::Decoded;
 use pop_before_smtp::engine::protocol::socketmap;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, Rules};
@@ -39,7 +39,7 @@ fn client(number: u32) -> IpAddr {
 }
 
 fn engine(clients: u32) -> Engine {
-    let table = Table::load(&[], &Selection::Verified).unwrap();
+    let table = DaemonTable::load(&[], &Selection::Verified).unwrap();
     let mut engine = Engine::new(Rules { table, max_clients: 2_000_000, ..Rules::default() });
     for number in 0..clients {
         engine.allow(NOW, client(number), None, None).unwrap();
@@ -84,7 +84,7 @@ fn all(criterion: &mut Criterion) {
                     format!("{}:{key},", key.len())
                 },
                 |query| match socketmap::read(query.as_bytes()) {
-                    Frame::Whole { request: Some(address), .. } => {
+                    Decoded::Whole { request: Some(address), .. } => {
                         assert!(engine.admits(NOW, address).is_some());
                     }
                     other => panic!("{other:?}"),

@@ -70,7 +70,7 @@ fn frames_are_heard_from_those_who_may_speak() {
     let status = status(&daemon);
     assert_eq!(status["listeners"][0]["frames"], 1, "{status}");
     assert_eq!(status["listeners"][1]["frames"], 1, "{status}");
-    assert_eq!(status["listeners"][1]["strangers"], 3, "{status}");
+    assert_eq!(status["listeners"][1]["rejected"], 3, "{status}");
     assert_eq!((&status["frames"], &status["clients"]), (&2.into(), &2.into()), "{status}");
     assert!(!daemon.said().contains("198.51.100.66"), "a stranger fills the log");
 }

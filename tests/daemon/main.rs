@@ -1,6 +1,6 @@
 //! The running daemon: its life, its sockets, its log, its numbers.
 //!
-//! Layers   `life`, `handover` and `conduct` the process; `speakers` who is heard; `lookup` who
+//! Layers   `life`, `handover` and `conduct` the process; `sender_filter` whose frames count; `lookup` who
 //!          asks; `operators` who commands; `log` and `metrics` what it tells.
 //! Needs    root; Postfix, whose postmap builds the map; rsyslog, a C compiler, and in target/tools
 //!          promtool.
@@ -15,4 +15,4 @@ mod log;
 mod lookup;
 mod metrics;
 mod operators;
-mod speakers;
+mod sender_filter;

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use pop_before_smtp::engine::correlation::streams::Source;
-use pop_before_smtp::engine::maildaemons::{Daemon, Selection, Table};
+use pop_before_smtp::engine::maildaemons::{DaemonTable, MailDaemon, Selection};
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::verdict::{Outcome, Verdict};
 use pop_before_smtp::engine::{Engine, Rules};
@@ -61,13 +61,14 @@ const REFUSED_FIELD: &[(&str, &str)] = &[
 /// Daemons of which a PID joins two lines, in both captures.
 const JOINED: [&str; 3] = ["popa3d", "gnu-pop3d", "vm-pop3d"];
 
-fn daemons() -> Vec<Daemon> {
-    let table = Table::load(&[], &Selection::Verified).expect("the built-in daemons are sound");
+fn daemons() -> Vec<MailDaemon> {
+    let table =
+        DaemonTable::load(&[], &Selection::Verified).expect("the built-in daemons are sound");
     table.daemons().to_vec()
 }
 
-fn engine(daemons: &[Daemon]) -> Engine {
-    Engine::new(Rules { table: Table::of(daemons.to_vec()), ..Rules::default() })
+fn engine(daemons: &[MailDaemon]) -> Engine {
+    Engine::new(Rules { table: DaemonTable::of(daemons.to_vec()), ..Rules::default() })
 }
 
 fn rows(text: &str) -> Vec<Value> {
@@ -191,7 +192,7 @@ fn frames_give_their_verdict() {
 fn published_lines_give_their_verdict() {
     let mut refused = Vec::new();
     for row in &rows(FIELD) {
-        let mut table = Table::of(daemons());
+        let mut table = DaemonTable::of(daemons());
         for option in row["args"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             if let Some((daemon, "local0")) = option.split_once('=') {
                 table.set_facilities(daemon, &[16]).expect("a daemon of the table");

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::grants::GrantOutcome;
-use pop_before_smtp::engine::maildaemons::{Refusal, Selection, Table};
+use pop_before_smtp::engine::maildaemons::{DaemonTable, Refusal, Selection};
 use pop_before_smtp::engine::message::syslog::{Frame, Malformed};
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::verdict::Reason;
 use pop_before_smtp::engine::{Engine, Rules};
 
 fn rules() -> Rules {
-    let table = Table::load(&[], &Selection::Verified).expect("sound files");
+    let table = DaemonTable::load(&[], &Selection::Verified).expect("sound files");
     Rules { table, ..Rules::default() }
 }
 

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use pop_before_smtp::engine::correlation::streams::Source;
-use pop_before_smtp::engine::state::{HEADER, Reading, Restored};
+use pop_before_smtp::engine::state::{HEADER, Restoration, Restored};
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, MAX_MANUAL, Rules};
 
@@ -115,7 +115,7 @@ fn a_clock_that_is_behind_the_file_revives_nobody() {
         (dawn, dawn - day, [Some(10), Some(100)]),
         (dawn, dawn + day, [None, None]),
     ] {
-        let mut reading = Reading::written(written);
+        let mut reading = Restoration::written(written);
         text.lines().for_each(|line| reading.line(line));
         let mut engine = Engine::new(rules());
         engine.restore(now, reading);

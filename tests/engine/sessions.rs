@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::maildaemons;
-use pop_before_smtp::engine::maildaemons::Table;
+use pop_before_smtp::engine::maildaemons::DaemonTable;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, Rules};
 
@@ -25,10 +25,10 @@ fn engine(ceiling: Option<u64>) -> Engine {
 }
 
 fn fresh_engine(ceiling: Option<u64>) -> Engine {
-    Engine::new(rules(Table::of(maildaemons::all(&[]).0), ceiling))
+    Engine::new(rules(DaemonTable::of(maildaemons::all(&[]).0), ceiling))
 }
 
-fn rules(table: Table, ceiling: Option<u64>) -> Rules {
+fn rules(table: DaemonTable, ceiling: Option<u64>) -> Rules {
     let session_ceiling = ceiling.map(Duration::from_secs);
     Rules { table, session_ceiling, grace: Duration::from_secs(60), ..Rules::default() }
 }
@@ -209,6 +209,6 @@ fn revoking_and_restarting_end_what_sessions_give() {
 fn switching_it_off_leaves_the_grace() {
     let mut engine = engine(Some(86_400));
     process(&mut engine, &[(0, PAIRS[0].1[0])]);
-    engine.reload(at(1000), rules(Table::of(maildaemons::all(&[]).0), None));
+    engine.reload(at(1000), rules(DaemonTable::of(maildaemons::all(&[]).0), None));
     assert!(is_admitted(&engine, 1059) && !is_admitted(&engine, 1060));
 }

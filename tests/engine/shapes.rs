@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use pop_before_smtp::engine::maildaemons::{Cause, Selection, Shape, Table};
+use pop_before_smtp::engine::maildaemons::{Cause, DaemonTable, Selection, Shape};
 use pop_before_smtp::engine::message::syslog::Frame;
 use regex::Regex;
 use serde_json::Value;
@@ -58,7 +58,8 @@ fn whole(pattern: &str) -> Regex {
 
 /// The shapes of each program.
 fn shapes() -> HashMap<String, Vec<(Shape, Regex)>> {
-    let table = Table::load(&[], &Selection::Verified).expect("the built-in daemons are sound");
+    let table =
+        DaemonTable::load(&[], &Selection::Verified).expect("the built-in daemons are sound");
     let mut shapes: HashMap<String, Vec<(Shape, Regex)>> = HashMap::new();
     for daemon in table.daemons() {
         for shape in &daemon.shapes {

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use pop_before_smtp::engine::correlation::streams::Source;
-use pop_before_smtp::engine::maildaemons::{Selection, Table};
-use pop_before_smtp::engine::protocol::decoded::Frame;
+use pop_before_smtp::engine::maildaemons::{DaemonTable, Selection};
+use pop_before_smtp::engine::protocol::decoded::Decoded;
 use pop_before_smtp::engine::protocol::policy;
 use pop_before_smtp::engine::protocol::policy::Action;
 use pop_before_smtp::engine::protocol::sender_logins::{Binding, Senders};
@@ -28,7 +28,7 @@ fn at(seconds: u64) -> Time {
 
 fn rules() -> Rules {
     Rules {
-        table: Table::load(&[], &Selection::Verified).expect("the built-in daemons"),
+        table: DaemonTable::load(&[], &Selection::Verified).expect("the built-in daemons"),
         senders: Senders { binding: Binding::User, ..Senders::default() },
         ..Rules::default()
     }
@@ -76,7 +76,7 @@ impl Story {
             "request=smtpd_access_policy\nprotocol_state={state}\nclient_address={client}\n\
              sender={sender}\n\n"
         );
-        let Frame::Whole { request, .. } = policy::read(request.as_bytes()) else {
+        let Decoded::Whole { request, .. } = policy::read(request.as_bytes()) else {
             panic!("{request}")
         };
         self.0.decide(at(seconds), &request)

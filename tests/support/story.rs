@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::grants::exclude::{Exclude, NetworkList};
-use pop_before_smtp::engine::maildaemons::{Daemon, Selection, Table};
+use pop_before_smtp::engine::maildaemons::{DaemonTable, MailDaemon, Selection};
 use pop_before_smtp::engine::state::Restored;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::verdict::{Outcome, Reason, Verdict};
@@ -23,12 +23,13 @@ pub const DAWN: u64 = 1_795_000_000_000;
 
 /// The default rules: 30 minutes, all verified daemons, nobody excluded.
 pub fn rules() -> Rules {
-    static DAEMONS: OnceLock<Vec<Daemon>> = OnceLock::new();
+    static DAEMONS: OnceLock<Vec<MailDaemon>> = OnceLock::new();
     let daemons = DAEMONS.get_or_init(|| {
-        let table = Table::load(&[], &Selection::Verified).expect("the built-in daemons are sound");
+        let table =
+            DaemonTable::load(&[], &Selection::Verified).expect("the built-in daemons are sound");
         table.daemons().to_vec()
     });
-    Rules { table: Table::of(daemons.clone()), ..Rules::default() }
+    Rules { table: DaemonTable::of(daemons.clone()), ..Rules::default() }
 }
 
 /// Lists of networks that are never authorised, by name.

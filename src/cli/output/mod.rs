@@ -12,7 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use serde_json::json;
 
 use crate::control::protocol::Entry;
-use crate::engine::maildaemons::Daemon;
+use crate::engine::maildaemons::MailDaemon;
 use crate::error::Failure;
 use crate::sys::terminal::{OutputStyle, Style, clean, span};
 use table::{Cell, Column, Table};
@@ -129,7 +129,7 @@ pub fn entry(entry: &Entry, mut output: impl Write) -> io::Result<()> {
 }
 
 /// `daemons`.
-pub fn daemons(daemons: &[Daemon], as_json: bool, mut output: impl Write) -> io::Result<()> {
+pub fn daemons(daemons: &[MailDaemon], as_json: bool, mut output: impl Write) -> io::Result<()> {
     if as_json {
         return json_line(&daemons.iter().map(daemon_json).collect::<Vec<_>>(), output);
     }
@@ -149,12 +149,12 @@ pub fn daemons(daemons: &[Daemon], as_json: bool, mut output: impl Write) -> io:
 }
 
 /// The lines of each example that shows a login.
-fn samples(daemon: &Daemon) -> impl Iterator<Item = &Vec<String>> {
+fn samples(daemon: &MailDaemon) -> impl Iterator<Item = &Vec<String>> {
     daemon.examples.iter().filter(|example| example.is_login()).map(|example| &example.lines)
 }
 
 /// `daemons NAME`.
-pub fn daemon(daemon: &Daemon, as_json: bool, mut output: impl Write) -> io::Result<()> {
+pub fn daemon(daemon: &MailDaemon, as_json: bool, mut output: impl Write) -> io::Result<()> {
     if as_json {
         json_line(&daemon_json(daemon), output)
     } else {
@@ -162,7 +162,7 @@ pub fn daemon(daemon: &Daemon, as_json: bool, mut output: impl Write) -> io::Res
     }
 }
 
-fn daemon_json(daemon: &Daemon) -> serde_json::Value {
+fn daemon_json(daemon: &MailDaemon) -> serde_json::Value {
     json!({
         "name": &*daemon.name,
         "title": daemon.title,

@@ -25,7 +25,7 @@ pub fn status(
     if as_json {
         return json_line(status, output);
     }
-    let page = Page { status, manner, now: moment(&status.now) };
+    let page = StatusPage { status, manner, now: moment(&status.now) };
     let mut text = Vec::new();
     page.summary(&mut text)?;
     page.listeners(&mut text)?;
@@ -34,13 +34,13 @@ pub fn status(
     output.write_all(&text)
 }
 
-struct Page<'s> {
+struct StatusPage<'s> {
     status: &'s Status,
     manner: OutputStyle,
     now: Option<Duration>,
 }
 
-impl Page<'_> {
+impl StatusPage<'_> {
     fn line(&self, label: &str, text: &str, output: &mut Vec<u8>) -> io::Result<()> {
         writeln!(output, "{}{text}", self.manner.paint(Style::Head, &format!("{label:LABEL$}")))
     }
@@ -133,7 +133,7 @@ impl Page<'_> {
             table.add(vec![
                 listener.name.clone().into(),
                 number(listener.frames, Style::Plain),
-                number(listener.strangers, Style::Odd),
+                number(listener.rejected, Style::Odd),
                 number(listener.oversized, Style::Odd),
                 number(listener.kernel_drops, Style::Bad),
                 number(listener.errors, Style::Odd),

@@ -12,7 +12,7 @@ use crate::sys::unix_socket::SocketFile;
 
 /// Listeners, and the socket files to remove at the end.
 #[derive(Debug, Default)]
-pub struct Bound {
+pub struct ControlSockets {
     /// The listeners, each with what may be done over it.
     pub listeners: Vec<(UnixListener, Rights)>,
     /// Their files.
@@ -23,10 +23,10 @@ pub struct Bound {
 ///
 /// # Errors
 /// A socket cannot be made, or not given to its group.
-pub fn all(config: &Config) -> Result<Bound, Failure> {
+pub fn all(config: &Config) -> Result<ControlSockets, Failure> {
     let control = &config.control;
     let reading = control.read.as_ref().map(|socket| (socket, Rights::Read));
-    let mut bound = Bound::default();
+    let mut bound = ControlSockets::default();
     for (socket, rights) in [(&control.change, Rights::Change)].into_iter().chain(reading) {
         let path = &socket.path;
         let (listener, file) = unix_socket::bind_stream(path)?;

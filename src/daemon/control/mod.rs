@@ -4,7 +4,7 @@
 //!          may only ask; their file modes admit root, the daemon's user and one group each. A
 //!          slow or silent client keeps nobody from asking, and no more of a list in memory than
 //!          a slice.
-//! Layers   `bind` makes the sockets, `connections` says who keeps a seat; here what goes over them.
+//! Layers   `bind` makes the sockets, `connections` says who keeps a slot; here what goes over them.
 
 pub mod bind;
 
@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::connections::{Connections, Seat};
+use super::connections::{Connections, Slot};
 use super::shared::Shared;
 use super::status;
 use crate::control::protocol::{Answer, Entry, Request, Rights, rfc3339};
@@ -34,8 +34,8 @@ use crate::sys::log_limit::LogLimiter;
 const MAX_REQUEST: u64 = 4096;
 /// Operators' scripts, health checks, a fail2ban: no more at once. A list that is not taken holds a
 /// slice, some 400 kB of text.
-const SEATS: usize = 32;
-/// A client asks in the moment in which it connects; one that does not gives up its seat.
+const MAX_CONNECTIONS: usize = 32;
+/// A client asks in the moment in which it connects; one that does not gives up its slot.
 const TO_ASK: Duration = Duration::from_secs(2);
 /// For what was revoked to be on the disk, which takes a fraction of a second.
 const TO_SAVE: Duration = Duration::from_secs(5);
@@ -71,15 +71,15 @@ pub async fn serve(
     shared: Arc<Shared>,
     describe: status::Describe,
 ) {
-    let mut connections = Connections::new(SEATS);
+    let mut connections = Connections::new(MAX_CONNECTIONS);
     let (refused, slow) = (LogLimiter::default(), Arc::new(LogLimiter::default()));
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (shared, describe) = (Arc::clone(&shared), describe.clone());
                 let slow = Arc::clone(&slow);
-                let converse = |seat: Arc<Seat>| async move {
-                    if let Err(error) = converse(stream, &seat, rights, shared, describe).await {
+                let converse = |slot: Arc<Slot>| async move {
+                    if let Err(error) = converse(stream, &slot, rights, shared, describe).await {
                         debug!(%error, "control connection broke");
                         if error.kind() == io::ErrorKind::TimedOut
                             && let Some(times) = slow.record(1)
@@ -93,7 +93,7 @@ pub async fn serve(
                 {
                     warn!(
                         times,
-                        "all {SEATS} control connections are taken; an idle one was closed"
+                        "all {MAX_CONNECTIONS} control connections are taken; an idle one was closed"
                     );
                 }
             }
@@ -107,7 +107,7 @@ pub async fn serve(
 
 async fn converse(
     stream: UnixStream,
-    seat: &Seat,
+    slot: &Slot,
     rights: Rights,
     shared: Arc<Shared>,
     describe: status::Describe,
@@ -116,10 +116,10 @@ async fn converse(
     let mut line = String::new();
     let mut read = BufReader::new(read.take(MAX_REQUEST));
     timeout(TO_ASK, read.read_line(&mut line)).await??;
-    seat.waiting();
+    slot.waiting();
     let request = serde_json::from_str::<Request>(&line);
     if let Ok(Request::List) = request {
-        write_list(&mut write, seat, &shared).await?;
+        write_list(&mut write, slot, &shared).await?;
     }
     let answer = match request {
         Ok(request) if request.needs() == Rights::Change && rights == Rights::Read => {
@@ -128,33 +128,33 @@ async fn converse(
         }
         Ok(request) => {
             let mut answer = answer(request, &shared, &describe);
-            settle(&mut answer, &shared, &describe).await;
+            wait_until_effective(&mut answer, &shared, &describe).await;
             answer
         }
         Err(error) => Answer::Unknown(error.to_string()),
     };
-    write_line(&mut write, seat, &text(&answer)?).await
+    write_line(&mut write, slot, &text(&answer)?).await
 }
 
 /// Writes all who are authorised, by address, slice by slice.
 async fn write_list(
     write: &mut OwnedWriteHalf,
-    seat: &Seat,
+    slot: &Slot,
     shared: &Arc<Shared>,
 ) -> io::Result<()> {
     let mut next = Some(None);
-    while let Some(behind) = next {
+    while let Some(after) = next {
         let shared = Arc::clone(shared);
         // The threads that process frames have better things to do.
         let slice = spawn_blocking(move || {
             let slice =
-                |engine: &mut Engine, now| engine.list(now, behind, |grant| entry(grant, now));
+                |engine: &mut Engine, now| engine.list(now, after, |grant| entry(grant, now));
             let Slice { items, next } = shared.with(slice);
             let text = if items.is_empty() { Vec::new() } else { text(&Answer::List(items))? };
             Ok::<_, io::Error>((text, next))
         });
         let (text, last) = slice.await.map_err(io::Error::other)??;
-        write_line(write, seat, &text).await?;
+        write_line(write, slot, &text).await?;
         next = last.map(Some);
     }
     Ok(())
@@ -166,14 +166,14 @@ fn text(answer: &Answer) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-async fn write_line(write: &mut OwnedWriteHalf, seat: &Seat, text: &[u8]) -> io::Result<()> {
-    seat.idle();
+async fn write_line(write: &mut OwnedWriteHalf, slot: &Slot, text: &[u8]) -> io::Result<()> {
+    slot.idle();
     timeout(TO_READ, write.write_all(text)).await?
 }
 
 /// Waits until a change has arrived where it must, and says where it has not. Who only asks does not
 /// wait.
-async fn settle(answer: &mut Answer, shared: &Shared, describe: &status::Describe) {
+async fn wait_until_effective(answer: &mut Answer, shared: &Shared, describe: &status::Describe) {
     if !matches!(answer, Answer::Allowed { .. } | Answer::Revoked { .. }) {
         return;
     }

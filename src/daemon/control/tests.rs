@@ -35,8 +35,8 @@ fn many() -> Arc<Shared> {
 async fn a_list_comes_in_slices() {
     let (mut peer, stream) = UnixStream::pair().expect("a pair");
     peer.write_all(b"{\"command\":\"list\"}\n").await.expect("there is room");
-    let (seat, shared) = (Seat::default(), many());
-    let served = converse(stream, &seat, Rights::Read, Arc::clone(&shared), describe());
+    let (slot, shared) = (Slot::default(), many());
+    let served = converse(stream, &slot, Rights::Read, Arc::clone(&shared), describe());
     let read = async {
         let (mut listed, mut longest) = (Vec::new(), 0);
         let mut lines = BufReader::new(peer).lines();
@@ -79,8 +79,8 @@ async fn patience() {
         let (mut peer, stream) = UnixStream::pair().expect("a pair");
         peer.write_all(says.as_bytes()).await.expect("there is room");
         let begin = tokio::time::Instant::now();
-        let (seat, shared) = (Seat::default(), Arc::clone(&shared));
-        let ended = converse(stream, &seat, Rights::Read, shared, describe()).await;
+        let (slot, shared) = (Slot::default(), Arc::clone(&shared));
+        let ended = converse(stream, &slot, Rights::Read, shared, describe()).await;
         let slow = ended.map_err(|error| error.kind());
         let expected = if seconds.is_some() { Err(io::ErrorKind::TimedOut) } else { Ok(()) };
         assert_eq!(slow, expected, "{says}");

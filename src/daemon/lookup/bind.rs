@@ -9,9 +9,9 @@ use std::io;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::{Counters, Listener, Protocol, Service};
+use super::{LookupCounters, LookupListener, LookupService, Protocol};
 use crate::config::Config;
-use crate::config::lookups::Role;
+use crate::config::lookups::SocketRole;
 use crate::config::values::Serve;
 use crate::daemon::passed::Passed;
 use crate::error::Failure;
@@ -23,9 +23,9 @@ const BACKLOG: i32 = 1024;
 
 /// Services, and the socket files to remove at the end.
 #[derive(Debug, Default)]
-pub struct Bound {
+pub struct LookupSockets {
     /// The services.
-    pub services: Vec<Service>,
+    pub services: Vec<LookupService>,
     /// The files of Unix sockets that were made here.
     pub files: Vec<SocketFile>,
 }
@@ -34,12 +34,14 @@ pub struct Bound {
 ///
 /// # Errors
 /// A socket cannot be made, or a passed one is of the wrong kind.
-pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
-    let mut bound = Bound::default();
+pub fn all(config: &Config, passed: &mut Passed) -> Result<LookupSockets, Failure> {
+    let mut bound = LookupSockets::default();
     let lookups = &config.lookups;
-    for (role, serve) in [(Role::Socketmap, &lookups.socketmap), (Role::Policy, &lookups.policy)] {
+    for (role, serve) in
+        [(SocketRole::Socketmap, &lookups.socketmap), (SocketRole::Policy, &lookups.policy)]
+    {
         let (name, protocol) = match role {
-            Role::Socketmap => ("socketmap", Protocol::Socketmap(config.map_value.clone())),
+            SocketRole::Socketmap => ("socketmap", Protocol::Socketmap(config.map_value.clone())),
             _ => ("policy", Protocol::Policy),
         };
         while let Some(listener) = take_passed(passed, role)? {
@@ -55,14 +57,14 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
                 bound.files.push(file);
                 watched_unix(listener).map_err(cannot_listen)?
             }
-            Serve::Inet(address) => Listener::Inet(inet(*address).map_err(cannot_listen)?),
+            Serve::Inet(address) => LookupListener::Inet(inet(*address).map_err(cannot_listen)?),
         };
         bound.add(format!("{name} {serve}"), protocol, listener);
     }
     Ok(bound)
 }
 
-impl Listener {
+impl LookupListener {
     /// Where it listens, as the configuration would say it, if it has a name.
     fn address(&self) -> Option<String> {
         match self {
@@ -75,9 +77,14 @@ impl Listener {
     }
 }
 
-impl Bound {
-    fn add(&mut self, name: String, protocol: Protocol, listener: Listener) {
-        self.services.push(Service { name, counters: Counters::default(), protocol, listener });
+impl LookupSockets {
+    fn add(&mut self, name: String, protocol: Protocol, listener: LookupListener) {
+        self.services.push(LookupService {
+            name,
+            counters: LookupCounters::default(),
+            protocol,
+            listener,
+        });
     }
 }
 
@@ -91,7 +98,7 @@ fn cannot_listen(serve: &Serve, error: &io::Error) -> Failure {
     })
 }
 
-fn take_passed(passed: &mut Passed, role: Role) -> Result<Option<Listener>, Failure> {
+fn take_passed(passed: &mut Passed, role: SocketRole) -> Result<Option<LookupListener>, Failure> {
     let wrong = |error: io::Error| {
         let what = format!("a {role:?} socket that systemd has passed cannot be used: {error}");
         Failure::config(what).hint("use ListenStream= in the socket unit")
@@ -104,14 +111,14 @@ fn take_passed(passed: &mut Passed, role: Role) -> Result<Option<Listener>, Fail
     listener.transpose().map_err(wrong)
 }
 
-fn watched_unix(listener: std::os::unix::net::UnixListener) -> io::Result<Listener> {
+fn watched_unix(listener: std::os::unix::net::UnixListener) -> io::Result<LookupListener> {
     listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener).map(Listener::Unix)
+    UnixListener::from_std(listener).map(LookupListener::Unix)
 }
 
-fn watched_inet(listener: std::net::TcpListener) -> io::Result<Listener> {
+fn watched_inet(listener: std::net::TcpListener) -> io::Result<LookupListener> {
     listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener).map(Listener::Inet)
+    TcpListener::from_std(listener).map(LookupListener::Inet)
 }
 
 /// A TCP socket that listens at an address.

@@ -2,11 +2,11 @@
 //!
 //! Promise  each answer is the engine's truth at this moment. A connection stays open for as many
 //!          requests as its client has; a slow or silent one costs a few kilobytes, and ends when
-//!          another one needs its seat: Postfix asks again over a new one.
+//!          another one needs its slot: Postfix asks again over a new one.
 //!          What is not understood ends its connection; nothing that a client sends is logged
 //!          above debug level.
 //! Layers   the protocols are in `engine::protocol`, from bytes to bytes;
-//!          `bind` makes the sockets, `connections` says who keeps a seat; here limits and
+//!          `bind` makes the sockets, `connections` says who keeps a slot; here limits and
 //!          patience.
 
 pub mod bind;
@@ -23,10 +23,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, warn};
 
-use super::connections::{Connections, Seat};
+use super::connections::{Connections, Slot};
 use super::shared::Shared;
 use crate::engine::Engine;
-use crate::engine::protocol::decoded::Frame;
+use crate::engine::protocol::decoded::Decoded;
 use crate::engine::protocol::policy;
 use crate::engine::protocol::policy::Action;
 use crate::engine::protocol::socketmap;
@@ -35,15 +35,15 @@ use crate::postfix::map_spec::MapValue;
 
 /// Connections of a service at once: each smtpd process that has asked keeps one, and Postfix runs a
 /// hundred of them for each port (postconf(5), default_process_limit).
-const SEATS: u64 = 2000;
-/// File descriptors for everything else: operators and monitoring with all their seats, receivers,
+const MAX_CONNECTIONS: u64 = 2000;
+/// File descriptors for everything else: operators and monitoring with all their slots, receivers,
 /// the pipes of a postmap.
 const OTHER_DESCRIPTORS: u64 = 256;
 /// Between two requests: longer than Postfix keeps an idle connection (smtpd_policy_service_max_idle
 /// is 300 s), so that it is Postfix who closes it.
 const IDLE: Duration = Duration::from_secs(600);
 /// For the rest of a request that has begun, and for a reply to be taken: a local peer needs no time.
-const PATIENCE: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Taken from a socket at once; a usual request has a few hundred bytes.
 const CHUNK: usize = 4096;
 
@@ -63,20 +63,20 @@ impl Protocol {
         now: Time,
         input: &[u8],
         output: &mut Vec<u8>,
-    ) -> Frame<Told> {
+    ) -> Decoded<Answered> {
         match self {
             Self::Socketmap(value) => socketmap::read(input).map(|asked| {
                 let admitted = asked.is_some_and(|address| engine.admits(now, address).is_some());
                 socketmap::write(admitted.then(|| value.as_str()), output);
-                if admitted { Told::Yes } else { Told::No }
+                if admitted { Answered::Yes } else { Answered::No }
             }),
             Self::Policy => policy::read(input).map(|request| {
                 let action = engine.decide(now, &request);
                 action.write(output);
                 match action {
-                    Action::Ok => Told::Yes,
-                    Action::Dunno => Told::No,
-                    Action::Reject(_) => Told::Rejected,
+                    Action::Ok => Answered::Yes,
+                    Action::Dunno => Answered::No,
+                    Action::Reject(_) => Answered::Rejected,
                 }
             }),
         }
@@ -85,7 +85,7 @@ impl Protocol {
 
 /// What Postfix was told, for the counters.
 #[derive(Clone, Copy)]
-enum Told {
+enum Answered {
     Yes,
     No,
     Rejected,
@@ -93,7 +93,7 @@ enum Told {
 
 /// What one service has counted.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct LookupCounters {
     /// Connections that are open.
     pub open: AtomicU64,
     /// Requests that were answered.
@@ -108,51 +108,51 @@ pub struct Counters {
     pub evicted: AtomicU64,
 }
 
-impl Counters {
-    fn count(&self, told: Told) {
+impl LookupCounters {
+    fn count(&self, told: Answered) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         match told {
-            Told::Yes => self.admitted.fetch_add(1, Ordering::Relaxed),
-            Told::Rejected => self.rejected.fetch_add(1, Ordering::Relaxed),
-            Told::No => 0,
+            Answered::Yes => self.admitted.fetch_add(1, Ordering::Relaxed),
+            Answered::Rejected => self.rejected.fetch_add(1, Ordering::Relaxed),
+            Answered::No => 0,
         };
     }
 }
 
 /// One socket on which Postfix asks.
 #[derive(Debug)]
-pub struct Service {
+pub struct LookupService {
     /// Its protocol and where it listens, for people.
     pub name: String,
     /// What it has counted.
-    pub counters: Counters,
+    pub counters: LookupCounters,
     protocol: Protocol,
-    listener: Listener,
+    listener: LookupListener,
 }
 
 #[derive(Debug)]
-enum Listener {
+enum LookupListener {
     Unix(UnixListener),
     Inet(TcpListener),
 }
 
 /// Answers on all services until the task is dropped.
-pub async fn serve(services: Arc<Vec<Service>>, shared: Arc<Shared>) {
+pub async fn serve(services: Arc<Vec<LookupService>>, shared: Arc<Shared>) {
     if services.is_empty() {
         return;
     }
-    let seats = seats(services.len() as u64);
+    let slots = slots(services.len() as u64);
     let mut loops = JoinSet::new();
     for index in 0..services.len() {
-        loops.spawn(accept(Arc::clone(&services), index, Arc::clone(&shared), seats));
+        loops.spawn(accept(Arc::clone(&services), index, Arc::clone(&shared), slots));
     }
     while loops.join_next().await.is_some() {}
 }
 
 /// How many connections each of some services may have at once: as many as the limit of open files
 /// admits for all of them together, which is raised if it is low.
-fn seats(services: u64) -> usize {
-    let wanted = SEATS * services + OTHER_DESCRIPTORS;
+fn slots(services: u64) -> usize {
+    let wanted = MAX_CONNECTIONS * services + OTHER_DESCRIPTORS;
     let granted = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, _)) if soft >= wanted => wanted,
         Ok((soft, hard)) => {
@@ -161,27 +161,32 @@ fn seats(services: u64) -> usize {
         }
         Err(_) => 2 * OTHER_DESCRIPTORS,
     };
-    let seats = granted.saturating_sub(OTHER_DESCRIPTORS) / services;
-    if seats < SEATS {
-        warn!(connections = seats, "few connections at once; raise the limit of open files");
+    let slots = granted.saturating_sub(OTHER_DESCRIPTORS) / services;
+    if slots < MAX_CONNECTIONS {
+        warn!(connections = slots, "few connections at once; raise the limit of open files");
     }
-    usize::try_from(seats).unwrap_or(1)
+    usize::try_from(slots).unwrap_or(1)
 }
 
 /// Accepts connections, and ends them when it is dropped.
-async fn accept(services: Arc<Vec<Service>>, index: usize, shared: Arc<Shared>, seats: usize) {
-    let mut connections = Connections::new(seats);
+async fn accept(
+    services: Arc<Vec<LookupService>>,
+    index: usize,
+    shared: Arc<Shared>,
+    slots: usize,
+) {
+    let mut connections = Connections::new(slots);
     let service = &services[index];
     loop {
         match service.listener.accept().await {
             Ok(stream) => {
                 let (services, shared) = (Arc::clone(&services), Arc::clone(&shared));
-                let converse = |seat: Arc<Seat>| async move {
-                    services[index].converse(stream, &seat, &shared).await;
+                let converse = |slot: Arc<Slot>| async move {
+                    services[index].converse(stream, &slot, &shared).await;
                 };
                 if connections.serve(converse).await {
                     service.counters.evicted.fetch_add(1, Ordering::Relaxed);
-                    debug!(service = service.name, "all seats are taken; an idle connection ends");
+                    debug!(service = service.name, "all slots are taken; an idle connection ends");
                 }
             }
             Err(error) => {
@@ -192,7 +197,7 @@ async fn accept(services: Arc<Vec<Service>>, index: usize, shared: Arc<Shared>, 
     }
 }
 
-impl Listener {
+impl LookupListener {
     async fn accept(&self) -> io::Result<Box<dyn Stream>> {
         match self {
             Self::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
@@ -210,25 +215,25 @@ trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// A connection that is counted as open, however it ends.
-struct Open<'c>(&'c Counters);
+struct OpenConnection<'c>(&'c LookupCounters);
 
-impl<'c> Open<'c> {
-    fn new(counters: &'c Counters) -> Self {
+impl<'c> OpenConnection<'c> {
+    fn new(counters: &'c LookupCounters) -> Self {
         counters.open.fetch_add(1, Ordering::Relaxed);
         Self(counters)
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Service {
-    async fn converse(&self, stream: Box<dyn Stream>, seat: &Seat, shared: &Shared) {
-        let _open = Open::new(&self.counters);
-        if let Err(error) = self.answer_all(stream, seat, shared).await {
+impl LookupService {
+    async fn converse(&self, stream: Box<dyn Stream>, slot: &Slot, shared: &Shared) {
+        let _open = OpenConnection::new(&self.counters);
+        if let Err(error) = self.answer_all(stream, slot, shared).await {
             self.counters.broken.fetch_add(1, Ordering::Relaxed);
             debug!(service = self.name, %error, "connection closed");
         }
@@ -238,7 +243,7 @@ impl Service {
     async fn answer_all(
         &self,
         mut stream: Box<dyn Stream>,
-        seat: &Seat,
+        slot: &Slot,
         shared: &Shared,
     ) -> io::Result<()> {
         let (mut input, mut output) = (Vec::new(), Vec::new());
@@ -253,18 +258,18 @@ impl Service {
                 let mut used = 0;
                 loop {
                     match self.protocol.answer(engine, now, &input[used..], &mut output) {
-                        Frame::Whole { request, used: more } => {
+                        Decoded::Whole { request, used: more } => {
                             self.counters.count(request);
                             used += more;
                         }
-                        Frame::Short => break (used, Ok(())),
-                        Frame::Broken => break (used, Err(io::ErrorKind::InvalidData)),
+                        Decoded::Short => break (used, Ok(())),
+                        Decoded::Broken => break (used, Err(io::ErrorKind::InvalidData)),
                     }
                 }
             });
             if used > 0 {
-                seat.idle();
-                timeout(PATIENCE, stream.write_all(&output)).await??;
+                slot.idle();
+                timeout(REQUEST_TIMEOUT, stream.write_all(&output)).await??;
                 output.clear();
                 input.drain(..used);
             }
@@ -274,7 +279,7 @@ impl Service {
                 deadline = Instant::now() + IDLE;
             } else if begins || used > 0 {
                 // It must be whole in time, however slowly it trickles in.
-                deadline = Instant::now() + PATIENCE;
+                deadline = Instant::now() + REQUEST_TIMEOUT;
             }
         }
     }
@@ -288,13 +293,13 @@ mod tests {
     const QUERY: &[u8] = b"17:clients 192.0.2.7,";
     const REPLY: &[u8] = b"9:NOTFOUND ,";
 
-    fn service() -> Service {
+    fn service() -> LookupService {
         let listener = bind::inet(([127, 0, 0, 1], 0).into()).expect("a port");
-        Service {
+        LookupService {
             name: "socketmap".into(),
-            counters: Counters::default(),
+            counters: LookupCounters::default(),
             protocol: Protocol::Socketmap(MapValue::default()),
-            listener: Listener::Inet(listener),
+            listener: LookupListener::Inet(listener),
         }
     }
 
@@ -305,8 +310,8 @@ mod tests {
     async fn play(script: Script<'_>, replies: usize) -> io::Result<()> {
         let (mut peer, stream) = tokio::io::duplex(CHUNK);
         let (service, shared) = (service(), Shared::new(Engine::new(Rules::default())));
-        let seat = Seat::default();
-        let served = service.answer_all(Box::new(stream), &seat, &shared);
+        let slot = Slot::default();
+        let served = service.answer_all(Box::new(stream), &slot, &shared);
         let played = async {
             for (pause, bytes) in script {
                 tokio::time::sleep(Duration::from_secs(*pause)).await;
@@ -324,7 +329,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn patience() {
+    async fn requests_and_idle_connections_have_their_time() {
         let (head, tail) = QUERY.split_at(5);
         let rows: &[(Script<'_>, usize, bool)] = &[
             (&[(0, QUERY), (599, QUERY), (599, QUERY)], 3, true),

@@ -6,7 +6,7 @@ use tokio::net::TcpListener;
 
 use super::http::MetricsListener;
 use crate::config::Config;
-use crate::config::lookups::Role;
+use crate::config::lookups::SocketRole;
 use crate::daemon::lookup::bind::inet;
 use crate::daemon::passed::Passed;
 use crate::error::Failure;
@@ -17,7 +17,7 @@ use crate::error::Failure;
 /// The socket cannot be made, or a passed one is of the wrong kind.
 pub fn all(config: &Config, passed: &mut Passed) -> Result<Vec<MetricsListener>, Failure> {
     let mut listeners = Vec::new();
-    while let Some(index) = passed.next_of(Role::Metrics) {
+    while let Some(index) = passed.next_of(SocketRole::Metrics) {
         let taken = passed.sockets().take_tcp_listener(index).and_then(|listener| {
             let watch = |listener: std::net::TcpListener| {
                 listener.set_nonblocking(true)?;

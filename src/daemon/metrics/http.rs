@@ -19,18 +19,18 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::{health, text};
-use crate::daemon::connections::{Connections, Seat};
+use crate::daemon::connections::{Connections, Slot};
 use crate::daemon::shared::Shared;
 use crate::daemon::status::Describe;
 
 /// Connections at once; one more, and an idle one is closed. A scrape takes milliseconds.
-const SEATS: usize = 32;
+const MAX_CONNECTIONS: usize = 32;
 /// A request's head; Prometheus sends some hundred bytes.
 const MAX_HEAD: usize = 8192;
 /// Its lines; likewise.
 const MAX_HEADERS: usize = 64;
 /// For a whole connection, from the first byte to the last.
-const PATIENCE: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// What a client has sent beyond its request is read so long and so far, so that a reset does not
 /// take the answer from it.
 const LINGER: (Duration, u64) = (Duration::from_secs(1), 65_536);
@@ -58,15 +58,15 @@ async fn accept(listener: MetricsListener, describe: Describe, shared: Arc<Share
     // Whoever is shown out leaves his page half written: only one is written at a time.
     let writer = Arc::new(Semaphore::new(1));
     // Dropped with this task, it ends its connections.
-    let mut connections = Connections::new(SEATS);
+    let mut connections = Connections::new(MAX_CONNECTIONS);
     loop {
         match listener.listener.accept().await {
             Ok((stream, _)) => {
                 let (describe, shared) = (describe.clone(), Arc::clone(&shared));
                 let writer = Arc::clone(&writer);
-                let converse = |seat: Arc<Seat>| async move {
-                    let served = converse(stream, &seat, describe, shared, writer);
-                    match timeout(PATIENCE, served).await {
+                let converse = |slot: Arc<Slot>| async move {
+                    let served = converse(stream, &slot, describe, shared, writer);
+                    match timeout(REQUEST_TIMEOUT, served).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => debug!(%error, "metrics connection broke"),
                         Err(_) => debug!("metrics connection took too long"),
@@ -84,7 +84,7 @@ async fn accept(listener: MetricsListener, describe: Describe, shared: Arc<Share
 
 async fn converse(
     mut stream: TcpStream,
-    seat: &Seat,
+    slot: &Slot,
     describe: Describe,
     shared: Arc<Shared>,
     writer: Arc<Semaphore>,
@@ -93,7 +93,7 @@ async fn converse(
     let asked = loop {
         match read(&head) {
             Some(asked) => break asked,
-            None if head.len() == MAX_HEAD => break Asked::Wrong(TOO_LARGE),
+            None if head.len() == MAX_HEAD => break HttpRequest::Wrong(TOO_LARGE),
             None => {}
         }
         let room = (MAX_HEAD - head.len()) as u64;
@@ -101,7 +101,7 @@ async fn converse(
             return Ok(());
         }
     };
-    seat.waiting();
+    slot.waiting();
     // It looks at every client; the threads that process frames have better things to do.
     let turn = writer.acquire_owned().await.map_err(io::Error::other)?;
     let answer = spawn_blocking(move || {
@@ -109,7 +109,7 @@ async fn converse(
         answer(&asked, &describe, &shared)
     });
     let answer = answer.await.map_err(io::Error::other)?;
-    seat.idle();
+    slot.idle();
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await?;
     let mut rest = stream.take(LINGER.1);
@@ -120,7 +120,7 @@ async fn converse(
 
 /// What a client asks for.
 #[derive(Debug, PartialEq, Eq)]
-enum Asked {
+enum HttpRequest {
     /// A page, with its body or without.
     Page { path: String, body: bool },
     /// What nobody may ask, and the status that says so.
@@ -128,7 +128,7 @@ enum Asked {
 }
 
 /// The request, if its head is whole or wrong already.
-fn read(head: &[u8]) -> Option<Asked> {
+fn read(head: &[u8]) -> Option<HttpRequest> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let asked = match request.parse(head) {
@@ -136,24 +136,24 @@ fn read(head: &[u8]) -> Option<Asked> {
         Ok(httparse::Status::Complete(_)) => match (request.method, request.path) {
             (Some(method @ ("GET" | "HEAD")), Some(target)) => {
                 let path = target.split('?').next().unwrap_or_default();
-                Asked::Page { path: path.to_owned(), body: method == "GET" }
+                HttpRequest::Page { path: path.to_owned(), body: method == "GET" }
             }
-            _ => Asked::Wrong("405 Method Not Allowed"),
+            _ => HttpRequest::Wrong("405 Method Not Allowed"),
         },
-        Err(httparse::Error::TooManyHeaders) => Asked::Wrong(TOO_LARGE),
-        Err(_) => Asked::Wrong("400 Bad Request"),
+        Err(httparse::Error::TooManyHeaders) => HttpRequest::Wrong(TOO_LARGE),
+        Err(_) => HttpRequest::Wrong("400 Bad Request"),
     };
     Some(asked)
 }
 
-fn answer(asked: &Asked, describe: &Describe, shared: &Shared) -> String {
+fn answer(asked: &HttpRequest, describe: &Describe, shared: &Shared) -> String {
     match asked {
-        Asked::Wrong(status) => response(status, &format!("{status}\n"), true),
-        Asked::Page { path, body } => match path.as_str() {
+        HttpRequest::Wrong(status) => response(status, &format!("{status}\n"), true),
+        HttpRequest::Page { path, body } => match path.as_str() {
             "/metrics" => response("200 OK", &text(describe, shared), *body),
             "/healthz" => match health(describe, shared) {
                 Ok(()) => response("200 OK", "all is well\n", *body),
-                Err(why) => response("503 Service Unavailable", &format!("{why}\n"), *body),
+                Err(why) => response("503 LookupService Unavailable", &format!("{why}\n"), *body),
             },
             "/livez" => response("200 OK", "alive\n", *body),
             _ => response("404 Not Found", "there are /metrics, /healthz and /livez\n", *body),
@@ -185,10 +185,10 @@ mod tests {
 
     #[test]
     fn requests() {
-        let page = |path: &str, body| Some(Asked::Page { path: path.into(), body });
-        let wrong = |status| Some(Asked::Wrong(status));
+        let page = |path: &str, body| Some(HttpRequest::Page { path: path.into(), body });
+        let wrong = |status| Some(HttpRequest::Wrong(status));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1));
-        let rows: &[(&str, Option<Asked>)] = &[
+        let rows: &[(&str, Option<HttpRequest>)] = &[
             ("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", page("/metrics", true)),
             ("GET /metrics?a=b HTTP/1.0\r\n\r\n", page("/metrics", true)),
             ("HEAD /healthz HTTP/1.1\r\n\r\nmore", page("/healthz", false)),

@@ -3,7 +3,7 @@
 //! Promise  text format 0.0.4 (<https://prometheus.io/docs/instrumenting/exposition_formats>): each
 //!          name once with HELP and TYPE. Labels are few and of few values: mail daemons,
 //!          listeners, verdicts; never a client, never a user.
-//! Layers   `http` is the door; here what is said behind it.
+//! Layers   `http` is the door; here what is said after it.
 
 pub mod bind;
 pub mod http;
@@ -24,7 +24,7 @@ use crate::engine::time::Time;
 /// What all names begin with.
 const PREFIX: &str = "pop_before_smtp_";
 /// A map that cannot be published for so long needs a person: six attempts have failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_FAILING: Duration = Duration::from_secs(60);
 
 /// The labels of one sample.
 type Labels<'l> = &'l [(&'l str, &'l str)];
@@ -34,7 +34,7 @@ pub fn text(describe: &Describe, shared: &Shared) -> String {
     let status = describe.status(shared);
     let (stats, publication) =
         shared.with(|engine, _| (engine.stats().clone(), *engine.publication()));
-    let mut page = Page::default();
+    let mut page = MetricsPage::default();
     page.process(describe, &status);
     page.frames(&status, &stats);
     page.daemons(&daemons(shared), shared.with(|_, now| now));
@@ -62,13 +62,13 @@ pub fn health(describe: &Describe, shared: &Shared) -> Result<(), String> {
 
 fn published(publication: &Publication, now: Time) -> Result<(), String> {
     let trying = publication.trying_since().map(|since| now.since(since));
-    let patience = PATIENCE.max(2 * publication.history().took);
+    let limit = MAX_FAILING.max(2 * publication.history().took);
     match trying {
         _ if publication.is_stuck() => Err(
             "the map lists clients whose time is up, and could not be emptied; the log says why"
                 .into(),
         ),
-        Some(time) if time >= patience => Err(format!(
+        Some(time) if time >= limit => Err(format!(
             "the map could not be published for {} s; {}, the log says why",
             time.as_secs(),
             if publication.is_emptied() { "it lists nobody now" } else { "the old one stays" }
@@ -90,8 +90,8 @@ fn daemons(shared: &Shared) -> BTreeMap<Name, DaemonStats> {
 
 /// The most users of one address, authorised or not.
 fn most_users(shared: &Shared) -> usize {
-    let slices = shared.slices(|engine: &Engine, now, behind| {
-        engine.list(now, behind, |grant| grant.user_count(now))
+    let slices = shared.slices(|engine: &Engine, now, after| {
+        engine.list(now, after, |grant| grant.user_count(now))
     });
     let shared_addresses = shared.with(|engine, now| engine.shared(now));
     slices
@@ -103,9 +103,9 @@ fn most_users(shared: &Shared) -> usize {
 
 /// The text while it is written.
 #[derive(Default)]
-struct Page(String);
+struct MetricsPage(String);
 
-impl Page {
+impl MetricsPage {
     fn family(&mut self, name: &str, kind: &str, help: &str, samples: &[(Labels<'_>, f64)]) {
         // Writing to a String cannot fail.
         let _ = writeln!(self.0, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
@@ -149,7 +149,7 @@ impl Page {
                 let reasons = [
                     ("kernel", l.kernel_drops),
                     ("oversized", l.oversized),
-                    ("stranger", l.strangers),
+                    ("sender", l.rejected),
                 ];
                 reasons.map(|(reason, n)| ([("listener", &*l.name), ("reason", reason)], n))
             })
@@ -315,7 +315,7 @@ mod tests {
 
     #[test]
     fn odd_values_are_escaped() {
-        let mut page = Page::default();
+        let mut page = MetricsPage::default();
         page.counter("x_total", "An x.", &[(&[("a", "b\"c\\d\ne"), ("f", "")], 7)]);
         let expected = "# HELP pop_before_smtp_x_total An x.\n# TYPE pop_before_smtp_x_total counter\n\
                         pop_before_smtp_x_total{a=\"b\\\"c\\\\d\\ne\",f=\"\"} 7\n";

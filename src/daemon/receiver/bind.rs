@@ -15,7 +15,7 @@ use tracing::warn;
 use super::sender_filter::SenderFilter;
 use super::{DatagramSocket, Receiver};
 use crate::config::Config;
-use crate::config::lookups::Role;
+use crate::config::lookups::SocketRole;
 use crate::config::values::Listen;
 use crate::daemon::passed::Passed;
 use crate::error::Failure;
@@ -29,7 +29,7 @@ pub const ENOUGH: usize = 4 << 20;
 
 /// Receivers, and the socket files to remove at the end.
 #[derive(Debug, Default)]
-pub struct Bound {
+pub struct ReceiverSockets {
     /// The receivers, numbered in order.
     pub receivers: Vec<Receiver>,
     /// The files of Unix sockets that were made here.
@@ -40,9 +40,9 @@ pub struct Bound {
 ///
 /// # Errors
 /// A socket cannot be made, or a passed one is of the wrong kind.
-pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
-    let mut bound = Bound::default();
-    while let Some(index) = passed.next_of(Role::Frames) {
+pub fn all(config: &Config, passed: &mut Passed) -> Result<ReceiverSockets, Failure> {
+    let mut bound = ReceiverSockets::default();
+    while let Some(index) = passed.next_of(SocketRole::Frames) {
         if let Some(socket) = take_passed(passed.sockets(), index)? {
             let name = socket.address().unwrap_or_else(|| format!("systemd:{index}"));
             bound.add(config, name, socket)?;
@@ -69,7 +69,7 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Bound, Failure> {
     Ok(bound)
 }
 
-impl Bound {
+impl ReceiverSockets {
     fn add(&mut self, config: &Config, name: String, socket: Raw) -> Result<(), Failure> {
         let filter = match (&socket, &config.allow_uid) {
             (Raw::Udp(_), _) => {

@@ -84,11 +84,11 @@ impl AsRawFd for DatagramSocket {
 
 /// What one receiver has counted.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct ReceiverCounters {
     /// Frames handed to the engine.
     pub frames: AtomicU64,
     /// Frames of senders that are not heard.
-    pub strangers: AtomicU64,
+    pub rejected: AtomicU64,
     /// Frames larger than any frame should be.
     pub oversized: AtomicU64,
     /// Frames that the kernel has dropped because the receive buffer was full.
@@ -103,7 +103,7 @@ pub struct Receiver {
     /// What it listens on, for people.
     pub name: String,
     /// What it has counted.
-    pub counters: Counters,
+    pub counters: ReceiverCounters,
     number: u16,
     socket: DatagramSocket,
     filter: SenderFilter,
@@ -113,7 +113,7 @@ pub struct Receiver {
 impl Receiver {
     /// Wraps a bound, non-blocking datagram socket. To tell users, it has `SO_PASSCRED` set.
     pub fn new(number: u16, name: String, socket: DatagramSocket, filter: SenderFilter) -> Self {
-        let (counters, troubles) = (Counters::default(), LogLimiter::default());
+        let (counters, troubles) = (ReceiverCounters::default(), LogLimiter::default());
         Self { name, counters, number, socket, filter, troubles }
     }
 
@@ -130,7 +130,7 @@ impl Receiver {
     /// # Errors
     /// The socket cannot be watched, or will never be read again.
     pub async fn run(&self, shared: &Shared) -> io::Result<Infallible> {
-        let mut room = Room::new(&self.filter);
+        let mut room = Buffers::new(&self.filter);
         loop {
             self.socket.readable().await?;
             loop {
@@ -154,14 +154,14 @@ impl Receiver {
     /// Hands over what the kernel still holds, at most `limit` frames.
     pub fn drain(&self, limit: usize, shared: &Shared) {
         // An error here is most likely the end of the queue; nothing more can be had in any case.
-        let _ = self.take(&mut Room::new(&self.filter), limit, Duration::MAX, shared);
+        let _ = self.take(&mut Buffers::new(&self.filter), limit, Duration::MAX, shared);
     }
 
     /// Takes frames until there are none (an error: it would block), there were `limit`, or the last
     /// one was heard so much later than the first.
     fn take(
         &self,
-        room: &mut Room,
+        room: &mut Buffers,
         limit: usize,
         turn: Duration,
         shared: &Shared,
@@ -188,7 +188,7 @@ impl Receiver {
     }
 
     /// One frame and its sender, or nothing if it is not whole.
-    fn receive(&self, room: &mut Room) -> nix::Result<Option<(usize, Sender)>> {
+    fn receive(&self, room: &mut Buffers) -> nix::Result<Option<(usize, Sender)>> {
         let mut slices = [IoSliceMut::new(&mut room.frame)];
         let message = recvmsg::<SockaddrStorage>(
             self.socket.as_raw_fd(),
@@ -218,7 +218,7 @@ impl Receiver {
     }
 
     fn reject(&self, frame: &[u8], Sender { address, uid }: Sender) {
-        self.counters.strangers.fetch_add(1, Ordering::Relaxed);
+        self.counters.rejected.fetch_add(1, Ordering::Relaxed);
         if tracing::enabled!(tracing::Level::DEBUG) && !self.is_named_in(frame) {
             let option = self.filter.option();
             debug!(
@@ -281,14 +281,14 @@ impl Receiver {
     }
 }
 
-/// Room for one frame and what the kernel says about it, and not for more: file descriptors that
+/// Buffers for one frame and what the kernel says about it, and not for more: file descriptors that
 /// somebody sends along must not come to us.
-struct Room {
+struct Buffers {
     frame: Vec<u8>,
     control: Vec<u8>,
 }
 
-impl Room {
+impl Buffers {
     fn new(filter: &SenderFilter) -> Self {
         let control = match filter {
             SenderFilter::Everybody => Vec::new(),
@@ -350,7 +350,7 @@ mod tests {
         for _ in 0..5 {
             sender.send(b"<22>dovecot: x").await.expect("there is room");
         }
-        let mut room = Room::new(&receiver.filter);
+        let mut room = Buffers::new(&receiver.filter);
         let mut take = |turn| {
             let taken = receiver.take(&mut room, BURST, turn, &shared).map_err(|e| e.kind());
             (taken, receiver.counters.frames.load(Ordering::Relaxed))

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// A service of master.cf that runs smtpd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Service {
+pub struct MasterEntry {
     /// `NAME/TYPE`, as postconf(1) names it.
     pub name: String,
     /// Whether it runs in the queue directory as its root.
@@ -22,7 +22,7 @@ pub struct Service {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Master {
     /// Those that run smtpd.
-    pub smtpd: Vec<Service>,
+    pub smtpd: Vec<MasterEntry>,
     /// Whether proxymap(8), which opens `proxy:` tables for the others, runs in the chroot.
     pub proxymap_chrooted: bool,
 }
@@ -43,11 +43,12 @@ impl Master {
     /// Reads what `postconf -F */*/chroot */*/command` and `postconf -Px` print. A `-` in the
     /// chroot column means `default_chroot`.
     pub fn read(fields: &str, overrides: &str, default_chroot: bool) -> Self {
-        let mut services: Vec<(Service, &str)> = Vec::new();
+        let mut services: Vec<(MasterEntry, &str)> = Vec::new();
         for (name, field, value) in fields.lines().filter_map(entry) {
             let place = services.iter().position(|(service, _)| service.name == name);
             let place = place.unwrap_or_else(|| {
-                services.push((Service { name: name.to_owned(), ..Service::default() }, ""));
+                services
+                    .push((MasterEntry { name: name.to_owned(), ..MasterEntry::default() }, ""));
                 services.len() - 1
             });
             let (service, command) = &mut services[place];

@@ -36,7 +36,7 @@ impl fmt::Display for Restriction {
 
 /// What happens to the client at the end of a list.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome<'a> {
+pub enum Evaluation<'a> {
     /// We are asked, and nothing has decided before.
     Asked {
         /// What comes before.
@@ -138,20 +138,20 @@ pub fn resolve(
 }
 
 /// Follows a list for the client.
-pub fn follow(list: &[Restriction], is_ours: impl Fn(&Restriction) -> bool) -> Outcome<'_> {
+pub fn follow(list: &[Restriction], is_ours: impl Fn(&Restriction) -> bool) -> Evaluation<'_> {
     for (index, restriction) in list.iter().enumerate() {
         if is_ours(restriction) && !restriction.warns {
-            return Outcome::Asked { before: &list[..index], after: &list[index + 1..] };
+            return Evaluation::Asked { before: &list[..index], after: &list[index + 1..] };
         }
         if restriction.refuses() {
             let asked_later = list[index..].iter().any(&is_ours);
-            return Outcome::Refused { by: restriction, asked_later };
+            return Evaluation::Refused { by: restriction, asked_later };
         }
         if restriction.name == "permit" {
-            return Outcome::Open;
+            return Evaluation::Open;
         }
     }
-    Outcome::Undecided
+    Evaluation::Undecided
 }
 
 /// The list with us in the right place: before the first that refuses everybody.
@@ -232,10 +232,12 @@ mod tests {
     #[test]
     fn a_client_is_followed() {
         let asked = |value: &str| match follow(&read(value), is_ours) {
-            Outcome::Asked { before, after } => format!("asked {} {}", before.len(), after.len()),
-            Outcome::Refused { by, asked_later } => format!("{by} {asked_later}"),
-            Outcome::Open => "open".to_owned(),
-            Outcome::Undecided => "undecided".to_owned(),
+            Evaluation::Asked { before, after } => {
+                format!("asked {} {}", before.len(), after.len())
+            }
+            Evaluation::Refused { by, asked_later } => format!("{by} {asked_later}"),
+            Evaluation::Open => "open".to_owned(),
+            Evaluation::Undecided => "undecided".to_owned(),
         };
         for (value, expected) in [
             ("permit_mynetworks, OURS, reject_unauth_destination", "asked 1 1"),
@@ -260,7 +262,7 @@ mod tests {
             .map(|(n, v)| (n.to_owned(), read(v)))
             .into();
         let list = resolve(&read("permit_mynetworks one"), &classes);
-        assert!(matches!(follow(&list, is_ours), Outcome::Asked { .. }), "{list:?}");
+        assert!(matches!(follow(&list, is_ours), Evaluation::Asked { .. }), "{list:?}");
         assert_eq!(resolve(&read("self"), &classes).len(), 1);
     }
 
@@ -279,7 +281,7 @@ mod tests {
             let list = read(&value.replace("OURS", OURS));
             let corrected = corrected(&list, is_ours, OURS);
             assert_eq!(corrected, expected.replace("OURS", OURS), "{value}");
-            assert!(matches!(follow(&read(&corrected), is_ours), Outcome::Asked { .. }));
+            assert!(matches!(follow(&read(&corrected), is_ours), Evaluation::Asked { .. }));
         }
     }
 

@@ -3,18 +3,18 @@
 //! Promise  a table counts as meant for us only if its path, or an entry of ours in it, says so, or
 //!          if it does not exist.
 
-use super::Look;
-use crate::doctor::channels::{Way, table_of};
-use crate::doctor::postfix::master::Service;
+use super::Examination;
+use crate::doctor::channels::{Channel, table_of};
+use crate::doctor::postfix::master::MasterEntry;
 use crate::doctor::postfix::restrictions::Restriction;
 use crate::doctor::setup::{EARLIER, RECIPIENT, RELAY, Setup};
 use crate::engine::publication::GENERATION_KEY;
 use crate::postfix::BUILDABLE;
 
 /// Tables of `check_client_access` that are not ours and have our entry, or do not exist.
-pub(super) async fn strays(setup: &Setup, ways: &[Way]) -> Vec<String> {
+pub(super) async fn strays(setup: &Setup, channels: &[Channel]) -> Vec<String> {
     let mut strays: Vec<String> = Vec::new();
-    let Some(ours) = our_table(ways) else { return strays };
+    let Some(ours) = our_table(channels) else { return strays };
     let lists = setup.all_lists().flat_map(|(_, _, list)| list);
     let tables: Vec<String> = lists
         .filter_map(|r| table_of(&r, "check_client_access").map(|(table, _)| table.to_owned()))
@@ -33,9 +33,9 @@ pub(super) async fn strays(setup: &Setup, ways: &[Way]) -> Vec<String> {
     strays
 }
 
-fn our_table(ways: &[Way]) -> Option<&str> {
-    ways.iter().find_map(|way| match way {
-        Way::Map(table) => Some(table.as_str()),
+fn our_table(channels: &[Channel]) -> Option<&str> {
+    channels.iter().find_map(|channel| match channel {
+        Channel::Map(table) => Some(table.as_str()),
         _ => None,
     })
 }
@@ -44,7 +44,7 @@ fn path_of(table: &str) -> Option<&str> {
     table.split_once(':').map(|(_, path)| path)
 }
 
-impl Look<'_> {
+impl Examination<'_> {
     /// Whether a restriction asks a table that is taken for ours, or asks ours for something else.
     pub(super) fn stands_for_us(&self, restriction: &Restriction) -> bool {
         self.stray(restriction).is_some() || self.is_misused(restriction)
@@ -58,19 +58,23 @@ impl Look<'_> {
     /// Our table alone, which smtpd asks for the recipient, or in `check_recipient_access` and the
     /// like.
     fn is_misused(&self, restriction: &Restriction) -> bool {
-        let Some(ours) = our_table(self.ways) else { return false };
+        let Some(ours) = our_table(self.channels) else { return false };
         let asked = restriction.argument.as_deref().unwrap_or(&restriction.name);
         asked == ours && restriction.name != "check_client_access"
     }
 
     /// What was found instead of us, and why our clients are refused `by` what.
-    pub(super) fn absence(&self, service: Option<&Service>, by: &Restriction) -> (String, String) {
+    pub(super) fn absence(
+        &self,
+        service: Option<&MasterEntry>,
+        by: &Restriction,
+    ) -> (String, String) {
         let list = |name: &str| self.setup.list(service, name);
         let refused = format!("`{by}` refuses our clients: 554 or 454, Relay access denied.");
         let all: Vec<Restriction> =
             EARLIER.into_iter().chain([RELAY, RECIPIENT]).flat_map(list).collect();
         if let Some(table) = all.iter().find_map(|restriction| self.stray(restriction)) {
-            let ours = our_table(self.ways).unwrap_or_default();
+            let ours = our_table(self.channels).unwrap_or_default();
             let differs = if path_of(table) == path_of(ours) { "type" } else { "path" };
             return (
                 format!("main.cf names {table}, the daemon publishes {ours}: another {differs}"),

@@ -7,10 +7,10 @@
 
 mod missing;
 
-use super::channels::Way;
+use super::channels::Channel;
 use super::findings::Report;
-use super::postfix::master::Service;
-use super::postfix::restrictions::{Outcome, Restriction, corrected, follow};
+use super::postfix::master::MasterEntry;
+use super::postfix::restrictions::{Evaluation, Restriction, corrected, follow};
 use super::setup::{EARLIER, RECIPIENT, RELAY, Setup};
 
 /// Why the client is not let in, or who is let in besides.
@@ -23,17 +23,17 @@ struct Problem {
 }
 
 /// What is looked for in the lists.
-struct Look<'a> {
+struct Examination<'a> {
     setup: &'a Setup,
-    ways: &'a [Way],
+    channels: &'a [Channel],
     /// Tables that were ours once, or were meant to be.
     strays: Vec<String>,
 }
 
 /// Examines the restrictions of all services.
-pub async fn examine(setup: &Setup, ways: &[Way], report: &mut Report) {
-    let look = Look { setup, ways, strays: missing::strays(setup, ways).await };
-    let (special, plain): (Vec<&Service>, Vec<&Service>) =
+pub async fn examine(setup: &Setup, channels: &[Channel], report: &mut Report) {
+    let look = Examination { setup, channels, strays: missing::strays(setup, channels).await };
+    let (special, plain): (Vec<&MasterEntry>, Vec<&MasterEntry>) =
         setup.master.smtpd.iter().partition(|service| Setup::is_special(service));
     let special: Vec<_> = special.into_iter().map(|s| (s, look.problem(Some(s)))).collect();
     let (postconf, reload) = (setup.postconf(), setup.reload());
@@ -81,25 +81,25 @@ pub async fn examine(setup: &Setup, ways: &[Way], report: &mut Report) {
     look.dynamic_clients(report);
 }
 
-impl Look<'_> {
+impl Examination<'_> {
     fn is_ours(&self, restriction: &Restriction) -> bool {
-        self.ways.iter().any(|way| way.is_meant_by(restriction, &self.setup.queue))
+        self.channels.iter().any(|channel| channel.is_meant_by(restriction, &self.setup.queue))
     }
 
     /// A list with our line in its place, and without those that were meant to be it.
     fn corrected(&self, list: &[Restriction]) -> String {
         let drop = |r: &Restriction| self.is_ours(r) || self.stands_for_us(r);
-        let Some(way) = self.ways.first() else { return String::new() };
-        let mut words = way.words(&self.setup.queue);
+        let Some(channel) = self.channels.first() else { return String::new() };
+        let mut words = channel.words(&self.setup.queue);
         // Mail for our own domains need not wait for an answer.
         let early = |r: &Restriction| r.name == "permit_auth_destination";
-        if way.serve().is_some() && !list.iter().any(early) {
+        if channel.serve().is_some() && !list.iter().any(early) {
             words = format!("permit_auth_destination, {words}");
         }
         corrected(list, drop, &words)
     }
 
-    fn problem(&self, service: Option<&Service>) -> Option<Problem> {
+    fn problem(&self, service: Option<&MasterEntry>) -> Option<Problem> {
         let list = |name| self.setup.list(service, name);
         let is_ours = |r: &Restriction| self.is_ours(r);
         let refuses = |list: &[Restriction]| list.iter().any(Restriction::refuses);
@@ -108,19 +108,19 @@ impl Look<'_> {
             Some(Problem { what, why: why.to_owned(), list: name, value })
         };
         for name in EARLIER {
-            if let Outcome::Refused { by, .. } = follow(&list(name), is_ours) {
+            if let Evaluation::Refused { by, .. } = follow(&list(name), is_ours) {
                 let what = format!("{name} refuses everybody who comes to its `{by}`");
                 return problem(name, what, "It is evaluated before the lists that ask us.");
             }
         }
         let (relay, recipient) = (list(RELAY), list(RECIPIENT));
         match (follow(&relay, is_ours), follow(&recipient, is_ours)) {
-            (Outcome::Asked { .. }, Outcome::Refused { by, .. }) => problem(
+            (Evaluation::Asked { .. }, Evaluation::Refused { by, .. }) => problem(
                 RECIPIENT,
                 format!("{RECIPIENT} refuses by `{by}` whom {RELAY} lets in"),
                 "A client must pass both lists, and this one does not ask us before it refuses.",
             ),
-            (Outcome::Asked { after, .. }, Outcome::Open | Outcome::Undecided)
+            (Evaluation::Asked { after, .. }, Evaluation::Open | Evaluation::Undecided)
                 if !refuses(after) =>
             {
                 problem(
@@ -129,23 +129,23 @@ impl Look<'_> {
                     "Everybody may relay, logged in or not: an open relay.",
                 )
             }
-            (Outcome::Asked { .. }, _) => None,
-            (Outcome::Open | Outcome::Undecided, Outcome::Asked { after, .. })
+            (Evaluation::Asked { .. }, _) => None,
+            (Evaluation::Open | Evaluation::Undecided, Evaluation::Asked { after, .. })
                 if refuses(after) =>
             {
                 None
             }
-            (Outcome::Refused { by, asked_later: true }, _) => problem(
+            (Evaluation::Refused { by, asked_later: true }, _) => problem(
                 RELAY,
                 format!("{RELAY} asks us too late: after `{by}`"),
                 "smtpd goes through the list in order, and this refuses every recipient in a \
                  foreign domain. What stands after it is never reached.",
             ),
-            (Outcome::Refused { by, .. }, _) => {
+            (Evaluation::Refused { by, .. }, _) => {
                 let (what, why) = self.absence(service, by);
                 problem(RELAY, what, &why)
             }
-            (_, Outcome::Refused { by, .. }) => {
+            (_, Evaluation::Refused { by, .. }) => {
                 let (what, why) = self.absence(service, by);
                 problem(RECIPIENT, what, &why)
             }
@@ -157,16 +157,17 @@ impl Look<'_> {
         }
     }
 
-    /// Several ways, of which one is named and another is not.
+    /// Several channels, of which one is named and another is not.
     fn unused(&self, report: &mut Report) {
-        let is_named = |way: &Way| {
-            let names = |r: &Restriction| way.is_meant_by(r, &self.setup.queue);
+        let is_named = |channel: &Channel| {
+            let names = |r: &Restriction| channel.is_meant_by(r, &self.setup.queue);
             self.setup.all_lists().any(|(_, _, list)| list.iter().any(names))
         };
-        let (named, unused): (Vec<&Way>, Vec<&Way>) = self.ways.iter().partition(|w| is_named(w));
-        for way in unused.into_iter().filter(|_| !named.is_empty()) {
+        let (named, unused): (Vec<&Channel>, Vec<&Channel>) =
+            self.channels.iter().partition(|w| is_named(w));
+        for channel in unused.into_iter().filter(|_| !named.is_empty()) {
             report.remark(
-                format!("main.cf does not name the {way}"),
+                format!("main.cf does not name the {channel}"),
                 "The daemon keeps it, and no smtpd asks it.",
                 "leave it, or take it out of the daemon's configuration",
             );
@@ -195,7 +196,7 @@ impl Look<'_> {
 
     /// A list with our line before what judges clients.
     fn earlier(&self, list: &[Restriction]) -> String {
-        let words = self.ways.first().map(|way| way.words(&self.setup.queue));
+        let words = self.channels.first().map(|channel| channel.words(&self.setup.queue));
         let mut others: Vec<String> = Vec::new();
         let mut words = words;
         for restriction in list.iter().filter(|restriction| !self.is_ours(restriction)) {

@@ -15,7 +15,7 @@ pub struct Full;
 
 /// What is remembered of a key, in which place and since when.
 #[derive(Debug)]
-struct Entry<T> {
+struct Aged<T> {
     value: T,
     place: u64,
     since: Time,
@@ -26,7 +26,7 @@ struct Entry<T> {
 pub struct Aging<T> {
     most: usize,
     age: Duration,
-    entries: HashMap<Key, Entry<T>>,
+    entries: HashMap<Key, Aged<T>>,
     /// Keys in the order in which they came, each with the number of its place, for several may come
     /// at one moment; those that were taken out leave their place behind.
     order: VecDeque<(Key, u64)>,
@@ -83,7 +83,7 @@ impl<T> Aging<T> {
 
     fn insert(&mut self, key: Key, value: T, now: Time) {
         self.last += 1;
-        self.entries.insert(key, Entry { value, place: self.last, since: now });
+        self.entries.insert(key, Aged { value, place: self.last, since: now });
         self.order.push_back((key, self.last));
         if self.order.len() > 2 * self.entries.len() + 64 {
             let entries = &self.entries;

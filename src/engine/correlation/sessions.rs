@@ -97,7 +97,7 @@ impl Sessions {
         self.by_user.entry((address, user.clone())).or_default().insert((ceiling, key));
         self.open.insert(key, Session { address, user, ceiling });
         self.order.push_back((ceiling, key));
-        // Sessions that were closed have left their place in the order behind.
+        // Sessions that were closed have left their place in the order after.
         if self.order.len() > 2 * self.open.len() + 64 {
             let open = &self.open;
             let current = |(at, key): &(Time, Key)| open.get(key).is_some_and(|s| s.ceiling == *at);
@@ -263,7 +263,7 @@ mod tests {
     fn what_is_remembered_of_closed_sessions_is_bounded() {
         let keys = keys(MAX_EARLY + 1);
         let mut sessions = Sessions::default();
-        // The places behind one that lasts are not freed by and by.
+        // The places after one that lasts are not freed by and by.
         assert!(sessions.open(keys[0], client(1), None, at(0), at(100)));
         for round in 0..1000 {
             assert!(sessions.open(keys[1], client(2), None, at(0), at(200 + round)));

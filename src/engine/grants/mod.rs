@@ -227,15 +227,15 @@ impl Grants {
         self.by_address.values().map(Box::as_ref)
     }
 
-    /// Does something with the next grants behind an address, in ascending order, those included
+    /// Does something with the next grants after an address, in ascending order, those included
     /// that have ended or are shared.
     pub fn slice<T>(
         &self,
-        behind: Option<IpAddr>,
+        after: Option<IpAddr>,
         mut items: T,
         mut each: impl FnMut(&mut T, &Grant),
     ) -> Slice<T> {
-        let start = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let (mut seen, mut last) = (0, None);
         for (address, grant) in self.by_address.range((start, Bound::Unbounded)).take(SLICE) {
             (seen, last) = (seen + 1, Some(*address));

@@ -6,13 +6,13 @@
 use serde::Deserialize;
 
 use super::codes::{SEVERITIES, code};
-use super::pattern::{Pattern, Refusal, Seen, Taken};
+use super::pattern::{Extracted, Pattern, Refusal, VisibleText};
 use super::{Event, Name};
 use crate::engine::message::Message;
 
 /// A mail daemon, ready to read messages.
 #[derive(Clone, Debug)]
-pub struct Daemon {
+pub struct MailDaemon {
     /// Short name, as in `--daemon`.
     pub name: Name,
     /// Name for people.
@@ -54,7 +54,7 @@ pub struct Daemon {
     pub(super) distrust: Vec<Pattern>,
 }
 
-impl Daemon {
+impl MailDaemon {
     /// What the description alone says, without the administrator's narrowing.
     pub fn as_described(&self) -> Self {
         Self { narrowed: None, ..self.clone() }
@@ -68,7 +68,7 @@ impl Daemon {
     /// How many messages may be the tails of this one, in which the daemon's logger cut a line;
     /// `None`: it cuts none.
     pub(super) fn tails(&self, message: &Message<'_>, length: usize) -> Option<u8> {
-        let seen = Seen::of(message, length);
+        let seen = VisibleText::of(message, length);
         let cut = self.cuts.iter().find(|cut| cut.pattern.may_fit(seen));
         let tails = cut.filter(|cut| seen.length >= cut.length).map_or(0, |cut| cut.tails);
         (!self.cuts.is_empty()).then_some(tails)
@@ -99,7 +99,7 @@ impl Daemon {
         message: &Message<'m>,
         length: usize,
     ) -> Option<Result<Event<'m>, Refusal>> {
-        let seen = Seen::of(message, length);
+        let seen = VisibleText::of(message, length);
         let is_too_long = seen.length > self.max_length;
         let all = |patterns: &[Pattern]| {
             let mut ours = patterns.iter().filter(|pattern| pattern.is_for(message.program));
@@ -110,9 +110,10 @@ impl Daemon {
             let mut ours = patterns.iter().filter(|pattern| pattern.is_for(message.program));
             ours.any(|pattern| pattern.may_fit(seen))
         };
-        let login = |Taken { address, user, session }| Event::Login { address, user, session };
-        let logout = |Taken { address, user, session }| Event::Logout { address, user, session };
-        let connect = |Taken { address, .. }| Event::Connect { address };
+        let login = |Extracted { address, user, session }| Event::Login { address, user, session };
+        let logout =
+            |Extracted { address, user, session }| Event::Logout { address, user, session };
+        let connect = |Extracted { address, .. }| Event::Connect { address };
         if any(&self.distrust) {
             Some(Ok(Event::Distrust))
         } else if let Some(taken) = first(&self.login) {
@@ -162,7 +163,7 @@ pub(super) struct Cut {
     pub pattern: Pattern,
     /// Bytes of the shortest one.
     pub length: usize,
-    /// How many messages behind it may be the rest of the line.
+    /// How many messages after it may be the rest of the line.
     pub tails: u8,
 }
 

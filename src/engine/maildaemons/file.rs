@@ -9,7 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::codes::{FACILITIES, SEVERITIES, code};
-use super::daemon::{Cause, Cut, Daemon, Example, ExpectedVerdict, Shape};
+use super::daemon::{Cause, Cut, Example, ExpectedVerdict, MailDaemon, Shape};
 use super::pattern::{MAX_SEEN, Pattern};
 
 /// A description file: where it came from and what it says.
@@ -29,7 +29,7 @@ impl From<&(&str, &str)> for DaemonFile {
 
 /// What is wrong with a description, where.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct DescriptionFault {
     /// The file, or the built-in daemon's name.
     pub origin: String,
     /// The line, counted from 1, if the fault has one.
@@ -38,21 +38,21 @@ pub struct Fault {
     pub what: String,
 }
 
-impl Fault {
+impl DescriptionFault {
     pub(super) fn unknown_daemon(option: &str, name: &str) -> Self {
         let what =
             format!("there is no mail daemon `{name}`; `pop-before-smtp daemons` lists them");
         Self { origin: option.into(), line: None, what }
     }
 
-    pub(super) fn twice(daemon: &Daemon, other: &str) -> Self {
+    pub(super) fn twice(daemon: &MailDaemon, other: &str) -> Self {
         let what =
             format!("a mail daemon named `{}` is described in `{other}` already", daemon.name);
         Self { origin: daemon.origin.clone().unwrap_or_default(), line: None, what }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for DescriptionFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
             Some(line) => write!(f, "{}:{line}: {}", self.origin, self.what),
@@ -143,11 +143,11 @@ impl DaemonFile {
     ///
     /// # Errors
     /// Every fault that can be told without running its examples.
-    pub fn compile(&self) -> Result<Daemon, Vec<Fault>> {
+    pub fn compile(&self) -> Result<MailDaemon, Vec<DescriptionFault>> {
         let written: Written = toml::from_str(&self.text).map_err(|error| {
             let line = error.span().map(|span| line_of(&self.text, span.start));
             let origin = self.origin.clone().unwrap_or_else(|| "built-in".into());
-            vec![Fault { origin, line, what: error.message().to_owned() }]
+            vec![DescriptionFault { origin, line, what: error.message().to_owned() }]
         })?;
         let mut reader = Reader {
             text: &self.text,
@@ -166,15 +166,15 @@ fn line_of(text: &str, offset: usize) -> usize {
 struct Reader<'a> {
     text: &'a str,
     origin: String,
-    faults: Vec<Fault>,
+    faults: Vec<DescriptionFault>,
 }
 
 impl Reader<'_> {
     fn fault(&mut self, line: Option<usize>, what: impl Into<String>) {
-        self.faults.push(Fault { origin: self.origin.clone(), line, what: what.into() });
+        self.faults.push(DescriptionFault { origin: self.origin.clone(), line, what: what.into() });
     }
 
-    fn daemon(&mut self, written: Written, file: &DaemonFile) -> Daemon {
+    fn daemon(&mut self, written: Written, file: &DaemonFile) -> MailDaemon {
         let name_fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if written.name.is_empty() || !written.name.chars().all(name_fits) {
             self.fault(None, "`name` must be made of a-z, 0-9 and -");
@@ -210,7 +210,7 @@ impl Reader<'_> {
         }
         let shape = |shape| self.shape(shape, &written.programs, !distrust.is_empty());
         let shapes = written.shape.into_iter().filter_map(shape).collect();
-        Daemon {
+        MailDaemon {
             name: written.name.into(),
             title: written.title,
             versions: written.versions.unwrap_or_default(),

@@ -19,27 +19,27 @@ use std::sync::Arc;
 
 pub use built_in::BUILT_IN;
 pub use codes::{FACILITIES, facility_code};
-pub use daemon::{Cause, Daemon, Example, ExpectedVerdict, Shape};
-pub use file::{DaemonFile, Fault};
+pub use daemon::{Cause, Example, ExpectedVerdict, MailDaemon, Shape};
+pub use file::{DaemonFile, DescriptionFault};
 pub use pattern::{Pattern, Refusal};
 
 use super::message::Message;
 
 /// What a message says, if its program belongs to a daemon of the table.
 #[derive(Debug)]
-pub enum Reading<'t, 'm> {
+pub enum Match<'t, 'm> {
     /// No daemon of the table logs under this program name.
     UnknownProgram,
     /// The program is known, and no pattern of its daemons fits.
-    NoPattern(&'t Daemon),
+    NoPattern(&'t MailDaemon),
     /// A login or connect pattern fits, but the message must not be believed; or it is too long for
     /// one.
-    Refused(&'t Daemon, Refusal),
+    Refused(&'t MailDaemon, Refusal),
     /// A pattern fits.
-    Event(&'t Daemon, Event<'m>),
+    Event(&'t MailDaemon, Event<'m>),
 }
 
-impl Reading<'_, '_> {
+impl Match<'_, '_> {
     /// Whether it only ends something or takes trust away: that is heard whoever says it.
     pub fn takes_trust_away(&self) -> bool {
         use Event::{Distrust, End, Logout};
@@ -93,27 +93,27 @@ pub enum Selection {
 
 /// The daemons that are believed, found by program name.
 #[derive(Debug, Default)]
-pub struct Table {
-    daemons: Vec<Daemon>,
+pub struct DaemonTable {
+    daemons: Vec<MailDaemon>,
     /// Those that were not selected.
     others: Vec<Name>,
     by_program: HashMap<String, Vec<usize>>,
 }
 
-impl Table {
+impl DaemonTable {
     /// Compiles the built-in files, overridden and extended by the users' own, and selects.
     ///
     /// # Errors
     /// Every fault of every file, and every selected name that no file has.
-    pub fn load(own: &[DaemonFile], selection: &Selection) -> Result<Self, Vec<Fault>> {
+    pub fn load(own: &[DaemonFile], selection: &Selection) -> Result<Self, Vec<DescriptionFault>> {
         let (daemons, mut faults) = all(own);
-        let chosen = |daemon: &Daemon| match selection {
+        let chosen = |daemon: &MailDaemon| match selection {
             Selection::Verified => daemon.verified,
             Selection::Named(names) => names.iter().any(|name| **name == *daemon.name),
         };
         if let Selection::Named(names) = selection {
             for name in names.iter().filter(|n| !daemons.iter().any(|d| *d.name == ***n)) {
-                faults.push(Fault::unknown_daemon("daemon", name));
+                faults.push(DescriptionFault::unknown_daemon("daemon", name));
             }
         }
         if !faults.is_empty() {
@@ -125,7 +125,7 @@ impl Table {
     }
 
     /// A table of just these daemons.
-    pub fn of(daemons: Vec<Daemon>) -> Self {
+    pub fn of(daemons: Vec<MailDaemon>) -> Self {
         let mut by_program: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, daemon) in daemons.iter().enumerate() {
             for program in &daemon.programs {
@@ -139,21 +139,25 @@ impl Table {
     ///
     /// # Errors
     /// There is no such mail daemon, selected or not.
-    pub fn set_facilities(&mut self, name: &str, facilities: &[u8]) -> Result<(), Fault> {
+    pub fn set_facilities(
+        &mut self,
+        name: &str,
+        facilities: &[u8],
+    ) -> Result<(), DescriptionFault> {
         match self.daemons.iter_mut().find(|daemon| *daemon.name == *name) {
             Some(daemon) => daemon.narrowed = Some(facilities.to_vec()),
             None if self.others.iter().any(|other| **other == *name) => {}
-            None => return Err(Fault::unknown_daemon("facility", name)),
+            None => return Err(DescriptionFault::unknown_daemon("facility", name)),
         }
         Ok(())
     }
 
     /// The daemons of the table, built-in ones first.
-    pub fn daemons(&self) -> &[Daemon] {
+    pub fn daemons(&self) -> &[MailDaemon] {
         &self.daemons
     }
 
-    /// How many messages behind this one may be tails of it, since it is a piece of a line that was
+    /// How many messages after this one may be tails of it, since it is a piece of a line that was
     /// cut; `None`: nobody cuts the lines of its program. `length` as in [`Self::read`].
     pub fn tails(&self, message: &Message<'_>, length: usize) -> Option<u8> {
         self.candidates(message.program).filter_map(|daemon| daemon.tails(message, length)).max()
@@ -165,18 +169,18 @@ impl Table {
     }
 
     /// Reads one message. `length` is that of its body in bytes as they arrived.
-    pub fn read<'t, 'm>(&'t self, message: &Message<'m>, length: usize) -> Reading<'t, 'm> {
-        let mut unmatched = Reading::UnknownProgram;
+    pub fn read<'t, 'm>(&'t self, message: &Message<'m>, length: usize) -> Match<'t, 'm> {
+        let mut unmatched = Match::UnknownProgram;
         for daemon in self.candidates(message.program) {
             match daemon.read(message, length) {
-                Some(Ok(event)) => return Reading::Event(daemon, event),
+                Some(Ok(event)) => return Match::Event(daemon, event),
                 // Another daemon may know it, if only to take trust away.
                 Some(Err(Refusal::TooLong)) => {
-                    unmatched = Reading::Refused(daemon, Refusal::TooLong);
+                    unmatched = Match::Refused(daemon, Refusal::TooLong);
                 }
-                Some(Err(refusal)) => return Reading::Refused(daemon, refusal),
-                None if matches!(unmatched, Reading::UnknownProgram) => {
-                    unmatched = Reading::NoPattern(daemon);
+                Some(Err(refusal)) => return Match::Refused(daemon, refusal),
+                None if matches!(unmatched, Match::UnknownProgram) => {
+                    unmatched = Match::NoPattern(daemon);
                 }
                 None => {}
             }
@@ -184,7 +188,7 @@ impl Table {
         unmatched
     }
 
-    fn candidates(&self, program: &str) -> impl Iterator<Item = &Daemon> {
+    fn candidates(&self, program: &str) -> impl Iterator<Item = &MailDaemon> {
         let indexes = self.by_program.get(program).map_or(&[][..], Vec::as_slice);
         indexes.iter().map(|index| &self.daemons[*index])
     }
@@ -192,8 +196,8 @@ impl Table {
 
 /// Every daemon there is, verified or not: the built-in ones, then the users' own, a user's file
 /// taking the place of a built-in one of the same name. With all faults of all files.
-pub fn all(own: &[DaemonFile]) -> (Vec<Daemon>, Vec<Fault>) {
-    let mut daemons: Vec<Daemon> = Vec::new();
+pub fn all(own: &[DaemonFile]) -> (Vec<MailDaemon>, Vec<DescriptionFault>) {
+    let mut daemons: Vec<MailDaemon> = Vec::new();
     let mut faults = Vec::new();
     for file in BUILT_IN.iter().map(DaemonFile::from).chain(own.iter().cloned()) {
         match file.compile() {
@@ -201,7 +205,7 @@ pub fn all(own: &[DaemonFile]) -> (Vec<Daemon>, Vec<Fault>) {
                 let place = daemons.iter().position(|d| d.name == daemon.name);
                 match place.map(|index| (index, daemons[index].origin.clone())) {
                     Some((index, None)) => daemons[index] = daemon,
-                    Some((_, Some(other))) => faults.push(Fault::twice(&daemon, &other)),
+                    Some((_, Some(other))) => faults.push(DescriptionFault::twice(&daemon, &other)),
                     None => daemons.push(daemon),
                 }
             }
@@ -239,21 +243,22 @@ mod tests {
 
         let (daemons, faults) = all(&[own("a.toml", "own"), own("b.toml", "own")]);
         assert_eq!(daemons.len(), built_in.len() + 1);
-        let faults: Vec<String> = faults.iter().map(Fault::to_string).collect();
+        let faults: Vec<String> = faults.iter().map(DescriptionFault::to_string).collect();
         assert_eq!(faults, ["b.toml: a mail daemon named `own` is described in `a.toml` already"]);
     }
 
     #[test]
     fn the_word_on_facilities_counts_for_its_own_daemon() {
         let named = |name: &str| Selection::Named(vec![name.into()]);
-        let table = |name| Table::load(&[own("a.toml", "own")], &named(name)).expect("sound files");
-        let believed = |table: &Table, priority: &str| {
+        let table =
+            |name| DaemonTable::load(&[own("a.toml", "own")], &named(name)).expect("sound files");
+        let believed = |table: &DaemonTable, priority: &str| {
             let line = format!("<{priority}>ownd: in 192.0.2.7");
             let frame = Frame::new(line.as_bytes());
             let message = frame.message().expect("a message");
             match table.read(&message, line.len()) {
-                Reading::Event(_, Event::Login { .. }) => true,
-                Reading::Refused(_, Refusal::Facility) => false,
+                Match::Event(_, Event::Login { .. }) => true,
+                Match::Refused(_, Refusal::Facility) => false,
                 other => panic!("{other:?}"),
             }
         };
@@ -267,7 +272,7 @@ mod tests {
         let expected =
             "facility: there is no mail daemon `dovcot`; `pop-before-smtp daemons` lists them";
         assert_eq!(fault, expected);
-        let fault = Table::load(&[], &named("dovcot")).expect_err("a fault");
+        let fault = DaemonTable::load(&[], &named("dovcot")).expect_err("a fault");
         assert_eq!(fault[0].to_string(), expected.replace("facility", "daemon"));
     }
 }

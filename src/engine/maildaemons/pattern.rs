@@ -98,7 +98,7 @@ pub struct Pattern {
 
 /// A message as patterns see it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seen<'m> {
+pub(super) struct VisibleText<'m> {
     /// Its text, or the beginning of a long one.
     text: &'m str,
     /// Bytes of the whole body.
@@ -107,7 +107,7 @@ pub(super) struct Seen<'m> {
     pub is_cut: bool,
 }
 
-impl<'m> Seen<'m> {
+impl<'m> VisibleText<'m> {
     /// `length` is that of the body in bytes as they arrived.
     pub fn of(message: &Message<'m>, length: usize) -> Self {
         // Replaced bytes are longer than those that arrived; the longer count is the safer one.
@@ -121,7 +121,7 @@ impl<'m> Seen<'m> {
 
 /// What a pattern took out of a message.
 #[derive(Debug)]
-pub struct Taken<'m> {
+pub struct Extracted<'m> {
     pub address: Option<IpAddr>,
     pub user: Option<String>,
     pub session: Option<&'m str>,
@@ -168,7 +168,7 @@ impl Pattern {
 
     /// Whether the expression fits, or might fit if more were seen; side conditions aside. For what
     /// takes trust away.
-    pub(super) fn may_fit(&self, seen: Seen<'_>) -> bool {
+    pub(super) fn may_fit(&self, seen: VisibleText<'_>) -> bool {
         let is_decided =
             !seen.is_cut || self.decided_by.is_some_and(|most| most <= seen.text.len());
         !is_decided || self.regex.is_match(seen.text)
@@ -181,7 +181,7 @@ impl Pattern {
     }
 
     /// Matches and checks a message.
-    pub(super) fn take<'m>(&self, seen: Seen<'m>) -> Option<Result<Taken<'m>, Refusal>> {
+    pub(super) fn take<'m>(&self, seen: VisibleText<'m>) -> Option<Result<Extracted<'m>, Refusal>> {
         let captures = self.regex.captures(seen.text)?;
         if seen.is_cut && captures.get_match().end() == seen.text.len() {
             // It might not fit if more were seen.
@@ -192,7 +192,7 @@ impl Pattern {
 
     /// Matches and checks a whole text, whoever logged it at whatever priority. `None` if the
     /// expression does not fit.
-    pub fn believe<'m>(&self, text: &'m str) -> Option<Result<Taken<'m>, Refusal>> {
+    pub fn extract<'m>(&self, text: &'m str) -> Option<Result<Extracted<'m>, Refusal>> {
         let captures = self.regex.captures(text)?;
         Some(self.check(text, text.len(), &captures))
     }
@@ -212,7 +212,7 @@ impl Pattern {
         text: &'m str,
         length: usize,
         captures: &Captures<'m>,
-    ) -> Result<Taken<'m>, Refusal> {
+    ) -> Result<Extracted<'m>, Refusal> {
         if self.max_length.is_some_and(|most| length > most) {
             return Err(Refusal::TooLong);
         }
@@ -231,7 +231,7 @@ impl Pattern {
         }
         let address = group("address").map(address::read).transpose().map_err(Refusal::Address)?;
         let user = group("user").map(|user| checked_user(user, group("domain"))).transpose()?;
-        Ok(Taken { address, user, session: group("session") })
+        Ok(Extracted { address, user, session: group("session") })
     }
 }
 

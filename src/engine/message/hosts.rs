@@ -18,7 +18,7 @@ pub enum Hosts {
 
 impl Hosts {
     /// Whether messages of this host are believed.
-    pub fn believe(&self, host: Option<&str>) -> bool {
+    pub fn allows(&self, host: Option<&str>) -> bool {
         match self {
             Self::All => true,
             Self::Named(names) => {
@@ -49,7 +49,7 @@ mod tests {
             (named(&[]), Some(""), false),
         ];
         for (hosts, host, expected) in rows {
-            assert_eq!(hosts.believe(host), expected, "{hosts:?} {host:?}");
+            assert_eq!(hosts.allows(host), expected, "{hosts:?} {host:?}");
         }
     }
 }

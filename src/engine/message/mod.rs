@@ -57,7 +57,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The severity in Solaris's message ID, and what stands behind that.
+/// The severity in Solaris's message ID, and what stands after that.
 fn message_id(text: &str) -> Option<(&str, &str)> {
     let (head, rest) = text.strip_prefix("[ID ")?.split_once("] ")?;
     let (id, priority) = head.split_once(' ')?;

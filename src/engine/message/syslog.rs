@@ -20,7 +20,7 @@ use crate::engine::time::Time;
 /// Bytes of a frame within which its header must end: the longest names and some structured data.
 const MAX_HEADER: usize = 1024;
 
-/// Bytes of a frame that are looked at: behind any header as much of the message as patterns see.
+/// Bytes of a frame that are looked at: after any header as much of the message as patterns see.
 const MAX_READ: usize = MAX_HEADER + 1024;
 
 /// Longest program name believed; RFC 5424 section 6 allows an APP-NAME of 48 bytes.
@@ -44,7 +44,7 @@ pub enum Malformed {
 }
 
 /// The beginning of a frame made readable: valid UTF-8, without the byte order mark before it, and
-/// without what some senders put behind a message: one NUL, before it one LF, before it one CR, each
+/// without what some senders put after a message: one NUL, before it one LF, before it one CR, each
 /// if it is there.
 #[derive(Debug)]
 pub struct Frame<'a> {
@@ -87,7 +87,7 @@ impl<'a> Frame<'a> {
 
 /// What stands before the host name: the priority as two codes, and the time.
 #[derive(Clone, Copy, Default)]
-struct Head {
+struct Header {
     facility: Option<u8>,
     severity: Option<u8>,
     stamp: Option<Time>,
@@ -111,7 +111,7 @@ fn parse(frame: &str) -> Result<Message<'_>, Malformed> {
     let Ok(parsed) = stamped else { return without_time_stamp(frame) };
     let is_rfc3164 = parsed.protocol == Protocol::RFC3164;
     let has_zone = !is_rfc3164 || begins_with_iso_stamp(frame);
-    let head = Head {
+    let head = Header {
         facility: parsed.facility.map(|code| code as u8),
         severity: parsed.severity.map(|code| code as u8),
         stamp: parsed.timestamp.filter(|_| has_zone).map(moment),
@@ -131,11 +131,11 @@ fn parse(frame: &str) -> Result<Message<'_>, Malformed> {
 /// Whether what follows the priority is `2026-11-22T...` and not `Nov 22 ...`, to which the parser
 /// adds a year and a zone.
 fn begins_with_iso_stamp(frame: &str) -> bool {
-    let behind = match frame.starts_with('<') {
-        true => frame.split_once('>').map_or("", |(_, behind)| behind),
+    let after = match frame.starts_with('<') {
+        true => frame.split_once('>').map_or("", |(_, after)| after),
         false => frame,
     };
-    behind.trim_start().starts_with(|c: char| c.is_ascii_digit())
+    after.trim_start().starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// Before 1970 is 1970 here: both are long ago.
@@ -158,7 +158,7 @@ fn without_octet_count(frame: &str) -> &str {
 
 fn rfc5424<'a>(
     frame: &'a str,
-    head: Head,
+    head: Header,
     parsed: &syslog_loose::Message<&'a str>,
 ) -> Result<Message<'a>, Malformed> {
     let program = parsed.appname.filter(|name| is_program(name)).ok_or(Malformed::NoProgram)?;
@@ -169,7 +169,7 @@ fn rfc5424<'a>(
     let procid = frame[offset(frame, program) + program.len()..].trim_start().split(' ').next();
     let (header, body) = frame.split_at(offset(frame, parsed.msg));
     if frame.len() > MAX_HEADER && header.ends_with(']') && body.starts_with('[') {
-        return Err(Malformed::NoProgram); // more structured data, and the text is behind it
+        return Err(Malformed::NoProgram); // more structured data, and the text is after it
     }
     Ok(Message {
         facility: head.facility,
@@ -186,7 +186,7 @@ fn rfc5424<'a>(
 ///
 /// The tag is the first word that ends in a colon, and only the first or the second word can be
 /// it; a third may be where a daemon wrote the host name again (nginx through a local syslog).
-fn bsd(head: Head, fields: &str) -> Result<Message<'_>, Malformed> {
+fn bsd(head: Header, fields: &str) -> Result<Message<'_>, Malformed> {
     let fields = without_fraction(fields.trim_start());
     let (first, rest) = word(fields);
     if let Some(tag) = Tag::read(first) {
@@ -216,12 +216,12 @@ fn without_fraction(fields: &str) -> &str {
 
 /// A frame without a time stamp: `[<PRI>]TAG[PID]: text`. A host name cannot be told apart here.
 fn without_time_stamp(frame: &str) -> Result<Message<'_>, Malformed> {
-    let mut head = Head::default();
+    let mut head = Header::default();
     let mut rest = frame;
     if let Some((number, after)) = frame.strip_prefix('<').and_then(|f| f.split_once('>')) {
         let code = number.parse::<u8>().ok().filter(|code| *code <= MAX_PRIORITY);
         let code = code.filter(|_| is_number(number)).ok_or(Malformed::Priority)?;
-        head = Head { facility: Some(code >> 3), severity: Some(code & 7), stamp: None };
+        head = Header { facility: Some(code >> 3), severity: Some(code & 7), stamp: None };
         rest = after;
     }
     let (first, rest) = word(rest.trim_start_matches(' '));
@@ -258,7 +258,7 @@ impl<'a> Tag<'a> {
         is_program(program).then_some(Self { program, pid })
     }
 
-    fn message(self, head: Head, host: Option<&'a str>, body: &'a str) -> Message<'a> {
+    fn message(self, head: Header, host: Option<&'a str>, body: &'a str) -> Message<'a> {
         Message {
             facility: head.facility,
             severity: head.severity,
@@ -271,7 +271,7 @@ impl<'a> Tag<'a> {
     }
 }
 
-/// Whether the first word can be a host name. An odd tag is none: behind it come words that a
+/// Whether the first word can be a host name. An odd tag is none: after it come words that a
 /// stranger may have written, and no tag is looked for in those.
 fn is_host(word: &str) -> bool {
     let tag = word.ends_with(':') && word.parse::<Ipv6Addr>().is_err();

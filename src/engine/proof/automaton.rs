@@ -1,8 +1,8 @@
-//! A regular expression as a flat automaton: every move reads one byte, empty moves are folded in.
+//! A regular expression as a flat automaton: every move reads one byte, epsilon closures are computed in advance.
 //!
 //! Promise  accepts the texts of the expression, and keeps all its readings: priorities between
 //!          alternatives are dropped, so whatever the matcher may do is one of the paths.
-//! Marks    an arrival says whether the watched group begins or ends at this position.
+//! Marks    an target says whether the watched group begins or ends at this position.
 //! Refuses  assertions other than the start and the end of the message.
 
 use std::collections::{HashMap, HashSet};
@@ -14,12 +14,12 @@ use regex_automata::util::look::Look;
 use regex_automata::util::primitives::StateID;
 use regex_syntax::hir::Hir;
 
-use super::Fault;
+use super::ExpressionFault;
 
 /// Bytes of one compiled expression: what the regex crate also allows, some 400 000 states.
 const MAX_NFA: usize = 10 << 20;
-/// Arrivals of one automaton: nested optional repetitions grow with the square of their bounds.
-const MAX_ARRIVALS: usize = 2_000_000;
+/// Targets of one automaton: nested optional repetitions grow with the square of their bounds.
+const MAX_TARGETS: usize = 2_000_000;
 /// States of one automaton: what the search packs into a key.
 pub(super) const MAX_STATES: usize = 1 << 21;
 
@@ -39,7 +39,7 @@ const OWN: u32 = 3;
 
 /// How an expression is held against a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum Anchoring {
     /// Somewhere in it after its leading blanks, as `daemons::Pattern` does.
     Search,
     /// From its first byte to its last.
@@ -48,12 +48,12 @@ pub(super) enum Reading {
 
 /// A state entered, and what happened at that position on the way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Arrival {
+pub(super) struct Target {
     pub(super) state: u32,
     pub(super) marks: u8,
 }
 
-/// A byte of this range leads to any of the arrivals with this number.
+/// A byte of this range leads to any of the targets with this number.
 pub(super) struct Move {
     pub(super) low: u8,
     pub(super) high: u8,
@@ -67,23 +67,27 @@ pub(super) struct Node {
     pub(super) accepts: bool,
 }
 
-/// The automaton. It begins with the arrivals of number 0.
+/// The automaton. It begins with the targets of number 0.
 pub(super) struct Automaton {
     pub(super) nodes: Vec<Node>,
-    pub(super) arrivals: Vec<Vec<Arrival>>,
+    pub(super) targets: Vec<Vec<Target>>,
 }
 
 impl Automaton {
     /// Builds the automaton of an expression that watches one of its groups.
-    pub(super) fn new(expression: &Hir, group: &str, reading: Reading) -> Result<Self, Fault> {
+    pub(super) fn new(
+        expression: &Hir,
+        group: &str,
+        anchoring: Anchoring,
+    ) -> Result<Self, ExpressionFault> {
         let nfa = NFA::compiler()
             .configure(thompson::Config::new().nfa_size_limit(Some(MAX_NFA)))
             .build_from_hir(expression)
             .map_err(|error| match error.size_limit() {
-                Some(_) => Fault::TooLarge,
-                None => Fault::Syntax(error.to_string()),
+                Some(_) => ExpressionFault::TooLarge,
+                None => ExpressionFault::Syntax(error.to_string()),
             })?;
-        Builder::new(&nfa, group, reading).build()
+        Builder::new(&nfa, group, anchoring).build()
     }
 
     /// The automaton of this one text, with this span as its watched group.
@@ -92,7 +96,7 @@ impl Automaton {
             let begins = span.as_ref().is_some_and(|span| span.start == at);
             let ends = span.as_ref().is_some_and(|span| span.end == at);
             let marks = if begins { BEGINS } else { 0 } | if ends { ENDS } else { 0 };
-            vec![Arrival { state: number(at), marks }]
+            vec![Target { state: number(at), marks }]
         };
         let read = |(at, &byte): (usize, &u8)| Node {
             moves: vec![Move { low: byte, high: byte, to: number(at + 1) }],
@@ -100,24 +104,24 @@ impl Automaton {
         };
         let mut nodes: Vec<Node> = text.iter().enumerate().map(read).collect();
         nodes.push(Node { moves: Vec::new(), accepts: true });
-        Self { nodes, arrivals: (0..=text.len()).map(arrive).collect() }
+        Self { nodes, targets: (0..=text.len()).map(arrive).collect() }
     }
 }
 
 struct Builder<'a> {
     nfa: &'a NFA,
     slots: Option<(usize, usize)>,
-    reading: Reading,
+    anchoring: Anchoring,
     numbers: HashMap<StateID, u32>,
     /// The states of the expression in the order of their numbers, which begin at `OWN`.
     states: Vec<StateID>,
     folded: HashMap<StateID, u32>,
-    arrivals: Vec<Vec<Arrival>>,
+    targets: Vec<Vec<Target>>,
     budget: usize,
 }
 
 impl<'a> Builder<'a> {
-    fn new(nfa: &'a NFA, group: &str, reading: Reading) -> Self {
+    fn new(nfa: &'a NFA, group: &str, anchoring: Anchoring) -> Self {
         let groups = nfa.group_info();
         let slots = groups
             .to_index(PatternID::ZERO, group)
@@ -125,19 +129,19 @@ impl<'a> Builder<'a> {
         Self {
             nfa,
             slots,
-            reading,
+            anchoring,
             numbers: HashMap::new(),
             states: Vec::new(),
             folded: HashMap::new(),
-            arrivals: Vec::new(),
-            budget: MAX_ARRIVALS,
+            targets: Vec::new(),
+            budget: MAX_TARGETS,
         }
     }
 
-    fn build(mut self) -> Result<Automaton, Fault> {
-        let start = match self.reading {
-            Reading::Search => self.nfa.start_unanchored(),
-            Reading::Whole => self.nfa.start_anchored(),
+    fn build(mut self) -> Result<Automaton, ExpressionFault> {
+        let start = match self.anchoring {
+            Anchoring::Search => self.nfa.start_unanchored(),
+            Anchoring::Whole => self.nfa.start_anchored(),
         };
         self.fold(start, true)?;
         let mut nodes = vec![
@@ -145,23 +149,23 @@ impl<'a> Builder<'a> {
             Node { moves: Vec::new(), accepts: true },
             Node { moves: vec![Move { low: b' ', high: b' ', to: 0 }], accepts: false },
         ];
-        if self.reading == Reading::Search {
-            self.arrivals[0].push(Arrival { state: BLANKS, marks: 0 });
+        if self.anchoring == Anchoring::Search {
+            self.targets[0].push(Target { state: BLANKS, marks: 0 });
         }
         while let Some(&state) = self.states.get(nodes.len() - OWN as usize) {
             let moves = self.moves(state)?;
             nodes.push(Node { moves, accepts: false });
             if nodes.len() > MAX_STATES {
-                return Err(Fault::TooLarge);
+                return Err(ExpressionFault::TooLarge);
             }
         }
-        let to = number(self.arrivals.len());
-        self.arrivals.push(vec![Arrival { state: OPEN, marks: 0 }]);
+        let to = number(self.targets.len());
+        self.targets.push(vec![Target { state: OPEN, marks: 0 }]);
         nodes[OPEN as usize].moves.push(Move { low: 0, high: 255, to });
-        Ok(Automaton { nodes, arrivals: self.arrivals })
+        Ok(Automaton { nodes, targets: self.targets })
     }
 
-    fn moves(&mut self, state: StateID) -> Result<Vec<Move>, Fault> {
+    fn moves(&mut self, state: StateID) -> Result<Vec<Move>, ExpressionFault> {
         let nfa = self.nfa;
         let each = |next| Transition { start: 0, end: 255, next };
         let transitions: Vec<Transition> = match nfa.state(state) {
@@ -188,10 +192,10 @@ impl<'a> Builder<'a> {
         Ok(moves)
     }
 
-    /// Follows all empty moves from a state, and keeps where they lead as a new list of arrivals.
-    fn fold(&mut self, from: StateID, at_start: bool) -> Result<u32, Fault> {
+    /// Follows all epsilon transitions from a state, and keeps where they lead as a new list of targets.
+    fn fold(&mut self, from: StateID, at_start: bool) -> Result<u32, ExpressionFault> {
         let nfa = self.nfa;
-        let mut arrivals = Vec::new();
+        let mut targets = Vec::new();
         let mut seen = HashSet::new();
         let mut open = vec![(from, 0, false)];
         while let Some((id, marks, at_end)) = open.pop() {
@@ -201,7 +205,7 @@ impl<'a> Builder<'a> {
             match nfa.state(id) {
                 State::ByteRange { .. } | State::Sparse(_) | State::Dense(_) => {
                     if !at_end {
-                        arrivals.push(Arrival { state: self.number_of(id), marks });
+                        targets.push(Target { state: self.number_of(id), marks });
                     }
                 }
                 State::Look { look: Look::Start, next } => {
@@ -210,7 +214,7 @@ impl<'a> Builder<'a> {
                     }
                 }
                 State::Look { look: Look::End, next } => open.push((*next, marks, true)),
-                State::Look { .. } => return Err(Fault::Assertion),
+                State::Look { .. } => return Err(ExpressionFault::Assertion),
                 State::Union { alternates } => {
                     open.extend(alternates.iter().map(|next| (*next, marks, at_end)));
                 }
@@ -222,19 +226,19 @@ impl<'a> Builder<'a> {
                 }
                 State::Fail => {}
                 State::Match { .. } => {
-                    let last = at_end || self.reading == Reading::Whole;
-                    arrivals.push(Arrival { state: if last { LAST } else { OPEN }, marks });
+                    let last = at_end || self.anchoring == Anchoring::Whole;
+                    targets.push(Target { state: if last { LAST } else { OPEN }, marks });
                 }
             }
             if seen.len() > self.budget {
-                return Err(Fault::TooLarge);
+                return Err(ExpressionFault::TooLarge);
             }
         }
         self.budget -= seen.len();
-        arrivals.sort_unstable();
-        arrivals.dedup();
-        self.arrivals.push(arrivals);
-        Ok(number(self.arrivals.len() - 1))
+        targets.sort_unstable();
+        targets.dedup();
+        self.targets.push(targets);
+        Ok(number(self.targets.len() - 1))
     }
 
     fn mark(&self, slot: usize) -> u8 {

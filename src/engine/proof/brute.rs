@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 
 use regex::Regex;
 
-use super::automaton::{Automaton, Reading};
+use super::automaton::{Anchoring, Automaton};
 use super::counts::Counts;
 use super::parsed;
-use super::search::{Outcome, Search};
+use super::search::{Search, SearchOutcome};
 
 /// Bytes of the longest text that is tried.
 const LONGEST: usize = 6;
@@ -101,9 +101,9 @@ fn finds_a_common_text_exactly_when_there_is_one() {
         let differs =
             texts.iter().filter(common).find(|text| span(&pattern, text) != span(&shape, text));
 
-        let ours = (Automaton::new(&parsed(&ours).unwrap(), "g", Reading::Search).unwrap(), ours);
+        let ours = (Automaton::new(&parsed(&ours).unwrap(), "g", Anchoring::Search).unwrap(), ours);
         let theirs =
-            (Automaton::new(&parsed(&theirs).unwrap(), "g", Reading::Whole).unwrap(), theirs);
+            (Automaton::new(&parsed(&theirs).unwrap(), "g", Anchoring::Whole).unwrap(), theirs);
         let counts = Counts::new(&counted, &banned).unwrap();
         let search = |spans| {
             let (pattern, shape, counts) = (&ours.0, &theirs.0, &counts);
@@ -113,7 +113,7 @@ fn finds_a_common_text_exactly_when_there_is_one() {
                 first = Some(String::from_utf8(bytes).unwrap());
                 ControlFlow::Break(())
             });
-            assert_eq!(outcome == Outcome::Stopped, first.is_some());
+            assert_eq!(outcome == SearchOutcome::Stopped, first.is_some());
             first
         };
         let context =

@@ -7,21 +7,25 @@
 //! Logins   a stranger's message is no login; a client's gives the client's own address.
 //! Connects come before any login, so whoever causes the message: only the client's own address.
 
-use super::{CheckedPattern, Verdict, Wrong};
-use crate::engine::maildaemons::{Cause, Daemon, Fault, Pattern, Shape};
+use super::{CheckedPattern, Forgery, ProofVerdict};
+use crate::engine::maildaemons::{Cause, DescriptionFault, MailDaemon, Pattern, Shape};
 use crate::engine::proof;
 
 /// The mail daemon whose pattern or shape it is.
-type Of<'d, T> = (&'d Daemon, &'d T);
+type Of<'d, T> = (&'d MailDaemon, &'d T);
 
 /// Proves the patterns against the shapes, for each pair of daemons that is wanted, and tells what
 /// could not be proved. The first of a pair has the pattern, the second the shape.
-pub fn prove(daemons: &[Daemon], wanted: impl Fn(&Daemon, &Daemon) -> bool) -> Vec<Fault> {
+pub fn prove(
+    daemons: &[MailDaemon],
+    wanted: impl Fn(&MailDaemon, &MailDaemon) -> bool,
+) -> Vec<DescriptionFault> {
     let mut faults = Vec::new();
     for daemon in daemons {
-        let others: Vec<&Daemon> = daemons.iter().filter(|other| wanted(daemon, other)).collect();
-        let logins = daemon.logins().iter().map(|pattern| (pattern, Role::Login));
-        let connects = daemon.connects().iter().map(|pattern| (pattern, Role::Connect));
+        let others: Vec<&MailDaemon> =
+            daemons.iter().filter(|other| wanted(daemon, other)).collect();
+        let logins = daemon.logins().iter().map(|pattern| (pattern, PatternRole::Login));
+        let connects = daemon.connects().iter().map(|pattern| (pattern, PatternRole::Connect));
         for (pattern, role) in logins.chain(connects) {
             let claim = Claim { daemon, pattern, role };
             claim.examine(&others, &mut faults);
@@ -32,20 +36,20 @@ pub fn prove(daemons: &[Daemon], wanted: impl Fn(&Daemon, &Daemon) -> bool) -> V
 
 /// What a pattern is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum PatternRole {
     Login,
     Connect,
 }
 
 /// A pattern that claims to be right.
 struct Claim<'d> {
-    daemon: &'d Daemon,
+    daemon: &'d MailDaemon,
     pattern: &'d Pattern,
-    role: Role,
+    role: PatternRole,
 }
 
 impl<'d> Claim<'d> {
-    fn examine(&self, others: &[&'d Daemon], faults: &mut Vec<Fault>) {
+    fn examine(&self, others: &[&'d MailDaemon], faults: &mut Vec<DescriptionFault>) {
         let shapes = || others.iter().flat_map(|other| other.shapes.iter().map(|s| (*other, s)));
         let shared = |(other, shape): Of<'d, Shape>| {
             self.program_shared_with(other, shape).map(|program| (other, shape, program))
@@ -54,8 +58,8 @@ impl<'d> Claim<'d> {
         if shapes.peek().is_none() {
             return;
         }
-        let believer = match CheckedPattern::new(self.pattern.clone()) {
-            Ok(believer) => believer,
+        let checked = match CheckedPattern::new(self.pattern.clone()) {
+            Ok(checked) => checked,
             Err(why) => {
                 faults.push(fault(self.daemon, self.pattern.file_line, why.to_string()));
                 return;
@@ -63,21 +67,21 @@ impl<'d> Claim<'d> {
         };
         for (other, shape, program) in shapes {
             if !self.is_told_by_severity(shape) {
-                let compiled = match proof::Shape::new(&shape.pattern) {
+                let compiled = match proof::CheckedShape::new(&shape.pattern) {
                     Ok(compiled) => compiled,
                     Err(why) => {
                         faults.push(fault(other, shape.file_line, why.to_string()));
                         continue;
                     }
                 };
-                let verdict = proof::prove(&believer, &compiled, self.wrong(shape));
+                let verdict = proof::prove(&checked, &compiled, self.wrong(shape));
                 faults.extend(self.fault((other, shape), program, verdict));
             }
         }
     }
 
     /// A program whose messages the pattern sees and which may write messages of the shape.
-    fn program_shared_with(&self, other: &Daemon, shape: &Shape) -> Option<&'d str> {
+    fn program_shared_with(&self, other: &MailDaemon, shape: &Shape) -> Option<&'d str> {
         let writes = |program: &str| {
             let named = shape.programs.is_empty() || shape.programs.iter().any(|p| p == program);
             named && other.programs.iter().any(|p| p == program)
@@ -91,16 +95,18 @@ impl<'d> Claim<'d> {
     fn is_told_by_severity(&self, shape: &Shape) -> bool {
         let believed = &self.daemon.severities;
         let differ = !believed.is_empty() && !shape.severities.iter().any(|s| believed.contains(s));
-        self.role == Role::Login
+        self.role == PatternRole::Login
             && !shape.severities.is_empty()
             && differ
             && self.daemon.distrusts()
     }
 
-    fn wrong(&self, shape: &Shape) -> Wrong {
+    fn wrong(&self, shape: &Shape) -> Forgery {
         match (self.role, shape.cause) {
-            (Role::Login, Cause::Stranger) => Wrong::Any,
-            (Role::Login, Cause::Client) | (Role::Connect, _) => Wrong::OtherAddress,
+            (PatternRole::Login, Cause::Stranger) => Forgery::Any,
+            (PatternRole::Login, Cause::Client) | (PatternRole::Connect, _) => {
+                Forgery::OtherAddress
+            }
         }
     }
 
@@ -108,21 +114,21 @@ impl<'d> Claim<'d> {
         &self,
         (other, shape): Of<'d, Shape>,
         program: &str,
-        verdict: Verdict,
-    ) -> Option<Fault> {
+        verdict: ProofVerdict,
+    ) -> Option<DescriptionFault> {
         let place = match other.name == self.daemon.name {
             true => format!("line {}", shape.file_line),
             false => format!("{}:{}", origin(other), shape.file_line),
         };
         let what = match verdict {
-            Verdict::Proved { .. } => return None,
-            Verdict::Undecided(doubt) => {
+            ProofVerdict::Proved { .. } => return None,
+            ProofVerdict::Undecided(doubt) => {
                 format!("the [[shape]] in {place} is not proved to be harmless: {doubt}")
             }
-            Verdict::Forged { message, address } => {
+            ProofVerdict::Forged { message, address } => {
                 let who = match (self.role, shape.cause) {
-                    (Role::Login, Cause::Stranger) => "anybody",
-                    (Role::Login, Cause::Client) | (Role::Connect, _) => "a client",
+                    (PatternRole::Login, Cause::Stranger) => "anybody",
+                    (PatternRole::Login, Cause::Client) | (PatternRole::Connect, _) => "a client",
                 };
                 let gained = match address {
                     Some(address) => format!("authorise {address}"),
@@ -145,35 +151,37 @@ impl<'d> Claim<'d> {
             patterns.find_map(|p| self.sample(p).filter(|_| p.has_group("address") == has_address))
         };
         let before = match self.role {
-            Role::Login if !self.pattern.has_group("address") => half(self.daemon.connects(), true),
+            PatternRole::Login if !self.pattern.has_group("address") => {
+                half(self.daemon.connects(), true)
+            }
             _ => None,
         };
         let after = match self.role {
-            Role::Connect => half(self.daemon.logins(), false),
-            Role::Login => None,
+            PatternRole::Connect => half(self.daemon.logins(), false),
+            PatternRole::Login => None,
         };
         before.into_iter().chain([message]).chain(after).collect()
     }
 
     /// A message of the daemon's own that a pattern believes.
     fn sample(&self, pattern: &Pattern) -> Option<String> {
-        let believer = CheckedPattern::new(pattern.clone()).ok()?;
+        let checked = CheckedPattern::new(pattern.clone()).ok()?;
         self.daemon.shapes.iter().find_map(|shape| {
-            let shape = proof::Shape::new(&shape.pattern).ok()?;
-            match proof::prove(&believer, &shape, Wrong::Any) {
-                Verdict::Forged { message, .. } => Some(message),
+            let shape = proof::CheckedShape::new(&shape.pattern).ok()?;
+            match proof::prove(&checked, &shape, Forgery::Any) {
+                ProofVerdict::Forged { message, .. } => Some(message),
                 _ => None,
             }
         })
     }
 }
 
-fn origin(daemon: &Daemon) -> String {
+fn origin(daemon: &MailDaemon) -> String {
     daemon.origin.clone().unwrap_or_else(|| daemon.name.to_string())
 }
 
-fn fault(daemon: &Daemon, line: usize, what: String) -> Fault {
-    Fault { origin: origin(daemon), line: Some(line), what }
+fn fault(daemon: &MailDaemon, line: usize, what: String) -> DescriptionFault {
+    DescriptionFault { origin: origin(daemon), line: Some(line), what }
 }
 
 /// A line as it would stand in a log, for `test`.
@@ -196,11 +204,11 @@ mod tests {
         assert_eq!(faults, []);
         assert!(daemons.iter().all(|daemon| !daemon.shapes.is_empty()), "each knows its messages");
         let faults: Vec<String> =
-            prove(&daemons, |_, _| true).iter().map(Fault::to_string).collect();
+            prove(&daemons, |_, _| true).iter().map(DescriptionFault::to_string).collect();
         assert!(faults.is_empty(), "{}", faults.join("\n"));
     }
 
-    fn daemon(origin: &str, patterns: &str) -> Daemon {
+    fn daemon(origin: &str, patterns: &str) -> MailDaemon {
         let text = format!(
             "name = \"{origin}\"\ntitle = \"Own\"\nprograms = [\"ownd\"]\n{patterns}\n\
              [[example]]\nline = \"ownd: in\"\nverdict = \"login\"\n"
@@ -209,8 +217,8 @@ mod tests {
         maildaemons::DaemonFile { origin, text }.compile().expect("a sound file")
     }
 
-    fn told(daemons: &[Daemon]) -> Vec<String> {
-        prove(daemons, |_, _| true).iter().map(Fault::to_string).collect()
+    fn told(daemons: &[MailDaemon]) -> Vec<String> {
+        prove(daemons, |_, _| true).iter().map(DescriptionFault::to_string).collect()
     }
 
     /// What is said of a login pattern in line 5 and a shape in line 9.

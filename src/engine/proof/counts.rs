@@ -5,7 +5,7 @@
 
 use std::iter::repeat;
 
-use super::Fault;
+use super::ExpressionFault;
 
 /// Bytes of one counted text: daemons' words are far shorter, and the tables stay small.
 const MAX_LITERAL: usize = 64;
@@ -30,17 +30,17 @@ struct Literal {
 }
 
 impl Counts {
-    pub(super) fn new(once: &[String], never: &[String]) -> Result<Self, Fault> {
+    pub(super) fn new(once: &[String], never: &[String]) -> Result<Self, ExpressionFault> {
         let texts = || once.iter().zip(repeat(1)).chain(never.iter().zip(repeat(0)));
         let mut states = 1_u32;
         for (text, _) in texts() {
             if text.is_empty() || text.len() > MAX_LITERAL {
-                return Err(Fault::Counted(text.clone()));
+                return Err(ExpressionFault::Counted(text.clone()));
             }
             states = states.saturating_mul(2 * text.len() as u32);
         }
         if states > MAX_STATES {
-            return Err(Fault::TooLarge);
+            return Err(ExpressionFault::TooLarge);
         }
         let literals =
             texts().map(|(text, wanted)| Literal::new(text.as_bytes(), wanted)).collect();

@@ -4,18 +4,20 @@
 //!          knows this one mail daemon as its file describes it, and excludes nobody.
 
 use crate::engine::correlation::streams::Source;
-use crate::engine::maildaemons::{Daemon, Example, ExpectedVerdict, Fault, Table};
+use crate::engine::maildaemons::{
+    DaemonTable, DescriptionFault, Example, ExpectedVerdict, MailDaemon,
+};
 use crate::engine::time::Time;
 use crate::engine::verdict::{Outcome, Verdict};
 use crate::engine::{Engine, Rules};
 
 /// Hears every example of a daemon and tells which do not give what they must.
-pub fn prove(daemon: &Daemon) -> Vec<Fault> {
+pub fn prove(daemon: &MailDaemon) -> Vec<DescriptionFault> {
     daemon.examples.iter().filter_map(|example| wrong(daemon, example)).collect()
 }
 
-fn wrong(daemon: &Daemon, example: &Example) -> Option<Fault> {
-    let table = Table::of(vec![daemon.as_described()]);
+fn wrong(daemon: &MailDaemon, example: &Example) -> Option<DescriptionFault> {
+    let table = DaemonTable::of(vec![daemon.as_described()]);
     let mut engine = Engine::new(Rules { table, ..Rules::default() });
     let outcome = example
         .lines
@@ -23,7 +25,7 @@ fn wrong(daemon: &Daemon, example: &Example) -> Option<Fault> {
         .map(|line| engine.process(Time::default(), Source::default(), line.as_bytes()))
         .last()?;
     let what = difference(example, &outcome)?;
-    Some(Fault {
+    Some(DescriptionFault {
         origin: daemon.origin.clone().unwrap_or_else(|| daemon.name.to_string()),
         line: Some(example.file_line),
         what: format!("the example does not prove true: {what}"),

@@ -2,7 +2,7 @@
 //!
 //! Promise  `Proved` holds for every message of the shape; `Forged` shows a message that the
 //!          pattern really believes; everything else is `Undecided`, never proved.
-//! How      pattern and shape become automata, and all pairs of their states are searched for a
+//! How      pattern and shape become automata, and all their product states are searched for a
 //!          message that both accept. A message found is tried on the real pattern.
 //! Limits   a shape is only as true as what was written into it; bounds on sizes end a search.
 //! Not here facility, severity, program names, and what several messages mean together.
@@ -24,11 +24,11 @@ mod search;
 mod tests;
 mod verdict;
 
-use automaton::{Automaton, Reading};
+use automaton::{Anchoring, Automaton};
 use counts::Counts;
-use search::{Outcome, Search};
+use search::{Search, SearchOutcome};
 
-pub use verdict::{Doubt, Fault, Refusal, Verdict};
+pub use verdict::{Doubt, ExpressionFault, NoForgery, ProofVerdict};
 
 /// Messages that are tried before the search gives up: each costs one run of the pattern.
 const MAX_REFUSED: usize = 200;
@@ -49,7 +49,7 @@ pub struct CheckedPattern {
 
 /// Which belief in a message of a shape is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wrong {
+pub enum Forgery {
     /// Any: nobody has logged in.
     Any,
     /// Another address than the group `client` of the shape; without that group, any address.
@@ -57,7 +57,7 @@ pub enum Wrong {
 }
 
 /// All messages of one kind, as a regular expression for the whole message.
-pub struct Shape {
+pub struct CheckedShape {
     automaton: Automaton,
 }
 
@@ -66,28 +66,28 @@ impl CheckedPattern {
     ///
     /// # Errors
     /// Says why the pattern cannot be examined.
-    pub fn new(pattern: maildaemons::Pattern) -> Result<Self, Fault> {
+    pub fn new(pattern: maildaemons::Pattern) -> Result<Self, ExpressionFault> {
         let expression = parsed(pattern.as_str())?;
-        let automaton = Automaton::new(&expression, "address", Reading::Search)?;
+        let automaton = Automaton::new(&expression, "address", Anchoring::Search)?;
         let is_name = |group: &str| {
             group == "user" || pattern.same.iter().flatten().any(|same| same == group)
         };
         let addressed = filled(&expression, &|group| group == "address", ADDRESSES);
         let named = filled(&addressed, &is_name, USERS);
         let specimens = [
-            Automaton::new(&named, "address", Reading::Search)?,
-            Automaton::new(&addressed, "address", Reading::Search)?,
+            Automaton::new(&named, "address", Anchoring::Search)?,
+            Automaton::new(&addressed, "address", Anchoring::Search)?,
         ];
         let counts = Counts::new(&pattern.once, &pattern.never)?;
         Ok(Self { pattern, automaton, specimens, counts })
     }
 
     /// Where the address stands in a message that is believed; `None` if it gives none.
-    fn believe(&self, message: &str) -> Result<Option<Range<usize>>, Refusal> {
+    fn extract(&self, message: &str) -> Result<Option<Range<usize>>, NoForgery> {
         let text = message.trim_start_matches(' ');
-        match self.pattern.believe(text) {
-            None => Err(Refusal::Unmatched),
-            Some(Err(why)) => Err(Refusal::Disbelieved(why)),
+        match self.pattern.extract(text) {
+            None => Err(NoForgery::Unmatched),
+            Some(Err(why)) => Err(NoForgery::ByPattern(why)),
             Some(Ok(_)) => Ok(self.place(message)),
         }
     }
@@ -106,58 +106,63 @@ impl CheckedPattern {
     }
 }
 
-impl Shape {
+impl CheckedShape {
     /// Prepares a shape: an expression for the whole message, anchored or not. Its group `client`
     /// is the address which the daemon writes for the client.
     ///
     /// # Errors
     /// Says why the shape cannot be examined.
-    pub fn new(expression: &str) -> Result<Self, Fault> {
-        Ok(Self { automaton: Automaton::new(&parsed(expression)?, "client", Reading::Whole)? })
+    pub fn new(expression: &str) -> Result<Self, ExpressionFault> {
+        Ok(Self { automaton: Automaton::new(&parsed(expression)?, "client", Anchoring::Whole)? })
     }
 
     /// Whether the daemon can write this message so that this span is wrongly an address.
-    fn can_be(&self, message: &str, span: Option<Range<usize>>, wrong: Wrong) -> bool {
+    fn can_be(&self, message: &str, span: Option<Range<usize>>, wrong: Forgery) -> bool {
         let word = Automaton::word(message.as_bytes(), span);
-        let (shape, spans) = (&self.automaton, wrong == Wrong::OtherAddress);
+        let (shape, spans) = (&self.automaton, wrong == Forgery::OtherAddress);
         Search { pattern: &word, shape, counts: &Counts::nothing(), spans, longest: None }
             .run(|_| ControlFlow::Break(()))
-            == Outcome::Stopped
+            == SearchOutcome::Stopped
     }
 }
 
 /// Searches a message of the shape that is wrongly believed.
 ///
 /// A pattern without the group `address` gives no address, and so no wrong one.
-pub fn prove(believer: &CheckedPattern, shape: &Shape, wrong: Wrong) -> Verdict {
-    let spans = wrong == Wrong::OtherAddress;
-    if spans && !believer.gives_address() {
-        return Verdict::Proved { states: 0 };
+pub fn prove(checked: &CheckedPattern, shape: &CheckedShape, wrong: Forgery) -> ProofVerdict {
+    let spans = wrong == Forgery::OtherAddress;
+    if spans && !checked.gives_address() {
+        return ProofVerdict::Proved { states: 0 };
     }
-    let verdict = search(believer, &believer.automaton, shape, wrong);
-    if matches!(verdict, Verdict::Proved { .. }) {
+    let verdict = search(checked, &checked.automaton, shape, wrong);
+    if matches!(verdict, ProofVerdict::Proved { .. }) {
         return verdict;
     }
     let mut real =
-        believer.specimens.iter().map(|automaton| search(believer, automaton, shape, wrong));
-    real.find(|real| matches!(real, Verdict::Forged { .. })).unwrap_or(verdict)
+        checked.specimens.iter().map(|automaton| search(checked, automaton, shape, wrong));
+    real.find(|real| matches!(real, ProofVerdict::Forged { .. })).unwrap_or(verdict)
 }
 
 /// Searches among the messages that this automaton of the pattern accepts.
-fn search(believer: &CheckedPattern, pattern: &Automaton, shape: &Shape, wrong: Wrong) -> Verdict {
+fn search(
+    checked: &CheckedPattern,
+    pattern: &Automaton,
+    shape: &CheckedShape,
+    wrong: Forgery,
+) -> ProofVerdict {
     let (mut forged, mut refused, mut tried) = (None, None, 0);
     let search = Search {
         pattern,
         shape: &shape.automaton,
-        counts: &believer.counts,
-        spans: wrong == Wrong::OtherAddress,
-        longest: believer.pattern.max_length,
+        counts: &checked.counts,
+        spans: wrong == Forgery::OtherAddress,
+        longest: checked.pattern.max_length,
     };
     let outcome = search.run(|bytes| {
         let message = String::from_utf8_lossy(&bytes).into_owned();
-        match forged_address(believer, shape, wrong, &message) {
+        match forged_address(checked, shape, wrong, &message) {
             Ok(address) => {
-                forged = Some(Verdict::Forged { message, address });
+                forged = Some(ProofVerdict::Forged { message, address });
                 return ControlFlow::Break(());
             }
             Err(refusal) => {
@@ -169,31 +174,31 @@ fn search(believer: &CheckedPattern, pattern: &Automaton, shape: &Shape, wrong: 
     });
     match (forged, refused, outcome) {
         (Some(forgery), ..) => forgery,
-        (None, Some(doubt), _) => Verdict::Undecided(doubt),
-        (None, None, Outcome::Exhausted(states)) => Verdict::Proved { states },
-        (None, None, _) => Verdict::Undecided(Doubt::TooLarge),
+        (None, Some(doubt), _) => ProofVerdict::Undecided(doubt),
+        (None, None, SearchOutcome::Exhausted(states)) => ProofVerdict::Proved { states },
+        (None, None, _) => ProofVerdict::Undecided(Doubt::TooLarge),
     }
 }
 
 /// The address, if any, that is wrongly believed in a message that both automata accept.
 fn forged_address(
-    believer: &CheckedPattern,
-    shape: &Shape,
-    wrong: Wrong,
+    checked: &CheckedPattern,
+    shape: &CheckedShape,
+    wrong: Forgery,
     message: &str,
-) -> Result<Option<String>, Refusal> {
-    let span = believer.believe(message)?;
-    if wrong == Wrong::OtherAddress && span.is_none() {
-        return Err(Refusal::NoAddress);
+) -> Result<Option<String>, NoForgery> {
+    let span = checked.extract(message)?;
+    if wrong == Forgery::OtherAddress && span.is_none() {
+        return Err(NoForgery::NoAddress);
     }
     if !shape.can_be(message, span.clone(), wrong) {
-        return Err(Refusal::OwnAddress);
+        return Err(NoForgery::OwnAddress);
     }
     Ok(span.map(|span| message[span].to_owned()))
 }
 
-fn parsed(expression: &str) -> Result<Hir, Fault> {
-    regex_syntax::parse(expression).map_err(|error| Fault::Syntax(error.to_string()))
+fn parsed(expression: &str) -> Result<Hir, ExpressionFault> {
+    regex_syntax::parse(expression).map_err(|error| ExpressionFault::Syntax(error.to_string()))
 }
 
 /// The expression with these texts in some of its groups, whatever those allowed.

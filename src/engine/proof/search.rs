@@ -3,7 +3,7 @@
 //! Promise  when it is `Exhausted` without having asked, there is no such message.
 //! Spans    the watched groups of both are compared: where only one of them begins, the
 //!          beginnings differ from here on; where both do, they agree again. Ends likewise.
-//! Limits   pairs of states and steps; a message is shown for each way into an accepting pair,
+//! Limits   product states and steps; a message is shown for each way into an accepting state,
 //!          not for each text.
 
 use std::collections::HashSet;
@@ -13,9 +13,9 @@ use std::ops::ControlFlow;
 use super::automaton::Automaton;
 use super::counts::Counts;
 
-/// Pairs of states that one search keeps: about 50 bytes each. Real patterns need thousands.
-const MAX_PAIRS: usize = 2_000_000;
-/// Arrivals that one search looks at: a second or two.
+/// Product states that one search keeps: about 50 bytes each. Real patterns need thousands.
+const MAX_PRODUCT_STATES: usize = 2_000_000;
+/// Targets that one search looks at: a second or two.
 const MAX_STEPS: usize = 100_000_000;
 
 /// What is searched.
@@ -31,8 +31,8 @@ pub(super) struct Search<'a> {
 
 /// How a search ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// All was seen: so many pairs of states.
+pub(super) enum SearchOutcome {
+    /// All was seen: so many product states.
     Exhausted(usize),
     /// The caller has seen enough.
     Stopped,
@@ -40,9 +40,9 @@ pub(super) enum Outcome {
     TooLarge,
 }
 
-/// A pair of states with its counters, and the byte that led there from an earlier one.
+/// A state of states with its counters, and the byte that led there from an earlier one.
 #[derive(Clone, Copy)]
-struct Pair {
+struct ProductState {
     pattern: u32,
     shape: u32,
     counts: u32,
@@ -53,55 +53,59 @@ struct Pair {
 struct Run<'a, F> {
     search: &'a Search<'a>,
     show: F,
-    pairs: Vec<Pair>,
-    seen: HashSet<u64, BuildHasherDefault<Mix>>,
+    states: Vec<ProductState>,
+    seen: HashSet<u64, BuildHasherDefault<MixHasher>>,
     steps: usize,
 }
 
 impl Search<'_> {
     /// Shows messages until the caller breaks off.
-    pub(super) fn run(&self, show: impl FnMut(Vec<u8>) -> ControlFlow<()>) -> Outcome {
-        let (pairs, seen) = (Vec::new(), HashSet::default());
-        let mut run = Run { search: self, show, pairs, seen, steps: 0 };
+    pub(super) fn run(&self, show: impl FnMut(Vec<u8>) -> ControlFlow<()>) -> SearchOutcome {
+        let (states, seen) = (Vec::new(), HashSet::default());
+        let mut run = Run { search: self, show, states, seen, steps: 0 };
         match run.all() {
             ControlFlow::Break(outcome) => outcome,
-            ControlFlow::Continue(()) => Outcome::Exhausted(run.pairs.len()),
+            ControlFlow::Continue(()) => SearchOutcome::Exhausted(run.states.len()),
         }
     }
 }
 
 impl<F: FnMut(Vec<u8>) -> ControlFlow<()>> Run<'_, F> {
-    fn all(&mut self) -> ControlFlow<Outcome> {
-        self.arrive(0, 0, Pair { pattern: 0, shape: 0, counts: 0, differs: 0, from: None })?;
-        let mut level = 0..self.pairs.len();
+    fn all(&mut self) -> ControlFlow<SearchOutcome> {
+        self.arrive(
+            0,
+            0,
+            ProductState { pattern: 0, shape: 0, counts: 0, differs: 0, from: None },
+        )?;
+        let mut level = 0..self.states.len();
         let mut length = 0;
         while !level.is_empty() && self.search.longest.is_none_or(|longest| length < longest) {
             for index in level.clone() {
                 self.expand(index)?;
             }
-            level = level.end..self.pairs.len();
+            level = level.end..self.states.len();
             length += 1;
         }
         ControlFlow::Continue(())
     }
 
     /// Reads one more byte in both automata.
-    fn expand(&mut self, index: usize) -> ControlFlow<Outcome> {
+    fn expand(&mut self, index: usize) -> ControlFlow<SearchOutcome> {
         let Search { pattern, shape, counts: counter, .. } = *self.search;
-        let pair = self.pairs[index];
+        let state = self.states[index];
         let (mut ours, mut theirs) = (
-            pattern.nodes[pair.pattern as usize].moves.as_slice(),
-            shape.nodes[pair.shape as usize].moves.as_slice(),
+            pattern.nodes[state.pattern as usize].moves.as_slice(),
+            shape.nodes[state.shape as usize].moves.as_slice(),
         );
         // Both lists go from high bytes to low ones, without overlap.
         while let ([a, ours_left @ ..], [b, theirs_left @ ..]) = (ours, theirs) {
             let (low, high) = (a.low.max(b.low), a.high.min(b.high));
             if low <= high {
                 for byte in counter.samples(low, high) {
-                    if let Some(counts) = counter.step(pair.counts, byte) {
-                        // MAX_PAIRS is far below 2^32.
+                    if let Some(counts) = counter.step(state.counts, byte) {
+                        // MAX_PRODUCT_STATES is far below 2^32.
                         let from = Some((index as u32, byte));
-                        self.arrive(a.to, b.to, Pair { counts, from, ..pair })?;
+                        self.arrive(a.to, b.to, ProductState { counts, from, ..state })?;
                     }
                 }
             }
@@ -114,11 +118,11 @@ impl<F: FnMut(Vec<u8>) -> ControlFlow<()>> Run<'_, F> {
         ControlFlow::Continue(())
     }
 
-    /// Enters every pair of these arrivals; all else is taken from `via`.
-    fn arrive(&mut self, ours: u32, theirs: u32, via: Pair) -> ControlFlow<Outcome> {
+    /// Enters every state of these targets; all else is taken from `via`.
+    fn arrive(&mut self, ours: u32, theirs: u32, via: ProductState) -> ControlFlow<SearchOutcome> {
         let Search { pattern, shape, counts: counter, spans, .. } = *self.search;
-        for a in &pattern.arrivals[ours as usize] {
-            for b in &shape.arrivals[theirs as usize] {
+        for a in &pattern.targets[ours as usize] {
+            for b in &shape.targets[theirs as usize] {
                 self.steps += 1;
                 let differs = (via.differs & !(a.marks & b.marks)) | (a.marks ^ b.marks);
                 let differs = if spans { differs } else { 0 };
@@ -128,36 +132,36 @@ impl<F: FnMut(Vec<u8>) -> ControlFlow<()>> Run<'_, F> {
                 if both && (!spans || differs != 0) {
                     let message = self.message(via);
                     if (self.show)(message).is_break() {
-                        return ControlFlow::Break(Outcome::Stopped);
+                        return ControlFlow::Break(SearchOutcome::Stopped);
                     }
                 }
-                let pair = Pair { pattern: a.state, shape: b.state, differs, ..via };
+                let state = ProductState { pattern: a.state, shape: b.state, differs, ..via };
                 let dead = ours.moves.is_empty() || theirs.moves.is_empty();
-                if !dead && self.seen.insert(pair.key()) {
-                    self.pairs.push(pair);
+                if !dead && self.seen.insert(state.key()) {
+                    self.states.push(state);
                 }
             }
         }
-        if self.pairs.len() > MAX_PAIRS || self.steps > MAX_STEPS {
-            return ControlFlow::Break(Outcome::TooLarge);
+        if self.states.len() > MAX_PRODUCT_STATES || self.steps > MAX_STEPS {
+            return ControlFlow::Break(SearchOutcome::TooLarge);
         }
         ControlFlow::Continue(())
     }
 
-    /// The bytes that led to a pair.
-    fn message(&self, last: Pair) -> Vec<u8> {
+    /// The bytes that led to a state.
+    fn message(&self, last: ProductState) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut from = last.from;
         while let Some((index, byte)) = from {
             bytes.push(byte);
-            from = self.pairs[index as usize].from;
+            from = self.states[index as usize].from;
         }
         bytes.reverse();
         bytes
     }
 }
 
-impl Pair {
+impl ProductState {
     /// 21 bits for each state, 20 for the counters, 2 for the spans: the limits of those files.
     fn key(&self) -> u64 {
         let states = u64::from(self.pattern) << 21 | u64::from(self.shape);
@@ -168,9 +172,9 @@ impl Pair {
 /// Spreads a key over all bits (the finalizer of MurmurHash3). Keys come from the patterns of the
 /// administrator, so nobody can aim at collisions.
 #[derive(Default)]
-struct Mix(u64);
+struct MixHasher(u64);
 
-impl Hasher for Mix {
+impl Hasher for MixHasher {
     fn write(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             self.write_u64(self.0 << 8 ^ u64::from(byte));

@@ -4,7 +4,7 @@ use regex::Regex;
 
 use super::*;
 use crate::engine::message::address;
-use Wrong::{Any, OtherAddress};
+use Forgery::{Any, OtherAddress};
 
 /// What must hold of a message besides that the expression fits.
 #[derive(Clone, Default)]
@@ -47,7 +47,7 @@ fn written_out(text: &str) -> String {
     text.replace("CLIENT", "(?<client>[0-9A-Fa-f:.]{2,45})").replace("IP", "[0-9A-Fa-f:.]+")
 }
 
-fn believer(text: &str, conditions: Conditions) -> Result<CheckedPattern, Fault> {
+fn checked(text: &str, conditions: Conditions) -> Result<CheckedPattern, ExpressionFault> {
     let Conditions { once, never, same, max_length } = conditions;
     let mut pattern =
         maildaemons::Pattern::compile(&written_out(text)).expect("an anchored expression");
@@ -58,9 +58,9 @@ fn believer(text: &str, conditions: Conditions) -> Result<CheckedPattern, Fault>
     CheckedPattern::new(pattern)
 }
 
-fn proof(text: &str, conditions: Conditions, shape: &str, wrong: Wrong) -> Verdict {
-    let shape = Shape::new(&written_out(shape)).expect("a shape");
-    prove(&believer(text, conditions).expect("a pattern"), &shape, wrong)
+fn proof(text: &str, conditions: Conditions, shape: &str, wrong: Forgery) -> ProofVerdict {
+    let shape = CheckedShape::new(&written_out(shape)).expect("a shape");
+    prove(&checked(text, conditions).expect("a pattern"), &shape, wrong)
 }
 
 fn courier() -> Conditions {
@@ -74,7 +74,7 @@ fn tpop3d() -> Conditions {
 #[test]
 fn safe_patterns_are_proved() {
     let none = Conditions::default;
-    let rows: &[(&str, Conditions, &str, Wrong)] = &[
+    let rows: &[(&str, Conditions, &str, Forgery)] = &[
         (DOVECOT, none(), DOVECOT_FAILED, Any),
         (DOVECOT, none(), DOVECOT_LOGIN, OtherAddress),
         (COURIER, courier(), COURIER_FAILED, Any),
@@ -89,7 +89,7 @@ fn safe_patterns_are_proved() {
     ];
     for (text, conditions, of, wrong) in rows {
         let verdict = proof(text, conditions.clone(), of, *wrong);
-        assert!(matches!(verdict, Verdict::Proved { .. }), "{text}\n{of}\n{verdict:?}");
+        assert!(matches!(verdict, ProofVerdict::Proved { .. }), "{text}\n{of}\n{verdict:?}");
     }
 }
 
@@ -104,7 +104,7 @@ fn weakened_patterns_are_forged() {
     let anywhere = unanchored(TPOP3D);
     let first_bracket =
         TEAPOP.replace(r"\[IP\] from \S+ \[(?<address>IP)\]$", r"\[(?<address>IP)\]");
-    let rows: &[(&str, Conditions, &str, Wrong)] = &[
+    let rows: &[(&str, Conditions, &str, Forgery)] = &[
         (&unanchored(DOVECOT), no(), DOVECOT_FAILED, Any),
         (&loose_session, no(), DOVECOT_LOGIN, OtherAddress),
         (unended(&lazy), no(), COURIER_LOGIN, OtherAddress),
@@ -118,7 +118,7 @@ fn weakened_patterns_are_forged() {
     ];
     for (text, conditions, of, wrong) in rows {
         let verdict = proof(text, conditions.clone(), of, *wrong);
-        let Verdict::Forged { message, address: Some(address) } = &verdict else {
+        let ProofVerdict::Forged { message, address: Some(address) } = &verdict else {
             panic!("{text}\n{of}\n{verdict:?}")
         };
         let pattern = Regex::new(&written_out(text)).unwrap();
@@ -143,38 +143,38 @@ fn conditions_are_part_of_the_proof() {
     let never = |text: &str| Conditions { never: vec![text.into()], ..Conditions::default() };
     // A second `, ip=[` is the only way to deceive this pattern.
     let verdict = proof(unended(COURIER), once(", ip=["), COURIER_LOGIN, OtherAddress);
-    assert!(matches!(verdict, Verdict::Proved { .. }), "{verdict:?}");
+    assert!(matches!(verdict, ProofVerdict::Proved { .. }), "{verdict:?}");
     // Text that is not there at all refuses everything, text that is always there nothing.
     let weak = |conditions| proof(unended(VM_POP3D), conditions, VM_POP3D_FAILED, Any);
-    assert!(matches!(weak(once("\n")), Verdict::Proved { .. }));
-    assert!(matches!(weak(once("failed auth")), Verdict::Forged { .. }));
-    assert!(matches!(weak(never("failed auth")), Verdict::Proved { .. }));
-    assert!(matches!(weak(never("\n")), Verdict::Forged { .. }));
+    assert!(matches!(weak(once("\n")), ProofVerdict::Proved { .. }));
+    assert!(matches!(weak(once("failed auth")), ProofVerdict::Forged { .. }));
+    assert!(matches!(weak(never("failed auth")), ProofVerdict::Proved { .. }));
+    assert!(matches!(weak(never("\n")), ProofVerdict::Forged { .. }));
 }
 
 #[test]
 fn blanks_before_the_text_are_seen_but_not_read() {
     let short = || Conditions { max_length: Some(15), ..Conditions::default() };
     let verdict = proof("^in (?<user>[a-z]+)$", short(), " [ -~]{9}", Any);
-    assert!(matches!(&verdict, Verdict::Forged { message, .. } if message.len() == 10));
+    assert!(matches!(&verdict, ProofVerdict::Forged { message, .. } if message.len() == 10));
     let verdict = proof("^in (?<user>[a-z]+)$", short(), "[ -~]{16}", Any);
-    assert!(matches!(verdict, Verdict::Proved { .. }), "they count");
+    assert!(matches!(verdict, ProofVerdict::Proved { .. }), "they count");
 }
 
 #[test]
 fn what_is_not_proved_is_not_called_proved() {
     let none = Conditions::default;
     let same = Conditions { same: Some(["a".into(), "b".into()]), ..none() };
-    let disbelieved = Refusal::Disbelieved;
+    let by_pattern = NoForgery::ByPattern;
     let rows = [
         (
             proof("^(?<a>x+)-(?<b>[xy]+)$", same, "x{2}-x{3}", Any),
-            disbelieved(maildaemons::Refusal::Contradiction),
+            by_pattern(maildaemons::Refusal::Contradiction),
         ),
-        (proof("^u=(?<user>.*)$", none(), "u=", Any), disbelieved(maildaemons::Refusal::EmptyUser)),
+        (proof("^u=(?<user>.*)$", none(), "u=", Any), by_pattern(maildaemons::Refusal::EmptyUser)),
         (
             proof("^(?<address>IP)$", none(), "[a-f]{4}", Any),
-            disbelieved(maildaemons::Refusal::Address(address::NotAClient::Malformed)),
+            by_pattern(maildaemons::Refusal::Address(address::NotAClient::Malformed)),
         ),
         // The matcher takes the last ` ip=`, but the search sees all readings.
         (
@@ -184,10 +184,10 @@ fn what_is_not_proved_is_not_called_proved() {
                 r"user=[ -~]{1,40} ip=(?<client>192\.0\.2\.7)",
                 OtherAddress,
             ),
-            Refusal::OwnAddress,
+            NoForgery::OwnAddress,
         ),
         // The matcher never sees blanks at the beginning.
-        (proof("^ in (?<user>[a-z]+)$", none(), " in joe", Any), Refusal::Unmatched),
+        (proof("^ in (?<user>[a-z]+)$", none(), " in joe", Any), NoForgery::Unmatched),
         (
             proof(
                 "^in (?:from (?<address>IP)|by [0-9.]+)$",
@@ -195,18 +195,18 @@ fn what_is_not_proved_is_not_called_proved() {
                 r"in by (?<client>[0-9.]{7})",
                 OtherAddress,
             ),
-            Refusal::NoAddress,
+            NoForgery::NoAddress,
         ),
     ];
     for (verdict, expected) in rows {
-        let Verdict::Undecided(Doubt::Refused { refusal, .. }) = &verdict else {
+        let ProofVerdict::Undecided(Doubt::Refused { refusal, .. }) = &verdict else {
             panic!("{verdict:?}")
         };
         assert_eq!(*refusal, expected, "{verdict:?}");
     }
     let wide = "^[a-z ]{0,900} [a-z ]{0,900} [a-z ]{0,900}";
     let verdict = proof(&format!("{wide}1$"), none(), &format!("{wide}2$"), Any);
-    let Verdict::Undecided(doubt @ Doubt::TooLarge) = verdict else { panic!("{verdict:?}") };
+    let ProofVerdict::Undecided(doubt @ Doubt::TooLarge) = verdict else { panic!("{verdict:?}") };
     assert_eq!(
         doubt.to_string(),
         "pattern and shape together are too large to be searched; use smaller bounds"
@@ -218,9 +218,9 @@ fn what_fits_nothing_is_proved() {
     let none = Conditions::default;
     let anything = r"(?s:.)*";
     let verdict = proof("^in [a&&b] (?<address>IP)$", none(), anything, Any);
-    assert!(matches!(verdict, Verdict::Proved { .. }), "{verdict:?}");
+    assert!(matches!(verdict, ProofVerdict::Proved { .. }), "{verdict:?}");
     let verdict = proof("^in (?:[a&&b]|x) (?<address>IP)$", none(), anything, Any);
-    assert!(matches!(verdict, Verdict::Forged { .. }), "{verdict:?}");
+    assert!(matches!(verdict, ProofVerdict::Forged { .. }), "{verdict:?}");
 }
 
 #[test]
@@ -228,12 +228,12 @@ fn a_pattern_without_an_address_gives_none() {
     let none = Conditions::default;
     let half = r"^User '(?<user>[^']{1,255})' logged in$";
     let any = r"User '.{1,80}' logged in";
-    assert_eq!(proof(half, none(), any, OtherAddress), Verdict::Proved { states: 0 });
+    assert_eq!(proof(half, none(), any, OtherAddress), ProofVerdict::Proved { states: 0 });
     let verdict = proof(half, none(), any, Any);
-    assert!(matches!(verdict, Verdict::Forged { address: None, .. }), "{verdict:?}");
+    assert!(matches!(verdict, ProofVerdict::Forged { address: None, .. }), "{verdict:?}");
     let connect = r"^Connect from (?<address>IP)$";
     let verdict = proof(connect, none(), "Connect from [0-9.]{7,15}", OtherAddress);
-    assert!(matches!(verdict, Verdict::Forged { .. }), "no client group");
+    assert!(matches!(verdict, ProofVerdict::Forged { .. }), "no client group");
 }
 
 #[test]
@@ -242,19 +242,19 @@ fn what_cannot_be_examined_is_said() {
     let once = |text: &str| Conditions { once: vec![text.into()], ..Conditions::default() };
     let many = Conditions { never: vec!["a".repeat(64); 4], ..none() };
     let rows = [
-        (believer(r"^a\b$", none()), Fault::Assertion),
-        (believer(r"^a(?m:$)", none()), Fault::Assertion),
-        (believer(r"^(?:(?:a?){100}){100}$", none()), Fault::TooLarge),
-        (believer("^a$", once("")), Fault::Counted(String::new())),
-        (believer("^a$", once(&"x".repeat(65))), Fault::Counted("x".repeat(65))),
-        (believer("^a$", many), Fault::TooLarge),
+        (checked(r"^a\b$", none()), ExpressionFault::Assertion),
+        (checked(r"^a(?m:$)", none()), ExpressionFault::Assertion),
+        (checked(r"^(?:(?:a?){100}){100}$", none()), ExpressionFault::TooLarge),
+        (checked("^a$", once("")), ExpressionFault::Counted(String::new())),
+        (checked("^a$", once(&"x".repeat(65))), ExpressionFault::Counted("x".repeat(65))),
+        (checked("^a$", many), ExpressionFault::TooLarge),
     ];
-    for (believer, expected) in rows {
-        assert_eq!(believer.err(), Some(expected));
+    for (checked, expected) in rows {
+        assert_eq!(checked.err(), Some(expected));
     }
-    let unclosed = Shape::new("(a").err().expect("a fault").to_string();
+    let unclosed = CheckedShape::new("(a").err().expect("a fault").to_string();
     assert!(unclosed.starts_with("this is not a regular expression: regex parse error"));
     assert!(unclosed.ends_with("unclosed group"), "{unclosed}");
-    assert_eq!(Shape::new(r"\ba").err(), Some(Fault::Assertion));
-    assert_eq!(Shape::new(r"\w{255}{255}").err(), Some(Fault::TooLarge));
+    assert_eq!(CheckedShape::new(r"\ba").err(), Some(ExpressionFault::Assertion));
+    assert_eq!(CheckedShape::new(r"\w{255}{255}").err(), Some(ExpressionFault::TooLarge));
 }

@@ -6,7 +6,7 @@ use crate::engine::maildaemons;
 
 /// Why an expression cannot be examined.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum ExpressionFault {
     /// Not a regular expression.
     Syntax(String),
     /// An assertion other than the start and the end of the message.
@@ -19,11 +19,11 @@ pub enum Fault {
 
 /// Why a message that both automata accept is no forgery.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum NoForgery {
     /// The real pattern does not match.
     Unmatched,
     /// It matches, and does not believe the message.
-    Disbelieved(maildaemons::Refusal),
+    ByPattern(maildaemons::Refusal),
     /// The pattern matches without its address.
     NoAddress,
     /// It is the client's own after all.
@@ -32,10 +32,10 @@ pub enum Refusal {
 
 /// What was found out about a pattern and a shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ProofVerdict {
     /// No message of the shape is wrongly believed.
     Proved {
-        /// How many pairs of states there were to see.
+        /// How many product states there were to see.
         states: usize,
     },
     /// This message of the shape is wrongly believed.
@@ -59,11 +59,11 @@ pub enum Doubt {
         /// The first of them.
         message: String,
         /// Why it is refused.
-        refusal: Refusal,
+        refusal: NoForgery,
     },
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ExpressionFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Syntax(why) => write!(f, "this is not a regular expression: {why}"),
@@ -82,11 +82,11 @@ impl fmt::Display for Fault {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for NoForgery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unmatched => f.write_str("the pattern does not match it as a whole"),
-            Self::Disbelieved(why) => write!(f, "{why}"),
+            Self::ByPattern(why) => write!(f, "{why}"),
             Self::NoAddress => f.write_str("the group address takes no part in it"),
             Self::OwnAddress => f.write_str("the address in it is the client's own"),
         }

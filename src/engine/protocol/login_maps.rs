@@ -13,7 +13,7 @@ use std::collections::HashMap;
 pub struct LoginMaps(Vec<HashMap<String, Vec<String>>>);
 
 impl LoginMaps {
-    /// Adds a map behind the others: its entries as `postmap -s` prints them, a sender, a tab, and
+    /// Adds a map after the others: its entries as `postmap -s` prints them, a sender, a tab, and
     /// the logins that may use it. Of entries with the same key the first counts.
     pub fn add(&mut self, entries: &str) {
         let mut map = HashMap::new();

@@ -3,30 +3,30 @@
 //! Promise  a length that is too large is `Broken` at its last digit, before a byte of the body
 //!          has arrived. Leading zeros are refused, as the specification asks.
 
-use super::decoded::Frame;
+use super::decoded::Decoded;
 
 /// Reads the netstring at the front of `input`, whose body has at most `most` bytes.
-pub fn read(input: &[u8], most: usize) -> Frame<&[u8]> {
+pub fn read(input: &[u8], most: usize) -> Decoded<&[u8]> {
     let digits = input.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let mut length = 0_usize;
     for digit in &input[..digits] {
         length = length * 10 + usize::from(digit - b'0');
         if length > most {
-            return Frame::Broken;
+            return Decoded::Broken;
         }
     }
     if digits > 1 && input[0] == b'0' {
-        return Frame::Broken;
+        return Decoded::Broken;
     }
     let rest = match input.get(digits) {
-        None => return Frame::Short,
+        None => return Decoded::Short,
         Some(b':') if digits > 0 => &input[digits + 1..],
-        Some(_) => return Frame::Broken,
+        Some(_) => return Decoded::Broken,
     };
     match rest.get(length) {
-        None => Frame::Short,
-        Some(b',') => Frame::Whole { request: &rest[..length], used: digits + length + 2 },
-        Some(_) => Frame::Broken,
+        None => Decoded::Short,
+        Some(b',') => Decoded::Whole { request: &rest[..length], used: digits + length + 2 },
+        Some(_) => Decoded::Broken,
     }
 }
 
@@ -50,7 +50,7 @@ mod tests {
             (b"10:0123456789,", b"0123456789"),
         ];
         for (input, body) in whole {
-            let expected = Frame::Whole { request: *body, used: input.len() };
+            let expected = Decoded::Whole { request: *body, used: input.len() };
             assert_eq!(read(input, 10), expected, "{}", input.escape_ascii());
             is_whole_only_at_its_end(input, |input| read(input, 10).map(drop));
         }
@@ -75,7 +75,7 @@ mod tests {
             b"GET / HTTP/1.1\r\n",
         ];
         for input in broken {
-            assert_eq!(read(input, 10), Frame::Broken, "{}", input.escape_ascii());
+            assert_eq!(read(input, 10), Decoded::Broken, "{}", input.escape_ascii());
         }
     }
 
@@ -84,7 +84,7 @@ mod tests {
         for body in ["", "OK OK", "NOTFOUND "] {
             let mut output = b"1:x,".to_vec();
             write(body, &mut output);
-            let expected = Frame::Whole { request: body.as_bytes(), used: output.len() - 4 };
+            let expected = Decoded::Whole { request: body.as_bytes(), used: output.len() - 4 };
             assert_eq!(read(&output[4..], 100), expected);
         }
     }

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use super::decoded::Frame;
+use super::decoded::Decoded;
 use crate::engine::message::address;
 
 /// Longest request: each of some thirty attributes is short, but for sender, recipient, HELO name
@@ -16,14 +16,14 @@ pub const MAX_REQUEST: usize = 32 * 1024;
 
 /// What matters of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Request<'a> {
+pub struct PolicyRequest<'a> {
     kind: Option<&'a [u8]>,
     state: Option<&'a [u8]>,
     client: Option<&'a [u8]>,
     sender: Option<&'a [u8]>,
 }
 
-impl<'a> Request<'a> {
+impl<'a> PolicyRequest<'a> {
     /// Takes an attribute over. Whether it is one, and for the first time.
     fn take(&mut self, line: &'a [u8]) -> bool {
         let Some(equals) = line.iter().position(|byte| *byte == b'=') else { return false };
@@ -64,23 +64,23 @@ pub enum Action {
 }
 
 /// Reads the request at the front of `input`.
-pub fn read(input: &[u8]) -> Frame<Request<'_>> {
-    let mut request = Request::default();
+pub fn read(input: &[u8]) -> Decoded<PolicyRequest<'_>> {
+    let mut request = PolicyRequest::default();
     let mut used = 0;
     for line in input.split_inclusive(|byte| *byte == b'\n') {
         used += line.len();
         if used > MAX_REQUEST {
-            return Frame::Broken;
+            return Decoded::Broken;
         }
-        let Some(line) = line.strip_suffix(b"\n") else { return Frame::Short };
+        let Some(line) = line.strip_suffix(b"\n") else { return Decoded::Short };
         if line.is_empty() {
-            return Frame::Whole { request, used };
+            return Decoded::Whole { request, used };
         }
         if !request.take(line) {
-            return Frame::Broken;
+            return Decoded::Broken;
         }
     }
-    Frame::Short
+    Decoded::Short
 }
 
 impl Action {
@@ -144,7 +144,7 @@ mod tests {
         ];
         for (attributes, client, sender) in rows {
             let input = request(attributes);
-            let Frame::Whole { request, used } = read(&input) else { panic!("{attributes}") };
+            let Decoded::Whole { request, used } = read(&input) else { panic!("{attributes}") };
             let client = client.map(|text| text.parse().expect("an address"));
             assert_eq!((request.asks(), used), (client, input.len()), "{attributes}");
             assert_eq!(request.sender(), *sender, "{attributes}");
@@ -152,10 +152,10 @@ mod tests {
         }
         for kind in ["", "request=junk\n", "request=smtpd_access_policy2\n"] {
             let input = format!("{kind}protocol_state=RCPT\nclient_address=192.0.2.7\n\n");
-            let Frame::Whole { request, .. } = read(input.as_bytes()) else { panic!("{kind}") };
+            let Decoded::Whole { request, .. } = read(input.as_bytes()) else { panic!("{kind}") };
             assert_eq!(request.asks(), None, "{kind}");
         }
-        let Frame::Whole { request, .. } = read(b"sender=\xff\n\n") else { panic!("binary") };
+        let Decoded::Whole { request, .. } = read(b"sender=\xff\n\n") else { panic!("binary") };
         assert_eq!(request.sender(), None);
     }
 
@@ -171,17 +171,17 @@ mod tests {
             b"sender=\nsender=\n",
         ];
         for input in rows {
-            assert_eq!(read(input), Frame::Broken, "{}", input.escape_ascii());
+            assert_eq!(read(input), Decoded::Broken, "{}", input.escape_ascii());
         }
         let long = |size: usize| {
             let mut input = b"a=".to_vec();
             input.resize(size, b'x');
             input
         };
-        assert_eq!(read(&long(MAX_REQUEST)), Frame::Short);
-        assert_eq!(read(&long(MAX_REQUEST + 1)), Frame::Broken, "one line");
+        assert_eq!(read(&long(MAX_REQUEST)), Decoded::Short);
+        assert_eq!(read(&long(MAX_REQUEST + 1)), Decoded::Broken, "one line");
         let many = b"a=\n".repeat(MAX_REQUEST / 3 + 1);
-        assert_eq!(read(&many), Frame::Broken, "many lines");
+        assert_eq!(read(&many), Decoded::Broken, "many lines");
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Senders {
     /// The domains of logins that have none themselves, in lower case.
     pub domains: Vec<String>,
     /// What some may send as besides.
-    pub table: Table,
+    pub table: SenderTable,
     /// Whose a sender is, whatever the binding and the table say.
     pub login_maps: LoginMaps,
     /// The characters each of which may begin an extension (postconf(5), recipient_delimiter).
@@ -112,9 +112,9 @@ impl Senders {
 
 /// What some users may send as besides: login name to addresses, all in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Table(HashMap<String, Vec<String>>);
+pub struct SenderTable(HashMap<String, Vec<String>>);
 
-impl Table {
+impl SenderTable {
     /// Reads lines of `login address[, address...]`; `@domain` is every address of a domain. As in
     /// Postfix's tables, `#` begins a comment line, and a line that begins with white space
     /// continues the one before. A login may have several lines.
@@ -148,7 +148,7 @@ impl Table {
                 list.push(address.to_lowercase());
             }
             if list.len() == before {
-                return wrong("there is no address behind the login name");
+                return wrong("there is no address after the login name");
             }
         }
         Ok(table)
@@ -168,7 +168,7 @@ mod tests {
         Senders {
             binding,
             domains: vec!["example.org".into(), "example.net".into()],
-            table: Table::read(
+            table: SenderTable::read(
                 "# who may send as what\n\
                  ann sales@example.org,\n\t  Info@Example.ORG\n\n\
                  joe@example.com @lists.example\n",
@@ -328,9 +328,9 @@ mod tests {
             ("joe example.org\n", "line 1: `example.org` is no address"),
             ("joe joe@\n", "line 1: `joe@` is no address"),
         ] {
-            let why = Table::read(text).expect_err(text);
+            let why = SenderTable::read(text).expect_err(text);
             assert!(why.starts_with(fault), "{why}");
         }
-        assert!(Table::read("# nothing\n\n").expect("a table").is_empty());
+        assert!(SenderTable::read("# nothing\n\n").expect("a table").is_empty());
     }
 }

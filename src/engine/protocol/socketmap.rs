@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::decoded::Frame;
+use super::decoded::Decoded;
 use super::netstring;
 use crate::engine::message::address;
 
@@ -14,7 +14,7 @@ use crate::engine::message::address;
 pub const MAX_QUERY: usize = 10_000;
 
 /// Reads the query at the front of `input`: the address that it asks for, if it is one.
-pub fn read(input: &[u8]) -> Frame<Option<IpAddr>> {
+pub fn read(input: &[u8]) -> Decoded<Option<IpAddr>> {
     netstring::read(input, MAX_QUERY).map(|query| {
         let (_, key) = std::str::from_utf8(query).ok()?.split_once(' ')?;
         address::read(key).ok()
@@ -66,7 +66,7 @@ mod tests {
             input.extend_from_slice(query);
             input.push(b',');
             let expected = expected.map(|text| text.parse().expect("an address"));
-            let whole = Frame::Whole { request: expected, used: input.len() };
+            let whole = Decoded::Whole { request: expected, used: input.len() };
             assert_eq!(read(&input), whole, "{}", query.escape_ascii());
             is_whole_only_at_its_end(&input, |input| read(input).map(drop));
         }
@@ -75,8 +75,8 @@ mod tests {
     #[test]
     fn the_longest_query() {
         let long = |size: usize| format!("{size}:{},", "a".repeat(size)).into_bytes();
-        assert!(matches!(read(&long(MAX_QUERY)), Frame::Whole { request: None, .. }));
-        assert_eq!(read(&long(MAX_QUERY + 1)[..5]), Frame::Broken);
+        assert!(matches!(read(&long(MAX_QUERY)), Decoded::Whole { request: None, .. }));
+        assert_eq!(read(&long(MAX_QUERY + 1)[..5]), Decoded::Broken);
     }
 
     #[test]

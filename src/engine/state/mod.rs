@@ -97,7 +97,7 @@ impl Changes {
 
 /// A state file while it is read, line by line.
 #[derive(Debug, Default)]
-pub struct Reading {
+pub struct Restoration {
     /// When it was written to last, by the clock of that time.
     written: Time,
     begun: bool,
@@ -108,7 +108,7 @@ pub struct Reading {
     blocks: BTreeMap<IpAddr, Time>,
 }
 
-impl Reading {
+impl Restoration {
     /// One that was written to last at this moment.
     pub fn written(at: Time) -> Self {
         Self { written: at, ..Self::default() }
@@ -136,7 +136,7 @@ impl Reading {
     }
 }
 
-impl<'a> FromIterator<&'a str> for Reading {
+impl<'a> FromIterator<&'a str> for Restoration {
     fn from_iter<T: IntoIterator<Item = &'a str>>(lines: T) -> Self {
         let mut reading = Self::default();
         lines.into_iter().for_each(|line| reading.line(line));
@@ -147,15 +147,15 @@ impl<'a> FromIterator<&'a str> for Reading {
 impl Engine {
     /// The whole state as the text of a new file, slice by slice. What changes between two of them
     /// is in the next journal.
-    pub fn state(&self, now: Time, behind: Option<IpAddr>) -> Slice<String> {
+    pub fn state(&self, now: Time, after: Option<IpAddr>) -> Slice<String> {
         let mut text = String::new();
-        if behind.is_none() {
+        if after.is_none() {
             text = format!("{HEADER}\n");
             for (address, until) in self.blocked.iter().filter(|(_, until)| now < **until) {
                 write_block(&mut text, *address, *until);
             }
         }
-        self.grants.slice(behind, text, |text, grant| {
+        self.grants.slice(after, text, |text, grant| {
             if now < grant.until {
                 write_grant(text, grant);
             }
@@ -200,8 +200,8 @@ impl Engine {
     }
 
     /// Takes over the rights that a state file holds. For an engine that has heard nothing yet.
-    pub fn restore(&mut self, now: Time, reading: Reading) -> Restored {
-        let Reading { written, foreign, damaged, origins, grants, blocks, .. } = reading;
+    pub fn restore(&mut self, now: Time, reading: Restoration) -> Restored {
+        let Restoration { written, foreign, damaged, origins, grants, blocks, .. } = reading;
         // The clock was set back since then: so much of what was left has passed at least.
         let back = written.since(now);
         let mut restored = Restored { foreign, damaged, ..Restored::default() };

@@ -102,7 +102,7 @@ fn request(number: u32, kind: u16, head: &[u8]) -> Vec<u8> {
     request
 }
 
-/// Splits what netlink puts one behind the other: messages, attributes, next hops. Each begins with a
+/// Splits what netlink puts one after the other: messages, attributes, next hops. Each begins with a
 /// head of at least `head` bytes that tells its length, and the next one at a multiple of four. Ends
 /// early where a length is wrong.
 pub fn records<'a>(

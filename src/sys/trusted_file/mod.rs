@@ -32,37 +32,37 @@ const ROOT: u32 = 0;
 
 /// Why a file was not read.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct ReadFailure {
     path: PathBuf,
-    cause: Cause,
+    cause: ReadFailureCause,
 }
 
 #[derive(Debug)]
-enum Cause {
+enum ReadFailureCause {
     System(io::Error),
     /// It breaks the rule; what to do about it.
     Untrusted(String, String),
 }
 
-impl Refusal {
+impl ReadFailure {
     /// Whether there is no such file.
     pub fn is_missing(&self) -> bool {
-        matches!(&self.cause, Cause::System(error) if error.kind() == ErrorKind::NotFound)
+        matches!(&self.cause, ReadFailureCause::System(error) if error.kind() == ErrorKind::NotFound)
     }
 
     /// Whether there is one that breaks the rule.
     pub fn is_untrusted(&self) -> bool {
-        matches!(self.cause, Cause::Untrusted(..))
+        matches!(self.cause, ReadFailureCause::Untrusted(..))
     }
 
     /// As the failure of a kind of file; `hint` is for what the operating system refuses.
     pub fn failure(self, make: fn(String) -> Failure, kind: &str, hint: &str) -> Failure {
         let path = self.path.display();
         match self.cause {
-            Cause::System(error) => {
+            ReadFailureCause::System(error) => {
                 make(format!("cannot read the {kind} `{path}`: {error}")).hint(hint)
             }
-            Cause::Untrusted(why, mend) => {
+            ReadFailureCause::Untrusted(why, mend) => {
                 make(format!("the {kind} `{path}` is not trusted: {why}")).hint(mend)
             }
         }
@@ -73,7 +73,7 @@ impl Refusal {
 ///
 /// # Errors
 /// As the operating system says, and what breaks the rule.
-pub fn open(path: &Path, limit: u64) -> Result<File, Refusal> {
+pub fn open(path: &Path, limit: u64) -> Result<File, ReadFailure> {
     let file = follow(path)?;
     examine_file(path, &file, limit, None)?;
     Ok(file)
@@ -83,7 +83,7 @@ pub fn open(path: &Path, limit: u64) -> Result<File, Refusal> {
 ///
 /// # Errors
 /// As [`open`], and what the operating system says while it is read.
-pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Refusal> {
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ReadFailure> {
     let mut bytes = Vec::new();
     let mut file = open(path, limit)?.take(limit.saturating_add(1));
     file.read_to_end(&mut bytes).map_err(|error| system(path, error))?;
@@ -99,7 +99,7 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Refusal> {
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_own(path: &Path, limit: u64, owner: u32) -> Result<File, Refusal> {
+pub fn open_own(path: &Path, limit: u64, owner: u32) -> Result<File, ReadFailure> {
     let file = files::open_at_once(path, OFlag::O_NOFOLLOW).map_err(|error| {
         if is_link(&error) {
             let mend = format!("remove it: `rm {}`", path.display());
@@ -116,7 +116,7 @@ pub fn open_own(path: &Path, limit: u64, owner: u32) -> Result<File, Refusal> {
 ///
 /// # Errors
 /// As [`open`].
-pub fn list(directory: &Path) -> Result<Vec<PathBuf>, Refusal> {
+pub fn list(directory: &Path) -> Result<Vec<PathBuf>, ReadFailure> {
     let file = follow(directory)?;
     let found = file.metadata().map_err(|error| system(directory, error))?;
     if !found.is_dir() {
@@ -156,7 +156,7 @@ pub fn open_directory(directory: &Path) -> String {
 }
 
 /// Opens what is at a path, through a link only if that is trusted.
-fn follow(path: &Path) -> Result<File, Refusal> {
+fn follow(path: &Path) -> Result<File, ReadFailure> {
     match files::open_at_once(path, OFlag::O_NOFOLLOW) {
         // A link of a stranger is not followed: to open a device may be to use it.
         Err(error) if is_link(&error) => {
@@ -177,7 +177,7 @@ fn is_link(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ELOOP as i32)
 }
 
-fn examine_file(path: &Path, file: &File, limit: u64, own: Option<u32>) -> Result<(), Refusal> {
+fn examine_file(path: &Path, file: &File, limit: u64, own: Option<u32>) -> Result<(), ReadFailure> {
     let found = file.metadata().map_err(|error| system(path, error))?;
     if !found.is_file() {
         let mend = "name a regular file".to_owned();
@@ -191,7 +191,7 @@ fn examine_file(path: &Path, file: &File, limit: u64, own: Option<u32>) -> Resul
 
 /// Whose it is and who may write to it. `own` is the user who should have it, if it is not for
 /// administrators to write.
-fn examine_rights(path: &Path, found: &Metadata, own: Option<u32>) -> Result<(), Refusal> {
+fn examine_rights(path: &Path, found: &Metadata, own: Option<u32>) -> Result<(), ReadFailure> {
     let (shown, owner) = (path.display(), own.unwrap_or(ROOT));
     let (mut wrong, mut mend) = (Vec::new(), Vec::new());
     if let Some((why, whose)) = foreign(found.uid(), owner) {
@@ -236,16 +236,16 @@ fn foreign(found: u32, owner: u32) -> Option<(String, Option<String>)> {
     }
 }
 
-fn too_large(path: &Path, limit: u64) -> Refusal {
+fn too_large(path: &Path, limit: u64) -> ReadFailure {
     untrusted(path, format!("it is larger than {limit} bytes"), "name another file".into())
 }
 
-fn untrusted(path: &Path, why: String, mend: String) -> Refusal {
-    Refusal { path: path.to_owned(), cause: Cause::Untrusted(why, mend) }
+fn untrusted(path: &Path, why: String, mend: String) -> ReadFailure {
+    ReadFailure { path: path.to_owned(), cause: ReadFailureCause::Untrusted(why, mend) }
 }
 
-fn system(path: &Path, error: io::Error) -> Refusal {
-    Refusal { path: path.to_owned(), cause: Cause::System(error) }
+fn system(path: &Path, error: io::Error) -> ReadFailure {
+    ReadFailure { path: path.to_owned(), cause: ReadFailureCause::System(error) }
 }
 
 #[cfg(test)]

@@ -36,11 +36,11 @@ fn give(path: &Path, user: u32) {
 }
 
 /// The sentence and the hint of a refusal.
-fn said<T: std::fmt::Debug>(outcome: Result<T, Refusal>) -> String {
+fn said<T: std::fmt::Debug>(outcome: Result<T, ReadFailure>) -> String {
     outcome.expect_err("a refusal").failure(Failure::config, "file", "see").to_string()
 }
 
-fn says<T: std::fmt::Debug>(outcome: Result<T, Refusal>, expected: &[&str]) {
+fn says<T: std::fmt::Debug>(outcome: Result<T, ReadFailure>, expected: &[&str]) {
     let said = said(outcome);
     for part in expected {
         assert!(said.contains(part), "{part:?} is not in: {said}");

@@ -150,7 +150,7 @@ fn users_are_told_by_the_kernel() {
     daemon.wait_until_authorised(B);
     assert!(daemon.query(A) && !daemon.query(EVIL), "{}", daemon.said());
     let status = status(&daemon);
-    assert_eq!(status["listeners"][0]["strangers"], 2, "{status}");
+    assert_eq!(status["listeners"][0]["rejected"], 2, "{status}");
     assert_eq!(status["frames"], 2, "{status}");
     daemon.wait_until_said("uid=4712");
     daemon.wait_until_said("frame dropped: allow-uid does not name its sender");
