@@ -35,7 +35,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "que
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "allow" -d 'Authorise an address by hand'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "revoke" -d 'End an authorisation now'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "status" -d 'How the daemon is'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "doctor" -d 'Examine Postfix, the log\'s way and the daemon, and say what to mend; 0: nothing, 1: something'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "doctor" -d 'Examine Postfix, the log\'s way and the daemon, and print what to fix; exit status 0: nothing, 1: something'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "wipe" -d 'Publish an empty map while no daemon runs'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
@@ -83,7 +83,7 @@ info\t''
 debug\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l log-format -d 'What the log looks like: text, json, journald [default: journald in the journal, else text]' -r -f -a "text\t'A line with time and level'
 json\t'One JSON object a line'
-journald\t'A line behind its syslog priority (sd-daemon(3))'"
+journald\t'A line after its syslog priority (sd-daemon(3))'"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l daemon -d 'Mail daemons that are believed [default: all that are verified]' -r
@@ -140,7 +140,7 @@ info\t''
 debug\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l log-format -d 'What the log looks like: text, json, journald [default: journald in the journal, else text]' -r -f -a "text\t'A line with time and level'
 json\t'One JSON object a line'
-journald\t'A line behind its syslog priority (sd-daemon(3))'"
+journald\t'A line after its syslog priority (sd-daemon(3))'"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l json -d 'Print JSON'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand daemons" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
@@ -213,7 +213,7 @@ info\t''
 debug\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l log-format -d 'What the log looks like: text, json, journald [default: journald in the journal, else text]' -r -f -a "text\t'A line with time and level'
 json\t'One JSON object a line'
-journald\t'A line behind its syslog priority (sd-daemon(3))'"
+journald\t'A line after its syslog priority (sd-daemon(3))'"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l json -d 'Print JSON'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]' -r -F
@@ -261,7 +261,7 @@ info\t''
 debug\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l log-format -d 'What the log looks like: text, json, journald [default: journald in the journal, else text]' -r -f -a "text\t'A line with time and level'
 json\t'One JSON object a line'
-journald\t'A line behind its syslog priority (sd-daemon(3))'"
+journald\t'A line after its syslog priority (sd-daemon(3))'"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "run" -d 'Run the daemon, in the foreground; log to stderr'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "test" -d 'Say what the daemon would make of log lines or syslog frames'
@@ -272,6 +272,6 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; an
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "allow" -d 'Authorise an address by hand'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "revoke" -d 'End an authorisation now'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "status" -d 'How the daemon is'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "doctor" -d 'Examine Postfix, the log\'s way and the daemon, and say what to mend; 0: nothing, 1: something'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "doctor" -d 'Examine Postfix, the log\'s way and the daemon, and print what to fix; exit status 0: nothing, 1: something'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "wipe" -d 'Publish an empty map while no daemon runs'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -40,7 +40,7 @@ pub(super) enum Command {
     Revoke(RevokeArgs),
     /// How the daemon is
     Status(ListArgs),
-    /// Examine Postfix, the log's way and the daemon, and say what to mend; 0: nothing, 1: something
+    /// Examine Postfix, the log's way and the daemon, and print what to fix; exit status 0: nothing, 1: something
     Doctor(DoctorArgs),
     /// Publish an empty map while no daemon runs
     Wipe(RunArgs),

@@ -6,32 +6,33 @@ use serde::Serialize;
 
 /// Sentences are broken here; commands never, so that they can be copied.
 const WIDTH: usize = 92;
-/// Words for the levels stand before the sentences.
+/// The severities stand before the sentences.
 const INDENT: usize = 8;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Level {
+pub enum Severity {
     /// Something does not work, or lets in whom it should not.
-    Mend,
+    Problem,
     /// Something that the administrator may want so.
-    Remark,
+    Note,
     /// Examined and found good.
-    Fine,
+    Ok,
 }
 
 /// One thing that was examined.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How much it matters.
-    pub level: Level,
+    #[serde(rename = "level")]
+    pub severity: Severity,
     /// What was found.
     pub what: String,
     /// Why it matters; nothing if all is well.
     pub why: Option<String>,
-    /// The command or line that mends it; nothing if all is well.
-    pub mend: Option<String>,
+    /// The command or line that fixes it; nothing if all is well.
+    pub fix: Option<String>,
 }
 
 /// All that was found, in the order of the examination.
@@ -41,19 +42,19 @@ pub struct Report {
 }
 
 impl Report {
-    /// Something to mend.
-    pub fn mend(&mut self, what: impl AsRef<str>, why: impl AsRef<str>, mend: impl AsRef<str>) {
-        self.add(Level::Mend, what.as_ref(), why.as_ref(), mend.as_ref());
+    /// Something to fix.
+    pub fn problem(&mut self, what: impl AsRef<str>, why: impl AsRef<str>, fix: impl AsRef<str>) {
+        self.add(Severity::Problem, what.as_ref(), why.as_ref(), fix.as_ref());
     }
 
     /// Something to consider.
-    pub fn remark(&mut self, what: impl AsRef<str>, why: impl AsRef<str>, mend: impl AsRef<str>) {
-        self.add(Level::Remark, what.as_ref(), why.as_ref(), mend.as_ref());
+    pub fn note(&mut self, what: impl AsRef<str>, why: impl AsRef<str>, fix: impl AsRef<str>) {
+        self.add(Severity::Note, what.as_ref(), why.as_ref(), fix.as_ref());
     }
 
     /// Something that is as it should be.
-    pub fn fine(&mut self, what: impl AsRef<str>) {
-        self.add(Level::Fine, what.as_ref(), "", "");
+    pub fn ok(&mut self, what: impl AsRef<str>) {
+        self.add(Severity::Ok, what.as_ref(), "", "");
     }
 
     /// What was found.
@@ -61,9 +62,9 @@ impl Report {
         &self.findings
     }
 
-    /// Whether nothing is to be mended.
+    /// Whether nothing is to be fixed.
     pub fn is_sound(&self) -> bool {
-        self.count(Level::Mend) == 0
+        self.count(Severity::Problem) == 0
     }
 
     /// Prints it.
@@ -75,25 +76,25 @@ impl Report {
             serde_json::to_writer_pretty(&mut output, &self.findings)?;
             return writeln!(output);
         }
-        for level in [Level::Mend, Level::Remark, Level::Fine] {
-            for finding in self.findings.iter().filter(|finding| finding.level == level) {
+        for level in [Severity::Problem, Severity::Note, Severity::Ok] {
+            for finding in self.findings.iter().filter(|finding| finding.severity == level) {
                 print(finding, &mut output)?;
             }
         }
-        let [mend, remarks, fine] =
-            [Level::Mend, Level::Remark, Level::Fine].map(|l| self.count(l));
-        let remarks = if remarks == 1 { "1 remark".into() } else { format!("{remarks} remarks") };
-        writeln!(output, "\n{mend} to mend, {remarks}, {fine} found good")
+        let plural = |n: usize, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+        let [problems, notes, ok] =
+            [Severity::Problem, Severity::Note, Severity::Ok].map(|s| self.count(s));
+        writeln!(output, "\n{}, {}, {ok} ok", plural(problems, "problem"), plural(notes, "note"))
     }
 
-    fn count(&self, level: Level) -> usize {
-        self.findings.iter().filter(|finding| finding.level == level).count()
+    fn count(&self, wanted: Severity) -> usize {
+        self.findings.iter().filter(|finding| finding.severity == wanted).count()
     }
 
     /// Told once, however many services or lists have the same fault.
-    fn add(&mut self, level: Level, what: &str, why: &str, mend: &str) {
+    fn add(&mut self, severity: Severity, what: &str, why: &str, fix: &str) {
         let some = |text: &str| (!text.is_empty()).then(|| clean(text));
-        let finding = Finding { level, what: clean(what), why: some(why), mend: some(mend) };
+        let finding = Finding { severity, what: clean(what), why: some(why), fix: some(fix) };
         if !self.findings.contains(&finding) {
             self.findings.push(finding);
         }
@@ -106,10 +107,10 @@ fn clean(text: &str) -> String {
 }
 
 fn print(finding: &Finding, output: &mut impl Write) -> io::Result<()> {
-    let word = match finding.level {
-        Level::Mend => "MEND",
-        Level::Remark => "remark",
-        Level::Fine => "fine",
+    let word = match finding.severity {
+        Severity::Problem => "problem",
+        Severity::Note => "note",
+        Severity::Ok => "ok",
     };
     let mut first = format!("{word:<INDENT$}");
     for line in wrap(&finding.what) {
@@ -119,10 +120,10 @@ fn print(finding: &Finding, output: &mut impl Write) -> io::Result<()> {
     for line in finding.why.iter().flat_map(|why| wrap(why)) {
         writeln!(output, "{first}{line}")?;
     }
-    for line in finding.mend.iter().flat_map(|mend| mend.lines()) {
+    for line in finding.fix.iter().flat_map(|fix| fix.lines()) {
         writeln!(output, "{first}> {line}")?;
     }
-    if finding.level != Level::Fine {
+    if finding.severity != Severity::Ok {
         writeln!(output)?;
     }
     Ok(())
@@ -147,28 +148,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_to_be_mended_comes_first() {
+    fn problems_come_first() {
         let mut report = Report::default();
-        report.fine("a is good");
-        report.remark("b is odd", "it may be meant", "leave it");
+        report.ok("a is good");
+        report.note("b is odd", "it may be meant", "leave it");
         assert!(report.is_sound());
         let command = format!("cure {}", "long ".repeat(30));
-        report.mend("c is\twrong", "nobody can send ".repeat(10), &command);
-        report.mend("c is\twrong", "nobody can send ".repeat(10), &command);
+        report.problem("c is\twrong", "nobody can send ".repeat(10), &command);
+        report.problem("c is\twrong", "nobody can send ".repeat(10), &command);
         assert!(!report.is_sound());
         let mut text = Vec::new();
         report.print(false, &mut text).expect("memory");
         let text = String::from_utf8(text).expect("text");
-        assert!(text.starts_with("MEND    c is?wrong\n        nobody can send"), "{text}");
-        assert!(text.contains(&format!("\n        > {command}\n\nremark  b is odd\n")), "{text}");
-        assert!(
-            text.ends_with("fine    a is good\n\n1 to mend, 1 remark, 1 found good\n"),
-            "{text}"
-        );
+        assert!(text.starts_with("problem c is?wrong\n        nobody can send"), "{text}");
+        assert!(text.contains(&format!("\n        > {command}\n\nnote    b is odd\n")), "{text}");
+        assert!(text.ends_with("ok      a is good\n\n1 problem, 1 note, 1 ok\n"), "{text}");
         let mut json = Vec::new();
         report.print(true, &mut json).expect("memory");
         let json: serde_json::Value = serde_json::from_slice(&json).expect("JSON");
-        assert_eq!(json[1]["level"], "remark");
+        assert_eq!(json[1]["level"], "note");
         assert_eq!(json[0]["why"], serde_json::Value::Null);
     }
 }

@@ -74,7 +74,7 @@ impl ForwarderTest<'_> {
             return;
         }
         if let Err(failure) = self.wait(&mut probes) {
-            report.remark(
+            report.note(
                 format!("the way of the log could not be tried: {failure}"),
                 "The daemon does not say what it hears.",
                 "restart the daemon, if it is of another version",
@@ -109,7 +109,7 @@ impl ForwarderTest<'_> {
             io::ErrorKind::WouldBlock => "it is full: the syslog daemon hangs",
             _ => "it takes no message",
         };
-        report.mend(
+        report.problem(
             format!("{socket}: {error}"),
             format!("Mail daemons log to this socket, and {cause}. So no login can be heard."),
             "systemctl restart rsyslog (or syslog-ng); if the mail daemons log elsewhere, name \
@@ -159,7 +159,7 @@ impl ForwarderTest<'_> {
         let deaf = self.daemons.iter().filter(|daemon| !facilities(daemon).iter().any(arrived));
         let deaf: Vec<&str> = deaf.map(|daemon| &*daemon.name).collect();
         let heard = names(true);
-        report.fine(format!("the forwarder hands over: {heard}"));
+        report.ok(format!("the forwarder hands over: {heard}"));
         let lost = names(false);
         let mail = probes
             .iter()
@@ -169,7 +169,7 @@ impl ForwarderTest<'_> {
         if !deaf.is_empty() || mail {
             let deaf =
                 if deaf.is_empty() { "most mail daemons".to_owned() } else { deaf.join(", ") };
-            report.mend(
+            report.problem(
                 format!("the forwarder leaves out: {lost}"),
                 format!(
                     "There {deaf} log, and their logins are not heard. The log takes the messages, \
@@ -178,7 +178,7 @@ impl ForwarderTest<'_> {
                 rule,
             );
         } else if !lost.is_empty() {
-            report.remark(
+            report.note(
                 format!("the forwarder leaves out: {lost}"),
                 "Mail daemons that log there are not heard: popa3d logs to daemon, teapop and \
                  solid-pop3d to local0, qpopper to either mail or local0, Dovecot to where its \
@@ -200,7 +200,7 @@ impl ForwarderTest<'_> {
                 |(now, then): &(&ListenerStatus, &ListenerStatus)| now.rejected > then.rejected;
             let listener = now.listeners.iter().zip(&before.listeners).find(more);
             let name = listener.map_or("", |(listener, _)| &listener.name);
-            report.mend(
+            report.problem(
                 format!("the forwarder is none of the senders that {} names", filter_option(name)),
                 "The daemon gets the frames and rejects them, so no login counts.",
                 name_the_senders(name),
@@ -209,7 +209,7 @@ impl ForwarderTest<'_> {
         }
         let others = |status: &Status| status.counts.get("other_hosts").copied().unwrap_or(0);
         if others(&now) > others(before) {
-            report.mend(
+            report.problem(
                 "the frames name a host that allow-host does not",
                 "The daemon gets the frames and rejects them, so no login counts.",
                 "config.toml: allow-host = [..., \"NAME OF THIS HOST IN ITS LOG\"], and reload the \
@@ -217,7 +217,7 @@ impl ForwarderTest<'_> {
             );
             return;
         }
-        report.mend(
+        report.problem(
             format!("what is written to {socket} does not arrive at the daemon"),
             format!(
                 "The log took a test message of each facility, and the forwarder handed over none \
@@ -238,7 +238,7 @@ fn tell_doubled(probes: &[Probe], report: &mut Report) {
     if names.is_empty() {
         return;
     }
-    report.mend(
+    report.problem(
         format!("each message arrives more than once: {}", names.join(", ")),
         "Two channels lead to the daemon, such as two files of one forwarder, or a forwarder beside the \
          journal. All is counted twice, and of a doubled line of Courier a stranger can make a login.",

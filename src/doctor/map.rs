@@ -20,19 +20,19 @@ const COMPILED: [&str; 3] = [".db", ".lmdb", ".cdb"];
 pub async fn examine(setup: &Setup, table: &str, published: Option<u64>, report: &mut Report) {
     let Some((kind, path)) = table.split_once(':') else { return };
     if !setup.types.iter().any(|known| known == kind) {
-        report.mend(
+        report.problem(
             format!("this Postfix has no map type {kind}"),
             format!("It cannot open {table}: every client that comes so far gets 451."),
             format!("one of these: postconf -m; or apt-get install postfix-{kind}"),
         );
         return;
     }
-    report.fine(format!("Postfix {} has the map type {kind}", setup.version));
+    report.ok(format!("Postfix {} has the map type {kind}", setup.version));
     let path = Path::new(path);
     let usual = COMPILED.iter().filter(|extension| extension[1..] == *kind);
     let Some(compiled) = usual.chain(&COMPILED).map(|e| with_suffix(path, e)).find(|p| p.exists())
     else {
-        report.mend(
+        report.problem(
             format!("{table} has no compiled file"),
             "An smtpd that finds it missing answers 451 to every recipient, of your own domains as \
              well, until that smtpd ends.",
@@ -47,14 +47,14 @@ pub async fn examine(setup: &Setup, table: &str, published: Option<u64>, report:
 fn readable(setup: &Setup, table: &str, compiled: &Path, report: &mut Report) {
     let Some(owner) = &setup.owner else { return };
     let Some(obstacle) = owner.obstacle(Path::new("/"), compiled, Access::Read) else {
-        report.fine(format!("{} may read {}", owner.name, compiled.display()));
+        report.ok(format!("{} may read {}", owner.name, compiled.display()));
         return;
     };
     let proxied = setup.all_lists().any(|(_, _, list)| {
         list.iter().any(|r| table_of(r, "check_client_access") == Some((table, true)))
     });
     if proxied {
-        report.mend(
+        report.problem(
             format!("{} cannot read {}: {}", owner.name, compiled.display(), told(&obstacle)),
             format!(
                 "main.cf names the table with `proxy:`. proxymap opens it as {}, and where it \
@@ -65,22 +65,18 @@ fn readable(setup: &Setup, table: &str, compiled: &Path, report: &mut Report) {
         );
     } else {
         // Without `proxy:` this is as good.
-        report.fine(format!(
-            "smtpd opens {} as root; {} could not",
-            compiled.display(),
-            owner.name
-        ));
+        report.ok(format!("smtpd opens {} as root; {} could not", compiled.display(), owner.name));
     }
 }
 
 async fn generation(setup: &Setup, table: &str, published: Option<u64>, report: &mut Report) {
     match setup.postfix.lookup(table, GENERATION_KEY).await {
-        Err(trouble) => report.mend(
+        Err(trouble) => report.problem(
             format!("{table} cannot be read: {trouble}"),
             "smtpd cannot either, and answers 451 to every client that comes so far.",
             "restart the daemon, which writes it anew, and then: postfix reload",
         ),
-        Ok(None) => report.mend(
+        Ok(None) => report.problem(
             format!("{table} was not written by the daemon"),
             format!("Its entry {GENERATION_KEY} is not there: the map is old, foreign, or empty."),
             "start the daemon; if it runs, compare its option map with main.cf",
@@ -88,7 +84,7 @@ async fn generation(setup: &Setup, table: &str, published: Option<u64>, report: 
         Ok(Some(said)) => {
             let number = said.split(' ').nth(1).and_then(|number| number.parse::<u64>().ok());
             match (number, published) {
-                (Some(found), Some(last)) if found < last => report.mend(
+                (Some(found), Some(last)) if found < last => report.problem(
                     format!(
                         "{table} is generation {found}, the daemon has published generation {last}"
                     ),
@@ -98,9 +94,9 @@ async fn generation(setup: &Setup, table: &str, published: Option<u64>, report: 
                 ),
                 // A later one has been published meanwhile.
                 (Some(found), _) => {
-                    report.fine(format!("{table} can be read, and is generation {found}"));
+                    report.ok(format!("{table} can be read, and is generation {found}"));
                 }
-                (None, _) => report.mend(
+                (None, _) => report.problem(
                     format!("{table} has an entry {GENERATION_KEY} without a number"),
                     "Something else than the daemon has written it.",
                     "restart the daemon",

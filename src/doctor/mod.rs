@@ -42,7 +42,7 @@ use setup::Setup;
 pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
     let mut report = Report::default();
     if !nix::unistd::geteuid().is_root() {
-        report.remark(
+        report.note(
             "not run as root",
             "What belongs to others cannot be looked at, and is perhaps found wrong.",
             "sudo pop-before-smtp doctor",
@@ -62,7 +62,7 @@ pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
             let configured = configured(&setup, layer, &passed).await;
             examine_postfix(&setup, &configured, status.as_ref(), &mut report).await;
         }
-        Err(failure) => report.mend(
+        Err(failure) => report.problem(
             format!("Postfix does not tell how it is set up: {}", failure.what()),
             "Whether it asks pop-before-smtp cannot be examined.",
             failure.hint_text().unwrap_or("postfix check"),
@@ -87,9 +87,9 @@ fn passed(answer: Option<&Answer>) -> Vec<SocketRole> {
 async fn configuration(layer: &Layer, passed: &[SocketRole], report: &mut Report) {
     match daemon::examine(layer, passed).await {
         Ok(remarks) => {
-            report.fine("the configuration has no fault");
+            report.ok("the configuration has no fault");
             for remark in remarks {
-                report.remark(
+                report.note(
                     remark,
                     "",
                     "see the guide (deploy/guide/configuration.md), or leave it",
@@ -98,7 +98,7 @@ async fn configuration(layer: &Layer, passed: &[SocketRole], report: &mut Report
         }
         Err(faults) => {
             for fault in faults {
-                report.mend(
+                report.problem(
                     format!("configuration: {}", fault.what()),
                     "The daemon does not start with it. (If it has its options on its command line, \
                      give doctor the same.)",
@@ -123,11 +123,11 @@ fn running(control: &Path, answer: Result<Answer, Failure>, report: &mut Report)
         }
         Ok(other) => {
             let what = format!("the daemon's answer does not fit the question: {other:?}");
-            report.mend(what, "It is perhaps of another version.", "restart the daemon");
+            report.problem(what, "It is perhaps of another version.", "restart the daemon");
             None
         }
         Err(failure) => {
-            report.mend(
+            report.problem(
                 format!("the daemon does not run: {}", failure.what()),
                 "No login is heard. The map stays as it was, and whoever is in it may go on to relay \
                  (`wipe` empties it); a socket gives 451 or what default_action says.",
@@ -162,14 +162,14 @@ async fn examine_postfix(
         channels.iter().any(|running| running.to_string() == channel.to_string())
     };
     for channel in configured.iter().filter(|channel| status.is_some() && !runs(channel)) {
-        report.mend(
+        report.problem(
             format!("the configuration has the {channel}, the daemon that runs has not"),
             "It was started with another configuration.",
             "restart the daemon",
         );
     }
     if channels.is_empty() {
-        report.remark(
+        report.note(
             "the daemon tells Postfix nothing that can be examined",
             "It is a dry run, or systemd has passed the sockets, or the configuration has a fault.",
             "set map, policy or socketmap in the configuration, if systemd passes no socket",

@@ -33,13 +33,13 @@ pub fn examine(setup: &Setup, channels: &[Channel], report: &mut Report) {
     );
     for (network, width) in &wide {
         match width {
-            Width::Everybody => report.mend(
+            Width::Everybody => report.problem(
                 format!("mynetworks contains {network}: everybody may relay"),
                 "permit_mynetworks lets them in, logged in or not: an open relay. And no login \
                  counts, for addresses of mynetworks are never authorised.",
                 &mend,
             ),
-            _ => report.remark(
+            _ => report.note(
                 format!("mynetworks contains {network}, a wide public network"),
                 "All its hosts may relay without any login.",
                 &mend,
@@ -47,12 +47,12 @@ pub fn examine(setup: &Setup, channels: &[Channel], report: &mut Report) {
         }
     }
     if wide.is_empty() {
-        report.fine("mynetworks is no wide public network");
+        report.ok("mynetworks is no wide public network");
     }
     for channel in channels {
         let Channel::Map(table) = channel else { continue };
         if setup.mynetworks.contains(table.as_str()) {
-            report.mend(
+            report.problem(
                 format!("mynetworks names {table}"),
                 "Then its clients count as this host's own in many other places: for open relaying, \
                  rewriting and limits.",

@@ -8,9 +8,9 @@ use crate::daemon::receiver::bind;
 
 /// Tells what is wrong with the running daemon.
 pub fn examine(status: &Status, report: &mut Report) {
-    report.fine(format!("the daemon runs (version {}, since {})", status.version, status.started));
+    report.ok(format!("the daemon runs (version {}, since {})", status.version, status.started));
     if status.version != env!("CARGO_PKG_VERSION") {
-        report.remark(
+        report.note(
             format!("the daemon that runs is version {}", status.version),
             format!("This program is version {}.", env!("CARGO_PKG_VERSION")),
             "restart the daemon",
@@ -22,7 +22,7 @@ pub fn examine(status: &Status, report: &mut Report) {
     logins(status, report);
     shared(status, report);
     for lookup in status.lookups.iter().filter(|lookup| lookup.broken > 0) {
-        report.remark(
+        report.note(
             format!("{}: {} connections were broken off", lookup.name, lookup.broken),
             "What came over them was not understood, or they were silent for long: main.cf names \
              the socket for the other protocol, or something else than Postfix asks.",
@@ -36,11 +36,11 @@ fn map(status: &Status, report: &mut Report) {
     let Some(table) = &map.table else { return };
     match map.trying_seconds {
         None if !map.pending => {
-            report.fine(format!("{table} is up to date: generation {}", map.published));
+            report.ok(format!("{table} is up to date: generation {}", map.published));
         }
         // It comes with the next publication, a moment from now.
-        None => report.fine(format!("{table}: the generation after {} is due", map.published)),
-        Some(seconds) => report.mend(
+        None => report.ok(format!("{table}: the generation after {} is due", map.published)),
+        Some(seconds) => report.problem(
             format!("{table} could not be published for {seconds:.0} s: {}", map.meanwhile()),
             match (map.emptied, map.stuck) {
                 (true, _) => "Nobody can relay by it.",
@@ -58,7 +58,7 @@ fn map(status: &Status, report: &mut Report) {
         ),
     }
     if map.kept_out > 0 {
-        report.remark(
+        report.note(
             format!("{} IPv6 addresses are kept out of {table}", map.kept_out),
             "They are written with `::`, and as a key would admit other hosts of their network.",
             "let Postfix ask directly (policy), or set map-inexact-ipv6 = true",
@@ -68,7 +68,7 @@ fn map(status: &Status, report: &mut Report) {
 
 fn state(status: &Status, report: &mut Report) {
     if let Some(StateFault { seconds, error }) = &status.state_fault {
-        report.mend(
+        report.problem(
             format!("the state could not be saved for {seconds:.0} s: {error}"),
             "Logins count all the same, but a crash would forget the latest, and bring back rights \
              that have been revoked since.",
@@ -90,15 +90,15 @@ fn listeners(status: &Status, report: &mut Report) {
             let why = "They are not heard.";
             let mend = name_the_senders(&listener.name);
             if listener.frames == 0 {
-                report.mend(what, format!("{why} No other frame has come here."), mend);
+                report.problem(what, format!("{why} No other frame has come here."), mend);
             } else {
-                report.remark(what, why, mend);
+                report.note(what, why, mend);
             }
         }
         let is_udp = listener.name.starts_with("udp:");
         if let Some(bytes) = listener.receive_buffer.filter(|bytes| is_udp && *bytes < bind::ENOUGH)
         {
-            report.remark(
+            report.note(
                 format!("{}: a receive buffer of {bytes} bytes", listener.name),
                 "A burst of messages fills it, and the kernel drops the rest.",
                 format!(
@@ -109,7 +109,7 @@ fn listeners(status: &Status, report: &mut Report) {
         }
         if listener.kernel_drops > 0 {
             let most = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap_or_default();
-            report.mend(
+            report.problem(
                 format!("{}: the kernel has dropped {} frames", listener.name, listener.kernel_drops),
                 format!(
                     "Its receive buffer was full, and logins may be lost. The kernel grants buffers \
@@ -122,7 +122,7 @@ fn listeners(status: &Status, report: &mut Report) {
             );
         }
         if listener.oversized > 0 {
-            report.remark(
+            report.note(
                 format!(
                     "{}: {} frames were larger than any should be",
                     listener.name, listener.oversized
@@ -136,7 +136,7 @@ fn listeners(status: &Status, report: &mut Report) {
 
 fn logins(status: &Status, report: &mut Report) {
     for (name, daemon) in status.daemons.iter().filter(|(_, daemon)| daemon.stopped) {
-        report.mend(
+        report.problem(
             format!("{name}: no login for long, although it goes on to log"),
             format!("{} of its messages fit no pattern: {STOPPED}", daemon.unmatched),
             "grep the log for a line of a login, and: pop-before-smtp test FILE",
@@ -145,7 +145,7 @@ fn logins(status: &Status, report: &mut Report) {
     for (name, daemon) in &status.daemons {
         if let facilities @ [_, ..] = daemon.facilities.as_slice() {
             let (from, narrowed) = (facilities.join(" and "), facilities.join(","));
-            report.fine(format!(
+            report.ok(format!(
                 "{name} logs its logins to {from}; to believe no other facility: \
                  facility = [\"{name}={narrowed}\"]"
             ));
@@ -153,7 +153,7 @@ fn logins(status: &Status, report: &mut Report) {
     }
     let count = |name: &str| status.counts.get(name).copied().unwrap_or_default();
     if count("late") > 0 {
-        report.remark(
+        report.note(
             format!("{} logins were dated longer ago than the grace when they came", count("late")),
             "They do not count. A forwarder delivered its queue late, or a clock is wrong: that of \
              the sender, its time zone, or this host's when the daemon started.",
@@ -162,7 +162,7 @@ fn logins(status: &Status, report: &mut Report) {
         );
     }
     if count("ambiguous") > 0 {
-        report.remark(
+        report.note(
             format!("{} logins were not joined to a connect line", count("ambiguous")),
             "More than one connection of the same host, program and PID may have been open, as with \
              containers that have the same host name.",
@@ -170,14 +170,14 @@ fn logins(status: &Status, report: &mut Report) {
         );
     }
     match &status.last_login {
-        Some(last) => report.fine(format!("{} logins were heard, the last {last}", status.logins)),
-        None if status.frames == 0 => report.fine("no login was heard yet, nor anything else"),
+        Some(last) => report.ok(format!("{} logins were heard, the last {last}", status.logins)),
+        None if status.frames == 0 => report.ok("no login was heard yet, nor anything else"),
         None => {
             let unmatched = status.daemons.iter().filter(|(_, daemon)| daemon.unmatched > 0);
             let unmatched: Vec<String> =
                 unmatched.map(|(name, daemon)| format!("{} of {name}", daemon.unmatched)).collect();
             let whose = if unmatched.is_empty() { "none".into() } else { unmatched.join(", ") };
-            report.remark(
+            report.note(
                 format!("no login since {} among {} frames", status.started, status.frames),
                 format!(
                     "Nobody may have logged in yet. Messages of mail daemons that fit no pattern: \
@@ -197,7 +197,7 @@ fn logins(status: &Status, report: &mut Report) {
 pub fn examine_clients(clients: &[Entry], report: &mut Report) {
     let shared: Vec<&Entry> = clients.iter().filter(|client| client.users.len() > 1).collect();
     if let Some(first) = shared.first() {
-        report.remark(
+        report.note(
             format!("several users have logged in from {} addresses", shared.len()),
             format!(
                 "From {} it was {} users: a home, an office, or a carrier's NAT, behind which \
@@ -212,7 +212,7 @@ pub fn examine_clients(clients: &[Entry], report: &mut Report) {
 
 fn shared(status: &Status, report: &mut Report) {
     for shared in &status.shared {
-        report.remark(
+        report.note(
             format!("{} users share {}", shared.users, shared.address),
             "It is not authorised: max-users-per-address.",
             "leave it, or raise max-users-per-address",

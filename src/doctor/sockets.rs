@@ -36,8 +36,8 @@ pub async fn examine(setup: &Setup, channel: &Channel, runs: bool, report: &mut 
         return;
     }
     match ask(setup, channel, serve).await {
-        Ok(()) => report.fine(format!("{channel} answers")),
-        Err(error) => report.mend(
+        Ok(()) => report.ok(format!("{channel} answers")),
+        Err(error) => report.problem(
             format!("{channel} does not answer: {error}"),
             "Postfix asks there, and gets no answer either.",
             "see the daemon's log for `answering Postfix`; restart the daemon",
@@ -62,7 +62,7 @@ fn seen(setup: &Setup, channel: &Channel, ours: &Path, report: &mut Report) {
                 continue;
             }
             let root = if chrooted { ", which is chrooted," } else { "" };
-            report.mend(
+            report.problem(
                 format!("{who}{root} does not find the {channel}"),
                 format!(
                     "`{restriction}` sends it to {}. Then 451 is the answer to every recipient, or \
@@ -99,18 +99,18 @@ fn may_connect(setup: &Setup, who: &str, from_queue: bool, ours: &Path, report: 
     let from = if from_queue { &*setup.queue } else { Path::new("/") };
     match owner.obstacle(from, ours, Access::Write) {
         None => {
-            report.fine(format!("{who} finds {}, and {} may connect", ours.display(), owner.name))
+            report.ok(format!("{who} finds {}, and {} may connect", ours.display(), owner.name))
         }
         // The running daemon has been found missing already, or its absence is told next.
         Some(Obstacle::Unseen(path, error)) if error.kind() == io::ErrorKind::NotFound => {
-            report.mend(
+            report.problem(
                 format!("{} is not there", path.display()),
                 "The daemon makes it when it starts. Until then 451 is the answer to every \
                  recipient, or what default_action says.",
                 "start the daemon: pop-before-smtp run, or its unit",
             );
         }
-        Some(obstacle) => report.mend(
+        Some(obstacle) => report.problem(
             format!("{} cannot connect to {}: {}", owner.name, ours.display(), told(&obstacle)),
             format!("{who} asks as {}, and gets `Permission denied`: 451.", owner.name),
             match &obstacle {
@@ -160,9 +160,9 @@ fn fallback(setup: &Setup, channel: &Channel, report: &mut Report) {
                 channel.words(&setup.queue)
             );
             if is_policy && !spared {
-                report.mend(what, format!("default_action is not DUNNO. {why}"), mend);
+                report.problem(what, format!("default_action is not DUNNO. {why}"), mend);
             } else if is_policy || !spared {
-                report.remark(what, why, mend);
+                report.note(what, why, mend);
             }
         }
     }

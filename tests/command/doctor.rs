@@ -30,7 +30,7 @@ fn a_sound_set_up() {
         assert_eq!(site.relays(), [250, 250, 554, 554], "{by:?}");
         site.is_sound();
         let text = String::from_utf8(site.run(&[]).stdout).expect("text");
-        assert!(text.contains("\n0 to mend, 0 remarks, "), "{text}");
+        assert!(text.contains("\n0 problems, 0 notes, "), "{text}");
         assert!(!site.daemon().query(STRANGER) && site.daemon().authorised().len() == 1);
     }
 }
@@ -147,7 +147,7 @@ fn restrictions() {
             site.set(name, value);
         }
         site.eventually_says(*code, what);
-        let finding = site.finds("mend", what, why, "check_client_access");
+        let finding = site.finds("problem", what, why, "check_client_access");
         site.obey(&finding);
         site.eventually_says(250, what);
         let again = site.doctor(&[]);
@@ -168,14 +168,14 @@ fn sockets() {
     // 451 for everybody while the daemon is down.
     site.set(relay, &line(relative));
     site.finds(
-        "mend",
+        "problem",
         "451 while the policy",
         "default_action is not DUNNO",
         "default_action=DUNNO",
     );
     site.set(relay, &format!("permit_auth_destination, {}", line(relative)));
     site.finds(
-        "remark",
+        "note",
         "451 while the policy",
         "of clients that want to relay",
         "default_action=DUNNO",
@@ -186,15 +186,20 @@ fn sockets() {
     // From the root on: an smtpd in the chroot does not find it.
     site.set(relay, &line(&format!("unix:{}", asked.display())));
     let lost = "which is chrooted, does not find the policy";
-    site.finds("mend", lost, "sends it to", &format!("{relative}, timeout"));
+    site.finds("problem", lost, "sends it to", &format!("{relative}, timeout"));
     site.set(relay, &line("unix:/pop-before-smtp/asked"));
-    site.finds("mend", "does not find the policy", "sends it to /pop-before-smtp/asked", relative);
+    site.finds(
+        "problem",
+        "does not find the policy",
+        "sends it to /pop-before-smtp/asked",
+        relative,
+    );
 
     // Closed for Postfix.
     site.set(relay, &line(relative));
     fs::set_permissions(&asked, Permissions::from_mode(0o600)).expect("a mode");
     site.finds(
-        "mend",
+        "problem",
         "postfix cannot connect",
         "Permission denied",
         ",group=postfix behind unix:",
@@ -202,15 +207,15 @@ fn sockets() {
     fs::set_permissions(&asked, Permissions::from_mode(0o660)).expect("a mode");
     let place = asked.parent().expect("a directory");
     fs::set_permissions(place, Permissions::from_mode(0o700)).expect("a mode");
-    site.finds("mend", "postfix cannot connect", "Permission denied", "chgrp postfix");
+    site.finds("problem", "postfix cannot connect", "Permission denied", "chgrp postfix");
     fs::set_permissions(place, Permissions::from_mode(0o750)).expect("a mode");
     site.is_sound();
 
     // Where no chroot can see it.
     let site = Site::start(By::Outside, ASKED);
     site.set("smtpd_policy_service_default_action", "DUNNO");
-    let finding = site.finds("mend", lost, "sends it to", "install -d");
-    assert!(finding["mend"].to_string().contains("unix:pop-before-smtp/policy"), "{finding}");
+    let finding = site.finds("problem", lost, "sends it to", "install -d");
+    assert!(finding["fix"].to_string().contains("unix:pop-before-smtp/policy"), "{finding}");
 }
 
 /// What is wrong with the table.
@@ -227,17 +232,17 @@ fn tables() {
     site.is_sound();
     fs::set_permissions(site.dir.path(), Permissions::from_mode(0o700)).expect("a mode");
     site.eventually_says(451, "a proxied table that proxymap cannot read");
-    site.finds("mend", "postfix cannot read", "proxymap opens it as postfix", "chmod o+x");
+    site.finds("problem", "postfix cannot read", "proxymap opens it as postfix", "chmod o+x");
     fs::set_permissions(site.dir.path(), Permissions::from_mode(0o755)).expect("a mode");
     fs::set_permissions(format!("{path}.db"), Permissions::from_mode(0o600)).expect("a mode");
-    site.finds("mend", "postfix cannot read", "451", "chmod o+r");
+    site.finds("problem", "postfix cannot read", "451", "chmod o+r");
     // smtpd itself is.
     site.set(relay, &format!("check_client_access hash:{path}, reject_unauth_destination"));
     site.is_sound();
 
     let before = fs::read(format!("{path}.db")).expect("the table");
     fs::write(format!("{path}.db"), "no table").expect("written");
-    site.finds("mend", "cannot be read", "451", "restart");
+    site.finds("problem", "cannot be read", "451", "restart");
     let empty = site.at("empty");
     fs::write(&empty, "").expect("written");
     let postmap = Command::new("postmap")
@@ -248,7 +253,7 @@ fn tables() {
         .status();
     assert!(postmap.expect("postmap").success());
     fs::copy(site.at("empty.db"), format!("{path}.db")).expect("copied");
-    site.finds("mend", "was not written by the daemon", "_pbs_generation_", "start the daemon");
+    site.finds("problem", "was not written by the daemon", "_pbs_generation_", "start the daemon");
     fs::write(format!("{path}.db"), before).expect("written");
     site.is_sound();
 
@@ -260,13 +265,13 @@ fn tables() {
     });
     site.is_sound();
     fs::write(format!("{path}.db"), old).expect("written");
-    site.finds("mend", "the daemon has published generation", "older file", "restart");
+    site.finds("problem", "the daemon has published generation", "older file", "restart");
 
     assert!(site.daemon.take().expect("it runs").stop().success());
     fs::remove_file(format!("{path}.db")).expect("removed");
     let findings = site.doctor(&[]);
-    findings.must("mend", "the daemon does not run", "No login is heard", "start");
-    findings.must("mend", "no compiled file", "451", "postfix reload");
+    findings.must("problem", "the daemon does not run", "No login is heard", "start");
+    findings.must("problem", "no compiled file", "451", "postfix reload");
 }
 
 /// The way from the log to the daemon.
@@ -279,24 +284,24 @@ fn forwarders() {
     let _ear = other.bind();
     let start = |wire: &Wire| Forwarder::start(Program::Rsyslog, wire, Form::Traditional);
     let site = Site::with(dir, &wire, |_| start(&other), By::Map, USUAL, &[]);
-    site.finds("mend", "does not arrive", "no login can be heard", "rsyslogd -N1");
+    site.finds("problem", "does not arrive", "no login can be heard", "rsyslogd -N1");
     let nowhere = site.at("no-log");
     let findings = site.doctor(&["--log-socket", nowhere.to_str().expect("text")]);
-    findings.must("mend", "no-log: No such file", "no syslog daemon runs here", "rsyslog");
+    findings.must("problem", "no-log: No such file", "no syslog daemon runs here", "rsyslog");
 
     // One that filters, and popa3d logs to daemon.
     let dir = directory();
     let wire = Wire::unix(dir.path().join("log.sock"));
     let mail = |wire: &Wire| Forwarder::selecting("mail.*", wire);
     let site = Site::with(dir, &wire, mail, By::Map, USUAL, &["--daemon", "popa3d"]);
-    site.finds("remark", "leaves out: daemon", "popa3d", "daemon");
+    site.finds("note", "leaves out: daemon", "popa3d", "daemon");
 
     // One that leaves out the facility to which a mail daemon is narrowed.
     let dir = directory();
     let wire = Wire::unix(dir.path().join("log.sock"));
     let options = ["--daemon", "popa3d", "--facility", "popa3d=daemon"];
     let site = Site::with(dir, &wire, mail, By::Map, USUAL, &options);
-    let finding = site.finds("mend", "leaves out: daemon", "popa3d", "daemon");
+    let finding = site.finds("problem", "leaves out: daemon", "popa3d", "daemon");
     assert!(!finding["what"].to_string().contains("mail"), "{finding}");
 
     // One with two rules, as after an upgrade that has left an old file in its place.
@@ -309,19 +314,19 @@ fn forwarders() {
         Forwarder::start_with(Program::Rsyslog, &piece)
     };
     let site = Site::with(dir, &wire, twice, By::Map, USUAL, &["--daemon", "popa3d"]);
-    let finding = site.finds("mend", "more than once: mail", "counted twice", "rsyslog.d");
+    let finding = site.finds("problem", "more than once: mail", "counted twice", "rsyslog.d");
     assert!(!finding["what"].to_string().contains("daemon"), "{finding}");
 
     // One whose address is not allowed.
     let (dir, wire) = (directory(), Wire::udp());
     let site = Site::with(dir, &wire, start, By::Map, USUAL, &["--allow-from", "192.0.2.0/24"]);
     site.finds(
-        "mend",
+        "problem",
         "none of the senders that allow-from names",
         "rejects them",
         "allow-from = [",
     );
-    site.finds("mend", "frames came from senders", "not heard", "allow-from");
+    site.finds("problem", "frames came from senders", "not heard", "allow-from");
 }
 
 /// Who may relay besides, and services with restrictions of their own.
@@ -330,21 +335,21 @@ fn others() {
     let site = Site::start(By::Map, USUAL);
     site.log_in();
     for (networks, level, what) in [
-        ("0.0.0.0/0", "mend", "contains 0.0.0.0/0: everybody may relay"),
-        ("127.0.0.0/8 [::]/0", "mend", "contains ::/0: everybody"),
-        ("198.0.0.0/8", "remark", "a wide public network"),
+        ("0.0.0.0/0", "problem", "contains 0.0.0.0/0: everybody may relay"),
+        ("127.0.0.0/8 [::]/0", "problem", "contains ::/0: everybody"),
+        ("198.0.0.0/8", "note", "a wide public network"),
     ] {
         site.set("mynetworks", networks);
         // The client is in it, and no longer authorised at the next reload; the daemon goes on.
         site.finds(level, what, "", "mynetworks");
     }
     site.set("mynetworks", &format!("127.0.0.0/8 {}", site.table()));
-    site.finds("mend", "mynetworks names hash:", "", "check_client_access");
+    site.finds("problem", "mynetworks names hash:", "", "check_client_access");
     site.set("mynetworks", "127.0.0.0/8 10.0.0.0/8");
     site.is_sound();
 
     site.set("smtpd_client_restrictions", "reject_rbl_client dynamic.example.org");
-    site.finds("remark", "has `reject_rbl_client dynamic.example.org` before", "dynamic", " -e '");
+    site.finds("note", "has `reject_rbl_client dynamic.example.org` before", "dynamic", " -e '");
     site.set("smtpd_client_restrictions", "");
 
     site.postfix.add(
@@ -352,7 +357,7 @@ fn others() {
         "127.0.0.1:1 inet n - n - - smtpd\n  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject\n",
     );
     let own = site.finds(
-        "remark",
+        "note",
         "127.0.0.1:1/inet has restrictions of its own",
         "lets nobody relay through this service",
         " -P '127.0.0.1:1/inet/smtpd_relay_restrictions=permit_sasl_authenticated, check_client_access",
@@ -361,14 +366,14 @@ fn others() {
 
     site.set("smtpd_relay_restrictions", "permit_mynetworks");
     site.finds(
-        "mend",
+        "problem",
         "neither smtpd_relay_restrictions nor",
         "open relay",
         "reject_unauth_destination",
     );
     fs::write(site.at("config.toml"), "grace = '30d'\n").expect("written");
-    site.finds("mend", "configuration: grace: longer than 7 days", "does not start", "30m");
+    site.finds("problem", "configuration: grace: longer than 7 days", "does not start", "30m");
     let text = String::from_utf8(site.run(&[]).stdout).expect("text");
-    assert!(text.starts_with("MEND    configuration: grace"), "{text}");
+    assert!(text.starts_with("problem configuration: grace"), "{text}");
     assert!(text.contains(" -e 'smtpd_relay_restrictions = "), "{text}");
 }

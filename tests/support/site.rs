@@ -153,21 +153,21 @@ impl Site {
         Findings { code, list }
     }
 
-    /// Nothing to mend and nothing to remark.
+    /// Nothing to mend and nothing to note.
     pub fn is_sound(&self) {
         let findings = self.doctor(&[]);
-        let others: Vec<_> = findings.all().filter(|f| f["level"] != "fine").collect();
+        let others: Vec<_> = findings.all().filter(|f| f["level"] != "ok").collect();
         assert!(others.is_empty() && findings.code == 0, "{others:#?}");
     }
 
     /// Something is wrong: the finding that says so.
-    pub fn finds(&self, level: &str, what: &str, why: &str, mend: &str) -> Value {
-        self.doctor(&[]).must(level, what, why, mend)
+    pub fn finds(&self, severity: &str, what: &str, why: &str, fix: &str) -> Value {
+        self.doctor(&[]).must(severity, what, why, fix)
     }
 
     /// Does what a finding says, but for the reload: each smtpd reads main.cf anew.
     pub fn obey(&self, finding: &Value) {
-        let mend = finding["mend"].as_str().expect("a text");
+        let mend = finding["fix"].as_str().expect("a text");
         let (command, reload) = mend.split_once(" && ").expect("two commands");
         assert!(command.starts_with("postconf ") && reload.ends_with(" reload"), "{mend}");
         let done = Command::new("sh").args(["-c", command]).stderr(Stdio::null()).status();
@@ -211,21 +211,21 @@ impl Findings {
         self.list.as_array().expect("an array").iter()
     }
 
-    /// The one of this level whose texts hold these parts. The exit status must fit.
-    pub fn must(&self, level: &str, what: &str, why: &str, mend: &str) -> Value {
+    /// The one of this severity whose texts hold these parts. The exit status must fit.
+    pub fn must(&self, severity: &str, what: &str, why: &str, fix: &str) -> Value {
         let has = |finding: &Value, key: &str, part: &str| {
             finding[key].as_str().is_some_and(|text| text.contains(part))
         };
         let found = self.all().find(|f| {
-            f["level"] == level
+            f["level"] == severity
                 && has(f, "what", what)
                 && has(f, "why", why)
-                && has(f, "mend", mend)
+                && has(f, "fix", fix)
         });
-        let found = found.unwrap_or_else(|| panic!("no {level} {what:?}: {:#}", self.list));
+        let found = found.unwrap_or_else(|| panic!("no {severity} {what:?}: {:#}", self.list));
         assert_eq!(
             self.code,
-            i32::from(self.all().any(|f| f["level"] == "mend")),
+            i32::from(self.all().any(|f| f["level"] == "problem")),
             "{:#}",
             self.list
         );

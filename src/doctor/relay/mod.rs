@@ -39,26 +39,26 @@ pub async fn examine(setup: &Setup, channels: &[Channel], report: &mut Report) {
     let (postconf, reload) = (setup.postconf(), setup.reload());
     let mut told = None;
     if setup.master.smtpd.is_empty() {
-        report.mend(
+        report.problem(
             "master.cf has no smtpd service",
             "Nobody can send mail through this Postfix.",
             "add to master.cf: smtp inet n - y - - smtpd",
         );
     } else if plain.is_empty() && special.iter().any(|(_, problem)| problem.is_none()) {
-        report.fine("master.cf has restrictions of its own for every smtpd service");
+        report.ok("master.cf has restrictions of its own for every smtpd service");
     } else {
         match look.problem(None) {
             Some(Problem { what, why, list, value }) => {
-                report.mend(&what, why, format!("{postconf} -e '{list} = {value}' && {reload}"));
+                report.problem(&what, why, format!("{postconf} -e '{list} = {value}' && {reload}"));
                 told = Some((what, list));
             }
-            None => report.fine(format!("main.cf asks us in {RELAY} before anything refuses")),
+            None => report.ok(format!("main.cf asks us in {RELAY} before anything refuses")),
         }
     }
     for (service, problem) in special {
         let name = &service.name;
         let Some(problem) = problem else {
-            report.fine(format!("{name} has restrictions of its own, and asks us"));
+            report.ok(format!("{name} has restrictions of its own, and asks us"));
             continue;
         };
         // What mends main.cf mends this service too.
@@ -68,7 +68,7 @@ pub async fn examine(setup: &Setup, channels: &[Channel], report: &mut Report) {
         if is_told {
             continue;
         }
-        report.remark(
+        report.note(
             format!("{name} has restrictions of its own in master.cf: {}", problem.what),
             format!("{} So pop-before-smtp lets nobody relay through this service.", problem.why),
             format!(
@@ -166,7 +166,7 @@ impl Examination<'_> {
         let (named, unused): (Vec<&Channel>, Vec<&Channel>) =
             self.channels.iter().partition(|w| is_named(w));
         for channel in unused.into_iter().filter(|_| !named.is_empty()) {
-            report.remark(
+            report.note(
                 format!("main.cf does not name the {channel}"),
                 "The daemon keeps it, and no smtpd asks it.",
                 "leave it, or take it out of the daemon's configuration",
@@ -180,7 +180,7 @@ impl Examination<'_> {
             let list = self.setup.list(None, name);
             let before = list.iter().take_while(|restriction| !self.is_ours(restriction));
             if let Some(judge) = before.into_iter().find(|r| r.judges_clients()) {
-                report.remark(
+                report.note(
                     format!("{name} has `{judge}` before it asks us"),
                     "Clients on dynamic addresses fall to that, logged in or not.",
                     format!(
