@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use tokio::task::JoinError;
+
 /// Which of the documented exit statuses a failure gives (sysexits(3) numbers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
@@ -98,3 +100,20 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// All that is wrong at once; the first failure decides the exit status.
+pub type Failures = Vec<Failure>;
+
+/// So that `?` takes a single failure where several are possible.
+impl From<Failure> for Failures {
+    fn from(failure: Failure) -> Self {
+        vec![failure]
+    }
+}
+
+/// A blocking task that has panicked.
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Self {
+        Self::bug(error.to_string())
+    }
+}

@@ -26,7 +26,7 @@ use crate::daemon::hardening;
 use crate::daemon::passed::Passed;
 use crate::engine::time::Time;
 use crate::engine::{Engine, Rules};
-use crate::error::Failure;
+use crate::error::{Failure, Failures};
 use crate::sys::log::Log;
 use crate::sys::terminal::OutputStyle;
 use crate::{daemon, doctor, rules};
@@ -41,7 +41,7 @@ use args::{
 const TO_FINISH: Duration = Duration::from_secs(1);
 
 /// Yes or no, for the exit status.
-type CommandResult = Result<bool, Vec<Failure>>;
+type CommandResult = Result<bool, Failures>;
 
 impl Cli {
     /// Carries out the command and says what went wrong.
@@ -78,21 +78,17 @@ fn exit_code(outcome: CommandResult, say: impl Fn(&Failure)) -> ExitCode {
     }
 }
 
-fn one(failure: Failure) -> Vec<Failure> {
-    vec![failure]
-}
-
 /// A reader that has gone away, such as `head`, is no failure of ours.
 fn written(outcome: io::Result<()>) -> CommandResult {
     match outcome {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(one(Failure::io(format!("cannot write the answer: {error}"))))
+            Err(Failure::io(format!("cannot write the answer: {error}")).into())
         }
         _ => Ok(true),
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Vec<Failure>> {
+fn runtime() -> Result<tokio::runtime::Runtime, Failures> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         // The thread that waits for the disk stays: where no new one can be made, work for it would
@@ -100,19 +96,19 @@ fn runtime() -> Result<tokio::runtime::Runtime, Vec<Failure>> {
         .thread_keep_alive(Duration::MAX)
         .enable_all()
         .build()
-        .map_err(|error| one(Failure::io(format!("cannot start threads: {error}"))))
+        .map_err(|error| Failure::io(format!("cannot start threads: {error}")).into())
 }
 
 impl RunArgs {
-    fn layer(&self) -> Result<Layer, Vec<Failure>> {
+    fn layer(&self) -> Result<Layer, Failures> {
         Ok(self.layer.clone().over(Layer::below_command_line(self.config.as_deref())?))
     }
 }
 
-fn prepare(args: &RunArgs) -> Result<(Config, Passed, Log), Vec<Failure>> {
+fn prepare(args: &RunArgs) -> Result<(Config, Passed, Log), Failures> {
     let passed = Passed::from_env();
     let config = Config::of(&args.layer()?, passed.roles())?;
-    let log = Log::start(config.log_level, config.log_format).map_err(one)?;
+    let log = Log::start(config.log_level, config.log_format)?;
     Ok((config, passed, log))
 }
 
@@ -132,7 +128,7 @@ fn run(args: &RunArgs, (config, passed, log): (Config, Passed, Log)) -> ExitCode
 
 fn wipe(args: &RunArgs) -> CommandResult {
     let layer = args.layer()?;
-    match runtime()?.block_on(daemon::wipe(&layer)).map_err(one)? {
+    match runtime()?.block_on(daemon::wipe(&layer))? {
         Some(table) => println!("the map {table} lists nobody now"),
         None => println!("there is no map to wipe: the configuration names none"),
     }
@@ -180,21 +176,22 @@ fn test(args: TestArgs) -> CommandResult {
     for failure in rules::false_examples(&table) {
         eprintln!("pop-before-smtp: {failure}");
     }
-    let (exclude, _) = runtime()?.block_on(rules::exclude(&matching)).map_err(one)?;
+    let (exclude, _) = runtime()?.block_on(rules::exclude(&matching))?;
     let grace = layer.grace.map_or(Rules::default().grace, |span| span.0);
     let config = Rules { table, hosts: matching.hosts, exclude, grace, ..Rules::default() };
-    let input: Box<dyn BufRead> = match args.file.as_deref().filter(|p| *p != Path::new("-")) {
-        Some(path) => Box::new(BufReader::new(File::open(path).map_err(|error| {
-            one(Failure::io(format!("cannot read `{}`: {error}", path.display())))
-        })?)),
-        None => Box::new(stdin().lock()),
-    };
+    let input: Box<dyn BufRead> =
+        match args.file.as_deref().filter(|p| *p != Path::new("-")) {
+            Some(path) => Box::new(BufReader::new(File::open(path).map_err(|error| {
+                Failure::io(format!("cannot read `{}`: {error}", path.display()))
+            })?)),
+            None => Box::new(stdin().lock()),
+        };
     let format = test::Format { end: if args.null { 0 } else { b'\n' }, json: args.json };
     let output = BufWriter::new(stdout().lock());
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = Time::default() + since_1970;
     test::run(&mut Engine::new(config), input, output, format, now)
-        .map_err(|error| one(Failure::io(format!("input or output: {error}"))))
+        .map_err(|error| Failure::io(format!("input or output: {error}")).into())
 }
 
 fn daemons(args: &DaemonsArgs) -> CommandResult {
@@ -209,15 +206,16 @@ fn daemons(args: &DaemonsArgs) -> CommandResult {
         None => written(output::daemons(&daemons, args.json, stdout().lock())),
         Some(name) => match daemons.iter().find(|daemon| *daemon.name == **name) {
             Some(daemon) => written(output::daemon(daemon, args.json, stdout().lock())),
-            None => Err(one(Failure::config(format!("there is no mail daemon `{name}`"))
-                .hint("`pop-before-smtp daemons` lists them"))),
+            None => Err(Failure::config(format!("there is no mail daemon `{name}`"))
+                .hint("`pop-before-smtp daemons` lists them")
+                .into()),
         },
     }
 }
 
 impl ControlArgs {
     /// The control socket and, unless that one is named, the reading socket.
-    fn sockets(&self) -> Result<(PathBuf, Option<PathBuf>), Vec<Failure>> {
+    fn sockets(&self) -> Result<(PathBuf, Option<PathBuf>), Failures> {
         if let Some(control) = &self.control {
             return Ok((control.clone(), None));
         }
@@ -226,32 +224,28 @@ impl ControlArgs {
         Ok((control, layer.control_read.map(|socket| socket.path)))
     }
 
-    fn ask(&self, request: &Request) -> Result<Answer, Vec<Failure>> {
+    fn ask(&self, request: &Request) -> Result<Answer, Failures> {
         let (control, reading) = self.sockets()?;
-        client::ask(&control, reading.as_deref(), request).map_err(one)
+        Ok(client::ask(&control, reading.as_deref(), request)?)
     }
-}
-
-fn unexpected_answer(answer: &Answer) -> Vec<Failure> {
-    one(client::unexpected_answer(answer))
 }
 
 fn list(args: &ListArgs) -> CommandResult {
     let (control, reading) = args.control.sockets()?;
-    let slices = client::list(&control, reading.as_deref()).map_err(one)?;
+    let slices = client::list(&control, reading.as_deref())?;
     let manner = OutputStyle::of(&stdout());
     let out = BufWriter::new(stdout().lock());
     if args.json {
         // As it comes: it may be long, and memory short where the daemon runs.
         let mut array = output::Array::new(out);
         for slice in slices {
-            if let Err(error) = array.add(&slice.map_err(one)?) {
+            if let Err(error) = array.add(&slice?) {
                 return written(Err(error));
             }
         }
         return written(array.end());
     }
-    let slices = slices.collect::<Result<Vec<_>, _>>().map_err(one)?;
+    let slices = slices.collect::<Result<Vec<_>, _>>()?;
     let entries: Vec<_> = slices.into_iter().flatten().collect();
     written(output::entries(&entries, manner, out))
 }
@@ -263,7 +257,7 @@ fn query(args: &QueryArgs) -> CommandResult {
             println!("{} is not authorised", args.address.to_canonical());
             Ok(false)
         }
-        other => Err(unexpected_answer(&other)),
+        other => Err(client::unexpected_answer(&other).into()),
     }
 }
 
@@ -279,7 +273,7 @@ fn allow(args: AllowArgs) -> CommandResult {
             }
             written(output::entry(&entry, stdout().lock()))
         }
-        other => Err(unexpected_answer(&other)),
+        other => Err(client::unexpected_answer(&other).into()),
     }
 }
 
@@ -316,7 +310,7 @@ fn revoke(args: &RevokeArgs) -> CommandResult {
             }
             Ok(true)
         }
-        other => Err(unexpected_answer(&other)),
+        other => Err(client::unexpected_answer(&other).into()),
     }
 }
 
@@ -326,7 +320,7 @@ fn status(args: &ListArgs) -> CommandResult {
             let manner = OutputStyle::of(&stdout());
             written(output::status(&status, args.json, manner, BufWriter::new(stdout().lock())))
         }
-        other => Err(unexpected_answer(&other)),
+        other => Err(client::unexpected_answer(&other).into()),
     }
 }
 

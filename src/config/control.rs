@@ -1,7 +1,7 @@
 //! The control sockets, checked: who may open the one changes who may relay.
 
 use super::layer::Layer;
-use crate::error::Failure;
+use crate::error::{Failure, Failures};
 use crate::sys::unix_socket::UnixSocket;
 
 /// Where the control socket is unless the administrator says otherwise.
@@ -18,7 +18,7 @@ pub struct Control {
 
 impl Control {
     /// Checks what a layer says.
-    pub fn of(layer: &Layer, faults: &mut Vec<Failure>) -> Self {
+    pub fn of(layer: &Layer, faults: &mut Failures) -> Self {
         let change = layer.control.clone().unwrap_or_else(|| UnixSocket::at(DEFAULT_CONTROL));
         let read = layer.control_read.clone();
         let path = change.path.display();

@@ -14,7 +14,7 @@ use toml::Spanned;
 
 use super::sending::{Mismatch, SenderRule};
 use super::values::{ExcludeWhat, Facilities, HostName, Inet, Listen, Network, Serve, Span};
-use crate::error::Failure;
+use crate::error::{Failure, Failures};
 use crate::postfix::map_spec::MapSpec;
 use crate::sys::log::{LogFormat, LogLevel};
 use crate::sys::trusted_file;
@@ -193,7 +193,7 @@ impl Layer {
     ///
     /// # Errors
     /// Each variable and each key that makes no sense, or a named file that cannot be read.
-    pub fn below_command_line(file: Option<&Path>) -> Result<Self, Vec<Failure>> {
+    pub fn below_command_line(file: Option<&Path>) -> Result<Self, Failures> {
         let named = file.map(Path::to_owned).or_else(|| Some(variable("config")?.into()));
         match (Self::from_environment(variable), Self::from_file(named.as_deref())) {
             (Ok(environment), Ok(file)) => Ok(environment.over(file)),
@@ -203,7 +203,7 @@ impl Layer {
         }
     }
 
-    fn from_file(named: Option<&Path>) -> Result<Self, Vec<Failure>> {
+    fn from_file(named: Option<&Path>) -> Result<Self, Failures> {
         let path = named.unwrap_or(Path::new(DEFAULT_FILE));
         if path == Path::new(NO_FILE) {
             return Ok(Self::default());
@@ -251,7 +251,7 @@ impl Layer {
 
     /// Reads the environment through the command line's own parser, so that both say the same.
     /// The items of a list are separated by blanks.
-    fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Vec<Failure>> {
+    fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failures> {
         /// The options alone, without a command.
         #[derive(Parser)]
         #[command(no_binary_name = true, disable_help_flag = true)]

@@ -5,11 +5,11 @@ use nix::unistd::User;
 use super::layer::Layer;
 use super::values::Listen;
 use crate::engine::message::hosts::Hosts;
-use crate::error::Failure;
+use crate::error::{Failure, Failures};
 use crate::sys::trusted_file::NOBODY;
 
 /// The users whose processes are heard over Unix sockets, if not all.
-pub fn users(layer: &Layer, faults: &mut Vec<Failure>) -> Option<Vec<u32>> {
+pub fn users(layer: &Layer, faults: &mut Failures) -> Option<Vec<u32>> {
     let names = layer.allow_uid.as_ref()?;
     let mut users = Vec::new();
     for name in names {

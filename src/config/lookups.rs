@@ -2,7 +2,7 @@
 
 use super::layer::Layer;
 use super::values::Serve;
-use crate::error::Failure;
+use crate::error::{Failure, Failures};
 
 /// What a socket that systemd has passed is for; its name in the socket unit says it
 /// (systemd.socket(5), FileDescriptorName=).
@@ -43,7 +43,7 @@ pub struct Lookups {
 
 impl Lookups {
     /// Checks what a layer says.
-    pub fn of(layer: &Layer, by_socketmap: bool, faults: &mut Vec<Failure>) -> Self {
+    pub fn of(layer: &Layer, by_socketmap: bool, faults: &mut Failures) -> Self {
         let both = layer.socketmap.as_ref().zip(layer.policy.as_ref());
         let same = |(a, b): &(&Serve, &Serve)| a.to_string() == b.to_string();
         if let Some((address, _)) = both.filter(same) {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::engine::maildaemons::Selection;
 use crate::engine::message::hosts::Hosts;
-use crate::error::Failure;
+use crate::error::{Failure, Failures};
 use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::sys::log::{LogFormat, LogLevel};
 use control::Control;
@@ -138,7 +138,7 @@ impl Config {
     ///
     /// # Errors
     /// Every contradiction there is.
-    pub fn of(layer: &Layer, passed: &[SocketRole]) -> Result<Self, Vec<Failure>> {
+    pub fn of(layer: &Layer, passed: &[SocketRole]) -> Result<Self, Failures> {
         let mut faults = Vec::new();
         let is_asked = |role| match role {
             SocketRole::Frames => layer.listen.as_ref().is_some_and(|list| !list.is_empty()),

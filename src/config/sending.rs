@@ -10,7 +10,7 @@ use super::layer::Layer;
 use crate::engine::grants::grant::MAX_USERS;
 use crate::engine::protocol::policy::Action;
 use crate::engine::protocol::sender_logins::Binding;
-use crate::error::Failure;
+use crate::error::{Failure, Failures};
 use crate::postfix::map_spec::MapSpec;
 
 /// Longest text of a refusal: a reply line has at most 512 bytes (RFC 5321, 4.5.3.1.5), and
@@ -87,7 +87,7 @@ pub struct Sending {
 
 impl Sending {
     /// Checks what a layer says. `by_policy` is whether Postfix can ask by the policy protocol.
-    pub fn of(layer: &Layer, by_policy: bool, faults: &mut Vec<Failure>) -> Self {
+    pub fn of(layer: &Layer, by_policy: bool, faults: &mut Failures) -> Self {
         let mut fault = |what: String, hint: &str| faults.push(Failure::config(what).hint(hint));
         let rule = layer.sender.unwrap_or_default();
         let remember_users = layer.remember_users.unwrap_or(true);

@@ -36,7 +36,7 @@ use tracing::{error, info, warn};
 use crate::config::Config;
 use crate::config::layer::Layer;
 use crate::control::protocol::Rights;
-use crate::error::Failure;
+use crate::error::{Failure, Failures};
 use crate::rules;
 use crate::rules::Exclusions;
 use crate::sys::log::Log;
@@ -68,11 +68,11 @@ pub async fn run(
     config: Config,
     passed: Passed,
     log: Log,
-    layers: impl Fn() -> Result<Layer, Vec<Failure>>,
-) -> Result<(), Vec<Failure>> {
+    layers: impl Fn() -> Result<Layer, Failures>,
+) -> Result<(), Failures> {
     hardening::close_memory();
-    let signals = Signals::new().map_err(one)?;
-    let impatient = Signals::new().map_err(one)?;
+    let signals = Signals::new()?;
+    let impatient = Signals::new()?;
     tokio::select! {
         outcome = live(config, passed, log, layers, signals) => outcome,
         // All that lived is gone by now, a postmap at work as well. Not by the way out of main:
@@ -85,23 +85,22 @@ async fn live(
     config: Config,
     mut passed: Passed,
     log: Log,
-    layers: impl Fn() -> Result<Layer, Vec<Failure>>,
+    layers: impl Fn() -> Result<Layer, Failures>,
     mut signals: Signals,
-) -> Result<(), Vec<Failure>> {
+) -> Result<(), Failures> {
     let (rules, exclusions) = rules::build(&config).await?;
     for remark in &exclusions.remarks {
         warn!("{remark}");
     }
-    let outlet = start::outlet(&config, &exclusions.remarks).await.map_err(one)?;
+    let outlet = start::outlet(&config, &exclusions.remarks).await?;
     start::make_default_directories(&config);
     // The files of the sockets go with these names, however this function ends.
     let control::bind::ControlSockets { listeners, files: _control_files } =
-        control::bind::all(&config).map_err(one)?;
-    let ReceiverSockets { receivers, files: _files } =
-        bind::all(&config, &mut passed).map_err(one)?;
+        control::bind::all(&config)?;
+    let ReceiverSockets { receivers, files: _files } = bind::all(&config, &mut passed)?;
     let lookup::bind::LookupSockets { services, files: _lookup_files } =
-        start::asked(&config, &mut passed).map_err(one)?;
-    let metrics_listeners = metrics::bind::all(&config, &mut passed).map_err(one)?;
+        start::asked(&config, &mut passed)?;
+    let metrics_listeners = metrics::bind::all(&config, &mut passed)?;
     let starting = async {
         let locks = start::lock_files(&config).await?;
         match start::daemon(&config, rules, outlet, receivers, services, log).await {
@@ -113,7 +112,7 @@ async fn live(
         }
     };
     let (locks, mut daemon) = tokio::select! {
-        started = starting => started.map_err(one)?,
+        started = starting => started?,
         () = signals.stop() => {
             info!("stopped before it was ready");
             return Ok(());
@@ -122,15 +121,11 @@ async fn live(
     let read = || Config::of(&layers()?, passed.roles());
     let outcome =
         daemon.serve(listeners, metrics_listeners, exclusions, signals, &config, read).await;
-    let left = daemon.leave().await.map_err(one);
+    let left = daemon.leave().await.map_err(Failures::from);
     if left.is_ok() {
         locks.release();
     }
     outcome.and(left)
-}
-
-fn one(failure: Failure) -> Vec<Failure> {
-    vec![failure]
 }
 
 /// The parts that live together.
@@ -154,8 +149,8 @@ impl Running {
         exclusions: Exclusions,
         mut signals: Signals,
         config: &Config,
-        read: impl Fn() -> Result<Config, Vec<Failure>>,
-    ) -> Result<(), Vec<Failure>> {
+        read: impl Fn() -> Result<Config, Failures>,
+    ) -> Result<(), Failures> {
         let Self { receiving, helpers, publisher, .. } = self;
         for index in 0..self.receivers.len() {
             let (receivers, shared) = (Arc::clone(&self.receivers), Arc::clone(&self.shared));
@@ -184,8 +179,9 @@ impl Running {
             () = signals.stop() => return Ok(()),
         };
         if !published {
-            return Err(one(Failure::io("the first map could not be published; the log says why")
-                .hint("`pop-before-smtp check` and `postmap` by hand show more")));
+            return Err(Failure::io("the first map could not be published; the log says why")
+                .hint("`pop-before-smtp check` and a manual `postmap` show more")
+                .into());
         }
         for (listener, rights) in listeners {
             let shared = Arc::clone(&self.shared);
@@ -211,7 +207,7 @@ impl Running {
                 tokio::select! {
                     Some(ended) = receiving.join_next() => {
                         let cause = ended.unwrap_or_else(|lost| lost.to_string());
-                        return Err(one(Failure::io(format!("a receiver has failed: {cause}"))));
+                        return Err(Failure::io(format!("a receiver has failed: {cause}")).into());
                     }
                     event = signals.next() => match event {
                         Requested::Stop => return Ok(()),

@@ -6,7 +6,7 @@ use crate::config::layer::Layer;
 use crate::config::lookups::SocketRole;
 use crate::config::{Config, Matching};
 use crate::engine::publication::Generation;
-use crate::error::Failure;
+use crate::error::{Failure, Failures};
 use crate::postfix::map_spec::MapValue;
 use crate::rules;
 use crate::rules::sender_logins;
@@ -18,7 +18,7 @@ use crate::sys::lock::Lock;
 ///
 /// # Errors
 /// Every fault.
-pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>, Vec<Failure>> {
+pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>, Failures> {
     let config = Config::of(layer, passed);
     let matching = Matching::of(layer);
     let (learned, table) = match &config {

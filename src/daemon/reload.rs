@@ -7,7 +7,7 @@ use tracing::{info, warn};
 
 use super::shared::Shared;
 use crate::config::Config;
-use crate::error::Failure;
+use crate::error::Failures;
 use crate::rules;
 use crate::rules::Exclusions;
 
@@ -19,8 +19,8 @@ pub(super) async fn reload(
     shared: &Shared,
     exclusions: &Mutex<Exclusions>,
     started_with: &Config,
-    read: &impl Fn() -> Result<Config, Vec<Failure>>,
-) -> Result<(), Vec<Failure>> {
+    read: &impl Fn() -> Result<Config, Failures>,
+) -> Result<(), Failures> {
     let config = read()?;
     let (rules, learned) = rules::build(&config).await?;
     let fixed = started_with.fixed_differences(&config);

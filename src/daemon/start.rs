@@ -4,7 +4,7 @@ use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::Running;
@@ -23,6 +23,7 @@ use crate::error::Failure;
 use crate::postfix::Postfix;
 use crate::postfix::access_map::MapTarget;
 use crate::postfix::map_spec::{MapSpec, MapValue};
+use crate::sys::blocking::blocking;
 use crate::sys::lock::Lock;
 use crate::sys::log::Log;
 
@@ -133,10 +134,4 @@ pub(super) async fn daemon(
         receiving: JoinSet::new(),
         helpers: JoinSet::new(),
     })
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    spawn_blocking(work).await.unwrap_or_else(|lost| Err(Failure::bug(lost.to_string())))
 }

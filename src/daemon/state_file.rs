@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::unistd::geteuid;
-use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -28,6 +27,7 @@ use crate::control::status::StateFault;
 use crate::engine::state::{Restoration, Restored};
 use crate::engine::time::Time;
 use crate::error::Failure;
+use crate::sys::blocking::blocking;
 use crate::sys::files;
 use crate::sys::files::FileStamp;
 use crate::sys::log_limit::LogLimiter;
@@ -334,10 +334,4 @@ impl OpenFile {
         }
         Ok(Self { size: self.size + text.len(), ..self })
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    spawn_blocking(work).await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
 }

@@ -1,5 +1,6 @@
 //! The operating system: files, processes, sockets, systemd, the log. Knows nothing of mail.
 
+pub mod blocking;
 pub mod child;
 pub mod files;
 pub mod host;

@@ -62,7 +62,7 @@ fn operators_ask_and_change() {
         (
             "allow 198.51.100.8 --for 2h --note guest",
             0,
-            "198.51.100.8 is authorised (by hand) until ",
+            "198.51.100.8 is authorised (manual) until ",
         ),
         ("allow 198.51.100.9", 0, "20m"),
         ("allow 198.51.100.9 --for never", 2, "`never`"),
@@ -79,7 +79,7 @@ fn operators_ask_and_change() {
         ("revoke 198.51.100.9", 0, "198.51.100.9 was not authorised"),
         ("revoke 198.51.100.7 --block 1h", 0, "new logins do not count for 1h"),
         ("query 198.51.100.7", 1, "not authorised"),
-        ("list", 0, "198.51.100.8  -      by hand  -"),
+        ("list", 0, "198.51.100.8  -      manual  -"),
         ("list", 0, "guest"),
         ("status", 0, "clients     1 of at most 65536\n"),
         ("status", 0, "map         lmdb:"),

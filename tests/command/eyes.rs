@@ -37,7 +37,7 @@ fn a_table_for_eyes() {
     daemon.wait_until_authorised("198.51.100.7");
     let note = "a \x1b[31mguest\u{202e}\nof ours";
     let allowed = text(&daemon, &["allow", "2001:db8::7", "--for", "2h", "--note", note]);
-    assert!(allowed.starts_with("2001:db8::7 is authorised (by hand) until "), "{allowed}");
+    assert!(allowed.starts_with("2001:db8::7 is authorised (manual) until "), "{allowed}");
 
     let list = text(&daemon, &["list"]);
     let lines: Vec<&str> = list.lines().collect();

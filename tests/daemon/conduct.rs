@@ -107,7 +107,7 @@ fn those_who_make_room_are_counted_and_not_listed() {
     let counts = status(&daemon)["counts"].clone();
     assert_eq!(counts["evicted"], LOGINS - CLIENTS, "{counts}");
     assert!(daemon.command(&["revoke", &client(LOGINS - 1)]).status.success());
-    daemon.wait_until_said("revoked by hand");
+    daemon.wait_until_said("revoked manually");
     daemon.wait_until_said("max-clients is reached");
     let said = daemon.said();
     assert_eq!(said.matches("made room").count(), 1, "{said}");

@@ -173,7 +173,7 @@ fn the_operator_has_the_last_word() {
         .login(A)
         .publishes(&[A]);
     story("a revocation without a block is only that").login(A).revoke(A, None, true).login(A);
-    story("a right by hand")
+    story("a manual grant")
         .allow(A, Some(60))
         .publishes(&[A])
         .at_ms(59_999)
@@ -185,7 +185,7 @@ fn the_operator_has_the_last_word() {
         .admits(&[A])
         .at(1860)
         .rejects(&[A]);
-    story("a right by hand ends a block").revoke(A, Some(600), false).allow(A, Some(9)).login(A);
+    story("a manual grant ends a block").revoke(A, Some(600), false).allow(A, Some(9)).login(A);
     let week = MAX_MANUAL.as_secs();
     story("nobody is trusted for longer than a week")
         .allow(A, Some(u64::MAX))

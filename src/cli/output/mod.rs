@@ -100,7 +100,7 @@ pub fn entries(entries: &[Entry], manner: OutputStyle, mut output: impl Write) -
         let or_dash = |text: String| if text.is_empty() { "-".into() } else { text };
         let (by, tint) = match &entry.daemon {
             Some(daemon) => (clean(daemon), Style::Plain),
-            None => ("by hand".into(), Style::Odd),
+            None => ("manual".into(), Style::Odd),
         };
         let since = ago(now, moment(&entry.since));
         let since = since.map_or_else(|| entry.since.clone(), |span| format!("{span} ago"));
@@ -121,7 +121,7 @@ pub fn entries(entries: &[Entry], manner: OutputStyle, mut output: impl Write) -
 
 /// `query` and `allow`.
 pub fn entry(entry: &Entry, mut output: impl Write) -> io::Result<()> {
-    let by = entry.daemon.as_deref().unwrap_or("by hand");
+    let by = entry.daemon.as_deref().unwrap_or("manual");
     let who: Vec<String> = entry.users.iter().map(String::as_str).chain([by]).map(clean).collect();
     let who = who.join(", ");
     let (address, expires) = (entry.address, &entry.expires);

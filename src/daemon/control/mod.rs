@@ -27,6 +27,7 @@ use crate::control::protocol::{Answer, Entry, Request, Rights, rfc3339};
 use crate::engine::Engine;
 use crate::engine::grants::grant::{Grant, GrantedBy};
 use crate::engine::grants::{GrantOutcome, Slice};
+use crate::engine::message::address;
 use crate::engine::time::Time;
 use crate::sys::log_limit::LogLimiter;
 
@@ -36,13 +37,13 @@ const MAX_REQUEST: u64 = 4096;
 /// slice, some 400 kB of text.
 const MAX_CONNECTIONS: usize = 32;
 /// A client asks in the moment in which it connects; one that does not gives up its slot.
-const TO_ASK: Duration = Duration::from_secs(2);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// For what was revoked to be on the disk, which takes a fraction of a second.
-const TO_SAVE: Duration = Duration::from_secs(5);
+const SAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the map to say it: a large one takes seconds.
-const TO_PUBLISH: Duration = Duration::from_secs(5);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// For an answer, or a slice of a list, to be taken.
-const TO_READ: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn entry(grant: &Grant, now: Time) -> Entry {
     let (daemon, host) = match &grant.by {
@@ -115,7 +116,7 @@ async fn converse(
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = BufReader::new(read.take(MAX_REQUEST));
-    timeout(TO_ASK, read.read_line(&mut line)).await??;
+    timeout(REQUEST_TIMEOUT, read.read_line(&mut line)).await??;
     slot.waiting();
     let request = serde_json::from_str::<Request>(&line);
     if let Ok(Request::List) = request {
@@ -126,11 +127,7 @@ async fn converse(
             let why = "this socket is for reading; only the control socket changes";
             Answer::Refused(why.into())
         }
-        Ok(request) => {
-            let mut answer = answer(request, &shared, &describe);
-            wait_until_effective(&mut answer, &shared, &describe).await;
-            answer
-        }
+        Ok(request) => answer(request, &shared, &describe).await,
         Err(error) => Answer::Unknown(error.to_string()),
     };
     write_line(&mut write, slot, &text(&answer)?).await
@@ -168,54 +165,35 @@ fn text(answer: &Answer) -> io::Result<Vec<u8>> {
 
 async fn write_line(write: &mut OwnedWriteHalf, slot: &Slot, text: &[u8]) -> io::Result<()> {
     slot.idle();
-    timeout(TO_READ, write.write_all(text)).await?
+    timeout(WRITE_TIMEOUT, write.write_all(text)).await?
 }
 
-/// Waits until a change has arrived where it must, and says where it has not. Who only asks does not
-/// wait.
-async fn wait_until_effective(answer: &mut Answer, shared: &Shared, describe: &status::Describe) {
-    if !matches!(answer, Answer::Allowed { .. } | Answer::Revoked { .. }) {
-        return;
-    }
-    if let Answer::Revoked { saved, .. } = answer {
-        *saved = describe.state.is_none() || timeout(TO_SAVE, shared.saved()).await.is_ok();
-    }
-    let failing = shared.with(|engine, _| engine.publication().failures() > 0);
-    let patience = if failing { Duration::ZERO } else { TO_PUBLISH };
-    let in_time = describe.map.is_none() || timeout(patience, shared.published()).await.is_ok();
-    let publication = shared.with(|engine, _| *engine.publication());
-    match answer {
-        Answer::Allowed { published, .. } => *published = in_time,
-        Answer::Revoked { published, stuck, .. } => {
-            // One that lists nobody does not have it either.
-            *published = in_time || publication.is_emptied();
-            *stuck = publication.is_stuck();
-        }
-        _ => {}
-    }
-}
-
-fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Answer {
+async fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Answer {
     match request {
-        // The end of it: all of them have been written.
+        // The end of the list, which has been written.
         Request::List => Answer::List(Vec::new()),
         Request::Query { address } => shared.with(|engine, now| {
             Answer::Query(engine.admits(now, address).map(|grant| entry(grant, now)))
         }),
         Request::Allow { address, seconds, note } => {
-            let span = seconds.map(Duration::from_secs);
-            allow(shared, address, span, note)
+            match allow(shared, address, seconds.map(Duration::from_secs), note) {
+                Ok(entry) => {
+                    Answer::Allowed { entry, published: published(shared, describe).await }
+                }
+                Err(why) => Answer::Refused(why),
+            }
         }
         Request::Revoke { address, block } => {
-            let block = block.map(Duration::from_secs);
-            let revoked = shared.with(|engine, now| engine.revoke(now, address, block));
-            let block = block.map(|span| humantime::format_duration(span).to_string());
-            info!(%address, revoked, block, "revoked by hand");
+            let was_authorised = revoke(shared, address, block.map(Duration::from_secs));
+            let saved = saved(shared, describe).await;
+            let published = published(shared, describe).await;
+            let publication = shared.with(|engine, _| *engine.publication());
             Answer::Revoked {
-                was_authorised: revoked,
-                saved: false,
-                published: false,
-                stuck: false,
+                was_authorised,
+                saved,
+                // An empty map does not have the address either.
+                published: published || publication.is_emptied(),
+                stuck: publication.is_stuck(),
             }
         }
         Request::Status => Answer::Status(Box::new(describe.status(shared))),
@@ -225,30 +203,52 @@ fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Ans
     }
 }
 
-fn allow(shared: &Shared, address: IpAddr, span: Option<Duration>, note: Option<String>) -> Answer {
-    let address = match crate::engine::message::address::read(&address.to_string()) {
-        Ok(address) => address,
-        Err(why) => return Answer::Refused(format!("{address} cannot be authorised: {why}")),
-    };
-    let allowed = shared.with(|engine, now| {
-        let granted = engine.allow(now, address, span, note)?;
-        Ok::<_, String>((granted, engine.admits(now, address).map(|grant| entry(grant, now))))
-    });
-    match allowed {
-        Ok((granted, Some(entry))) => {
-            let renewed = granted == GrantOutcome::Renewed;
-            info!(%address, expires = entry.expires, renewed, note = entry.note, "authorised by hand");
-            Answer::Allowed { entry, published: false }
-        }
-        // max-clients is reached, and this one would have ended first.
-        Ok((_, None)) => {
-            Answer::Refused(format!("{address}: there is no room for a shorter right"))
-        }
-        Err(list) => {
-            let why = format!("{address} is never authorised: it belongs to `{list}`");
-            Answer::Refused(why + "; `exclude` says what does")
-        }
-    }
+/// Waits until the state file has all changes, and returns whether it has.
+async fn saved(shared: &Shared, describe: &status::Describe) -> bool {
+    describe.state.is_none() || timeout(SAVE_TIMEOUT, shared.saved()).await.is_ok()
+}
+
+/// Waits until the map has all changes, and returns whether it has. While publication fails it does
+/// not wait.
+async fn published(shared: &Shared, describe: &status::Describe) -> bool {
+    let failing = shared.with(|engine, _| engine.publication().failures() > 0);
+    let limit = if failing { Duration::ZERO } else { PUBLISH_TIMEOUT };
+    describe.map.is_none() || timeout(limit, shared.published()).await.is_ok()
+}
+
+/// Authorises an address, or returns why it cannot be.
+fn allow(
+    shared: &Shared,
+    address: IpAddr,
+    span: Option<Duration>,
+    note: Option<String>,
+) -> Result<Entry, String> {
+    let address = address::check(address.to_canonical())
+        .map_err(|why| format!("{address} cannot be authorised: {why}"))?;
+    let (outcome, entry) = shared.with(|engine, now| {
+        let outcome = engine.allow(now, address, span, note).map_err(|list| {
+            format!(
+                "{address} is never authorised: it belongs to `{list}`; the option `exclude` \
+                 decides this"
+            )
+        })?;
+        Ok::<_, String>((outcome, engine.admits(now, address).map(|grant| entry(grant, now))))
+    })?;
+    // With max-clients reached, the grant that expires first is evicted.
+    let entry = entry.ok_or_else(|| {
+        format!("{address}: max-clients is reached, and all other grants expire later")
+    })?;
+    let renewed = outcome == GrantOutcome::Renewed;
+    info!(%address, expires = entry.expires, renewed, note = entry.note, "authorised manually");
+    Ok(entry)
+}
+
+/// Revokes the grant of an address, and returns whether it had one.
+fn revoke(shared: &Shared, address: IpAddr, block: Option<Duration>) -> bool {
+    let revoked = shared.with(|engine, now| engine.revoke(now, address, block));
+    let block = block.map(|span| humantime::format_duration(span).to_string());
+    info!(%address, revoked, block, "revoked manually");
+    revoked
 }
 
 #[cfg(test)]

@@ -41,7 +41,11 @@ pub fn read(text: &str) -> Result<IpAddr, NotAClient> {
     check(address.to_canonical())
 }
 
-fn check(address: IpAddr) -> Result<IpAddr, NotAClient> {
+/// Checks that a canonical address can be that of a client.
+///
+/// # Errors
+/// Returns why it cannot.
+pub fn check(address: IpAddr) -> Result<IpAddr, NotAClient> {
     if address.is_unspecified() {
         return Err(NotAClient::Unspecified);
     }
