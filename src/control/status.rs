@@ -3,6 +3,7 @@
 //! Promise  numbers only: what a stranger wrote never stands in it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -30,10 +31,10 @@ pub struct Status {
     pub listeners: Vec<ListenerStatus>,
     /// The sockets on which Postfix asks.
     pub lookups: Vec<LookupStatus>,
-    /// Frames that were heard.
+    /// Frames that were processed.
     pub frames: u64,
-    /// What became of them, by kind.
-    pub counts: BTreeMap<String, u64>,
+    /// What became of them.
+    pub counts: Counts,
     /// Complete logins.
     pub logins: u64,
     /// When the last login was heard, RFC 3339.
@@ -48,12 +49,56 @@ pub struct Status {
     pub log_lines_lost: u64,
 }
 
+/// What became of frames, and of the addresses that they authorised. All counters only grow.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Logins without an address, of processes that may have several open connections.
+    pub ambiguous: u64,
+    /// Logins from addresses that the operator has blocked.
+    pub blocked: u64,
+    /// Addresses evicted because `max-clients` was reached.
+    pub evicted: u64,
+    /// Logins from addresses that are never authorised.
+    pub excluded: u64,
+    /// Addresses whose grant has expired.
+    pub expired: u64,
+    /// Addresses that became authorised.
+    pub granted: u64,
+    /// Logins that were delivered when their own date was older than the grace.
+    pub late: u64,
+    /// Frames that are not syslog messages.
+    pub malformed: u64,
+    /// Messages of hosts that `allow-host` does not name.
+    pub other_hosts: u64,
+    /// Messages of programs that belong to no mail daemon.
+    pub other_programs: u64,
+    /// Logins refused because the tables that keep processes apart were full.
+    pub overloaded: u64,
+    /// Messages that match a login pattern and are not trusted, or are too long for one.
+    pub refused: u64,
+    /// Addresses that lost their grant because too many users share them.
+    pub shared: u64,
+}
+
+/// The kind of a receiving socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ListenerKind {
+    /// A Unix datagram socket.
+    Unix,
+    /// A UDP socket.
+    Udp,
+}
+
 /// One receiving socket.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ListenerStatus {
-    /// What it listens on.
+    /// Where it listens: `unix:PATH` or `udp:HOST:PORT`.
     pub name: String,
-    /// Frames handed to the engine.
+    /// Its kind.
+    pub kind: ListenerKind,
+    /// Frames passed to the engine.
     pub frames: u64,
     /// Frames of senders that `allow-from` or `allow-uid` does not name.
     pub rejected: u64,
@@ -77,10 +122,12 @@ pub struct SharedAddress {
 }
 
 /// One socket on which Postfix asks.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LookupStatus {
-    /// Its protocol, and what it listens on.
-    pub name: String,
+    /// Its protocol: `socketmap` or `policy`.
+    pub protocol: String,
+    /// Where it listens: `unix:PATH`, `inet:HOST:PORT`, or `systemd` if it has no name.
+    pub address: String,
     /// Connections that are open.
     pub connections: u64,
     /// Requests that were answered.
@@ -93,6 +140,12 @@ pub struct LookupStatus {
     pub broken: u64,
     /// Connections that were idle and made room for others.
     pub evicted: u64,
+}
+
+impl fmt::Display for LookupStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.protocol, self.address)
+    }
 }
 
 /// What one mail daemon has contributed.

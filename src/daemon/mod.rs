@@ -194,7 +194,7 @@ impl Running {
             info!(receiver = receiver.name, "listening");
         }
         for service in self.services.iter() {
-            info!(service = service.name, "answering Postfix");
+            info!(%service, "answering Postfix");
         }
         for listener in monitored {
             info!(listener, "answering monitoring");

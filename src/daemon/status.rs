@@ -1,7 +1,9 @@
-//! How the daemon is, put together for `status`, monitoring and `doctor`.
+//! The daemon at one moment, for `status`, monitoring and health checks.
 //!
-//! Not here what it looks like on the wire (`control::status`).
+//! - **Not here**: what it looks like on the wire ([`crate::control::status`]).
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,9 +14,12 @@ use super::shared::Shared;
 use super::state_file::StateFile;
 use crate::control::protocol::rfc3339;
 use crate::control::status::{
-    DaemonStatus, ListenerStatus, LookupStatus, MapStatus, SharedAddress, StateFault, Status,
+    Counts, DaemonStatus, ListenerStatus, LookupStatus, MapStatus, SharedAddress, StateFault,
+    Status,
 };
-use crate::engine::maildaemons::FACILITIES;
+use crate::engine::maildaemons::{FACILITIES, Name};
+use crate::engine::publication::Publication;
+use crate::engine::stats::{DaemonStats, Stats};
 use crate::engine::time::Time;
 use crate::sys::log::Log;
 
@@ -38,88 +43,141 @@ pub struct Describe {
     pub started: Time,
 }
 
+/// The daemon at one moment: what `status`, monitoring and health checks are made of.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The moment.
+    pub now: Time,
+    /// When the daemon was started.
+    pub started: Time,
+    /// Addresses that are authorised.
+    pub clients: usize,
+    /// Most addresses that are held.
+    pub max_clients: usize,
+    /// Addresses that too many users share, and how many those are.
+    pub shared: Vec<(IpAddr, usize)>,
+    /// Authorised addresses that are not published, because their keys would admit others.
+    pub kept_out: usize,
+    /// The mail daemons in force.
+    pub daemons: Vec<Name>,
+    /// What was counted.
+    pub stats: Stats,
+    /// The state of publication.
+    pub publication: Publication,
+    /// The map as main.cf names it.
+    pub table: Option<String>,
+    /// The receiving sockets.
+    pub listeners: Vec<ListenerStatus>,
+    /// The sockets on which Postfix asks.
+    pub lookups: Vec<LookupStatus>,
+    /// What keeps the state file from being written, if something does.
+    pub state_fault: Option<StateFault>,
+    /// Lines of the log that were dropped.
+    pub log_lines_lost: u64,
+}
+
 impl Describe {
-    /// How the daemon is now.
-    pub fn status(&self, shared: &Shared) -> Status {
-        let listeners = self.receivers.iter().map(listener).collect();
-        let lookups = self.services.iter().map(lookup).collect();
-        shared.with(|engine, now| {
-            let clients = engine.clients_at(now);
-            let shared = engine.shared(now).into_iter();
-            let shared = shared.map(|(address, users)| SharedAddress { address, users });
-            let stats = engine.stats();
-            let counts = [
-                ("malformed", stats.malformed),
-                ("other_hosts", stats.other_hosts),
-                ("other_programs", stats.other_programs),
-                ("excluded", stats.excluded),
-                ("blocked", stats.blocked),
-                ("refused", stats.refused),
-                ("granted", stats.granted),
-                ("expired", stats.expired),
-                ("evicted", stats.evicted),
-                ("shared", stats.shared),
-                ("overloaded", stats.overloaded),
-                ("late", stats.late),
-                ("ambiguous", stats.ambiguous),
-            ];
-            let daemons = stats.daemons.iter().map(|(name, daemon)| {
-                let last_login = daemon.last_login.map(rfc3339);
-                let facilities = daemon.facilities.iter();
-                let names = facilities.filter_map(|code| FACILITIES.get(usize::from(*code)));
-                let status = DaemonStatus {
-                    logins: daemon.logins,
-                    unmatched: daemon.unmatched,
-                    last_login,
-                    facilities: names.map(|name| (*name).to_owned()).collect(),
-                    stopped: daemon.has_stopped(now),
-                };
-                (name.to_string(), status)
-            });
-            let publication = engine.publication();
-            let history = publication.history();
-            let trying = publication.trying_since().map(|since| now.since(since));
-            let trying = trying
-                .filter(|time| publication.failures() > 0 || *time >= SLOW.max(2 * history.took));
-            Status {
-                version: env!("CARGO_PKG_VERSION").into(),
-                started: rfc3339(self.started),
-                now: rfc3339(now),
-                clients,
-                max_clients: engine.rules().max_clients,
-                shared: shared.collect(),
-                listeners,
-                lookups,
-                frames: stats.frames,
-                counts: counts.map(|(name, count)| (name.to_owned(), count)).into(),
-                logins: stats.logins,
-                last_login: stats.last_login.map(rfc3339),
-                daemons: daemons.collect(),
-                map: MapStatus {
-                    table: self.map.clone(),
-                    published: publication.published_generation(),
-                    wanted: publication.desired(),
-                    last_publication: history.last.map(rfc3339),
-                    last_publication_seconds: history.last.map(|_| history.took.as_secs_f64()),
-                    publications: history.published,
-                    publication_failures: history.failed,
-                    emptied: publication.is_emptied(),
-                    has_stale_entries: publication.has_stale_entries(),
-                    stuck: publication.is_stuck(),
-                    trying_seconds: trying.map(|time| time.as_secs_f64()),
-                    pending: publication.due().is_some(),
-                    failures: publication.failures(),
-                    kept_out: engine.unpublished(),
-                },
-                state_fault: self.state_fault(now),
-                log_lines_lost: self.log.lost(),
-            }
+    /// Returns the daemon as it is now.
+    pub fn snapshot(&self, shared: &Shared) -> Snapshot {
+        shared.with(|engine, now| Snapshot {
+            now,
+            started: self.started,
+            clients: engine.clients_at(now),
+            max_clients: engine.rules().max_clients,
+            shared: engine.shared(now),
+            kept_out: engine.unpublished(),
+            daemons: engine.rules().table.daemons().iter().map(|d| d.name.clone()).collect(),
+            stats: engine.stats().clone(),
+            publication: *engine.publication(),
+            table: self.map.clone(),
+            listeners: self.receivers.iter().map(listener).collect(),
+            lookups: self.services.iter().map(lookup).collect(),
+            state_fault: self.state.as_ref().and_then(|state| state.fault(now)),
+            log_lines_lost: self.log.lost(),
         })
     }
+}
 
-    /// What keeps the state file from being written, if something does.
-    pub fn state_fault(&self, now: Time) -> Option<StateFault> {
-        self.state.as_ref()?.fault(now)
+impl Snapshot {
+    /// Returns it as `status` sends it.
+    pub fn status(self) -> Status {
+        let shared = self.shared.iter();
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            started: rfc3339(self.started),
+            now: rfc3339(self.now),
+            clients: self.clients,
+            max_clients: self.max_clients,
+            shared: shared.map(|&(address, users)| SharedAddress { address, users }).collect(),
+            frames: self.stats.frames,
+            counts: counts(&self.stats),
+            logins: self.stats.logins,
+            last_login: self.stats.last_login.map(rfc3339),
+            daemons: self.daemon_statuses(),
+            map: self.map_status(),
+            listeners: self.listeners,
+            lookups: self.lookups,
+            state_fault: self.state_fault,
+            log_lines_lost: self.log_lines_lost,
+        }
+    }
+
+    fn daemon_statuses(&self) -> BTreeMap<String, DaemonStatus> {
+        let status = |daemon: &DaemonStats| {
+            let facilities = daemon.facilities.iter();
+            let names = facilities.filter_map(|code| FACILITIES.get(usize::from(*code)));
+            DaemonStatus {
+                logins: daemon.logins,
+                unmatched: daemon.unmatched,
+                last_login: daemon.last_login.map(rfc3339),
+                facilities: names.map(|name| (*name).to_owned()).collect(),
+                stopped: daemon.has_stopped(self.now),
+            }
+        };
+        self.stats.daemons.iter().map(|(name, daemon)| (name.to_string(), status(daemon))).collect()
+    }
+
+    fn map_status(&self) -> MapStatus {
+        let publication = &self.publication;
+        let history = publication.history();
+        let trying = publication
+            .trying_since()
+            .map(|since| self.now.since(since))
+            .filter(|time| publication.failures() > 0 || *time >= SLOW.max(2 * history.took));
+        MapStatus {
+            table: self.table.clone(),
+            published: publication.published_generation(),
+            wanted: publication.desired(),
+            last_publication: history.last.map(rfc3339),
+            last_publication_seconds: history.last.map(|_| history.took.as_secs_f64()),
+            publications: history.published,
+            publication_failures: history.failed,
+            emptied: publication.is_emptied(),
+            has_stale_entries: publication.has_stale_entries(),
+            stuck: publication.is_stuck(),
+            trying_seconds: trying.map(|time| time.as_secs_f64()),
+            pending: publication.due().is_some(),
+            failures: publication.failures(),
+            kept_out: self.kept_out,
+        }
+    }
+}
+
+fn counts(stats: &Stats) -> Counts {
+    Counts {
+        ambiguous: stats.ambiguous,
+        blocked: stats.blocked,
+        evicted: stats.evicted,
+        excluded: stats.excluded,
+        expired: stats.expired,
+        granted: stats.granted,
+        late: stats.late,
+        malformed: stats.malformed,
+        other_hosts: stats.other_hosts,
+        other_programs: stats.other_programs,
+        overloaded: stats.overloaded,
+        refused: stats.refused,
+        shared: stats.shared,
     }
 }
 
@@ -131,6 +189,7 @@ fn listener(receiver: &Receiver) -> ListenerStatus {
     let counters = &receiver.counters;
     ListenerStatus {
         name: receiver.name.clone(),
+        kind: receiver.kind(),
         frames: count(&counters.frames),
         rejected: count(&counters.rejected),
         oversized: count(&counters.oversized),
@@ -143,7 +202,8 @@ fn listener(receiver: &Receiver) -> ListenerStatus {
 fn lookup(service: &LookupService) -> LookupStatus {
     let counters = &service.counters;
     LookupStatus {
-        name: service.name.clone(),
+        protocol: service.protocol.name().to_owned(),
+        address: service.address.clone(),
         connections: count(&counters.open),
         requests: count(&counters.requests),
         admitted: count(&counters.admitted),

@@ -48,10 +48,13 @@ impl Channel {
     pub fn running(status: &Status) -> Vec<Self> {
         let map = status.map.table.clone().map(Self::Map);
         let lookups = status.lookups.iter().filter_map(|lookup| {
-            let (protocol, address) = lookup.name.split_once(' ')?;
             // A passed one may have no name in the file system.
-            let serve = address.parse().ok()?;
-            Some(if protocol == "policy" { Self::Policy(serve) } else { Self::Socketmap(serve) })
+            let serve = lookup.address.parse().ok()?;
+            Some(if lookup.protocol == "policy" {
+                Self::Policy(serve)
+            } else {
+                Self::Socketmap(serve)
+            })
         });
         map.into_iter().chain(lookups).collect()
     }

@@ -198,16 +198,18 @@ impl ForwarderTest<'_> {
         if rejected(&now) > rejected(before) {
             let more =
                 |(now, then): &(&ListenerStatus, &ListenerStatus)| now.rejected > then.rejected;
-            let listener = now.listeners.iter().zip(&before.listeners).find(more);
-            let name = listener.map_or("", |(listener, _)| &listener.name);
+            let Some((listener, _)) = now.listeners.iter().zip(&before.listeners).find(more) else {
+                return;
+            };
+            let kind = listener.kind;
             report.problem(
-                format!("the forwarder is none of the senders that {} names", filter_option(name)),
+                format!("the forwarder is none of the senders that {} names", filter_option(kind)),
                 "The daemon gets the frames and rejects them, so no login counts.",
-                name_the_senders(name),
+                name_the_senders(kind),
             );
             return;
         }
-        let others = |status: &Status| status.counts.get("other_hosts").copied().unwrap_or(0);
+        let others = |status: &Status| status.counts.other_hosts;
         if others(&now) > others(before) {
             report.problem(
                 "the frames name a host that allow-host does not",

@@ -75,10 +75,8 @@ pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
 /// configuration.
 fn passed(answer: Option<&Answer>) -> Vec<SocketRole> {
     let Some(Answer::Status(status)) = answer else { return vec![SocketRole::Frames] };
-    let asks =
-        |protocol: &str| status.lookups.iter().any(|channel| channel.name.starts_with(protocol));
-    let roles =
-        [(SocketRole::Socketmap, "socketmap "), (SocketRole::Policy, "policy ")].into_iter();
+    let asks = |protocol: &str| status.lookups.iter().any(|lookup| lookup.protocol == protocol);
+    let roles = [(SocketRole::Socketmap, "socketmap"), (SocketRole::Policy, "policy")].into_iter();
     let roles = roles.filter(|(_, protocol)| asks(protocol)).map(|(role, _)| role);
     std::iter::once(SocketRole::Frames).chain(roles).collect()
 }

@@ -2,8 +2,7 @@
 
 use super::findings::Report;
 use crate::control::protocol::Entry;
-use crate::control::status::StateFault;
-use crate::control::status::{STOPPED, Status};
+use crate::control::status::{ListenerKind, STOPPED, StateFault, Status};
 use crate::daemon::receiver::bind;
 
 /// Tells what is wrong with the running daemon.
@@ -23,7 +22,7 @@ pub fn examine(status: &Status, report: &mut Report) {
     shared(status, report);
     for lookup in status.lookups.iter().filter(|lookup| lookup.broken > 0) {
         report.note(
-            format!("{}: {} connections were broken off", lookup.name, lookup.broken),
+            format!("{}: {} connections were broken off", lookup, lookup.broken),
             "What came over them was not understood, or they were silent for long: main.cf names \
              the socket for the other protocol, or something else than Postfix asks.",
             "--log-level debug shows why",
@@ -85,17 +84,17 @@ fn listeners(status: &Status, report: &mut Report) {
                 "{}: {} frames came from senders that {} does not name",
                 listener.name,
                 listener.rejected,
-                filter_option(&listener.name)
+                filter_option(listener.kind)
             );
             let why = "They are not heard.";
-            let mend = name_the_senders(&listener.name);
+            let mend = name_the_senders(listener.kind);
             if listener.frames == 0 {
                 report.problem(what, format!("{why} No other frame has come here."), mend);
             } else {
                 report.note(what, why, mend);
             }
         }
-        let is_udp = listener.name.starts_with("udp:");
+        let is_udp = listener.kind == ListenerKind::Udp;
         if let Some(bytes) = listener.receive_buffer.filter(|bytes| is_udp && *bytes < bind::ENOUGH)
         {
             report.note(
@@ -151,19 +150,19 @@ fn logins(status: &Status, report: &mut Report) {
             ));
         }
     }
-    let count = |name: &str| status.counts.get(name).copied().unwrap_or_default();
-    if count("late") > 0 {
+    let counts = &status.counts;
+    if counts.late > 0 {
         report.note(
-            format!("{} logins were dated longer ago than the grace when they came", count("late")),
+            format!("{} logins were dated longer ago than the grace when they came", counts.late),
             "They do not count. A forwarder delivered its queue late, or a clock is wrong: that of \
              the sender, its time zone, or this host's when the daemon started.",
             "compare `date --rfc-3339=seconds` on this host and on the sender with the date in the \
              frames (log-level debug); after this host's clock was set, restart the daemon",
         );
     }
-    if count("ambiguous") > 0 {
+    if counts.ambiguous > 0 {
         report.note(
-            format!("{} logins were not joined to a connect line", count("ambiguous")),
+            format!("{} logins were not joined to a connect line", counts.ambiguous),
             "More than one connection of the same host, program and PID may have been open, as with \
              containers that have the same host name.",
             "give each container a host name of its own",
@@ -182,9 +181,9 @@ fn logins(status: &Status, report: &mut Report) {
                 format!(
                     "Nobody may have logged in yet. Messages of mail daemons that fit no pattern: \
                      {whose}; of other programs: {}; logins from excluded addresses: {}; refused: {}.",
-                    count("other_programs"),
-                    count("excluded"),
-                    count("refused")
+                    counts.other_programs,
+                    counts.excluded,
+                    counts.refused
                 ),
                 "log in once from another host; if that does not count, give its log line to \
                  `pop-before-smtp test`",
@@ -221,13 +220,16 @@ fn shared(status: &Status, report: &mut Report) {
 }
 
 /// The option that names who is heard at a socket.
-pub fn filter_option(listener: &str) -> &'static str {
-    if listener.starts_with("udp:") { "allow-from" } else { "allow-uid" }
+pub fn filter_option(listener: ListenerKind) -> &'static str {
+    match listener {
+        ListenerKind::Udp => "allow-from",
+        ListenerKind::Unix => "allow-uid",
+    }
 }
 
 /// How those are named.
-pub fn name_the_senders(listener: &str) -> &'static str {
-    if listener.starts_with("udp:") {
+pub fn name_the_senders(listener: ListenerKind) -> &'static str {
+    if listener == ListenerKind::Udp {
         "if they are yours, name the senders: allow-from = [\"127.0.0.0/8\", \"::1\", \"ADDRESS OF \
          THE SENDER\"], and restart the daemon; --log-level debug shows who they are"
     } else {

@@ -115,11 +115,11 @@ fn what_has_happened_is_counted() {
     let mut answer = [0; 8];
     peer.read_exact(&mut answer).expect("it answers");
     home.wait_until_mapped(A, &daemon);
-    let stranger =
-        format!("pop_before_smtp_frames_dropped_total{{listener=\"{udp}\",reason=\"stranger\"}}");
+    let rejected =
+        format!("pop_before_smtp_frames_dropped_total{{listener=\"{udp}\",reason=\"sender\"}}");
     eventually("all is counted", PATIENCE, || {
         let samples = read(&get(&port, "/metrics").1);
-        samples[&stranger] == 1.0 && samples["pop_before_smtp_publications_total"] == 2.0
+        samples[&rejected] == 1.0 && samples["pop_before_smtp_publications_total"] == 2.0
     });
 
     let (status, page) = get(&port, "/metrics");

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::table::{Cell, Column, Table};
 use super::{ago, json_line, moment};
-use crate::control::status::StateFault;
-use crate::control::status::{MapStatus, STOPPED, Status};
+use crate::control::status::{Counts, MapStatus, STOPPED, StateFault, Status};
 use crate::sys::terminal::{OutputStyle, Style};
 
 /// The names of the lines are padded to this.
@@ -68,8 +67,8 @@ impl StatusPage<'_> {
             self.line("state", &self.manner.paint(Style::Bad, &text), output)?;
         }
         self.line("frames", &status.frames.to_string(), output)?;
-        for (name, count) in status.counts.iter().filter(|(_, count)| **count > 0) {
-            self.line("", &format!("{}: {count}", what_is_counted(name)), output)?;
+        for (what, count) in counted(&status.counts).into_iter().filter(|(_, count)| *count > 0) {
+            self.line("", &format!("{what}: {count}"), output)?;
         }
         for shared in &status.shared {
             let text = format!("{}: {} users, not authorised", shared.address, shared.users);
@@ -124,7 +123,7 @@ impl StatusPage<'_> {
         let mut table = Table::new(&[
             Column::left("LISTENER"),
             Column::right("FRAMES"),
-            Column::right("STRANGERS"),
+            Column::right("REJECTED"),
             Column::right("OVERSIZED"),
             Column::right("DROPPED BY KERNEL"),
             Column::right("ERRORS"),
@@ -181,7 +180,7 @@ impl StatusPage<'_> {
         ]);
         for lookup in &self.status.lookups {
             table.add(vec![
-                lookup.name.clone().into(),
+                lookup.to_string().into(),
                 number(lookup.requests, Style::Plain),
                 number(lookup.admitted, Style::Plain),
                 number(lookup.rejected, Style::Plain),
@@ -211,22 +210,21 @@ fn number(number: u64, tint: Style) -> Cell {
     Cell(number.to_string(), if number == 0 { Style::Plain } else { tint })
 }
 
-/// What one of `Status::counts` counts.
-fn what_is_counted(name: &str) -> &str {
-    match name {
-        "malformed" => "not syslog",
-        "other_programs" => "from other programs",
-        "other_hosts" => "from hosts that are not heard (--allow-host)",
-        "excluded" => "logins from excluded addresses",
-        "blocked" => "logins from blocked addresses",
-        "refused" => "logins not believed",
-        "overloaded" => "logins not heard for lack of room",
-        "late" => "logins that came late (their own date is older than --grace)",
-        "ambiguous" => "logins of processes that may have several connections",
-        "granted" => "addresses authorised",
-        "expired" => "addresses whose time was up",
-        "evicted" => "addresses that made room for another (--max-clients)",
-        "shared" => "addresses that too many users came to share (--max-users-per-address)",
-        other => other,
-    }
+/// What is counted, in the order in which it is printed.
+fn counted(counts: &Counts) -> [(&'static str, u64); 13] {
+    [
+        ("not syslog", counts.malformed),
+        ("from other programs", counts.other_programs),
+        ("from other hosts (--allow-host)", counts.other_hosts),
+        ("logins from excluded addresses", counts.excluded),
+        ("logins from blocked addresses", counts.blocked),
+        ("logins refused", counts.refused),
+        ("logins refused for lack of room", counts.overloaded),
+        ("late logins (their own date is older than --grace)", counts.late),
+        ("ambiguous logins (several connections of the same process)", counts.ambiguous),
+        ("addresses authorised", counts.granted),
+        ("addresses expired", counts.expired),
+        ("addresses evicted (--max-clients)", counts.evicted),
+        ("addresses shared by too many users (--max-users-per-address)", counts.shared),
+    ]
 }

@@ -196,7 +196,7 @@ async fn answer(request: Request, shared: &Shared, describe: &status::Describe) 
                 stuck: publication.is_stuck(),
             }
         }
-        Request::Status => Answer::Status(Box::new(describe.status(shared))),
+        Request::Status => Answer::Status(Box::new(describe.snapshot(shared).status())),
         Request::Probe { text } => {
             Answer::Probe(shared.with(|engine, _| engine.probes().count(&text)))
         }

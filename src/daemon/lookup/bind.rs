@@ -40,13 +40,13 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<LookupSockets, Failur
     for (role, serve) in
         [(SocketRole::Socketmap, &lookups.socketmap), (SocketRole::Policy, &lookups.policy)]
     {
-        let (name, protocol) = match role {
-            SocketRole::Socketmap => ("socketmap", Protocol::Socketmap(config.map_value.clone())),
-            _ => ("policy", Protocol::Policy),
+        let protocol = match role {
+            SocketRole::Socketmap => Protocol::Socketmap(config.map_value.clone()),
+            _ => Protocol::Policy,
         };
         while let Some(listener) = take_passed(passed, role)? {
             let address = listener.address().unwrap_or_else(|| "systemd".to_owned());
-            bound.add(format!("{name} {address}"), protocol.clone(), listener);
+            bound.add(protocol.clone(), address, listener);
         }
         let Some(serve) = serve else { continue };
         let cannot_listen = |error: io::Error| cannot_listen(serve, &error);
@@ -59,7 +59,7 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<LookupSockets, Failur
             }
             Serve::Inet(address) => LookupListener::Inet(inet(*address).map_err(cannot_listen)?),
         };
-        bound.add(format!("{name} {serve}"), protocol, listener);
+        bound.add(protocol, serve.to_string(), listener);
     }
     Ok(bound)
 }
@@ -78,13 +78,9 @@ impl LookupListener {
 }
 
 impl LookupSockets {
-    fn add(&mut self, name: String, protocol: Protocol, listener: LookupListener) {
-        self.services.push(LookupService {
-            name,
-            counters: LookupCounters::default(),
-            protocol,
-            listener,
-        });
+    fn add(&mut self, protocol: Protocol, address: String, listener: LookupListener) {
+        let counters = LookupCounters::default();
+        self.services.push(LookupService { protocol, address, counters, listener });
     }
 }
 

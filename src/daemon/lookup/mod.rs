@@ -11,6 +11,7 @@
 
 pub mod bind;
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,13 +50,22 @@ const CHUNK: usize = 4096;
 
 /// A protocol that Postfix speaks.
 #[derive(Clone, Debug)]
-enum Protocol {
-    /// The value of each authorised address.
+pub enum Protocol {
+    /// socketmap_table(5), with the value of each authorised address.
     Socketmap(MapValue),
+    /// Access policy delegation.
     Policy,
 }
 
 impl Protocol {
+    /// Returns its name, which is also that of the option.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Socketmap(_) => "socketmap",
+            Self::Policy => "policy",
+        }
+    }
+
     /// Answers the request at the front of `input`.
     fn answer(
         &self,
@@ -122,11 +132,12 @@ impl LookupCounters {
 /// One socket on which Postfix asks.
 #[derive(Debug)]
 pub struct LookupService {
-    /// Its protocol and where it listens, for people.
-    pub name: String,
+    /// What Postfix asks.
+    pub protocol: Protocol,
+    /// Where it listens, or `systemd` if that has no name.
+    pub address: String,
     /// What it has counted.
     pub counters: LookupCounters,
-    protocol: Protocol,
     listener: LookupListener,
 }
 
@@ -186,11 +197,11 @@ async fn accept(
                 };
                 if connections.serve(converse).await {
                     service.counters.evicted.fetch_add(1, Ordering::Relaxed);
-                    debug!(service = service.name, "all slots are taken; an idle connection ends");
+                    debug!(%service, "all slots are taken; an idle connection ends");
                 }
             }
             Err(error) => {
-                warn!(service = service.name, %error, "cannot accept a connection");
+                warn!(%service, %error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         }
@@ -230,12 +241,18 @@ impl Drop for OpenConnection<'_> {
     }
 }
 
+impl fmt::Display for LookupService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.protocol.name(), self.address)
+    }
+}
+
 impl LookupService {
     async fn converse(&self, stream: Box<dyn Stream>, slot: &Slot, shared: &Shared) {
         let _open = OpenConnection::new(&self.counters);
         if let Err(error) = self.answer_all(stream, slot, shared).await {
             self.counters.broken.fetch_add(1, Ordering::Relaxed);
-            debug!(service = self.name, %error, "connection closed");
+            debug!(service = %self, %error, "connection closed");
         }
     }
 
@@ -296,9 +313,9 @@ mod tests {
     fn service() -> LookupService {
         let listener = bind::inet(([127, 0, 0, 1], 0).into()).expect("a port");
         LookupService {
-            name: "socketmap".into(),
-            counters: LookupCounters::default(),
             protocol: Protocol::Socketmap(MapValue::default()),
+            address: "inet:127.0.0.1:0".into(),
+            counters: LookupCounters::default(),
             listener: LookupListener::Inet(listener),
         }
     }

@@ -153,7 +153,7 @@ fn answer(asked: &HttpRequest, describe: &Describe, shared: &Shared) -> String {
             "/metrics" => response("200 OK", &text(describe, shared), *body),
             "/healthz" => match health(describe, shared) {
                 Ok(()) => response("200 OK", "all is well\n", *body),
-                Err(why) => response("503 LookupService Unavailable", &format!("{why}\n"), *body),
+                Err(why) => response("503 Service Unavailable", &format!("{why}\n"), *body),
             },
             "/livez" => response("200 OK", "alive\n", *body),
             _ => response("404 Not Found", "there are /metrics, /healthz and /livez\n", *body),

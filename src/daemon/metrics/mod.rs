@@ -13,12 +13,11 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::shared::Shared;
-use super::status::Describe;
-use crate::control::status::{StateFault, Status};
+use super::status::{Describe, Snapshot};
+use crate::control::status::{LookupStatus, StateFault};
 use crate::engine::Engine;
-use crate::engine::maildaemons::Name;
 use crate::engine::publication::Publication;
-use crate::engine::stats::{DaemonStats, Stats};
+use crate::engine::stats::DaemonStats;
 use crate::engine::time::Time;
 
 /// What all names begin with.
@@ -26,35 +25,32 @@ const PREFIX: &str = "pop_before_smtp_";
 /// A map that cannot be published for so long needs a person: six attempts have failed.
 const MAX_FAILING: Duration = Duration::from_secs(60);
 
-/// The labels of one sample.
-type Labels<'l> = &'l [(&'l str, &'l str)];
-
-/// All metrics.
+/// Returns all metrics.
 pub fn text(describe: &Describe, shared: &Shared) -> String {
-    let status = describe.status(shared);
-    let (stats, publication) =
-        shared.with(|engine, _| (engine.stats().clone(), *engine.publication()));
+    let most_users = most_users(shared);
+    let snapshot = describe.snapshot(shared);
     let mut page = MetricsPage::default();
-    page.process(describe, &status);
-    page.frames(&status, &stats);
-    page.daemons(&daemons(shared), shared.with(|_, now| now));
-    page.clients(&status, &stats, most_users(shared));
-    page.lookups(&status);
-    page.map(&publication);
-    page.state(&status);
+    page.process(&snapshot);
+    page.frames(&snapshot);
+    page.daemons(&snapshot);
+    page.clients(&snapshot, most_users);
+    page.lookups(&snapshot.lookups);
+    page.map(&snapshot.publication);
+    page.state(&snapshot);
     page.0
 }
 
-/// What keeps the daemon from doing its work, if something does.
+/// Checks that the daemon can do its work.
 ///
 /// # Errors
-/// A sentence that says it.
+/// Returns a sentence that says what prevents it.
 pub fn health(describe: &Describe, shared: &Shared) -> Result<(), String> {
-    let now = shared.with(|engine, now| published(engine.publication(), now).map(|()| now))?;
-    match describe.state_fault(now) {
+    let snapshot = describe.snapshot(shared);
+    published(&snapshot.publication, snapshot.now)?;
+    match snapshot.state_fault {
         Some(StateFault { seconds, error }) => Err(format!(
-            "the state could not be saved for {seconds:.0} s: {error}; logins count all the same, but \
-             a crash would forget the latest"
+            "the state file could not be written for {seconds:.0} s: {error}; logins still count, but \
+             a crash would lose the latest"
         )),
         None => Ok(()),
     }
@@ -78,16 +74,6 @@ fn published(publication: &Publication, now: Time) -> Result<(), String> {
     }
 }
 
-/// Those that are believed and those that have been heard.
-fn daemons(shared: &Shared) -> BTreeMap<Name, DaemonStats> {
-    shared.with(|engine, _| {
-        let believed = engine.rules().table.daemons().iter();
-        let believed = believed.map(|daemon| (daemon.name.clone(), DaemonStats::default()));
-        let heard = engine.stats().daemons.iter();
-        believed.chain(heard.map(|(name, stats)| (name.clone(), stats.clone()))).collect()
-    })
-}
-
 /// The most users of one address, authorised or not.
 fn most_users(shared: &Shared) -> usize {
     let slices = shared.slices(|engine: &Engine, now, after| {
@@ -106,160 +92,153 @@ fn most_users(shared: &Shared) -> usize {
 struct MetricsPage(String);
 
 impl MetricsPage {
-    fn family(&mut self, name: &str, kind: &str, help: &str, samples: &[(Labels<'_>, f64)]) {
+    fn family(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (String, f64)>,
+    ) {
         // Writing to a String cannot fail.
         let _ = writeln!(self.0, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
         for (labels, value) in samples {
-            let pair = |(name, value): &(&str, &str)| format!("{name}=\"{}\"", escaped(value));
-            let labels: Vec<String> = labels.iter().map(pair).collect();
-            let labels =
-                if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
             let _ = writeln!(self.0, "{PREFIX}{name}{labels} {value}");
         }
     }
 
-    fn counter(&mut self, name: &str, help: &str, samples: &[(Labels<'_>, u64)]) {
-        let samples: Vec<_> = samples.iter().map(|(labels, n)| (*labels, *n as f64)).collect();
-        self.family(name, "counter", help, &samples);
+    fn counter(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (String, u64)>,
+    ) {
+        self.family(name, "counter", help, samples.into_iter().map(|(l, n)| (l, n as f64)));
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: f64) {
-        self.family(name, "gauge", help, &[(&[], value)]);
+        self.family(name, "gauge", help, [(String::new(), value)]);
     }
 
-    fn process(&mut self, describe: &Describe, status: &Status) {
-        let version = [("version", status.version.as_str())];
-        let help = "The program that runs; always 1.";
-        self.family("build_info", "gauge", help, &[(&version, 1.0)]);
+    fn process(&mut self, snapshot: &Snapshot) {
+        let version = labels(&[("version", env!("CARGO_PKG_VERSION"))]);
+        let help = "The version of the running program; always 1.";
+        self.family("build_info", "gauge", help, [(version, 1.0)]);
         let help = "When the daemon was started, in seconds since 1970.";
-        self.gauge("start_time_seconds", help, seconds(describe.started));
-        let help = "Lines of the log that were dropped because nobody read them in time.";
-        self.counter("log_lines_lost_total", help, &[(&[], status.log_lines_lost)]);
+        self.gauge("start_time_seconds", help, seconds(snapshot.started));
+        let help = "Log lines that were dropped because stderr was not read in time.";
+        let lost = snapshot.log_lines_lost;
+        self.counter("log_lines_lost_total", help, [(String::new(), lost)]);
     }
 
-    fn frames(&mut self, status: &Status, stats: &Stats) {
-        let named: Vec<_> =
-            status.listeners.iter().map(|l| ([("listener", &*l.name)], l)).collect();
-        let frames: Vec<_> = named.iter().map(|(name, l)| (&name[..], l.frames)).collect();
-        self.counter("frames_total", "Frames that were heard.", &frames);
-        let dropped: Vec<_> = status
-            .listeners
-            .iter()
-            .flat_map(|l| {
-                let reasons = [
-                    ("kernel", l.kernel_drops),
-                    ("oversized", l.oversized),
-                    ("sender", l.rejected),
-                ];
-                reasons.map(|(reason, n)| ([("listener", &*l.name), ("reason", reason)], n))
+    fn frames(&mut self, snapshot: &Snapshot) {
+        let listeners = &snapshot.listeners;
+        let frames = listeners.iter().map(|l| (labels(&[("listener", &l.name)]), l.frames));
+        self.counter("frames_total", "Frames that were processed.", frames);
+        let dropped = listeners.iter().flat_map(|l| {
+            let reasons =
+                [("kernel", l.kernel_drops), ("oversized", l.oversized), ("sender", l.rejected)];
+            reasons.map(|(reason, n)| (labels(&[("listener", &l.name), ("reason", reason)]), n))
+        });
+        let help = "Frames that were not processed: dropped by the kernel because the receive buffer \
+                    was full, oversized, or of a sender that allow-from or allow-uid does not name.";
+        self.counter("frames_dropped_total", help, dropped);
+        let stats = &snapshot.stats;
+        let ignored = [
+            ("malformed", stats.malformed),
+            ("other_program", stats.other_programs),
+            ("other_host", stats.other_hosts),
+            ("excluded", stats.excluded),
+            ("blocked", stats.blocked),
+            ("refused", stats.refused),
+            ("overloaded", stats.overloaded),
+            ("late", stats.late),
+            ("ambiguous", stats.ambiguous),
+        ];
+        let ignored = ignored.map(|(reason, n)| (labels(&[("reason", reason)]), n));
+        let help = "Frames that were processed and authorised nobody: not a syslog message, of \
+                    another program or host, a login from an excluded or blocked address, or a login \
+                    that is refused, late, ambiguous, or without room in the tables.";
+        self.counter("frames_ignored_total", help, ignored);
+    }
+
+    fn daemons(&mut self, snapshot: &Snapshot) {
+        // Also those that have not logged anything yet.
+        let silent = DaemonStats::default();
+        let in_force = snapshot.daemons.iter().map(|name| (name, &silent));
+        let daemons: BTreeMap<_, _> = in_force.chain(&snapshot.stats.daemons).collect();
+        let each = |value: fn(&DaemonStats, Time) -> f64| {
+            daemons.iter().map(move |(name, daemon)| {
+                (labels(&[("daemon", name)]), value(daemon, snapshot.now))
             })
-            .collect();
-        let dropped: Vec<_> = dropped.iter().map(|(labels, n)| (&labels[..], *n)).collect();
-        let help = "Frames that were not heard: lost in the kernel because the daemon was too slow, \
-                    larger than any frame, or of a sender that allow-from does not name.";
-        self.counter("frames_dropped_total", help, &dropped);
-        let help = "Frames that were heard and did not count: no syslog message, of another \
-                    program, a login from an excluded or blocked address, a login that is not \
-                    believed, late, of nobody knows which connection, or one for which there was no \
-                    room.";
-        self.counter(
-            "frames_ignored_total",
-            help,
-            &[
-                (&[("reason", "malformed")], stats.malformed),
-                (&[("reason", "other_program")], stats.other_programs),
-                (&[("reason", "other_host")], stats.other_hosts),
-                (&[("reason", "excluded")], stats.excluded),
-                (&[("reason", "blocked")], stats.blocked),
-                (&[("reason", "refused")], stats.refused),
-                (&[("reason", "overloaded")], stats.overloaded),
-                (&[("reason", "late")], stats.late),
-                (&[("reason", "ambiguous")], stats.ambiguous),
-            ],
-        );
-    }
-
-    fn daemons(&mut self, daemons: &BTreeMap<Name, DaemonStats>, now: Time) {
-        let named: Vec<_> = daemons.iter().map(|(name, d)| ([("daemon", &**name)], d)).collect();
-        let each = |value: &dyn Fn(&DaemonStats) -> f64| -> Vec<(Labels<'_>, f64)> {
-            named.iter().map(|(name, daemon)| (&name[..], value(daemon))).collect()
         };
-        let help = "Complete logins, excluded ones not counted.";
-        self.family("logins_total", "counter", help, &each(&|d| d.logins as f64));
-        let help = "Messages of the mail daemon's programs that no pattern fits.";
-        self.family("unmatched_total", "counter", help, &each(&|d| d.unmatched as f64));
+        let help = "Complete logins, without those from excluded addresses.";
+        self.family("logins_total", "counter", help, each(|d, _| d.logins as f64));
+        let help = "Messages of the mail daemon's programs that match no pattern.";
+        self.family("unmatched_total", "counter", help, each(|d, _| d.unmatched as f64));
         let help =
-            "When the last login was heard, in seconds since 1970; 0 if none since the start.";
-        let last = each(&|d| d.last_login.map_or(0.0, seconds));
-        self.family("last_login_timestamp_seconds", "gauge", help, &last);
-        let help = "1 if the mail daemon goes on to log and its logins have stopped: an upgrade may \
-                    have changed its wording.";
-        let stopped = each(&|d| f64::from(u8::from(d.has_stopped(now))));
-        self.family("logins_stopped", "gauge", help, &stopped);
+            "When the last login was seen, in seconds since 1970; 0 if none since the start.";
+        let last = each(|d, _| d.last_login.map_or(0.0, seconds));
+        self.family("last_login_timestamp_seconds", "gauge", help, last);
+        let help = "1 if the mail daemon still logs but its logins have stopped: an upgrade may have \
+                    changed its messages.";
+        let stopped = each(|d, now| f64::from(u8::from(d.has_stopped(now))));
+        self.family("logins_stopped", "gauge", help, stopped);
     }
 
-    fn clients(&mut self, status: &Status, stats: &Stats, most_users: usize) {
-        self.gauge("clients", "Addresses that are authorised.", status.clients as f64);
-        self.gauge("max_clients", "Most addresses that are held.", status.max_clients as f64);
+    fn clients(&mut self, snapshot: &Snapshot, most_users: usize) {
+        self.gauge("clients", "Addresses that are authorised.", snapshot.clients as f64);
+        let help = "The most addresses that are held.";
+        self.gauge("max_clients", help, snapshot.max_clients as f64);
         let help = "Authorised addresses that are kept out of the map because their keys would \
                     admit others.";
-        self.gauge("unpublished_clients", help, status.map.kept_out as f64);
+        self.gauge("unpublished_clients", help, snapshot.kept_out as f64);
         let help = "Addresses that are not authorised because too many users share them.";
-        self.gauge("shared_addresses", help, status.shared.len() as f64);
-        let help = "Most users of one address whose logins still count; 64 stands for more.";
+        self.gauge("shared_addresses", help, snapshot.shared.len() as f64);
+        let help = "The most users of one address whose logins still count; 64 means 64 or more.";
         self.gauge("most_users_of_an_address", help, most_users as f64);
-        self.counter(
-            "grant_events_total",
-            "Addresses that came to be authorised, and those that ceased to be: their time was up, \
-             they made room for others, or too many users shared them.",
-            &[
-                (&[("event", "granted")], stats.granted),
-                (&[("event", "expired")], stats.expired),
-                (&[("event", "evicted")], stats.evicted),
-                (&[("event", "shared")], stats.shared),
-            ],
-        );
+        let stats = &snapshot.stats;
+        let events = [
+            ("granted", stats.granted),
+            ("expired", stats.expired),
+            ("evicted", stats.evicted),
+            ("shared", stats.shared),
+        ];
+        let help = "Addresses that became authorised (granted), and that ceased to be: their grant \
+                    expired, was evicted, or too many users shared the address.";
+        let events = events.map(|(event, n)| (labels(&[("event", event)]), n));
+        self.counter("grant_events_total", help, events);
     }
 
-    fn lookups(&mut self, status: &Status) {
-        let split = |name: &'_ str| {
-            let (service, listener) = name.split_once(' ').unwrap_or((name, ""));
-            (service.to_owned(), listener.to_owned())
-        };
-        let named: Vec<_> = status.lookups.iter().map(|l| (split(&l.name), l)).collect();
-        let answers: Vec<_> = named
-            .iter()
-            .flat_map(|((service, listener), l)| {
-                let unknown = l.requests.saturating_sub(l.admitted + l.rejected);
-                let answers =
-                    [("admitted", l.admitted), ("rejected", l.rejected), ("unknown", unknown)];
-                let labels = [("service", &**service), ("listener", &**listener)];
-                answers.map(|(answer, n)| ([labels[0], labels[1], ("answer", answer)], n))
+    fn lookups(&mut self, lookups: &[LookupStatus]) {
+        let socket =
+            |l: &LookupStatus| labels(&[("service", &l.protocol), ("listener", &l.address)]);
+        let answers = lookups.iter().flat_map(|l| {
+            let unknown = l.requests.saturating_sub(l.admitted + l.rejected);
+            let answers =
+                [("admitted", l.admitted), ("rejected", l.rejected), ("unknown", unknown)];
+            answers.map(|(answer, n)| {
+                let pairs =
+                    [("service", &*l.protocol), ("listener", &*l.address), ("answer", answer)];
+                (labels(&pairs), n)
             })
-            .collect();
-        let answers: Vec<_> = answers.iter().map(|(labels, n)| (&labels[..], *n)).collect();
-        self.counter("lookups_total", "Requests of Postfix, by what it was told.", &answers);
-        let labels: Vec<_> = named
-            .iter()
-            .map(|((s, l), lookup)| ([("service", &**s), ("listener", &**l)], *lookup))
-            .collect();
-        let open: Vec<_> = labels.iter().map(|(l, it)| (&l[..], it.connections as f64)).collect();
-        self.family("lookup_connections", "gauge", "Connections of Postfix that are open.", &open);
-        let broken: Vec<_> = labels.iter().map(|(l, it)| (&l[..], it.broken)).collect();
-        let help = "Connections of Postfix that were closed because of what came over them, or \
-                    because nothing did.";
-        self.counter("lookup_connections_broken_total", help, &broken);
-        let evicted: Vec<_> = labels.iter().map(|(l, it)| (&l[..], it.evicted)).collect();
-        let help = "Connections of Postfix that were idle and made room for others.";
-        self.counter("lookup_connections_evicted_total", help, &evicted);
+        });
+        self.counter("lookups_total", "Requests of Postfix, by answer.", answers);
+        let open = lookups.iter().map(|l| (socket(l), l.connections as f64));
+        self.family("lookup_connections", "gauge", "Open connections of Postfix.", open);
+        let help = "Connections of Postfix that were closed for malformed input or a timeout.";
+        let broken = lookups.iter().map(|l| (socket(l), l.broken));
+        self.counter("lookup_connections_broken_total", help, broken);
+        let help = "Idle connections of Postfix that were closed to make room for others.";
+        let evicted = lookups.iter().map(|l| (socket(l), l.evicted));
+        self.counter("lookup_connections_evicted_total", help, evicted);
     }
 
     fn map(&mut self, publication: &Publication) {
         let history = publication.history();
         let help = "Generations of the map that were published.";
-        self.counter("publications_total", help, &[(&[], history.published)]);
+        self.counter("publications_total", help, [(String::new(), history.published)]);
         let help = "Attempts to publish the map that failed.";
-        self.counter("publication_failures_total", help, &[(&[], history.failed)]);
+        self.counter("publication_failures_total", help, [(String::new(), history.failed)]);
         let help = "When the map was last published, in seconds since 1970; 0 if never.";
         let last = history.last.map_or(0.0, seconds);
         self.gauge("last_publication_timestamp_seconds", help, last);
@@ -267,20 +246,27 @@ impl MetricsPage {
         self.gauge("publication_duration_seconds", help, history.took.as_secs_f64());
         let help = "The generation of the map that is published.";
         self.gauge("map_generation_published", help, publication.published_generation() as f64);
-        let help = "The generation of the map that says who is authorised now.";
+        let help = "The generation of the map that lists who is authorised now.";
         self.gauge("map_generation_desired", help, publication.desired() as f64);
         let flag = |is_so: bool| f64::from(u8::from(is_so));
-        let help = "1 while the map lists nobody, because it could not be published for long.";
+        let help = "1 while the map is emptied because it could not be published for a minute.";
         self.gauge("map_emptied", help, flag(publication.is_emptied()));
-        let help = "1 while the map lists clients whose time is up and cannot be emptied.";
+        let help = "1 while the map lists expired clients and cannot be emptied.";
         self.gauge("map_stuck", help, flag(publication.is_stuck()));
     }
 
-    fn state(&mut self, status: &Status) {
+    fn state(&mut self, snapshot: &Snapshot) {
         let help =
-            "1 while the state file cannot be written: a crash would forget the latest logins.";
-        self.gauge("state_unsaved", help, f64::from(u8::from(status.state_fault.is_some())));
+            "1 while the state file cannot be written: a crash would lose the latest logins.";
+        self.gauge("state_unsaved", help, f64::from(u8::from(snapshot.state_fault.is_some())));
     }
+}
+
+/// Formats the labels of one sample.
+fn labels(pairs: &[(&str, &str)]) -> String {
+    let pairs: Vec<_> =
+        pairs.iter().map(|(name, v)| format!("{name}=\"{}\"", escaped(v))).collect();
+    format!("{{{}}}", pairs.join(","))
 }
 
 fn seconds(time: Time) -> f64 {
@@ -316,7 +302,7 @@ mod tests {
     #[test]
     fn odd_values_are_escaped() {
         let mut page = MetricsPage::default();
-        page.counter("x_total", "An x.", &[(&[("a", "b\"c\\d\ne"), ("f", "")], 7)]);
+        page.counter("x_total", "An x.", [(labels(&[("a", "b\"c\\d\ne"), ("f", "")]), 7)]);
         let expected = "# HELP pop_before_smtp_x_total An x.\n# TYPE pop_before_smtp_x_total counter\n\
                         pop_before_smtp_x_total{a=\"b\\\"c\\\\d\\ne\",f=\"\"} 7\n";
         assert_eq!(page.0, expected);

@@ -27,6 +27,7 @@ use tokio::net::{UdpSocket, UnixDatagram};
 use tracing::{debug, info, warn};
 
 use super::shared::Shared;
+use crate::control::status::ListenerKind;
 use crate::engine::correlation::streams::Source;
 use crate::engine::grants::GrantOutcome;
 use crate::engine::time::Time;
@@ -117,7 +118,15 @@ impl Receiver {
         Self { name, counters, number, socket, filter, troubles }
     }
 
-    /// Bytes that the receive buffer takes, as the kernel counts them.
+    /// Returns what kind of socket it is.
+    pub fn kind(&self) -> ListenerKind {
+        match self.socket {
+            DatagramSocket::Unix(_) => ListenerKind::Unix,
+            DatagramSocket::Udp(_) => ListenerKind::Udp,
+        }
+    }
+
+    /// Returns the bytes that the receive buffer takes, as the kernel counts them.
     pub fn receive_buffer(&self) -> Option<usize> {
         match &self.socket {
             DatagramSocket::Unix(socket) => getsockopt(socket, sockopt::RcvBuf).ok(),
