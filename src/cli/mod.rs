@@ -16,7 +16,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::error;
 
-use crate::config::control::DEFAULT_CONTROL;
 use crate::config::layer::Layer;
 use crate::config::lookups::SocketRole;
 use crate::config::{Config, Matching};
@@ -177,7 +176,7 @@ fn test(args: TestArgs) -> CommandResult {
         eprintln!("pop-before-smtp: {failure}");
     }
     let (exclude, _) = runtime()?.block_on(rules::exclude(&matching))?;
-    let grace = layer.grace.map_or(Rules::default().grace, |span| span.0);
+    let grace = layer.grace().0;
     let config = Rules { table, hosts: matching.hosts, exclude, grace, ..Rules::default() };
     let input: Box<dyn BufRead> =
         match args.file.as_deref().filter(|p| *p != Path::new("-")) {
@@ -220,7 +219,7 @@ impl ControlArgs {
             return Ok((control.clone(), None));
         }
         let layer = Layer::below_command_line(self.config.as_deref())?;
-        let control = layer.control.map_or_else(|| DEFAULT_CONTROL.into(), |socket| socket.path);
+        let control = layer.control().path;
         Ok((control, layer.control_read.map(|socket| socket.path)))
     }
 

@@ -19,7 +19,7 @@ pub struct Control {
 impl Control {
     /// Checks what a layer says.
     pub fn of(layer: &Layer, faults: &mut Failures) -> Self {
-        let change = layer.control.clone().unwrap_or_else(|| UnixSocket::at(DEFAULT_CONTROL));
+        let change = layer.control();
         let read = layer.control_read.clone();
         let path = change.path.display();
         if change.mode.0 & 0o007 != 0 {

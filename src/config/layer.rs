@@ -6,19 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser};
-use serde::Deserialize;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser};
 use toml::Spanned;
 
-use super::sending::{Mismatch, SenderRule};
-use super::values::{ExcludeWhat, Facilities, HostName, Inet, Listen, Network, Serve, Span};
+pub use super::options::Layer;
 use crate::error::{Failure, Failures};
-use crate::postfix::map_spec::MapSpec;
-use crate::sys::log::{LogFormat, LogLevel};
 use crate::sys::trusted_file;
-use crate::sys::unix_socket::UnixSocket;
 
 /// What environment variables begin with.
 const PREFIX: &str = "POP_BEFORE_SMTP_";
@@ -29,166 +24,7 @@ const NO_FILE: &str = "/dev/null";
 /// A hundred times what all options take.
 const MAX_FILE: u64 = 1 << 20;
 
-/// One layer; every option may be missing.
-#[allow(rustdoc::broken_intra_doc_links, reason = "brackets are for --help")]
-#[derive(Args, Clone, Debug, Default, Deserialize)]
-#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Layer {
-    /// The file of which it is.
-    #[arg(skip)]
-    #[serde(skip)]
-    pub file: Option<PathBuf>,
-    /// Receive syslog frames here: unix:/PATH[,mode=0660][,group=NAME] (datagram) or udp:HOST:PORT
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Option<Vec<Listen>>,
-    /// UDP senders that are heard [default: loopback]
-    #[arg(long, value_name = "NET")]
-    pub allow_from: Option<Vec<Network>>,
-    /// Users whose processes are heard over Unix sockets [default: all who can open them]
-    #[arg(long, value_name = "USER")]
-    pub allow_uid: Option<Vec<String>>,
-    /// Host names in frames that are believed; - for frames without one [default: every host]
-    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
-    pub allow_host: Option<Vec<HostName>>,
-    /// Access map to publish; TYPE may be `auto`
-    #[arg(long, value_name = "TYPE:PATH")]
-    pub map: Option<MapSpec>,
-    /// The value of each entry [default: OK]
-    #[arg(long, value_name = "TEXT")]
-    pub map_value: Option<String>,
-    /// Least time between two publications of the map [default: 1s]
-    #[arg(long, value_name = "DURATION")]
-    pub map_interval: Option<Span>,
-    /// Publish IPv6 addresses even where their key would admit other hosts too [default: false]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
-    pub map_inexact_ipv6: Option<bool>,
-    /// Answer Postfix's socketmap lookups here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT
-    #[arg(long, value_name = "ADDR")]
-    pub socketmap: Option<Serve>,
-    /// Answer Postfix's policy requests here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT
-    #[arg(long, value_name = "ADDR")]
-    pub policy: Option<Serve>,
-    /// Envelope sender that policy requests need: any, user (who logged in), domain (of that user)
-    /// [default: any]
-    #[arg(long, value_name = "WHAT", hide_possible_values = true)]
-    pub sender: Option<SenderRule>,
-    /// Domains in which users send whose login name has none
-    #[arg(long, value_name = "DOMAIN")]
-    pub sender_domains: Option<Vec<String>>,
-    /// File of lines `login address[, address...]`: what users may send as besides
-    #[arg(long, value_name = "FILE")]
-    pub sender_table: Option<PathBuf>,
-    /// Map of Postfix, as in smtpd_sender_login_maps: senders, and the logins that may use them
-    #[arg(long, value_name = "TYPE:PATH")]
-    pub sender_login_map: Option<Vec<MapSpec>>,
-    /// Characters that begin an address extension [default: Postfix's recipient_delimiter]
-    #[arg(long, value_name = "CHARS")]
-    pub sender_delimiter: Option<String>,
-    /// What another sender gets: dunno (as a stranger), reject, or `reject TEXT` (550 5.7.1 and the
-    /// text) [default: dunno]
-    #[arg(long, value_name = "WHAT")]
-    pub sender_mismatch: Option<Mismatch>,
-    /// Let users send as the null sender <> too [default: false]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
-    pub allow_null_sender: Option<bool>,
-    /// Remember who has logged in [default: true]
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
-    pub remember_users: Option<bool>,
-    /// Do not authorise an address from which more different users than this have logged in
-    #[arg(long, value_name = "N")]
-    pub max_users_per_address: Option<usize>,
-    /// Postfix's configuration directory [default: Postfix's own]
-    #[arg(long, value_name = "DIR")]
-    pub postfix_config: Option<PathBuf>,
-    /// How long a login authorises [default: 30m]
-    #[arg(long, value_name = "DURATION")]
-    pub grace: Option<Span>,
-    /// A client that stays connected stays authorised, and the grace counts from the log-out; a
-    /// log-out that is never seen counts after this time [default: off]
-    #[arg(long, value_name = "DURATION")]
-    pub extend_while_connected: Option<Span>,
-    /// Most addresses held; the one that would end first makes room [default: 65536]
-    #[arg(long, value_name = "N")]
-    pub max_clients: Option<usize>,
-    /// Mail daemons that are believed [default: all that are verified]
-    #[arg(long, value_name = "NAME")]
-    pub daemon: Option<Vec<String>>,
-    /// Believe a mail daemon's logins from these facilities only [default: any facility]
-    #[arg(long, value_name = "DAEMON=FACILITY[,FACILITY...]")]
-    pub facility: Option<Vec<Facilities>>,
-    /// Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]
-    #[arg(long, value_name = "DIR")]
-    pub daemons_dir: Option<PathBuf>,
-    /// Never authorised: loopback, link-local, own, gateway, mynetworks, a network, or none
-    /// [default: the first five]
-    #[arg(long, value_name = "WHAT")]
-    pub exclude: Option<Vec<ExcludeWhat>>,
-    /// Authorisations that survive a restart [default: /var/lib/pop-before-smtp/state]
-    #[arg(long, value_name = "FILE")]
-    pub state: Option<PathBuf>,
-    /// Control socket: PATH[,mode=0660][,group=NAME] [default: /run/pop-before-smtp/control.sock]
-    #[arg(long, value_name = "PATH")]
-    pub control: Option<UnixSocket>,
-    /// A second control socket, on which nothing can be changed: PATH[,mode=0660][,group=NAME]
-    #[arg(long, value_name = "PATH")]
-    pub control_read: Option<UnixSocket>,
-    /// Say what would be authorised and published; write no map and no state [default: false]
-    #[arg(short = 'n', long, num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
-    pub dry_run: Option<bool>,
-    /// Answer monitoring here, by HTTP: inet:HOST:PORT
-    #[arg(long, value_name = "ADDR")]
-    pub metrics: Option<Inet>,
-    /// How much is logged to stderr: error, warn, info, debug [default: info]
-    #[arg(long, value_name = "LEVEL")]
-    pub log_level: Option<LogLevel>,
-    /// What the log looks like: text, json, journald [default: journald in the journal, else text]
-    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
-    pub log_format: Option<LogFormat>,
-}
-
 impl Layer {
-    /// What this layer says, and where it says nothing, what the other one does.
-    #[must_use]
-    pub fn over(self, under: Self) -> Self {
-        Self {
-            file: self.file.or(under.file),
-            listen: self.listen.or(under.listen),
-            allow_from: self.allow_from.or(under.allow_from),
-            allow_uid: self.allow_uid.or(under.allow_uid),
-            allow_host: self.allow_host.or(under.allow_host),
-            map: self.map.or(under.map),
-            map_value: self.map_value.or(under.map_value),
-            map_interval: self.map_interval.or(under.map_interval),
-            map_inexact_ipv6: self.map_inexact_ipv6.or(under.map_inexact_ipv6),
-            socketmap: self.socketmap.or(under.socketmap),
-            policy: self.policy.or(under.policy),
-            sender: self.sender.or(under.sender),
-            sender_domains: self.sender_domains.or(under.sender_domains),
-            sender_table: self.sender_table.or(under.sender_table),
-            sender_login_map: self.sender_login_map.or(under.sender_login_map),
-            sender_delimiter: self.sender_delimiter.or(under.sender_delimiter),
-            sender_mismatch: self.sender_mismatch.or(under.sender_mismatch),
-            allow_null_sender: self.allow_null_sender.or(under.allow_null_sender),
-            remember_users: self.remember_users.or(under.remember_users),
-            max_users_per_address: self.max_users_per_address.or(under.max_users_per_address),
-            postfix_config: self.postfix_config.or(under.postfix_config),
-            grace: self.grace.or(under.grace),
-            extend_while_connected: self.extend_while_connected.or(under.extend_while_connected),
-            max_clients: self.max_clients.or(under.max_clients),
-            daemon: self.daemon.or(under.daemon),
-            facility: self.facility.or(under.facility),
-            daemons_dir: self.daemons_dir.or(under.daemons_dir),
-            exclude: self.exclude.or(under.exclude),
-            state: self.state.or(under.state),
-            control: self.control.or(under.control),
-            control_read: self.control_read.or(under.control_read),
-            dry_run: self.dry_run.or(under.dry_run),
-            metrics: self.metrics.or(under.metrics),
-            log_level: self.log_level.or(under.log_level),
-            log_format: self.log_format.or(under.log_format),
-        }
-    }
-
     /// The layers below the command line: environment over file.
     ///
     /// # Errors
@@ -313,7 +149,10 @@ fn variable(option: &str) -> Option<OsString> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Args as _;
+
     use super::*;
+    use crate::config::options::OPTIONS;
 
     #[test]
     fn layers_say_the_same_in_the_same_words() {
@@ -340,6 +179,41 @@ mod tests {
         let lower = Layer { max_clients: Some(2), dry_run: Some(true), ..Layer::default() };
         let both = upper.over(lower);
         assert_eq!((both.max_clients, both.dry_run), (Some(1), Some(true)));
+    }
+
+    #[test]
+    fn only_some_options_need_a_restart() {
+        let layer = |text: &str| Layer::from_toml(text).expect(text);
+        let same = [("", "map-value = 'OK'\nstate = '/var/lib/pop-before-smtp/state'")];
+        let changed = [
+            ("map-value = 'permit'", "", vec!["map-value"]),
+            ("grace = '1h'", "grace = '2h'\nlisten = ['udp:127.0.0.1:1']", vec!["listen"]),
+            ("dry-run = true\nlog-level = 'warn'", "", vec!["dry-run", "log-level"]),
+        ];
+        let same = same.map(|(one, two)| (one, two, Vec::new()));
+        for (one, two, expected) in same.into_iter().chain(changed) {
+            assert_eq!(layer(one).restart_differences(&layer(two)), expected, "{one} / {two}");
+            assert_eq!(layer(two).restart_differences(&layer(one)), expected, "{two} / {one}");
+        }
+    }
+
+    #[test]
+    fn every_option_has_its_row() {
+        let command = Layer::augment_args(clap::Command::new("x"));
+        let names: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
+        let rows: Vec<_> = OPTIONS.iter().map(|option| option.name).collect();
+        assert_eq!(names, rows);
+        for option in OPTIONS {
+            let key = format!("{} = []", option.name);
+            let fault = Layer::from_toml(&key).err().unwrap_or_default().concat();
+            assert!(!fault.contains("unknown field"), "{key}: {fault}");
+        }
+        let layer = Layer::default();
+        assert_eq!(layer.grace().0.as_secs(), 1800);
+        let _ = (layer.map_value(), layer.map_interval(), layer.map_inexact_ipv6(), layer.sender());
+        let _ = (layer.sender_mismatch(), layer.allow_null_sender(), layer.remember_users());
+        let _ = (layer.max_clients(), layer.state(), layer.control(), layer.dry_run());
+        let _ = layer.log_level();
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod control;
 pub mod layer;
 pub mod listeners;
 pub mod lookups;
+pub mod options;
 pub mod sending;
 pub mod values;
 
@@ -66,8 +67,8 @@ pub enum DaemonsDir {
 /// A whole configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The file that was read.
-    pub file: Option<PathBuf>,
+    /// The options of which it is made.
+    pub layer: Layer,
     /// Where frames are received, beside sockets that systemd passes.
     pub listen: Vec<Listen>,
     /// UDP senders that are heard.
@@ -153,7 +154,7 @@ impl Config {
         let mut fault = |what: String, hint: &str| {
             faults.push(Failure::config(what).hint(hint));
         };
-        let dry_run = layer.dry_run.unwrap_or(false);
+        let dry_run = layer.dry_run();
         let listen = layer.listen.clone().unwrap_or_default();
         if !is_asked(SocketRole::Frames) {
             fault(
@@ -175,13 +176,15 @@ impl Config {
                  running daemon only",
             );
         }
-        let value = layer.map_value.as_deref().unwrap_or("OK").parse::<MapValue>();
+        let value = layer.map_value().parse::<MapValue>();
         let value = value.unwrap_or_else(|why| {
-            let text = layer.map_value.as_deref().unwrap_or_default();
-            fault(format!("map-value `{text}`: {why}"), "leave it out, and it is OK");
+            fault(
+                format!("map-value `{}`: {why}", layer.map_value()),
+                "leave it out, and it is OK",
+            );
             MapValue::default()
         });
-        let grace = layer.grace.map_or(Duration::from_secs(30 * 60), |span| span.0);
+        let grace = layer.grace().0;
         if grace > MAX_GRACE {
             fault("grace: longer than 7 days".into(), "30m is usual");
         }
@@ -189,7 +192,7 @@ impl Config {
         if session_ceiling.is_some_and(|ceiling| ceiling > MAX_GRACE) {
             fault("extend-while-connected: longer than 7 days".into(), "24h is usual");
         }
-        let max_clients = layer.max_clients.unwrap_or(65_536);
+        let max_clients = layer.max_clients();
         if !(1..=MAX_CLIENTS).contains(&max_clients) {
             fault(
                 format!("max-clients: {max_clients} is not between 1 and {MAX_CLIENTS}"),
@@ -219,57 +222,34 @@ impl Config {
             return Err(faults);
         }
         Ok(Self {
-            file: layer.file.clone(),
+            layer: layer.clone(),
             listen,
             allow_from: layer.allow_from.clone().unwrap_or_else(loopback),
             allow_uid,
             map: layer.map.clone(),
             map_value: value,
-            map_interval: layer.map_interval.map_or(Duration::from_secs(1), |span| span.0),
-            map_inexact_ipv6: layer.map_inexact_ipv6.unwrap_or(false),
+            map_interval: layer.map_interval().0,
+            map_inexact_ipv6: layer.map_inexact_ipv6(),
             lookups,
             sending,
             grace,
             session_ceiling,
             max_clients,
             matching,
-            state: (!dry_run).then(|| layer.state.clone().unwrap_or_else(|| DEFAULT_STATE.into())),
+            state: (!dry_run).then(|| layer.state()),
             control,
             dry_run,
             metrics: layer.metrics,
-            log_level: layer.log_level.unwrap_or(LogLevel::Info),
+            log_level: layer.log_level(),
             log_format: layer.log_format,
         })
-    }
-
-    /// The options that differ in another configuration and that only a restart can change.
-    pub fn fixed_differences(&self, other: &Self) -> Vec<&'static str> {
-        let (a, b) = (self, other);
-        let differs = [
-            ("listen", a.listen != b.listen),
-            ("allow-from", a.allow_from != b.allow_from),
-            ("allow-uid", a.allow_uid != b.allow_uid),
-            ("map", a.map != b.map),
-            ("map-value", a.map_value != b.map_value),
-            ("socketmap", a.lookups.socketmap != b.lookups.socketmap),
-            ("policy", a.lookups.policy != b.lookups.policy),
-            ("postfix-config", a.matching.postfix_config != b.matching.postfix_config),
-            ("state", a.state != b.state),
-            ("control", a.control.change != b.control.change),
-            ("control-read", a.control.read != b.control.read),
-            ("dry-run", a.dry_run != b.dry_run),
-            ("metrics", a.metrics != b.metrics),
-            ("log-level", a.log_level != b.log_level),
-            ("log-format", a.log_format != b.log_format),
-        ];
-        differs.into_iter().filter_map(|(option, differs)| differs.then_some(option)).collect()
     }
 }
 
 impl Config {
     /// The files that decide who may relay, and the directory of those of mail daemons.
     pub fn deciding_files(&self) -> impl Iterator<Item = &Path> {
-        let named = [&self.file, &self.sending.table, &self.state].into_iter().flatten();
+        let named = [&self.layer.file, &self.sending.table, &self.state].into_iter().flatten();
         named.map(PathBuf::as_path).chain([self.matching.daemons_dir.path()])
     }
 

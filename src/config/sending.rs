@@ -89,9 +89,9 @@ impl Sending {
     /// Checks what a layer says. `by_policy` is whether Postfix can ask by the policy protocol.
     pub fn of(layer: &Layer, by_policy: bool, faults: &mut Failures) -> Self {
         let mut fault = |what: String, hint: &str| faults.push(Failure::config(what).hint(hint));
-        let rule = layer.sender.unwrap_or_default();
-        let remember_users = layer.remember_users.unwrap_or(true);
-        let mismatch = layer.sender_mismatch.clone().unwrap_or_default();
+        let rule = layer.sender();
+        let remember_users = layer.remember_users();
+        let mismatch = layer.sender_mismatch();
         let needing_a_rule = [
             ("sender-domains", layer.sender_domains.is_some()),
             ("sender-table", layer.sender_table.is_some()),
@@ -159,7 +159,7 @@ impl Sending {
             table: layer.sender_table.clone(),
             login_maps: layer.sender_login_map.clone().unwrap_or_default(),
             delimiters: layer.sender_delimiter.clone(),
-            allow_null: layer.allow_null_sender.unwrap_or(false),
+            allow_null: layer.allow_null_sender(),
             mismatch: match mismatch {
                 Mismatch::Dunno => Action::Dunno,
                 Mismatch::Reject(text) => Action::Reject(text),

@@ -11,9 +11,10 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Deserializer, de};
 
-use super::sending::Mismatch;
+use super::sending::{Mismatch, SenderRule};
 use crate::engine::maildaemons::facility_code;
 use crate::postfix::map_spec::MapSpec;
+use crate::sys::log::LogLevel;
 use crate::sys::unix_socket::UnixSocket;
 
 /// Reads a value from a string wherever serde finds one.
@@ -40,6 +41,21 @@ deserialize_from_text!(
     UnixSocket,
     MapSpec
 );
+
+/// Reads a value from one of its words.
+macro_rules! from_value_enum {
+    ($($name:ty),+) => {$(
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                <Self as clap::ValueEnum>::from_str(text, false)
+            }
+        }
+    )+};
+}
+
+from_value_enum!(SenderRule, LogLevel);
 
 /// A length of time: `30m`, `1800s`, `1h 30m`. At least one second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ pub(super) async fn reload(
 ) -> Result<(), Failures> {
     let config = read()?;
     let (rules, learned) = rules::build(&config).await?;
-    let fixed = started_with.fixed_differences(&config);
+    let fixed = started_with.layer.restart_differences(&config.layer);
     if !fixed.is_empty() {
         warn!("only a restart changes these options: {}", fixed.join(", "));
     }

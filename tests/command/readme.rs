@@ -14,6 +14,7 @@ use std::process::{Command, Stdio};
 use clap::{ArgAction, CommandFactory as _};
 use pop_before_smtp::cli::Cli;
 use pop_before_smtp::config::layer::Layer;
+use pop_before_smtp::config::options::OPTIONS;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -54,6 +55,7 @@ struct RunOption {
     value: String,
     repeatable: bool,
     default: String,
+    needs_restart: bool,
     meaning: String,
 }
 
@@ -64,14 +66,13 @@ fn options() -> Vec<RunOption> {
     let option = |argument: &clap::Arg| {
         let name = argument.get_long()?.to_owned();
         let help = argument.get_help().expect("every option is explained").to_string();
-        let (meaning, default) = match help.split_once(" [default: ") {
-            Some((meaning, default)) => (meaning, default.trim_end_matches(']')),
-            None => (&*help, "none"),
-        };
+        let meaning = help.split(" [default: ").next().unwrap_or_default();
+        let info = OPTIONS.iter().find(|info| info.name == name);
         Some(RunOption {
+            needs_restart: info.is_some_and(|info| info.needs_restart),
             value: argument.get_value_names()?.join(" "),
             repeatable: matches!(argument.get_action(), ArgAction::Append),
-            default: default.to_owned(),
+            default: info.and_then(|info| info.default).unwrap_or("none").to_owned(),
             meaning: meaning.to_owned(),
             name,
         })
@@ -83,19 +84,20 @@ fn options() -> Vec<RunOption> {
 #[test]
 fn the_guide_has_every_option() {
     let mut table = String::from(
-        "\n| command line | environment: `POP_BEFORE_SMTP_` and | file | default | meaning |\n\
-         |---|---|---|---|---|\n",
+        "\n| command line | environment: `POP_BEFORE_SMTP_` and | file | default | changed by | meaning |\n\
+         |---|---|---|---|---|---|\n",
     );
     let options = options();
     assert!(options.len() > 15);
-    for RunOption { name, value, repeatable, default, meaning } in &options {
+    for RunOption { name, value, repeatable, default, needs_restart, meaning } in &options {
+        let change = if *needs_restart { "restart" } else { "reload" };
         let value = if value == "BOOL" { String::new() } else { format!(" {value}") };
         let short = if name == "dry-run" { "-n, " } else { "" };
         let repeatable = if *repeatable { ", repeatable" } else { "" };
         let variable = name.to_uppercase().replace('-', "_");
         writeln!(
             table,
-            "| `{short}--{name}{value}`{repeatable} | `{variable}` | `{name}` | {default} | {meaning} |"
+            "| `{short}--{name}{value}`{repeatable} | `{variable}` | `{name}` | {default} | {change} | {meaning} |"
         )
         .unwrap();
     }
