@@ -94,7 +94,7 @@ fn from_the_first_login_to_the_last_file() {
     eventually("Postfix knows", PATIENCE, || rcpt(CLIENT) == 250);
     assert_eq!(both(), [250, 554]);
     let findings = host.must("pop-before-smtp doctor");
-    assert!(findings.contains("\n0 to mend, 0 remarks, "), "{findings}");
+    assert!(findings.contains("\n0 problems, 0 notes, "), "{findings}");
 
     // An upgrade forgets nothing, and leaves alone what the administrator has chosen.
     host.must(&readme(MORE_SOCKETS));
