@@ -89,7 +89,8 @@ fn written(outcome: io::Result<()>) -> CommandResult {
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failures> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        // A second one would only be woken for what the first does better in a row.
+        .worker_threads(1)
         // The thread that waits for the disk stays: where no new one can be made, work for it would
         // otherwise end the daemon.
         .thread_keep_alive(Duration::MAX)

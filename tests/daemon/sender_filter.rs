@@ -35,11 +35,11 @@ fn status(daemon: &Daemon) -> Value {
     serde_json::from_slice(&output.stdout).expect("status --json prints JSON")
 }
 
-/// A library that makes recvmsg(2) fail while a file says so.
+/// A library that makes recvmmsg(2) fail while a file says so.
 fn build_shim(home: &Home) {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/recvmsg.c");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/recvmmsg.c");
     let mut cc = Command::new("cc");
-    cc.args(["-shared", "-fPIC", "-o"]).arg(home.at("recvmsg.so")).arg(source).arg("-ldl");
+    cc.args(["-shared", "-fPIC", "-o"]).arg(home.at("recvmmsg.so")).arg(source).arg("-ldl");
     assert!(cc.status().expect("the linker of Rust is there").success());
 }
 
@@ -50,7 +50,7 @@ fn errors_that_pass_end_nothing() {
     let udp = Wire::udp();
     let options = home.options(&["--listen", &udp.to_string()]);
     let mut daemon = Daemon::spawn_with(&home.at("."), &options, |command| {
-        command.env("LD_PRELOAD", home.at("recvmsg.so")).env("RECVMSG_FAILS", home.at("fails"));
+        command.env("LD_PRELOAD", home.at("recvmmsg.so")).env("RECVMMSG_FAILS", home.at("fails"));
     });
     eventually("it is ready", PATIENCE, || daemon.has_notified("READY=1"));
     let fail = |code: Errno| {

@@ -1,27 +1,26 @@
-//! Where syslog frames come in.
+//! Receives syslog frames and passes them to the engine.
 //!
-//! Promise  a frame is parsed and matched where it arrives; nothing here waits for postmap, disk
-//!          or a queue. What is lost or turned away is counted: by the kernel (`SO_RXQ_OVFL`),
-//!          because the sender is not one that is heard, or because it is larger than any frame.
-//!          An error that may pass ends nothing. Our own log, if it comes back, is not repeated.
-//! Layers   `bind` makes the sockets, `sender_filter` says who is heard; here the loop that
-//!          empties them.
+//! - **Promise**: a frame is processed where it arrives; nothing here waits for postmap, a disk or a
+//!   queue. Frames of one batch share one lock and one reading of the clock. What is lost or rejected
+//!   is counted: dropped by the kernel (`SO_RXQ_OVFL`), of a sender that is not accepted, or oversized.
+//!   A transient error ends nothing. The daemon's own log, if it comes back, is not logged again.
+//! - **Layers**: `bind` makes the sockets, `batch` takes frames from one, [`sender_filter`] decides
+//!   whose are accepted; here the loop.
 
+mod batch;
 pub mod bind;
 pub mod sender_filter;
 
 use std::convert::Infallible;
 use std::fmt::{self, Write as _};
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, SockaddrStorage, UnixCredentials, getsockopt, recvmsg, sockopt,
-};
+use nix::sys::socket::{getsockopt, sockopt};
 use tokio::io::Interest;
 use tokio::net::{UdpSocket, UnixDatagram};
 use tracing::{debug, info, warn};
@@ -30,18 +29,11 @@ use super::shared::Shared;
 use crate::control::status::ListenerKind;
 use crate::engine::correlation::streams::Source;
 use crate::engine::grants::GrantOutcome;
-use crate::engine::time::Time;
 use crate::engine::verdict::{Outcome, Verdict};
 use crate::sys::log_limit::LogLimiter;
+use batch::{BATCH, Batch};
 use sender_filter::{Sender, SenderFilter};
 
-/// A frame is never larger: the largest UDP datagram has 65,507 bytes, and no forwarder sends more
-/// over a Unix socket. A larger one is dropped, for its end is unknown.
-const MAX_FRAME: usize = 65_536;
-/// After this many frames in a row the other tasks get their turn.
-const BURST: usize = 256;
-/// And after this time, whatever the frames cost.
-const TURN: Duration = Duration::from_millis(2);
 /// Characters of a frame that are shown at debug level, longer than nearly every login line. JSON may
 /// double them, and logger(1) cuts lines at 1024: what is cut off must be shorter than this.
 const MAX_SHOWN: usize = 600;
@@ -108,14 +100,14 @@ pub struct Receiver {
     number: u16,
     socket: DatagramSocket,
     filter: SenderFilter,
-    troubles: LogLimiter,
+    errors: LogLimiter,
 }
 
 impl Receiver {
     /// Wraps a bound, non-blocking datagram socket. To tell users, it has `SO_PASSCRED` set.
     pub fn new(number: u16, name: String, socket: DatagramSocket, filter: SenderFilter) -> Self {
-        let (counters, troubles) = (ReceiverCounters::default(), LogLimiter::default());
-        Self { name, counters, number, socket, filter, troubles }
+        let (counters, errors) = (ReceiverCounters::default(), LogLimiter::default());
+        Self { name, counters, number, socket, filter, errors }
     }
 
     /// Returns what kind of socket it is.
@@ -134,23 +126,22 @@ impl Receiver {
         }
     }
 
-    /// Hands frames to the engine until the task is dropped.
+    /// Passes frames to the engine until the task is dropped.
     ///
     /// # Errors
     /// The socket cannot be watched, or will never be read again.
     pub async fn run(&self, shared: &Shared) -> io::Result<Infallible> {
-        let mut room = Buffers::new(&self.filter);
+        let mut batch = Batch::new(&self.filter);
         loop {
             self.socket.readable().await?;
             loop {
-                let taken = self.socket.try_io(|| self.take(&mut room, BURST, TURN, shared));
-                match taken {
+                match self.socket.try_io(|| self.take(&mut batch, shared)) {
                     Ok(()) => tokio::task::yield_now().await,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if never_heals(&error) => return Err(error),
                     Err(error) => {
                         self.counters.errors.fetch_add(1, Ordering::Relaxed);
-                        if let Some(times) = self.troubles.record(1) {
+                        if let Some(times) = self.errors.record(1) {
                             warn!(receiver = self.name, times, %error, "cannot receive; going on");
                         }
                         tokio::time::sleep(PAUSE).await;
@@ -160,70 +151,88 @@ impl Receiver {
         }
     }
 
-    /// Hands over what the kernel still holds, at most `limit` frames.
+    /// Passes on what the kernel still holds, about `limit` frames.
     pub fn drain(&self, limit: usize, shared: &Shared) {
-        // An error here is most likely the end of the queue; nothing more can be had in any case.
-        let _ = self.take(&mut Buffers::new(&self.filter), limit, Duration::MAX, shared);
-    }
-
-    /// Takes frames until there are none (an error: it would block), there were `limit`, or the last
-    /// one was heard so much later than the first.
-    fn take(
-        &self,
-        room: &mut Buffers,
-        limit: usize,
-        turn: Duration,
-        shared: &Shared,
-    ) -> io::Result<()> {
-        let mut begin = None;
-        for _ in 0..limit {
-            match self.receive(room) {
-                Ok(Some((length, sender))) => {
-                    let frame = &room.frame[..length];
-                    if self.filter.admit(sender) {
-                        let now = self.process(frame, sender.address, shared);
-                        if now.since(*begin.get_or_insert(now)) >= turn {
-                            return Ok(());
-                        }
-                    } else {
-                        self.reject(frame, sender);
-                    }
-                }
-                Ok(None) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(error.into()),
+        let mut batch = Batch::new(&self.filter);
+        for _ in 0..limit.div_ceil(BATCH) {
+            // An error is most likely the end of the queue; nothing more can be had in any case.
+            if self.take(&mut batch, shared).is_err() {
+                return;
             }
         }
+    }
+
+    /// Receives a batch of frames and passes it to the engine under one lock.
+    fn take(&self, batch: &mut Batch, shared: &Shared) -> io::Result<()> {
+        match batch.receive(self.socket.as_raw_fd()) {
+            Ok(()) => {}
+            Err(Errno::EINTR) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        if let Some(drops) = batch.kernel_drops {
+            self.counters.kernel_drops.store(drops.into(), Ordering::Relaxed);
+        }
+        let (mut accepted, mut oversized) = (0, 0);
+        let mut reports = Vec::new();
+        let logs_all = tracing::enabled!(tracing::Level::DEBUG);
+        shared.with(|engine, now| {
+            for (frame, sender) in batch.frames() {
+                let Some(frame) = frame else {
+                    oversized += 1;
+                    continue;
+                };
+                if !self.filter.admit(sender) {
+                    reports.push(Report::Rejected(frame, sender));
+                    continue;
+                }
+                accepted += 1;
+                let source = Source { receiver: self.number, sender: sender.address };
+                let outcome = engine.process(now, source, frame);
+                let is_new = outcome.granted() == Some(GrantOutcome::New);
+                if is_new || logs_all {
+                    let kept_out = outcome.address.filter(|a| is_new && !engine.is_published(*a));
+                    reports.push(Report::Processed(frame, outcome, kept_out));
+                }
+            }
+        });
+        self.counters.frames.fetch_add(accepted, Ordering::Relaxed);
+        self.counters.oversized.fetch_add(oversized, Ordering::Relaxed);
+        reports.iter().for_each(|report| self.report(report));
         Ok(())
     }
 
-    /// One frame and its sender, or nothing if it is not whole.
-    fn receive(&self, room: &mut Buffers) -> nix::Result<Option<(usize, Sender)>> {
-        let mut slices = [IoSliceMut::new(&mut room.frame)];
-        let message = recvmsg::<SockaddrStorage>(
-            self.socket.as_raw_fd(),
-            &mut slices,
-            Some(&mut room.control),
-            MsgFlags::MSG_DONTWAIT,
-        )?;
-        let mut sender = Sender { address: message.address.and_then(address_of), uid: None };
-        // An error: there was more than there is room for, such as file descriptors that somebody
-        // has sent along. The kernel has closed them, and whoever must be named remains unnamed.
-        for control in message.cmsgs().into_iter().flatten() {
-            match control {
-                ControlMessageOwned::RxqOvfl(drops) => {
-                    self.counters.kernel_drops.store(drops.into(), Ordering::Relaxed);
-                }
-                ControlMessageOwned::ScmCredentials(credentials) => {
-                    sender.uid = Some(credentials.uid());
-                }
-                _ => {}
-            }
+    /// Logs what became of a frame. What a sender can provoke is logged at debug level only.
+    fn report(&self, report: &Report<'_>) {
+        let (frame, outcome, kept_out) = match report {
+            Report::Rejected(frame, sender) => return self.reject(frame, *sender),
+            Report::Processed(frame, outcome, kept_out) => (frame, outcome, kept_out),
+        };
+        match (outcome.verdict, outcome.granted()) {
+            (_, Some(GrantOutcome::New)) => info!(
+                address = outcome.address.map(tracing::field::display),
+                user = outcome.user,
+                daemon = outcome.daemon.as_deref(),
+                "authorised"
+            ),
+            (Verdict::None, _) if self.is_named_in(frame) => {}
+            _ => debug!(
+                receiver = self.name,
+                verdict = outcome.verdict.as_str(),
+                address = outcome.address.map(tracing::field::display),
+                user = outcome.user,
+                daemon = outcome.daemon.as_deref(),
+                reason = %outcome.reason,
+                frame = %Shown(frame),
+                "processed"
+            ),
         }
-        if message.flags.contains(MsgFlags::MSG_TRUNC) {
-            self.counters.oversized.fetch_add(1, Ordering::Relaxed);
-            return Ok(None);
+        if let Some(address) = kept_out {
+            warn!(
+                %address,
+                "authorised, but kept out of the map: as a key it would admit other hosts of its \
+                 network; --map-inexact-ipv6 publishes it all the same"
+            );
         }
-        Ok(Some((message.bytes, sender)))
     }
 
     fn reject(&self, frame: &[u8], Sender { address, uid }: Sender) {
@@ -239,50 +248,6 @@ impl Receiver {
         }
     }
 
-    /// Hears a frame, and tells when.
-    fn process(&self, frame: &[u8], sender: Option<IpAddr>, shared: &Shared) -> Time {
-        self.counters.frames.fetch_add(1, Ordering::Relaxed);
-        let source = Source { receiver: self.number, sender };
-        let (outcome, kept_out, now) = shared.with(|engine, now| {
-            let outcome = engine.process(now, source, frame);
-            let kept_out = outcome.address.filter(|address| !engine.is_published(*address));
-            (outcome, kept_out, now)
-        });
-        self.report(frame, &outcome);
-        if let (Some(GrantOutcome::New), Some(address)) = (outcome.granted(), kept_out) {
-            warn!(
-                %address,
-                "authorised, but kept out of the map: as a key it would admit other hosts of its \
-                 network; --map-inexact-ipv6 publishes it all the same"
-            );
-        }
-        now
-    }
-
-    /// What a stranger can provoke is said at debug level only.
-    fn report(&self, frame: &[u8], outcome: &Outcome) {
-        match (outcome.verdict, outcome.granted()) {
-            (_, Some(GrantOutcome::New)) => info!(
-                address = outcome.address.map(tracing::field::display),
-                user = outcome.user,
-                daemon = outcome.daemon.as_deref(),
-                "authorised"
-            ),
-            (Verdict::None, _)
-                if !tracing::enabled!(tracing::Level::DEBUG) || self.is_named_in(frame) => {}
-            _ => debug!(
-                receiver = self.name,
-                verdict = outcome.verdict.as_str(),
-                address = outcome.address.map(tracing::field::display),
-                user = outcome.user,
-                daemon = outcome.daemon.as_deref(),
-                reason = %outcome.reason,
-                frame = %Shown(frame),
-                "heard"
-            ),
-        }
-    }
-
     /// Whether a frame names this receiver: then it is most likely what was said here at debug
     /// level, sent back to us by a syslog daemon, and to say that again would go on for ever.
     fn is_named_in(&self, frame: &[u8]) -> bool {
@@ -290,22 +255,12 @@ impl Receiver {
     }
 }
 
-/// Buffers for one frame and what the kernel says about it, and not for more: file descriptors that
-/// somebody sends along must not come to us.
-struct Buffers {
-    frame: Vec<u8>,
-    control: Vec<u8>,
-}
-
-impl Buffers {
-    fn new(filter: &SenderFilter) -> Self {
-        let control = match filter {
-            SenderFilter::Everybody => Vec::new(),
-            SenderFilter::Networks(_) => nix::cmsg_space!(u32),
-            SenderFilter::Users(_) => nix::cmsg_space!(UnixCredentials),
-        };
-        Self { frame: vec![0; MAX_FRAME], control }
-    }
+/// What may have to be logged of one frame.
+enum Report<'f> {
+    /// Its sender is not accepted.
+    Rejected(&'f [u8], Sender),
+    /// What became of it, and its address if that is kept out of the map.
+    Processed(&'f [u8], Outcome, Option<IpAddr>),
 }
 
 /// A frame for people's eyes. What can be printed stays as it is, backslashes too, and a long one
@@ -340,31 +295,28 @@ fn never_heals(error: &io::Error) -> bool {
     )
 }
 
-fn address_of(storage: SockaddrStorage) -> Option<IpAddr> {
-    let v4 = storage.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-    v4.or_else(|| storage.as_sockaddr_in6().map(|address| address.ip().to_canonical()))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::batch::FEW;
     use super::*;
     use crate::engine::{Engine, Rules};
 
     #[tokio::test]
-    async fn a_turn_ends_with_its_time() {
+    async fn a_batch_has_an_end() {
         let (sender, socket) = UnixDatagram::pair().expect("a pair");
         let socket = DatagramSocket::Unix(socket);
         let receiver = Receiver::new(0, "unix:x".into(), socket, SenderFilter::Everybody);
         let shared = Shared::new(Engine::new(Rules::default()));
-        for _ in 0..5 {
-            sender.send(b"<22>dovecot: x").await.expect("there is room");
+        let mut batch = Batch::new(&receiver.filter);
+        let mut taken = Vec::new();
+        for sent in [1, FEW, FEW + BATCH + 1] {
+            for _ in 0..sent {
+                sender.try_send(b"<22>dovecot: x").expect("there is room");
+            }
+            while receiver.take(&mut batch, &shared).is_ok() {
+                taken.push(receiver.counters.frames.load(Ordering::Relaxed));
+            }
         }
-        let mut room = Buffers::new(&receiver.filter);
-        let mut take = |turn| {
-            let taken = receiver.take(&mut room, BURST, turn, &shared).map_err(|e| e.kind());
-            (taken, receiver.counters.frames.load(Ordering::Relaxed))
-        };
-        assert_eq!(take(Duration::ZERO), (Ok(()), 1));
-        assert_eq!(take(Duration::MAX), (Err(io::ErrorKind::WouldBlock), 5));
+        assert_eq!(taken, [1, 5, 5 + 4, 5 + 4 + 32, 5 + 4 + 32 + 1]);
     }
 }
