@@ -380,7 +380,7 @@ fn a_disk_that_stalls_for_good_is_not_waited_for_at_the_end() {
     // It still may write when the disk goes on: nobody else may before that.
     let mut second = home.spawn(&[&options[0], &options[1]]);
     assert_eq!(second.wait().code(), Some(74), "{}", second.said());
-    second.wait_until_said("in use by the process");
+    second.wait_until_said("in use by process");
     disk.go_on();
     assert_eq!(daemon.wait().code(), Some(74), "{}", daemon.said());
     let daemon = home.start(&[&options[0], &options[1]]);
