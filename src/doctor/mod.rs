@@ -2,11 +2,11 @@
 //!
 //! - **Promise**: changes nothing; it only logs test messages, and queries Postfix's tables and the
 //!   daemon. Examines everything that it can; each finding says what to do.
-//! - **Layers**: [`setup`] reads Postfix's configuration, [`postfix`] its restrictions;
-//!   [`channels`] are how the daemon answers Postfix; [`relay`] checks the order of restrictions;
-//!   [`map`] and [`sockets`] whether the channels work; [`networks`] who may relay without a login;
-//!   [`running`] and [`forwarder`] the daemon and what reaches it; [`permissions`] what another
-//!   user may access; [`findings`] is the report.
+//! - **Layers**: `setup` reads Postfix's configuration, `postfix` its restrictions; `channels` are
+//!   how the daemon answers Postfix; `relay` checks the order of restrictions; `map` and `sockets`
+//!   whether the channels work; `networks` who may relay without a login; `running` and `forwarder`
+//!   the daemon and what reaches it; `permissions` what another user may access; `findings` is the
+//!   report.
 
 mod channels;
 mod findings;
