@@ -126,7 +126,7 @@ fn running(control: &Path, answer: Result<Answer, Failure>, report: &mut Report)
         }
         Err(failure) => {
             report.problem(
-                format!("the daemon is not reachable: {}", failure.what()),
+                format!("the daemon does not answer: {}", failure.what()),
                 "While it is down no login counts. The map keeps its entries, and these clients can \
                  relay until `wipe` empties it; lookups by socket get 451 or default_action.",
                 "systemctl start pop-before-smtp (or pop-before-smtp run), and check its log if it exits; \

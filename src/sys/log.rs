@@ -43,7 +43,7 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-    /// A line after its syslog priority (sd-daemon(3)), without time.
+    /// A line after its syslog priority (sd-daemon(3)).
     Journald,
 }
 

@@ -195,7 +195,7 @@ fn bind<S>(
             let failure = Failure::io(format!("cannot create the socket `{shown}`: {error}"));
             match path.parent().filter(|parent| !parent.is_dir()) {
                 Some(parent) => failure.hint(format!(
-                    "create the directory `{}`, owned by the daemon's user",
+                    "the directory `{}` does not exist; create it, owned by the daemon's user",
                     parent.display()
                 )),
                 None => failure.hint("the daemon's user must be able to write to its directory"),

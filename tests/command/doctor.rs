@@ -271,7 +271,7 @@ fn tables() {
     assert!(site.daemon.take().expect("it runs").stop().success());
     fs::remove_file(format!("{path}.db")).expect("removed");
     let findings = site.doctor(&[]);
-    findings.must("problem", "the daemon is not reachable", "no login counts", "start");
+    findings.must("problem", "the daemon does not answer", "no login counts", "start");
     findings.must("problem", "no compiled file", "451", "postfix reload");
 }
 

@@ -200,9 +200,9 @@ fn users_send_as_themselves() {
                 let reply = rcpt_from(session, &format!("{local}@{OWN_DOMAIN}"));
                 assert_eq!(reply.code, 250, "{local}: {}", reply.text);
             }
-            let strangers = ["eve", "joe+list", "\"joe ann\"", "joey"];
-            let strangers = strangers.map(|local| format!("{local}@{OWN_DOMAIN}"));
-            for sender in strangers.iter().map(String::as_str).chain(["", "joe", "joe@a.example"]) {
+            let unlisted = ["eve", "joe+list", "\"joe ann\"", "joey"];
+            let unlisted = unlisted.map(|local| format!("{local}@{OWN_DOMAIN}"));
+            for sender in unlisted.iter().map(String::as_str).chain(["", "joe", "joe@a.example"]) {
                 let reply = rcpt_from(session, sender);
                 assert_eq!(reply.code, code, "<{sender}>: {}", reply.text);
                 let explained = reply.text.contains("Send as the account whose mail you check");
@@ -241,13 +241,13 @@ fn daemon_stops_and_returns(lines: Lines, kind: Kind, own: u16, far: u16) {
     site.postfix.start();
     site.login(&daemon, "joe", CLIENT);
     let mut sessions = site.sessions(CLIENT);
-    let mut strangers = site.sessions(NEIGHBOUR);
+    let mut others = site.sessions(NEIGHBOUR);
     let to_own = format!("someone@{OWN_DOMAIN}");
     let mut assert_normal = |sessions: &mut [Session; 2], when: &str| {
-        for (client, stranger) in sessions.iter_mut().zip(&mut strangers) {
+        for (client, other) in sessions.iter_mut().zip(&mut others) {
             assert_eq!(client.rcpt(FAR).code, 250, "{when}: {}", site.postfix.log());
-            assert_eq!(stranger.rcpt(FAR).code, 554, "{when}");
-            assert_eq!(stranger.rcpt(&to_own).code, 250, "{when}");
+            assert_eq!(other.rcpt(FAR).code, 554, "{when}");
+            assert_eq!(other.rcpt(&to_own).code, 250, "{when}");
         }
     };
     assert_normal(&mut sessions, "at first");

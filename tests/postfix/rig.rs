@@ -28,9 +28,9 @@ fn postfix_admits_only_listed_clients() {
             assert_eq!(postfix.relay(client), 250, "{map_type} {client}\n{}", postfix.log());
             assert_eq!(postfix.chrooted_session(client).rcpt("far@elsewhere.example").code, 250);
         }
-        for stranger in ["198.51.100.8", "198.51.100.70", "2001:db8:1:2:3:4:5:7", "127.0.0.1"] {
-            let reply = postfix.rcpt(stranger, "far@elsewhere.example");
-            assert_eq!(reply.code, 554, "{map_type} {stranger}");
+        for other in ["198.51.100.8", "198.51.100.70", "2001:db8:1:2:3:4:5:7", "127.0.0.1"] {
+            let reply = postfix.rcpt(other, "far@elsewhere.example");
+            assert_eq!(reply.code, 554, "{map_type} {other}");
             assert!(reply.text.contains("Relay access denied"), "{}", reply.text);
         }
         let mut session = postfix.session("198.51.100.8");

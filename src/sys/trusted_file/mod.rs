@@ -25,7 +25,7 @@ use nix::unistd::geteuid;
 use super::files;
 use crate::error::Failure;
 
-/// The uid that stands for unmapped users, such as those of another user namespace
+/// The uid that the kernel reports for unmapped users, such as those of another user namespace
 /// (user_namespaces(7), `overflowuid`).
 pub const NOBODY: u32 = 65_534;
 const ROOT: u32 = 0;
