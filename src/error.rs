@@ -1,16 +1,16 @@
-//! What may end a command: a sentence, a hint, an exit status.
+//! Failures that end a command: a message, a hint, an exit status.
 
 use std::fmt;
 use std::process::ExitCode;
 
 use tokio::task::JoinError;
 
-/// Which of the documented exit statuses a failure gives (sysexits(3) numbers).
+/// The exit status of a failure: documented, with the numbers of sysexits(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitStatus {
-    /// 1: no.
+    /// 1: the daemon refused.
     Refused,
-    /// 69: the daemon cannot be reached.
+    /// 69: the daemon is unreachable.
     Unavailable,
     /// 70: a bug of this program.
     Bug,
@@ -32,7 +32,7 @@ impl ExitStatus {
     }
 }
 
-/// A failure that a person must see: what failed, on what, why; and what to do.
+/// A failure for people to read: what failed, on what, why; and what to do.
 #[derive(Clone, Debug)]
 pub struct Failure {
     status: ExitStatus,
@@ -41,49 +41,49 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A wrong configuration, environment variable or option value.
+    /// Creates a failure of a configuration, environment variable or option value.
     pub fn config(what: impl Into<String>) -> Self {
         Self { status: ExitStatus::Config, what: what.into(), hint: None }
     }
 
-    /// A file, socket or process that did not do what it should.
+    /// Creates a failure of a file, socket or process.
     pub fn io(what: impl Into<String>) -> Self {
         Self { status: ExitStatus::Io, what: what.into(), hint: None }
     }
 
-    /// The running daemon says no.
+    /// Creates a refusal by the running daemon.
     pub fn refused(what: impl Into<String>) -> Self {
         Self { status: ExitStatus::Refused, what: what.into(), hint: None }
     }
 
-    /// The running daemon could not be reached.
+    /// Creates a failure to reach the running daemon.
     pub fn unavailable(what: impl Into<String>) -> Self {
         Self { status: ExitStatus::Unavailable, what: what.into(), hint: None }
     }
 
-    /// Something that cannot happen has happened.
+    /// Creates a failure for a bug of this program.
     pub fn bug(what: impl Into<String>) -> Self {
         Self { status: ExitStatus::Bug, what: what.into(), hint: None }
     }
 
-    /// Adds what to do about it.
+    /// Adds a hint: what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// What failed, without the hint.
+    /// Returns what failed, without the hint.
     pub fn what(&self) -> &str {
         &self.what
     }
 
-    /// What to do about it.
+    /// Returns the hint.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
-    /// The exit status that this failure gives.
+    /// Returns the exit status.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.status.code())
     }

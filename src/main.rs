@@ -1,4 +1,4 @@
-//! Words in, command run, exit status out.
+//! The program: parses the command line, runs the command, returns its exit status.
 
 use std::process::ExitCode;
 

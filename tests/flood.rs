@@ -1,11 +1,11 @@
-//! A flood of frames, random ones and genuine ones that were bent, at full speed from several
-//! senders, while real logins arrive.
+//! A flood of random and altered frames, at full speed from several senders, while real logins
+//! arrive.
 //!
-//! Promise  every login that arrives over the Unix socket counts, memory stays flat, and the log
-//!          has no line that a stranger can cause.
-//! Limits   `FLOOD_FRAMES=1000000` of each kind and `FLOOD_ROUNDS=20` are a full run. Random frames hardly fill a table:
-//!          what still grows in such a flood are the automata that the patterns make of what they
-//!          meet, ever more slowly, each within its own limit. Tables are filled on purpose.
+//! - **Promise**: every login that arrives over the Unix socket counts, memory stays bounded, and
+//!   the log has no line that an unauthenticated client can cause.
+//! - **Limits**: `FLOOD_FRAMES=1000000` of each kind and `FLOOD_ROUNDS=20` are a full run. Random
+//!   frames hardly fill a table; what grows during such a flood are the automata of the patterns,
+//!   ever more slowly and each within its own limit. Tables are filled deliberately.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what must not be ends the test")]
 
@@ -27,22 +27,22 @@ use support::story::login_frame;
 use support::wire::Wire;
 use support::{PATIENCE, eventually};
 
-/// Of each kind, in a usual run of all tests.
+/// Frames of each kind in a usual run of all tests.
 const FRAMES: u64 = 60_000;
-/// Real logins meanwhile, at least.
+/// Least number of real logins meanwhile.
 const LOGINS: u32 = 500;
-/// Addresses that the daemon may hold: so that what bent logins authorise has a bound.
+/// `max-clients`, so that altered logins authorise a bounded number of addresses.
 const CLIENTS: &str = "2000";
-/// What its memory may grow by in the second half of the flood, in KiB.
+/// Permitted memory growth in the second half of the flood, in KiB.
 const GROWTH: u64 = 12 * 1024;
-/// So many processes and hosts fill every table of them; the largest have 65,536 places.
+/// Processes and hosts that fill every table; the largest tables have 65,536 entries.
 const FILL: u64 = 70_000;
-/// Times that so many come, each time others, in a usual run of all tests.
+/// Rounds of `FILL` new processes and hosts in a usual run of all tests.
 const ROUNDS: u64 = 4;
-/// What the memory may grow by once the tables are full, in KiB: less than the allocator's own
-/// ups and downs cannot be told, and four bytes for each frame are more.
+/// Permitted memory growth once the tables are full, in KiB: more than the allocator's fluctuation, and
+/// less than four bytes for each frame.
 const SLACK: u64 = 2 * 1024;
-/// Lines that are not about an address that got or lost its right.
+/// Permitted log lines that are not about an address that was authorised or expired.
 const OTHER_LINES: usize = 10;
 const CORPUS: [&str; 2] =
     [include_str!("corpus/frames.jsonl"), include_str!("corpus/frames2.jsonl")];
@@ -61,14 +61,14 @@ fn random_frame(random: &mut Random) -> Vec<u8> {
         1..=20 => random.index(8000),
         _ => random.index(400),
     };
-    // A good part begins as frames do.
+    // Half of them begin like a frame.
     let mut frame =
         if random.below(2) == 0 { b"<22>Nov 22 07:31:23 ".to_vec() } else { Vec::new() };
     frame.extend((0..length.div_ceil(8)).flat_map(|_| random.number().to_le_bytes()));
     frame
 }
 
-fn bent_frame(random: &mut Random, genuine: &[Vec<u8>]) -> Vec<u8> {
+fn altered_frame(random: &mut Random, genuine: &[Vec<u8>]) -> Vec<u8> {
     let mut frame = genuine[random.index(genuine.len())].clone();
     for _ in 0..1 + random.below(3) {
         let length = frame.len();
@@ -81,8 +81,8 @@ fn bent_frame(random: &mut Random, genuine: &[Vec<u8>]) -> Vec<u8> {
             1 => frame.truncate(at),
             2 => drop(frame.drain(at.min(to)..at.max(to))),
             3 => {
-                let piece = frame[at.min(to)..at.max(to)].to_vec();
-                frame.splice(at..at, piece);
+                let part = frame[at.min(to)..at.max(to)].to_vec();
+                frame.splice(at..at, part);
             }
             4 => frame.insert(at, random.number().to_le_bytes()[0]),
             _ => {
@@ -97,7 +97,7 @@ fn bent_frame(random: &mut Random, genuine: &[Vec<u8>]) -> Vec<u8> {
     frame
 }
 
-/// Resident memory in KiB.
+/// Returns the resident memory in KiB.
 fn memory(daemon: &Daemon) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.id())).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a figure");
@@ -109,7 +109,7 @@ fn status(daemon: &Daemon) -> Value {
     serde_json::from_slice(&output.stdout).expect("status --json prints JSON")
 }
 
-/// Sends so many frames of both kinds, by UDP or to the Unix socket.
+/// Sends `count` frames of both kinds, by UDP or to the Unix socket.
 fn flood(home: &Home, udp: &Wire, seed: u64, count: u64, sent: &AtomicU64, genuine: &[Vec<u8>]) {
     let mut random = Random::new(seed);
     let (Wire::Udp(port), Wire::Unix(path)) = (udp, &home.wire) else {
@@ -121,14 +121,14 @@ fn flood(home: &Home, udp: &Wire, seed: u64, count: u64, sent: &AtomicU64, genui
     for number in 0..count {
         let frame = match number % 2 {
             0 => random_frame(&mut random),
-            _ => bent_frame(&mut random, genuine),
+            _ => altered_frame(&mut random, genuine),
         };
-        // UDP loses what is too much; the Unix socket makes its senders wait.
-        let taken = match seed % 2 {
+        // UDP drops the excess; the Unix socket makes its senders wait.
+        let accepted = match seed % 2 {
             0 => socket.send_to(&frame, to).is_ok(),
             _ => local.send_to(&frame, path).is_ok(),
         };
-        sent.fetch_add(u64::from(taken), Ordering::Relaxed);
+        sent.fetch_add(u64::from(accepted), Ordering::Relaxed);
     }
 }
 
@@ -137,7 +137,7 @@ fn real_address(number: u32) -> Ipv4Addr {
 }
 
 #[test]
-fn a_flood_hides_no_login_and_leaves_no_trace() {
+fn flood_hides_no_login_and_is_not_logged() {
     let frames = setting("FLOOD_FRAMES").unwrap_or(FRAMES);
     let seed = 2 * setting("FLOOD_SEED").unwrap_or_else(|| u64::from(std::process::id()));
     println!("{frames} frames of each kind, FLOOD_SEED={}", seed / 2);
@@ -162,7 +162,7 @@ fn a_flood_hides_no_login_and_leaves_no_trace() {
                 let address = real_address(number);
                 let frame = login_frame(address);
                 home.wire.send(frame.as_bytes());
-                // Others may come later and push it out: it is looked for while it is young.
+                // Checked early, before others evict it.
                 if number % 50 == 0 {
                     daemon.wait_until_authorised(&address.to_string());
                 }
@@ -179,25 +179,25 @@ fn a_flood_hides_no_login_and_leaves_no_trace() {
             sender.join().expect("it has sent everything");
         }
         over.store(true, Ordering::Relaxed);
-        real = logins.join().expect("every login was heard");
+        real = logins.join().expect("every login counted");
     });
     let span = begun.elapsed();
-    // One socket keeps the order.
+    // One socket preserves the order.
     home.wire.send(login_frame("198.51.100.7").as_bytes());
     daemon.wait_until_authorised("198.51.100.7");
     home.wait_until_mapped("198.51.100.7", &daemon);
     let (late, status) = (memory(&daemon), status(&daemon));
 
-    let said = daemon.said();
+    let log = daemon.said();
     let (about, other): (Vec<&str>, Vec<&str>) =
-        said.lines().partition(|line| line.contains("authorised") && line.contains(" address="));
-    let heard = |number: u32| {
+        log.lines().partition(|line| line.contains("authorised") && line.contains(" address="));
+    let counted = |number: u32| {
         about.iter().any(|line| line.contains(&format!(" address={} ", real_address(number))))
     };
     println!(
-        "{} of {} frames in {span:.1?}, {} heard, {} of the UDP frames dropped by the kernel; \
-         {real} real logins; {} rights given in all; memory {course:?} KiB, {late} KiB at the \
-         end; {} lines about rights, {} others",
+        "{} of {} frames in {span:.1?}, {} processed, {} of the UDP frames dropped by the kernel; \
+         {real} real logins; {} grants in all; memory {course:?} KiB, {late} KiB at the \
+         end; {} lines about grants, {} others",
         sent.load(Ordering::Relaxed),
         2 * frames,
         status["frames"],
@@ -206,37 +206,37 @@ fn a_flood_hides_no_login_and_leaves_no_trace() {
         about.len(),
         other.len(),
     );
-    let missing: Vec<u32> = (1..=real).filter(|number| !heard(*number)).collect();
+    let missing: Vec<u32> = (1..=real).filter(|number| !counted(*number)).collect();
     assert!(missing.is_empty(), "not authorised: {missing:?}");
     let half_way = course[4];
     assert!(late <= half_way + GROWTH, "memory grows: {course:?} KiB, {late} KiB");
     assert!(other.len() <= OTHER_LINES, "the log is flooded: {:#?}", &other[..20.min(other.len())]);
     let granted = usize::try_from(status["counts"]["granted"].as_u64().expect("a number"));
-    assert!(about.len() <= 2 * granted.expect("small"), "more lines than rights");
-    eventually("the map is as it should be", PATIENCE, || daemon.query("198.51.100.7"));
+    assert!(about.len() <= 2 * granted.expect("small"), "more lines than grants");
+    eventually("the client is authorised", PATIENCE, || daemon.query("198.51.100.7"));
     assert!(daemon.stop().success());
 }
 
-/// What takes a place in a table, for ever another process and host.
+/// Returns frames that each take an entry in a table, for a new process and host each time.
 fn frames_to_remember(number: u64) -> [String; 5] {
-    let piece = "x".repeat(505);
+    let fragment = "x".repeat(505);
     let client = real_address(u32::try_from(number % 1000).expect("small"));
     [
-        // A process that somebody has connected to, who will never log in.
+        // A connection that never logs in.
         format!("<30>Nov 22 07:31:23 mx1 popa3d[{number}]: Session from 192.0.2.7"),
-        // A piece of a line that was cut, whose tail never comes.
-        format!("<22>Nov 22 07:31:23 mx1 imapd[{number}]: {piece}"),
-        // A process that talks to another server, and does not tell how severe that is.
+        // The first fragment of a line, whose continuation never arrives.
+        format!("<22>Nov 22 07:31:23 mx1 imapd[{number}]: {fragment}"),
+        // A process that connects to another server, in a message without a priority.
         format!("Nov 22 07:31:23 mx1 ipop3d[{number}]: IMAP login to host=x"),
-        // A host whose log-outs carry session ids.
+        // A host whose logouts have session ids.
         format!("<22>Nov 22 07:31:23 mx{number} dovecot: imap(joe)<7><a>: Logged out in=9 out=7"),
-        // A host on which somebody logs in.
+        // A host with a login.
         login_frame(client).replace(" mx1 ", &format!(" mx{number} ")),
     ]
 }
 
 #[test]
-fn full_tables_grow_no_more() {
+fn full_tables_do_not_grow() {
     let home = Home::new();
     let daemon = home.start(&["--max-clients", CLIENTS]);
     let rounds = setting("FLOOD_ROUNDS").unwrap_or(ROUNDS);
@@ -255,7 +255,7 @@ fn full_tables_grow_no_more() {
         .collect();
     let counts = &status(&daemon)["counts"];
     println!("memory after each {FILL} of each kind: {course:?} KiB; {counts}");
-    // Since the first round nobody has been remembered who cannot be forgotten.
+    // Since the first round all tables are full.
     let overloaded = counts["overloaded"].as_u64().expect("a number");
     assert!(overloaded >= 2 * FILL * (rounds - 1), "a table has room: {counts}");
     let late = course[course.len() - 1];

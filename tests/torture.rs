@@ -1,9 +1,9 @@
-//! The daemon is killed at random moments under load, again and again, and starts again by itself.
+//! The daemon is killed at random moments under load, again and again, and restarts.
 //!
-//! Promise  a login that is a second old is authorised after the restart; nobody is authorised past
-//!          the deadline that his last login gave, nor who was revoked before the command ended; the
-//!          map is there and whole at every moment.
-//! Limits   `TORTURE_KILLS=500` is a full run; `TORTURE_SEED` repeats the moments of a run.
+//! - **Promise**: a login that is a second old is authorised after the restart. No one is
+//!   authorised past the deadline of their last login, or after `revoke` has returned. The map is
+//!   present and complete at every moment.
+//! - **Limits**: `TORTURE_KILLS=500` is a full run; `TORTURE_SEED` repeats the moments of a run.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what must not be ends the test")]
 
@@ -32,12 +32,12 @@ use support::{PATIENCE, eventually, within};
 const KILLS: u64 = 80;
 /// Short, so that deadlines pass during the test, in milliseconds.
 const GRACE: u64 = 8000;
-/// A frame may wait so long in its socket until it is heard, and counts from then on: some
-/// milliseconds, or more where others want all cores.
-const HEARD_LATE: u64 = 2000;
-/// A login that was announced so long before a kill is in the state file.
+/// Longest time, in milliseconds, that a frame may wait in its socket before it is processed and counts:
+/// usually a few, more on a busy machine.
+const MAX_DELAY: u64 = 2000;
+/// A login announced this long before a kill, in milliseconds, is in the state file.
 const SAVED_WITHIN: u64 = 1000;
-/// The wall clock may be adjusted a little between two starts.
+/// Adjustment of the wall clock between two starts, in milliseconds.
 const CLOCK_NOISE: u64 = 20;
 const GENERATION: &str = "_pbs_generation_ DUNNO ";
 
@@ -49,21 +49,20 @@ fn now() -> u64 {
 /// What is known of one address, in milliseconds since 1970.
 #[derive(Clone, Copy, Debug)]
 struct Login {
-    /// Before the first frame was sent: its right ends at `GRACE` after this, or later.
+    /// Before the first frame was sent: its grant expires `GRACE` after this, or later.
     first: u64,
-    /// After the last frame was sent; while one is on its way, never.
+    /// After the last frame was sent; the maximum while one is in flight.
     last: u64,
-    /// When a reply of the socketmap has announced it for the first time, unless a kill may have
-    /// taken that back.
+    /// When the socketmap first confirmed it, unless a kill may have undone that.
     answered: Option<u64>,
-    /// If it may have: how old it was then.
+    /// How old it was at the kill that may have undone it.
     young: Option<u64>,
-    /// When `revoke` had ended its right, and blocked new ones.
+    /// When `revoke` had removed its grant and blocked new ones.
     revoked: Option<u64>,
 }
 
 impl Login {
-    fn announced_before(&self, moment: u64) -> bool {
+    fn confirmed_before(&self, moment: u64) -> bool {
         self.revoked.is_none() && self.answered.is_some_and(|at| at < moment)
     }
 
@@ -72,7 +71,7 @@ impl Login {
     }
 
     fn latest_end(&self) -> u64 {
-        self.last.saturating_add(GRACE + HEARD_LATE)
+        self.last.saturating_add(GRACE + MAX_DELAY)
     }
 }
 
@@ -112,10 +111,10 @@ impl Scene {
         self.faults.lock().unwrap().push(what);
     }
 
-    /// Every fault that was found is told.
+    /// Asserts that no fault was found.
     fn must_be_sound(&self, daemon: &Daemon) {
         let faults = self.faults.lock().unwrap();
-        assert!(faults.is_empty(), "{faults:#?}\nthe daemon said: {}", daemon.said());
+        assert!(faults.is_empty(), "{faults:#?}\nlog: {}", daemon.said());
     }
 
     fn spawn(&self) -> Daemon {
@@ -130,7 +129,7 @@ impl Scene {
         self.home.at("socketmap.sock")
     }
 
-    /// Sends a frame, if somebody takes it.
+    /// Sends a frame; returns whether it was accepted.
     fn send(&self, by_udp: bool, frame: &[u8]) -> bool {
         let sent = match (&self.udp, &self.home.wire) {
             (Wire::Udp(port), _) if by_udp => UdpSocket::bind("127.0.0.1:0")
@@ -143,7 +142,7 @@ impl Scene {
         sent.is_ok()
     }
 
-    /// Logs in from an address and waits for the socketmap to announce it.
+    /// Logs in from an address and waits until the socketmap confirms it.
     fn log_in(&self, address: IpAddr, by_udp: bool, asker: &mut Asker, figures: &Figures) {
         let (begun, life) = (now(), self.kills.load(Ordering::Relaxed));
         let change = |change: &dyn Fn(&mut Login)| {
@@ -170,7 +169,7 @@ impl Scene {
                     let at = now();
                     figures.replies.fetch_add(1, Ordering::Relaxed);
                     change(&|login| {
-                        // One that was given before a kill says nothing of the next life.
+                        // A reply from before a kill says nothing about the next process.
                         if self.kills.load(Ordering::Relaxed) == life {
                             login.answered = login.answered.or(Some(at));
                         }
@@ -183,9 +182,9 @@ impl Scene {
         }
     }
 
-    /// Ends a right and blocks new ones, as the operator does.
+    /// Revokes a grant and blocks new ones, as an operator does.
     fn revoke(&self, address: IpAddr, figures: &Figures) {
-        // Its right ends before the command does.
+        // The grant is removed before the command returns.
         let change = |change: &dyn Fn(&mut Login)| {
             change(self.logins.lock().unwrap().get_mut(&address).expect("it has logged in"));
         };
@@ -194,9 +193,9 @@ impl Scene {
         command.args(["revoke", &address.to_string(), "--block", "1h", "--control"]);
         let output = command.arg(self.home.at("control.sock")).output().expect("it can be started");
         let done = output.status.success();
-        // The map may be late.
+        // The map may be updated later.
         if done && String::from_utf8_lossy(&output.stderr).contains("cannot write") {
-            self.fault(format!("the disk does not have it: {output:?}"));
+            self.fault(format!("the disk does not have the revocation: {output:?}"));
         }
         if done {
             figures.revoked.fetch_add(1, Ordering::Relaxed);
@@ -205,14 +204,14 @@ impl Scene {
         }
     }
 
-    /// One of several who log in, and of whom some are revoked.
+    /// One of several threads that log in, and revoke some of the logins.
     fn sender(&self, mut random: Random, by_udp: bool, figures: &Figures) {
         let mut asker = Asker::default();
         let mut mine: Vec<IpAddr> = Vec::new();
         while !self.over.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(2 + random.below(15)));
             if self.load.load(Ordering::Relaxed) {
-                // Most are new; some come back while their right lasts.
+                // Most are new; some log in again while their grant lasts.
                 let back = mine.len().saturating_sub(1 + random.index(60));
                 let address = match mine.get(back).filter(|_| random.below(5) == 0) {
                     Some(address) if self.age(*address) < GRACE / 2 => *address,
@@ -233,7 +232,7 @@ impl Scene {
             }
             let (login, asked) = (self.logins.lock().unwrap()[&old], now());
             if login.revoked.is_some() {
-                // A block lasts as well.
+                // The block must still hold.
                 self.send(by_udp, login_frame(old).as_bytes());
             }
             if login.revoked.is_some() || login.latest_end() < asked {
@@ -250,7 +249,7 @@ impl Scene {
         now().saturating_sub(self.logins.lock().unwrap()[&address].first)
     }
 
-    /// Looks at the map all the while, as other processes do.
+    /// Reads the map all the time, as other processes do.
     fn watcher(&self, figures: &Figures) {
         while !self.over.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(3));
@@ -261,20 +260,20 @@ impl Scene {
                 Ok(source) => {
                     let last = source.lines().next_back().unwrap_or_default();
                     if !source.ends_with('\n') || !last.starts_with(GENERATION) {
-                        self.fault(format!("the source is not whole, it ends with {last:?}"));
+                        self.fault(format!("the source is incomplete, it ends with {last:?}"));
                     }
                 }
                 Err(error) => self.fault(format!("the source cannot be read: {error}")),
             }
-            let told = self.home.map_says("_pbs_generation_");
-            if !told.as_deref().is_some_and(|told| told.starts_with("DUNNO ")) {
-                self.fault(format!("the map is not whole, it says {told:?}"));
+            let found = self.home.map_says("_pbs_generation_");
+            if !found.as_deref().is_some_and(|value| value.starts_with("DUNNO ")) {
+                self.fault(format!("the map is incomplete, its generation is {found:?}"));
             }
             figures.looks.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// The addresses in the compiled map, read by postmap.
+    /// Returns the addresses in the compiled map, as postmap reads it.
     fn map(&self) -> BTreeSet<IpAddr> {
         let mut postmap = Command::new("postmap");
         postmap.arg("-c").arg(self.home.postfix.config()).arg("-s").arg(self.home.table());
@@ -289,7 +288,7 @@ impl Scene {
         clients.map(|key| key.parse().expect("a key is an address")).collect()
     }
 
-    /// Ends the daemon as a power cut would, and notes what was announced before.
+    /// Kills the daemon, and notes what was confirmed before.
     fn kill(&self, daemon: &mut Daemon, figures: &mut Figures) {
         let killed = now();
         daemon.signal(Signal::SIGKILL);
@@ -311,7 +310,7 @@ impl Scene {
         }
     }
 
-    /// A daemon that was started at `started` is ready: is everything as it was announced?
+    /// Checks the daemon that was started at `started` against what was confirmed before.
     fn check(&self, daemon: &Daemon, started: u64, figures: &mut Figures) {
         figures.checks += 1;
         let before = now();
@@ -336,7 +335,7 @@ impl Scene {
             let (address, end) = (fields[0].parse().expect("an address"), fields[2]);
             let (login, end): (_, u64) = (&logins[&address], end.parse().expect("a moment"));
             let in_flight = login.last == u64::MAX;
-            // The records of those who were revoked since then follow.
+            // The records of later revocations follow.
             if login.revoked.is_some() {
                 continue;
             }
@@ -354,7 +353,7 @@ impl Scene {
                 figures.oldest_lost = figures.oldest_lost.max(age);
             }
         }
-        for (address, login) in logins.iter().filter(|(_, login)| login.announced_before(before)) {
+        for (address, login) in logins.iter().filter(|(_, login)| login.confirmed_before(before)) {
             if login.first + GRACE < after + CLOCK_NOISE {
                 continue;
             }
@@ -362,7 +361,7 @@ impl Scene {
                 self.fault(format!("{address} is lost, at {after}: {login:?}"));
             }
             figures.kept += 1;
-            // What came after the start may be too young for the first map.
+            // Logins after the start may be too recent for the first map.
             let is_old = login.answered.is_none_or(|at| at < started);
             if is_old && !mapped.contains(address) {
                 self.fault(format!("{address} is not in the map after a restart: {login:?}"));
@@ -371,8 +370,8 @@ impl Scene {
     }
 }
 
-/// How long a daemon may live, from its start: often not long enough to be ready, often until its
-/// second publication.
+/// Returns how long a daemon may live from its start: often not long enough to become ready, often until
+/// its second publication.
 fn span(random: &mut Random) -> Duration {
     let millis = match random.below(4) {
         0 => random.below(200),
@@ -404,7 +403,7 @@ fn torture(map_type: &'static str, kills: u64, seed: u64) {
             threads.spawn(move || scene.sender(random, number == 2, shared));
         }
         threads.spawn(|| scene.watcher(&shared));
-        // However it ends, the threads end with it.
+        // The threads end with the test, also on a panic.
         let _end = AtEnd(&scene.over);
         let mut random = Random::new(seed);
         for round in 0..=kills {
@@ -417,7 +416,7 @@ fn torture(map_type: &'static str, kills: u64, seed: u64) {
                 ended = daemon.has_ended();
                 ended || daemon.has_notified("READY=1")
             });
-            assert!(!ended, "round {round}: it has not come back: {}", daemon.said());
+            assert!(!ended, "round {round}: it has exited: {}", daemon.said());
             if ready {
                 scene.watch.store(true, Ordering::Relaxed);
                 scene.check(&daemon, started, &mut figures);
@@ -437,9 +436,9 @@ fn torture(map_type: &'static str, kills: u64, seed: u64) {
     });
     let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
     println!(
-        "{map_type}: {} of {kills} kills before it was ready; {} checks; {} logins, {} announced by \
-         the socketmap; {} times an announced right was found again; {} revoked, found to be {} times; \
-         {} refusals after the end; {} looks at the map",
+        "{map_type}: {} of {kills} kills before it was ready; {} checks; {} logins, {} confirmed by \
+         the socketmap; {} times a confirmed grant was found again; {} revoked, found to be {} times; \
+         {} refusals after expiry; {} reads of the map",
         figures.unready,
         figures.checks,
         of(&shared.logins),
@@ -451,14 +450,14 @@ fn torture(map_type: &'static str, kills: u64, seed: u64) {
         of(&shared.looks),
     );
     println!(
-        "{map_type}: {} logins were taken back by a kill, the oldest {} ms after it was announced; the \
+        "{map_type}: {} logins were undone by a kill, the oldest {} ms after it was confirmed; the \
          youngest that had to stay was {} ms old; the latest deadline was {} ms after the last login \
          and its grace",
         figures.lost, figures.oldest_lost, figures.youngest_kept, figures.latest
     );
 }
 
-/// No more logins: the map empties by itself, in time.
+/// Without further logins the map becomes empty in time.
 fn finish(scene: &Scene, daemon: Daemon) {
     scene.load.store(false, Ordering::Relaxed);
     let limit = Duration::from_millis(GRACE) + PATIENCE;
@@ -466,14 +465,14 @@ fn finish(scene: &Scene, daemon: Daemon) {
     let logins = scene.logins.lock().unwrap();
     let last = logins.values().map(Login::latest_end).max().expect("somebody has logged in");
     drop(logins);
-    // The next generation waits for a second after the one before, and for postmap.
+    // The next generation comes a second after the last, and after postmap.
     assert!(now() < last + 2500, "the map is empty only at {}, and not at {last}", now());
     assert_eq!(daemon.authorised(), Vec::<IpAddr>::new());
     scene.must_be_sound(&daemon);
     assert!(daemon.stop().success());
 }
 
-/// Says that it is over when it is dropped.
+/// Sets the flag when dropped.
 struct AtEnd<'a>(&'a AtomicBool);
 
 impl Drop for AtEnd<'_> {
@@ -482,16 +481,16 @@ impl Drop for AtEnd<'_> {
     }
 }
 
-// Two at a time, which makes the moments of each more random.
+// Both run at the same time, which makes their moments more random.
 
 #[test]
-fn a_killed_daemon_keeps_its_word_with_hash() {
+fn killed_daemon_keeps_its_promises_with_hash() {
     let kills = setting("TORTURE_KILLS").unwrap_or(KILLS);
     torture("hash", kills.div_ceil(2), setting("TORTURE_SEED").unwrap_or_else(now));
 }
 
 #[test]
-fn a_killed_daemon_keeps_its_word_with_lmdb() {
+fn killed_daemon_keeps_its_promises_with_lmdb() {
     let kills = setting("TORTURE_KILLS").unwrap_or(KILLS);
     torture("lmdb", kills / 2, setting("TORTURE_SEED").unwrap_or_else(now));
 }

@@ -54,7 +54,7 @@ use status::Describe;
 
 pub use offline::{examine, wipe};
 
-/// For the state to be saved, and for the map to be emptied: each takes a second. LookupService managers
+/// For the state to be saved, and for the map to be emptied: each takes a second. Service managers
 /// wait for longer than both (systemd.service(5): 90 s).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Frames still taken from each socket on the way out.

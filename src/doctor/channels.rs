@@ -1,7 +1,7 @@
-//! The channels by which the daemon tells Postfix, and how main.cf names each.
+//! The channels by which the daemon tells Postfix who may relay, and their names in main.cf.
 //!
-//! Promise  a name is compared as smtpd understands it: a socket relative to the queue directory,
-//!          and within it if the service is chrooted.
+//! - **Promise**: names are compared as smtpd resolves them: socket paths are relative to the queue
+//!   directory, and inside it if the service is chrooted.
 
 use crate::sys::unix_socket::UnixSocket;
 use std::fmt;
@@ -16,11 +16,11 @@ use crate::control::status::Status;
 /// A channel by which the daemon tells Postfix who may relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Channel {
-    /// It publishes this table.
+    /// The daemon publishes this table.
     Map(String),
-    /// It answers the socketmap protocol here.
+    /// The daemon answers the socketmap protocol here.
     Socketmap(Serve),
-    /// It answers the policy protocol here.
+    /// The daemon answers the policy protocol here.
     Policy(Serve),
 }
 
@@ -34,21 +34,21 @@ impl fmt::Display for Channel {
     }
 }
 
-/// Where a restriction sends smtpd.
+/// The socket to which a restriction makes smtpd connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Endpoint<'a> {
     /// `unix:PATH` or `inet:HOST:PORT`.
     pub name: &'a str,
-    /// proxymap(8) goes there in smtpd's place.
+    /// proxymap(8) connects instead of smtpd.
     pub proxied: bool,
 }
 
 impl Channel {
-    /// Those of the daemon that runs.
+    /// Returns the channels of the running daemon.
     pub fn running(status: &Status) -> Vec<Self> {
         let map = status.map.table.clone().map(Self::Map);
         let lookups = status.lookups.iter().filter_map(|lookup| {
-            // A passed one may have no name in the file system.
+            // A socket passed by systemd may have no path.
             let serve = lookup.address.parse().ok()?;
             Some(if lookup.protocol == "policy" {
                 Self::Policy(serve)
@@ -59,7 +59,7 @@ impl Channel {
         map.into_iter().chain(lookups).collect()
     }
 
-    /// Those of a configuration, whose map is this table.
+    /// Returns the channels of a configuration; `table` is its map as main.cf names it.
     pub fn configured(config: &Config, table: Option<String>) -> Vec<Self> {
         if config.dry_run {
             return Vec::new();
@@ -69,7 +69,7 @@ impl Channel {
         table.map(Self::Map).into_iter().chain(socketmap).chain(policy).collect()
     }
 
-    /// The socket, if it is one.
+    /// Returns the socket, unless it is a map.
     pub fn serve(&self) -> Option<&Serve> {
         match self {
             Self::Map(_) => None,
@@ -77,7 +77,7 @@ impl Channel {
         }
     }
 
-    /// Where a restriction of the kind that could ask this channel sends smtpd.
+    /// Returns the endpoint of a restriction, if it is of the kind that can query this channel.
     pub fn endpoint<'a>(&self, restriction: &'a Restriction) -> Option<Endpoint<'a>> {
         let argument = restriction.argument.as_deref()?;
         match self {
@@ -92,8 +92,8 @@ impl Channel {
         }
     }
 
-    /// Whether a restriction is meant to ask this channel, even if the socket that it names is not
-    /// where smtpd looks for it.
+    /// Returns whether a restriction is meant to query this channel, even if smtpd would not find the
+    /// socket under the name given.
     pub fn is_meant_by(&self, restriction: &Restriction, queue: &Path) -> bool {
         if let Self::Map(ours) = self {
             return table_of(restriction, "check_client_access").is_some_and(|(t, _)| t == ours);
@@ -114,8 +114,8 @@ impl Channel {
         }
     }
 
-    /// What main.cf should say. A socket below the queue directory is named from there on.
-    pub fn words(&self, queue: &Path) -> String {
+    /// Returns the restriction for main.cf. Sockets inside the queue directory get a relative path.
+    pub fn restriction(&self, queue: &Path) -> String {
         let endpoint = |serve: &Serve| match serve {
             Serve::Inet(_) => serve.to_string(),
             Serve::Unix(socket) => {
@@ -135,19 +135,20 @@ impl Channel {
     }
 }
 
-/// The table of a restriction with this name, and whether proxymap(8) opens it.
+/// Returns the table of a restriction with this name, and whether proxymap(8) opens it.
 pub fn table_of<'a>(restriction: &'a Restriction, name: &str) -> Option<(&'a str, bool)> {
     let argument = restriction.argument.as_deref().filter(|_| restriction.name == name)?;
     let bare = argument.strip_prefix("proxy:");
     Some((bare.unwrap_or(argument), bare.is_some()))
 }
 
-/// Enough to tell a socket that was moved from others': many are called `policy`.
+/// Returns the last two components. They identify a socket that was moved: a name such as `policy`
+/// alone would not.
 fn last_two(path: &Path) -> Vec<Component<'_>> {
     path.components().rev().take(2).collect()
 }
 
-/// A socket's path as an smtpd comes to it.
+/// Returns a socket's path as an smtpd resolves it.
 pub fn seen_by_smtpd(path: &str, queue: &Path, chrooted: bool) -> PathBuf {
     match path.strip_prefix('/') {
         Some(inside) if chrooted => queue.join(inside),
@@ -156,7 +157,7 @@ pub fn seen_by_smtpd(path: &str, queue: &Path, chrooted: bool) -> PathBuf {
     }
 }
 
-/// Whether two paths lead to one file.
+/// Returns whether two paths refer to the same file.
 pub fn is_same(one: &Path, other: &Path) -> bool {
     match (real(one), real(other)) {
         (Ok(one), Ok(other)) => one == other,
@@ -164,7 +165,7 @@ pub fn is_same(one: &Path, other: &Path) -> bool {
     }
 }
 
-/// Whether a file is below a directory, and its path from there.
+/// Returns the path of a file relative to a directory, if it is inside.
 pub fn below(path: &Path, directory: &Path) -> Option<PathBuf> {
     let (path, directory) = (real(path).ok()?, real(directory).ok()?);
     path.strip_prefix(directory).ok().map(Path::to_owned)
@@ -180,7 +181,7 @@ mod tests {
     use crate::doctor::postfix::restrictions;
 
     #[test]
-    fn names_in_main_cf() {
+    fn recognises_channels_in_main_cf() {
         let queue = Path::new("/nowhere/queue");
         let map = Channel::Map("hash:/var/lib/pop-before-smtp/clients".into());
         let unix = |path: &str| Serve::Unix(UnixSocket::at(path));
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_smtpd_sees() {
+    fn paths_as_smtpd_resolves_them() {
         for (path, chrooted, expected) in [
             ("pbs/policy", true, "/q/pbs/policy"),
             ("pbs/policy", false, "/q/pbs/policy"),

@@ -1,27 +1,27 @@
-//! What was found: each with its reason and its cure, for eyes and for scripts.
+//! The report: findings with their reason and their fix, for people and for scripts.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-/// Sentences are broken here; commands never, so that they can be copied.
+/// Columns at which sentences are wrapped. Fixes are not, so that commands can be copied.
 const WIDTH: usize = 92;
-/// The severities stand before the sentences.
+/// Columns for the severity, before the sentences.
 const INDENT: usize = 8;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Something does not work, or lets in whom it should not.
+    /// Something does not work, or lets unauthorised clients relay.
     Problem,
-    /// Something that the administrator may want so.
+    /// Something unusual, which may be intended.
     Note,
-    /// Examined and found good.
+    /// Examined and correct.
     Ok,
 }
 
-/// One thing that was examined.
+/// The result of one examination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How much it matters.
@@ -29,55 +29,55 @@ pub struct Finding {
     pub severity: Severity,
     /// What was found.
     pub what: String,
-    /// Why it matters; nothing if all is well.
+    /// Why it matters; absent if all is well.
     pub why: Option<String>,
-    /// The command or line that fixes it; nothing if all is well.
+    /// The command or line that fixes it; absent if all is well.
     pub fix: Option<String>,
 }
 
-/// All that was found, in the order of the examination.
+/// All findings, in the order of the examination.
 #[derive(Debug, Default)]
 pub struct Report {
     findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Something to fix.
+    /// Adds a problem to fix.
     pub fn problem(&mut self, what: impl AsRef<str>, why: impl AsRef<str>, fix: impl AsRef<str>) {
         self.add(Severity::Problem, what.as_ref(), why.as_ref(), fix.as_ref());
     }
 
-    /// Something to consider.
+    /// Adds a note to consider.
     pub fn note(&mut self, what: impl AsRef<str>, why: impl AsRef<str>, fix: impl AsRef<str>) {
         self.add(Severity::Note, what.as_ref(), why.as_ref(), fix.as_ref());
     }
 
-    /// Something that is as it should be.
+    /// Adds something that is correct.
     pub fn ok(&mut self, what: impl AsRef<str>) {
         self.add(Severity::Ok, what.as_ref(), "", "");
     }
 
-    /// What was found.
+    /// Returns the findings.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// Whether nothing is to be fixed.
+    /// Returns whether there is no problem.
     pub fn is_sound(&self) -> bool {
         self.count(Severity::Problem) == 0
     }
 
-    /// Prints it.
+    /// Prints the report.
     ///
     /// # Errors
-    /// As the output says.
+    /// I/O errors of the output.
     pub fn print(&self, as_json: bool, mut output: impl Write) -> io::Result<()> {
         if as_json {
             serde_json::to_writer_pretty(&mut output, &self.findings)?;
             return writeln!(output);
         }
-        for level in [Severity::Problem, Severity::Note, Severity::Ok] {
-            for finding in self.findings.iter().filter(|finding| finding.severity == level) {
+        for severity in [Severity::Problem, Severity::Note, Severity::Ok] {
+            for finding in self.findings.iter().filter(|finding| finding.severity == severity) {
                 print(finding, &mut output)?;
             }
         }
@@ -91,7 +91,7 @@ impl Report {
         self.findings.iter().filter(|finding| finding.severity == wanted).count()
     }
 
-    /// Told once, however many services or lists have the same fault.
+    /// Adds a finding, once however many services or lists have it.
     fn add(&mut self, severity: Severity, what: &str, why: &str, fix: &str) {
         let some = |text: &str| (!text.is_empty()).then(|| clean(text));
         let finding = Finding { severity, what: clean(what), why: some(why), fix: some(fix) };
@@ -101,18 +101,18 @@ impl Report {
     }
 }
 
-/// Parts of it come from files and programs that others write.
+/// Replaces control characters: parts of the text come from files and programs of others.
 fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
 }
 
 fn print(finding: &Finding, output: &mut impl Write) -> io::Result<()> {
-    let word = match finding.severity {
+    let label = match finding.severity {
         Severity::Problem => "problem",
         Severity::Note => "note",
         Severity::Ok => "ok",
     };
-    let mut first = format!("{word:<INDENT$}");
+    let mut first = format!("{label:<INDENT$}");
     for line in wrap(&finding.what) {
         writeln!(output, "{first}{line}")?;
         first = " ".repeat(INDENT);

@@ -1,8 +1,8 @@
-//! The channel from the system's log socket to the daemon: tried with messages of our own.
+//! Tests the path from the system's log socket to the daemon with messages of its own.
 //!
-//! Promise  the messages are what syslog(3) would send, one for each facility that a believed mail
-//!          daemon may use. They authorise nobody.
-//! Source   syslog(3), RFC 3164 section 4.1.
+//! - **Promise**: sends what syslog(3) would send, one message for each facility that an accepted
+//!   mail daemon may use. They authorise no one.
+//! - **Source**: syslog(3), RFC 3164 section 4.1.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::findings::Report;
-use super::running::{filter_option, name_the_senders};
+use super::running::{filter_option, how_to_allow};
 use crate::control::client;
 use crate::control::protocol::{Answer, Request};
 use crate::control::status::{ListenerStatus, Status};
@@ -20,43 +20,43 @@ use crate::engine::maildaemons::{FACILITIES, MailDaemon};
 use crate::engine::message::probes::{PROGRAM, WORD};
 use crate::error::Failure;
 
-/// A forwarder needs a few milliseconds; one that is asked for the first time, a second.
+/// A forwarder needs a few milliseconds, and a second for its first message.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
-/// After the first message has arrived the others are not far.
+/// For the other messages, once the first has arrived.
 const STRAGGLERS: Duration = Duration::from_secs(1);
-/// A second channel of the same message takes as long as the first, but for a moment.
+/// For a second copy of a message, which arrives at about the same time.
 const COPIES: Duration = Duration::from_millis(300);
-/// Between two questions.
+/// Between two requests to the daemon.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How long a full socket may make us wait.
-const SENDING: Duration = Duration::from_secs(2);
-/// The codes of mail, daemon and local0 to local7: where mail daemons log.
+/// Longest wait for a full socket.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// Codes of mail, daemon and local0 to local7: where mail daemons log.
 const USUAL: [u8; 10] = [2, 3, 16, 17, 18, 19, 20, 21, 22, 23];
 /// Severity `info`.
 const INFO: usize = 6;
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// What is tried.
+/// A test of log forwarding.
 pub struct ForwarderTest<'a> {
     /// The system's log socket.
     pub log_socket: &'a Path,
     /// The daemon's control socket.
     pub control: &'a Path,
-    /// The mail daemons that are believed.
+    /// The accepted mail daemons.
     pub daemons: &'a [MailDaemon],
 }
 
-/// One message on its channel.
+/// One test message.
 struct Probe {
     facility: u8,
     text: String,
-    /// How often.
+    /// Copies that have arrived.
     arrived: usize,
 }
 
 impl ForwarderTest<'_> {
-    /// Sends the messages and tells which have arrived. `before` is how the daemon was.
+    /// Sends the messages and reports which arrive. `before` is the daemon's status before that.
     pub fn run(&self, before: &Status, report: &mut Report) {
         let number = RandomState::new().hash_one(std::process::id());
         let name = |facility: u8| FACILITIES[usize::from(facility)];
@@ -70,29 +70,29 @@ impl ForwarderTest<'_> {
             })
             .collect();
         if let Err(error) = self.send(&probes) {
-            self.not_sent(&error, report);
+            self.report_unsent(&error, report);
             return;
         }
         if let Err(failure) = self.wait(&mut probes) {
             report.note(
-                format!("the way of the log could not be tried: {failure}"),
-                "The daemon does not say what it hears.",
-                "restart the daemon, if it is of another version",
+                format!("cannot test log forwarding: {failure}"),
+                "The daemon does not report which test messages arrive.",
+                "restart the daemon if it is of another version",
             );
             return;
         }
         if probes.iter().any(|probe| probe.arrived > 0) {
-            self.tell_deaf(&probes, report);
-            tell_doubled(&probes, report);
+            self.report_filtered(&probes, report);
+            report_duplicates(&probes, report);
         } else {
-            self.tell_none(before, report);
+            self.report_no_arrival(before, report);
         }
     }
 
     fn send(&self, probes: &[Probe]) -> io::Result<()> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(self.log_socket)?;
-        socket.set_write_timeout(Some(SENDING))?;
+        socket.set_write_timeout(Some(SEND_TIMEOUT))?;
         for Probe { facility, text, .. } in probes {
             let priority = usize::from(*facility) * 8 + INFO;
             let (stamp, pid) = (stamp(SystemTime::now()), std::process::id());
@@ -101,19 +101,19 @@ impl ForwarderTest<'_> {
         Ok(())
     }
 
-    fn not_sent(&self, error: &io::Error, report: &mut Report) {
+    fn report_unsent(&self, error: &io::Error, report: &mut Report) {
         let socket = self.log_socket.display();
         let cause = match error.kind() {
-            io::ErrorKind::NotFound => "there is no such socket: no syslog daemon runs here",
-            io::ErrorKind::ConnectionRefused => "nobody listens there: the syslog daemon is down",
+            io::ErrorKind::NotFound => "it does not exist: no syslog daemon runs here",
+            io::ErrorKind::ConnectionRefused => "nothing listens on it: the syslog daemon is down",
             io::ErrorKind::WouldBlock => "it is full: the syslog daemon hangs",
-            _ => "it takes no message",
+            _ => "it accepts no message",
         };
         report.problem(
-            format!("{socket}: {error}"),
-            format!("Mail daemons log to this socket, and {cause}. So no login can be heard."),
-            "systemctl restart rsyslog (or syslog-ng); if the mail daemons log elsewhere, name \
-             their socket: doctor --log-socket PATH",
+            format!("cannot log to {socket}: {error}"),
+            format!("Mail daemons log to this socket, and {cause}. No login can count."),
+            "systemctl restart rsyslog (or syslog-ng); if mail daemons log to another socket: \
+             pop-before-smtp doctor --log-socket PATH",
         );
     }
 
@@ -148,48 +148,50 @@ impl ForwarderTest<'_> {
         Ok(())
     }
 
-    /// Some have arrived: whom the forwarder leaves out.
-    fn tell_deaf(&self, probes: &[Probe], report: &mut Report) {
+    /// Reports facilities that the forwarder does not deliver, after others have arrived.
+    fn report_filtered(&self, probes: &[Probe], report: &mut Report) {
         let names = |arrived: bool| {
             let some = probes.iter().filter(|probe| (probe.arrived > 0) == arrived);
             some.map(|probe| FACILITIES[usize::from(probe.facility)]).collect::<Vec<_>>().join(", ")
         };
         let arrived =
             |facility: &u8| probes.iter().any(|p| p.arrived > 0 && p.facility == *facility);
-        let deaf = self.daemons.iter().filter(|daemon| !facilities(daemon).iter().any(arrived));
-        let deaf: Vec<&str> = deaf.map(|daemon| &*daemon.name).collect();
-        let heard = names(true);
-        report.ok(format!("the forwarder hands over: {heard}"));
-        let lost = names(false);
+        let affected = self.daemons.iter().filter(|daemon| !facilities(daemon).iter().any(arrived));
+        let affected: Vec<&str> = affected.map(|daemon| &*daemon.name).collect();
+        report.ok(format!("the forwarder delivers: {}", names(true)));
+        let missing = names(false);
         let mail = probes
             .iter()
             .any(|probe| probe.arrived == 0 && FACILITIES[usize::from(probe.facility)] == "mail");
-        let rule =
-            format!("in the forwarder's rule (/etc/rsyslog.d/00-pop-before-smtp.conf) add: {lost}");
-        if !deaf.is_empty() || mail {
-            let deaf =
-                if deaf.is_empty() { "most mail daemons".to_owned() } else { deaf.join(", ") };
+        let rule = format!(
+            "add to the forwarder's rule (/etc/rsyslog.d/00-pop-before-smtp.conf): {missing}"
+        );
+        if !affected.is_empty() || mail {
+            let affected = if affected.is_empty() {
+                "most mail daemons".to_owned()
+            } else {
+                affected.join(", ")
+            };
             report.problem(
-                format!("the forwarder leaves out: {lost}"),
+                format!("the forwarder does not deliver: {missing}"),
                 format!(
-                    "There {deaf} log, and their logins are not heard. The log takes the messages, \
-                     but the forwarder's rule filters them by facility."
+                    "Logins of {affected} are logged there and do not count. The syslog daemon gets the \
+                     messages, but the forwarder's rule filters them by facility."
                 ),
                 rule,
             );
-        } else if !lost.is_empty() {
+        } else if !missing.is_empty() {
             report.note(
-                format!("the forwarder leaves out: {lost}"),
-                "Mail daemons that log there are not heard: popa3d logs to daemon, teapop and \
-                 solid-pop3d to local0, qpopper to either mail or local0, Dovecot to where its \
-                 syslog_facility says.",
+                format!("the forwarder does not deliver: {missing}"),
+                "Logins of mail daemons that log there do not count. popa3d logs to daemon, teapop and \
+                 solid-pop3d to local0, qpopper to mail or local0, Dovecot to its syslog_facility.",
                 rule,
             );
         }
     }
 
-    /// None has arrived.
-    fn tell_none(&self, before: &Status, report: &mut Report) {
+    /// Reports why no message has arrived.
+    fn report_no_arrival(&self, before: &Status, report: &mut Report) {
         let socket = self.log_socket.display();
         let rejected = |status: &Status| status.listeners.iter().map(|l| l.rejected).sum::<u64>();
         let after = client::ask(self.control, None, &Request::Status);
@@ -203,28 +205,28 @@ impl ForwarderTest<'_> {
             };
             let kind = listener.kind;
             report.problem(
-                format!("the forwarder is none of the senders that {} names", filter_option(kind)),
-                "The daemon gets the frames and rejects them, so no login counts.",
-                name_the_senders(kind),
+                format!("{} does not allow the forwarder", filter_option(kind)),
+                "The daemon receives its frames and rejects them, so no login counts.",
+                how_to_allow(kind),
             );
             return;
         }
         let others = |status: &Status| status.counts.other_hosts;
         if others(&now) > others(before) {
             report.problem(
-                "the frames name a host that allow-host does not",
-                "The daemon gets the frames and rejects them, so no login counts.",
-                "config.toml: allow-host = [..., \"NAME OF THIS HOST IN ITS LOG\"], and reload the \
-                 daemon; frames without a host name are \"-\"",
+                "allow-host does not allow the host name in the frames",
+                "The daemon receives the frames and rejects them, so no login counts.",
+                "config.toml: allow-host = [..., \"HOST NAME IN THE LOG\"], then reload the daemon; \
+                 for frames without a host name use \"-\"",
             );
             return;
         }
         report.problem(
-            format!("what is written to {socket} does not arrive at the daemon"),
+            format!("messages to {socket} do not reach the daemon"),
             format!(
-                "The log took a test message of each facility, and the forwarder handed over none \
-                 to {}. So no login can be heard. (A forwarder whose target was missing for a while \
-                 may pause before it tries again.)",
+                "The syslog daemon got a test message of each facility, but none was forwarded to {}. \
+                 No login can count. (A forwarder whose target was missing may pause before it tries \
+                 again.)",
                 listeners.join(", ")
             ),
             "install -m 644 deploy/rsyslog/pop-before-smtp.conf \
@@ -233,24 +235,26 @@ impl ForwarderTest<'_> {
     }
 }
 
-/// Some have arrived more than once.
-fn tell_doubled(probes: &[Probe], report: &mut Report) {
-    let doubled = probes.iter().filter(|probe| probe.arrived > 1);
-    let names: Vec<&str> = doubled.map(|probe| FACILITIES[usize::from(probe.facility)]).collect();
+/// Reports messages that have arrived more than once.
+fn report_duplicates(probes: &[Probe], report: &mut Report) {
+    let duplicates = probes.iter().filter(|probe| probe.arrived > 1);
+    let names: Vec<&str> =
+        duplicates.map(|probe| FACILITIES[usize::from(probe.facility)]).collect();
     if names.is_empty() {
         return;
     }
     report.problem(
-        format!("each message arrives more than once: {}", names.join(", ")),
-        "Two channels lead to the daemon, such as two files of one forwarder, or a forwarder beside the \
-         journal. All is counted twice, and of a doubled line of Courier a stranger can make a login.",
+        format!("messages arrive more than once: {}", names.join(", ")),
+        "There are two paths to the daemon, such as two forwarder files, or a forwarder and the \
+         journal. Every message is counted twice, and an unauthenticated client could turn a doubled \
+         line of Courier into a login.",
         "find them: grep -ls pop-before-smtp /etc/rsyslog.d/* /etc/syslog-ng/conf.d/*; systemctl \
-         is-enabled pop-before-smtp-journal.socket; and leave one (older installations have \
+         is-enabled pop-before-smtp-journal.socket; and keep one (older installations have \
          /etc/rsyslog.d/40-pop-before-smtp.conf)",
     );
 }
 
-/// The facilities from which a mail daemon's logins are believed and to which it may log.
+/// Returns the facilities to which a mail daemon may log and from which its logins are accepted.
 fn facilities(daemon: &MailDaemon) -> BTreeSet<u8> {
     match (&daemon.narrowed, daemon.facilities.as_slice()) {
         (Some(named), _) => named.iter().copied().collect(),
@@ -259,7 +263,7 @@ fn facilities(daemon: &MailDaemon) -> BTreeSet<u8> {
     }
 }
 
-/// `Mmm dd hh:mm:ss`, in UTC: receivers put their own time in its place.
+/// Formats `Mmm dd hh:mm:ss`, in UTC: receivers replace it by their own time.
 fn stamp(now: SystemTime) -> String {
     let text = humantime::format_rfc3339_seconds(now.max(UNIX_EPOCH)).to_string();
     let month = text.get(5..7).and_then(|month| month.parse::<usize>().ok()).unwrap_or(1);

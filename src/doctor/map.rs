@@ -1,7 +1,7 @@
-//! The published table: Postfix's types, the compiled file, and which generation is in it.
+//! Checks the published table: its type, its compiled file, and its generation.
 //!
-//! Source  smtpd(8) opens tables as root, before it enters the chroot; proxymap(8), which opens
-//!         `proxy:` tables, runs as mail_owner.
+//! - **Source**: smtpd(8) opens tables as root, before it enters the chroot; proxymap(8), which
+//!   opens `proxy:` tables, runs as mail_owner.
 
 use std::path::Path;
 
@@ -12,42 +12,42 @@ use super::setup::Setup;
 use crate::engine::publication::GENERATION_KEY;
 use crate::sys::files::with_suffix;
 
-/// What postmap(1) puts behind the name of the source; `hash:` may be another type's file since
-/// Postfix 3.11 (postfix-non-bdb(1)).
+/// File extensions that postmap(1) appends. Since Postfix 3.11 a `hash:` table may have that of another
+/// type (postfix-non-bdb(1)).
 const COMPILED: [&str; 3] = [".db", ".lmdb", ".cdb"];
 
-/// Examines a table. `published` is the generation that the running daemon has published last.
+/// Examines a table. `published` is the last generation that the running daemon published.
 pub async fn examine(setup: &Setup, table: &str, published: Option<u64>, report: &mut Report) {
     let Some((kind, path)) = table.split_once(':') else { return };
     if !setup.types.iter().any(|known| known == kind) {
         report.problem(
-            format!("this Postfix has no map type {kind}"),
-            format!("It cannot open {table}: every client that comes so far gets 451."),
-            format!("one of these: postconf -m; or apt-get install postfix-{kind}"),
+            format!("Postfix does not support the map type {kind}"),
+            format!("It cannot open {table}, and every client checked against it gets 451."),
+            format!("apt-get install postfix-{kind}; or use a type that `postconf -m` lists"),
         );
         return;
     }
-    report.ok(format!("Postfix {} has the map type {kind}", setup.version));
+    report.ok(format!("Postfix {} supports the map type {kind}", setup.version));
     let path = Path::new(path);
     let usual = COMPILED.iter().filter(|extension| extension[1..] == *kind);
     let Some(compiled) = usual.chain(&COMPILED).map(|e| with_suffix(path, e)).find(|p| p.exists())
     else {
         report.problem(
             format!("{table} has no compiled file"),
-            "An smtpd that finds it missing answers 451 to every recipient, of your own domains as \
-             well, until that smtpd ends.",
-            "start the daemon, which publishes it, and then: postfix reload",
+            "An smtpd that finds it missing answers 451 to every recipient, also in your own domains, \
+             until that smtpd process ends.",
+            "start the daemon, which publishes the map; then: postfix reload",
         );
         return;
     };
-    readable(setup, table, &compiled, report);
-    generation(setup, table, published, report).await;
+    check_readable(setup, table, &compiled, report);
+    check_generation(setup, table, published, report).await;
 }
 
-fn readable(setup: &Setup, table: &str, compiled: &Path, report: &mut Report) {
+fn check_readable(setup: &Setup, table: &str, compiled: &Path, report: &mut Report) {
     let Some(owner) = &setup.owner else { return };
     let Some(obstacle) = owner.obstacle(Path::new("/"), compiled, Access::Read) else {
-        report.ok(format!("{} may read {}", owner.name, compiled.display()));
+        report.ok(format!("{} can read {}", owner.name, compiled.display()));
         return;
     };
     let proxied = setup.all_lists().any(|(_, _, list)| {
@@ -55,50 +55,55 @@ fn readable(setup: &Setup, table: &str, compiled: &Path, report: &mut Report) {
     });
     if proxied {
         report.problem(
-            format!("{} cannot read {}: {}", owner.name, compiled.display(), told(&obstacle)),
+            format!("{} cannot read {}: {}", owner.name, compiled.display(), describe(&obstacle)),
             format!(
-                "main.cf names the table with `proxy:`. proxymap opens it as {}, and where it \
-                 cannot, every client that comes so far gets 451.",
+                "main.cf names the table with `proxy:`. proxymap opens it as {}, and every client \
+                 checked against it gets 451.",
                 owner.name
             ),
-            format!("{}; or take `proxy:` away: smtpd opens tables as root", cure(&obstacle)),
+            format!("{}; or remove `proxy:`: smtpd opens tables as root", fix_for(&obstacle)),
         );
     } else {
-        // Without `proxy:` this is as good.
-        report.ok(format!("smtpd opens {} as root; {} could not", compiled.display(), owner.name));
+        // Without `proxy:` that is sufficient.
+        report.ok(format!(
+            "smtpd opens {} as root ({} cannot read it, and need not)",
+            compiled.display(),
+            owner.name
+        ));
     }
 }
 
-async fn generation(setup: &Setup, table: &str, published: Option<u64>, report: &mut Report) {
+async fn check_generation(setup: &Setup, table: &str, published: Option<u64>, report: &mut Report) {
     match setup.postfix.lookup(table, GENERATION_KEY).await {
-        Err(trouble) => report.problem(
-            format!("{table} cannot be read: {trouble}"),
-            "smtpd cannot either, and answers 451 to every client that comes so far.",
-            "restart the daemon, which writes it anew, and then: postfix reload",
+        Err(error) => report.problem(
+            format!("{table} cannot be read: {error}"),
+            "smtpd cannot read it either, and every client checked against it gets 451.",
+            "restart the daemon, which publishes it again; then: postfix reload",
         ),
         Ok(None) => report.problem(
             format!("{table} was not written by the daemon"),
-            format!("Its entry {GENERATION_KEY} is not there: the map is old, foreign, or empty."),
-            "start the daemon; if it runs, compare its option map with main.cf",
+            format!(
+                "The entry {GENERATION_KEY} is missing: the map is empty, or of another program."
+            ),
+            "start the daemon; if it is running, compare its option `map` with main.cf",
         ),
-        Ok(Some(said)) => {
-            let number = said.split(' ').nth(1).and_then(|number| number.parse::<u64>().ok());
+        Ok(Some(value)) => {
+            let number = value.split(' ').nth(1).and_then(|number| number.parse::<u64>().ok());
             match (number, published) {
                 (Some(found), Some(last)) if found < last => report.problem(
                     format!(
-                        "{table} is generation {found}, the daemon has published generation {last}"
+                        "{table} is generation {found}, but the daemon has published generation {last}"
                     ),
-                    "Something else has put an older file there: a restored backup, or a second \
-                     daemon.",
+                    "An older file has replaced it: a restored backup, or a second daemon.",
                     "restart the daemon",
                 ),
-                // A later one has been published meanwhile.
+                // A later generation may have been published meanwhile.
                 (Some(found), _) => {
-                    report.ok(format!("{table} can be read, and is generation {found}"));
+                    report.ok(format!("{table} can be read and is generation {found}"));
                 }
                 (None, _) => report.problem(
-                    format!("{table} has an entry {GENERATION_KEY} without a number"),
-                    "Something else than the daemon has written it.",
+                    format!("the entry {GENERATION_KEY} of {table} has no generation number"),
+                    "Another program has written this map.",
                     "restart the daemon",
                 ),
             }
@@ -106,18 +111,22 @@ async fn generation(setup: &Setup, table: &str, published: Option<u64>, report: 
     }
 }
 
-/// An obstacle in words.
-pub fn told(obstacle: &Obstacle) -> String {
+/// Describes an obstacle.
+pub fn describe(obstacle: &Obstacle) -> String {
     match obstacle {
-        Obstacle::Closed(path, Access::Pass) => format!("{} is closed", path.display()),
-        Obstacle::Closed(path, Access::Read) => format!("{} is not readable", path.display()),
-        Obstacle::Closed(path, Access::Write) => format!("{} is not writable", path.display()),
+        Obstacle::Closed(path, Access::Pass) => {
+            format!("no search permission on {}", path.display())
+        }
+        Obstacle::Closed(path, Access::Read) => format!("no read permission on {}", path.display()),
+        Obstacle::Closed(path, Access::Write) => {
+            format!("no write permission on {}", path.display())
+        }
         Obstacle::Unseen(path, error) => format!("{}: {error}", path.display()),
     }
 }
 
-/// The command that takes an obstacle away, for everybody.
-pub fn cure(obstacle: &Obstacle) -> String {
+/// Returns the command that removes an obstacle, for all users.
+pub fn fix_for(obstacle: &Obstacle) -> String {
     match obstacle {
         Obstacle::Closed(path, Access::Pass) => format!("chmod o+x {}", path.display()),
         Obstacle::Closed(path, Access::Read) => format!("chmod o+r {}", path.display()),

@@ -1,11 +1,12 @@
-//! Diagnoses the host as it is: what keeps a login from letting its client relay, and what to do.
+//! Diagnoses the host: what keeps a login from letting its client relay, and how to fix it.
 //!
-//! - **Promise**: nothing is changed, but for test messages in the log and questions to Postfix's
-//!   tables and to the daemon. All is examined that can be; each finding says what to do.
-//! - **Parts**: `setup` is what Postfix says of itself, `postfix` reads its restrictions; `channels`
-//!   how the daemon answers it; `relay` who is refused before whom; `map` and `sockets` whether what
-//!   is asked answers; `networks` who may relay anyway; `running` and `forwarder` the daemon and what
-//!   reaches it; `permissions` what another user may do; `findings` the report.
+//! - **Promise**: changes nothing; it only logs test messages, and queries Postfix's tables and the
+//!   daemon. Examines everything that it can; each finding says what to do.
+//! - **Layers**: `setup` reads Postfix's configuration, `postfix` its restrictions; `channels` are
+//!   how the daemon answers Postfix; `relay` checks the order of restrictions; `map` and `sockets`
+//!   whether the channels work; `networks` who may relay without a login; `running` and `forwarder`
+//!   the daemon and what reaches it; `permissions` what another user may access; `findings` is the
+//!   report.
 
 mod channels;
 mod findings;
@@ -38,13 +39,14 @@ use findings::Report;
 use forwarder::ForwarderTest;
 use setup::Setup;
 
-/// Examines the host. `layer` is the daemon's configuration, `log_socket` where mail daemons log.
+/// Examines the host. `layer` is the daemon's configuration, `log_socket` the socket to which mail
+/// daemons log.
 pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
     let mut report = Report::default();
     if !nix::unistd::geteuid().is_root() {
         report.note(
             "not run as root",
-            "What belongs to others cannot be looked at, and is perhaps found wrong.",
+            "Files of other users cannot be examined, so some findings may be wrong.",
             "sudo pop-before-smtp doctor",
         );
     }
@@ -55,7 +57,7 @@ pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
     configuration(layer, &passed, &mut report).await;
     let status = running(control, answer, &mut report);
     if let Some(status) = &status {
-        trial(layer, control, log_socket, status, &mut report);
+        test_forwarder(layer, control, log_socket, status, &mut report);
     }
     match postfix(layer).await {
         Ok(setup) => {
@@ -63,16 +65,16 @@ pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
             examine_postfix(&setup, &configured, status.as_ref(), &mut report).await;
         }
         Err(failure) => report.problem(
-            format!("Postfix does not tell how it is set up: {}", failure.what()),
-            "Whether it asks pop-before-smtp cannot be examined.",
+            format!("cannot read Postfix's configuration: {}", failure.what()),
+            "Whether Postfix queries pop-before-smtp could not be examined.",
             failure.hint_text().unwrap_or("postfix check"),
         ),
     }
     report
 }
 
-/// What systemd may pass, as far as the running daemon tells: where Postfix asks, if not by the
-/// configuration.
+/// Returns the sockets that systemd may pass: frames, and the lookup sockets that the running daemon
+/// reports.
 fn passed(answer: Option<&Answer>) -> Vec<SocketRole> {
     let Some(Answer::Status(status)) = answer else { return vec![SocketRole::Frames] };
     let asks = |protocol: &str| status.lookups.iter().any(|lookup| lookup.protocol == protocol);
@@ -81,25 +83,21 @@ fn passed(answer: Option<&Answer>) -> Vec<SocketRole> {
     std::iter::once(SocketRole::Frames).chain(roles).collect()
 }
 
-/// What `check` says.
+/// Reports the findings of `check`.
 async fn configuration(layer: &Layer, passed: &[SocketRole], report: &mut Report) {
     match daemon::examine(layer, passed).await {
         Ok(remarks) => {
-            report.ok("the configuration has no fault");
+            report.ok("the configuration is valid");
             for remark in remarks {
-                report.note(
-                    remark,
-                    "",
-                    "see the guide (deploy/guide/configuration.md), or leave it",
-                );
+                report.note(remark, "", "see deploy/guide/configuration.md, or leave it");
             }
         }
         Err(faults) => {
             for fault in faults {
                 report.problem(
                     format!("configuration: {}", fault.what()),
-                    "The daemon does not start with it. (If it has its options on its command line, \
-                     give doctor the same.)",
+                    "The daemon does not start with this configuration. (If it is started with \
+                     command-line options, pass the same options to doctor.)",
                     fault.hint_text().unwrap_or("pop-before-smtp check"),
                 );
             }
@@ -107,7 +105,7 @@ async fn configuration(layer: &Layer, passed: &[SocketRole], report: &mut Report
     }
 }
 
-/// The running daemon, if it answers.
+/// Examines the running daemon and returns its status.
 fn running(control: &Path, answer: Result<Answer, Failure>, report: &mut Report) -> Option<Status> {
     match answer {
         Ok(Answer::Status(status)) => {
@@ -120,26 +118,32 @@ fn running(control: &Path, answer: Result<Answer, Failure>, report: &mut Report)
             Some(*status)
         }
         Ok(other) => {
-            let what = format!("the daemon's answer does not fit the question: {other:?}");
-            report.problem(what, "It is perhaps of another version.", "restart the daemon");
+            let what = format!("unexpected answer from the daemon: {other:?}");
+            report.problem(what, "It may be of another version.", "restart the daemon");
             None
         }
         Err(failure) => {
             report.problem(
-                format!("the daemon does not run: {}", failure.what()),
-                "No login is heard. The map stays as it was, and whoever is in it may go on to relay \
-                 (`wipe` empties it); a socket gives 451 or what default_action says.",
-                "start it (pop-before-smtp run, or its unit), and see its log if it ends; another \
-                 control socket is named with --control",
+                format!("the daemon does not answer: {}", failure.what()),
+                "While it is down no login counts. The map keeps its entries, and these clients can \
+                 relay until `wipe` empties it; lookups by socket get 451 or default_action.",
+                "systemctl start pop-before-smtp (or pop-before-smtp run), and check its log if it exits; \
+                 if it uses another control socket, pass --control",
             );
             None
         }
     }
 }
 
-fn trial(layer: &Layer, control: &Path, log_socket: &Path, before: &Status, report: &mut Report) {
+fn test_forwarder(
+    layer: &Layer,
+    control: &Path,
+    log_socket: &Path,
+    before: &Status,
+    report: &mut Report,
+) {
     let matching = Matching::of(layer);
-    // What is wrong with a table has been told with the configuration.
+    // Faults of the table are reported with the configuration.
     let Ok(table) = rules::load(&matching) else { return };
     ForwarderTest { log_socket, control, daemons: table.daemons() }.run(before, report);
 }
@@ -155,22 +159,22 @@ async fn examine_postfix(
     report: &mut Report,
 ) {
     let channels = status.map_or_else(|| configured.to_vec(), Channel::running);
-    // UserAccount may open its socket is nothing that the running daemon tells.
+    // Compares names only: the daemon does not report the mode and group of its sockets.
     let runs = |channel: &Channel| {
         channels.iter().any(|running| running.to_string() == channel.to_string())
     };
     for channel in configured.iter().filter(|channel| status.is_some() && !runs(channel)) {
         report.problem(
-            format!("the configuration has the {channel}, the daemon that runs has not"),
+            format!("the configuration has the {channel}, but the running daemon does not"),
             "It was started with another configuration.",
             "restart the daemon",
         );
     }
     if channels.is_empty() {
         report.note(
-            "the daemon tells Postfix nothing that can be examined",
-            "It is a dry run, or systemd has passed the sockets, or the configuration has a fault.",
-            "set map, policy or socketmap in the configuration, if systemd passes no socket",
+            "there is no map, socketmap or policy service to examine",
+            "The daemon is in dry-run mode, systemd passes its sockets, or its configuration is invalid.",
+            "unless systemd passes the sockets, set map, policy or socketmap in the configuration",
         );
     } else {
         relay::examine(setup, &channels, report).await;
@@ -178,7 +182,7 @@ async fn examine_postfix(
     for channel in &channels {
         match channel {
             Channel::Map(table) => {
-                // One that was emptied is another one.
+                // The fallback map has another number.
                 let map = status.map(|status| &status.map).filter(|map| !map.emptied);
                 let published = map.map(|map| map.published);
                 map::examine(setup, table, published, report).await;
@@ -191,7 +195,7 @@ async fn examine_postfix(
     networks::examine(setup, &channels, report);
 }
 
-/// The channels that the configuration names, as far as it is sound.
+/// Returns the configured channels, if the configuration is valid.
 async fn configured(setup: &Setup, layer: &Layer, passed: &[SocketRole]) -> Vec<Channel> {
     let Ok(config) = Config::of(layer, passed) else { return Vec::new() };
     let table = match &config.map {

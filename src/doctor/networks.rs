@@ -1,4 +1,4 @@
-//! `mynetworks`: those who may relay without any login must be few, and known.
+//! Checks `mynetworks`: few and known clients may relay without a login.
 
 use std::net::IpAddr;
 
@@ -9,14 +9,14 @@ use super::findings::Report;
 use super::setup::Setup;
 use crate::postfix::mynetworks::Mynetworks;
 
-/// Shorter prefixes than this hold more than any one owner has.
-const EVERYBODY: u8 = 8;
-/// Public networks with shorter prefixes belong to carriers, not to their customers.
+/// Networks with a shorter prefix are larger than any one owner's.
+const EVERYONE: u8 = 8;
+/// Public networks with a shorter prefix belong to providers, not to their customers.
 const WIDE_V4: u8 = 16;
 /// The same for IPv6: providers get a /32 (RFC 6177 gives sites a /48 or less).
 const WIDE_V6: u8 = 33;
 
-/// Examines who may relay anyway.
+/// Reports networks that are too wide, and our table in mynetworks.
 pub fn examine(setup: &Setup, channels: &[Channel], report: &mut Report) {
     let networks = Mynetworks::read(&setup.mynetworks);
     let wide: Vec<(IpNet, Width)> = networks
@@ -26,37 +26,37 @@ pub fn examine(setup: &Setup, channels: &[Channel], report: &mut Report) {
         .map(|(network, _)| (*network, width(*network)))
         .filter(|(_, width)| *width != Width::Usual)
         .collect();
-    let mend = format!(
+    let fix = format!(
         "{} -e 'mynetworks = 127.0.0.0/8 [::1]/128 YOUR.OWN.NETWORKS' && {}",
         setup.postconf(),
         setup.reload()
     );
     for (network, width) in &wide {
         match width {
-            Width::Everybody => report.problem(
-                format!("mynetworks contains {network}: everybody may relay"),
-                "permit_mynetworks lets them in, logged in or not: an open relay. And no login \
-                 counts, for addresses of mynetworks are never authorised.",
-                &mend,
+            Width::Everyone => report.problem(
+                format!("mynetworks contains {network}: anyone can relay"),
+                "permit_mynetworks accepts them without a login: an open relay. No login counts \
+                 either, because addresses in mynetworks are never authorised.",
+                &fix,
             ),
             _ => report.note(
                 format!("mynetworks contains {network}, a wide public network"),
-                "All its hosts may relay without any login.",
-                &mend,
+                "All its hosts can relay without a login.",
+                &fix,
             ),
         }
     }
     if wide.is_empty() {
-        report.ok("mynetworks is no wide public network");
+        report.ok("mynetworks contains no wide public network");
     }
     for channel in channels {
         let Channel::Map(table) = channel else { continue };
         if setup.mynetworks.contains(table.as_str()) {
             report.problem(
                 format!("mynetworks names {table}"),
-                "Then its clients count as this host's own in many other places: for open relaying, \
-                 rewriting and limits.",
-                "take it out of mynetworks; check_client_access is its place",
+                "Its clients then count as local in many other places too: relaying, rewriting and \
+                 rate limits.",
+                "remove it from mynetworks and use it with check_client_access",
             );
         }
     }
@@ -66,7 +66,7 @@ pub fn examine(setup: &Setup, channels: &[Channel], report: &mut Report) {
 enum Width {
     Usual,
     Wide,
-    Everybody,
+    Everyone,
 }
 
 fn width(network: IpNet) -> Width {
@@ -78,7 +78,7 @@ fn width(network: IpNet) -> Width {
         return Width::Usual;
     }
     match network.prefix_len() {
-        ..EVERYBODY => Width::Everybody,
+        ..EVERYONE => Width::Everyone,
         length if length < wide => Width::Wide,
         _ => Width::Usual,
     }
@@ -98,11 +98,11 @@ mod tests {
     #[test]
     fn widths() {
         for (network, expected) in [
-            ("0.0.0.0/0", Width::Everybody),
-            ("128.0.0.0/1", Width::Everybody),
-            ("::/0", Width::Everybody),
+            ("0.0.0.0/0", Width::Everyone),
+            ("128.0.0.0/1", Width::Everyone),
+            ("::/0", Width::Everyone),
             ("fc00::/7", Width::Usual),
-            ("10.0.0.0/7", Width::Everybody),
+            ("10.0.0.0/7", Width::Everyone),
             ("10.0.0.0/8", Width::Usual),
             ("172.16.0.0/12", Width::Usual),
             ("192.168.0.0/16", Width::Usual),

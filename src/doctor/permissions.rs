@@ -1,7 +1,7 @@
-//! What another user may do: whether he gets through to a file, and what he may do with it.
+//! What another user may access: whether they can reach a file, and what they may do with it.
 //!
-//! Limits  the mode bits decide, as path_resolution(7) and inode(7) say. Access control lists
-//!         and security modules are not asked.
+//! - **Limits**: mode bits only, as path_resolution(7) and inode(7) define them; no access control
+//!   lists and no security modules.
 
 use std::ffi::CString;
 use std::fs;
@@ -11,37 +11,37 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, User, getgrouplist};
 
-/// What is to be done with the file at the end of a path; a bit of a file mode.
+/// The access needed; a bit of a file mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Read it.
+    /// Read the file.
     Read = 4,
-    /// Connect to it.
+    /// Write to the file, or connect to the socket.
     Write = 2,
-    /// Go through it.
+    /// Search the directory.
     Pass = 1,
 }
 
-/// A user with all his groups.
+/// A user with all their groups.
 #[derive(Clone, Debug)]
 pub struct UserAccount {
-    /// His name.
+    /// The user name.
     pub name: String,
     uid: u32,
     groups: Vec<u32>,
 }
 
-/// What stands in his channel.
+/// What denies a user access.
 #[derive(Debug)]
 pub enum Obstacle {
-    /// This file or directory has no room for him.
+    /// This file or directory lacks the permission.
     Closed(PathBuf, Access),
-    /// This one is not there, or we cannot see it.
+    /// This file or directory does not exist, or we cannot see it.
     Unseen(PathBuf, io::Error),
 }
 
 impl UserAccount {
-    /// Looks him up.
+    /// Looks up a user by name.
     pub fn named(name: &str) -> Option<Self> {
         let user = User::from_name(name).ok()??;
         let own = [user.gid];
@@ -59,8 +59,8 @@ impl UserAccount {
         self.uid == 0 || meta.mode() >> shift & need as u32 != 0
     }
 
-    /// What keeps him from doing this with a file, coming from a directory above it. Symbolic
-    /// links are followed first.
+    /// Returns what denies this access to a file, starting at a directory above it. Symbolic links are
+    /// resolved first.
     pub fn obstacle(&self, from: &Path, path: &Path, need: Access) -> Option<Obstacle> {
         let (from, path) = match (real(from), real(path)) {
             (Ok(from), Ok(path)) => (from, path),
@@ -80,7 +80,7 @@ impl UserAccount {
     }
 }
 
-/// The path without symbolic links; the file itself may be missing.
+/// Resolves symbolic links; the file itself may be missing.
 pub fn real(path: &Path) -> io::Result<PathBuf> {
     fs::canonicalize(path).or_else(|error| match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => Ok(fs::canonicalize(parent)?.join(name)),
@@ -101,30 +101,31 @@ mod tests {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
         fs::write(&file, "").expect("a file");
         let meta = fs::metadata(&file).expect("a file");
-        let who = |uid: u32, group: u32| UserAccount { name: "x".into(), uid, groups: vec![group] };
+        let user =
+            |uid: u32, group: u32| UserAccount { name: "x".into(), uid, groups: vec![group] };
         let (owner, group) = (meta.uid(), meta.gid());
-        let strangers = (owner + 70_001, group + 70_001);
+        let other = (owner + 70_001, group + 70_001);
         let rows = [
-            (0o755, 0o644, strangers, Access::Read, None),
-            (0o755, 0o644, strangers, Access::Write, Some("file")),
-            (0o750, 0o644, strangers, Access::Read, Some("in")),
-            (0o750, 0o640, (strangers.0, group), Access::Read, None),
-            (0o750, 0o604, (strangers.0, group), Access::Read, Some("file")),
-            (0o710, 0o660, (strangers.0, group), Access::Write, None),
+            (0o755, 0o644, other, Access::Read, None),
+            (0o755, 0o644, other, Access::Write, Some("file")),
+            (0o750, 0o644, other, Access::Read, Some("in")),
+            (0o750, 0o640, (other.0, group), Access::Read, None),
+            (0o750, 0o604, (other.0, group), Access::Read, Some("file")),
+            (0o710, 0o660, (other.0, group), Access::Write, None),
         ];
         for (outer, inner, (uid, group), need, expected) in rows {
             for (path, mode) in [(file.parent().expect("above"), outer), (&file, inner)] {
                 fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
             }
-            let found = who(uid, group).obstacle(dir.path(), &file, need);
+            let found = user(uid, group).obstacle(dir.path(), &file, need);
             let found = found.map(|obstacle| match obstacle {
                 Obstacle::Closed(path, _) | Obstacle::Unseen(path, _) => path,
             });
             let name = found.as_ref().and_then(|path| path.file_name()).and_then(|n| n.to_str());
             assert_eq!(name, expected, "{outer:o} {inner:o} {need:?}");
         }
-        assert!(who(0, 0).obstacle(dir.path(), &file, Access::Write).is_none(), "root");
-        let gone = who(0, 0).obstacle(dir.path(), &dir.path().join("gone"), Access::Read);
-        assert!(matches!(gone, Some(Obstacle::Unseen(..))), "{gone:?}");
+        assert!(user(0, 0).obstacle(dir.path(), &file, Access::Write).is_none(), "root");
+        let missing = user(0, 0).obstacle(dir.path(), &dir.path().join("missing"), Access::Read);
+        assert!(matches!(missing, Some(Obstacle::Unseen(..))), "{missing:?}");
     }
 }

@@ -1,16 +1,19 @@
-//! How the daemon that runs is: what its counters tell.
+//! Examines the running daemon's status and its counters.
 
 use super::findings::Report;
 use crate::control::protocol::Entry;
 use crate::control::status::{ListenerKind, STOPPED, StateFault, Status};
 use crate::daemon::receiver::bind;
 
-/// Tells what is wrong with the running daemon.
+/// Reports what is wrong with the running daemon.
 pub fn examine(status: &Status, report: &mut Report) {
-    report.ok(format!("the daemon runs (version {}, since {})", status.version, status.started));
+    report.ok(format!(
+        "the daemon is running (version {}, since {})",
+        status.version, status.started
+    ));
     if status.version != env!("CARGO_PKG_VERSION") {
         report.note(
-            format!("the daemon that runs is version {}", status.version),
+            format!("the running daemon is version {}", status.version),
             format!("This program is version {}.", env!("CARGO_PKG_VERSION")),
             "restart the daemon",
         );
@@ -22,9 +25,9 @@ pub fn examine(status: &Status, report: &mut Report) {
     shared(status, report);
     for lookup in status.lookups.iter().filter(|lookup| lookup.broken > 0) {
         report.note(
-            format!("{}: {} connections were broken off", lookup, lookup.broken),
-            "What came over them was not understood, or they were silent for long: main.cf names \
-             the socket for the other protocol, or something else than Postfix asks.",
+            format!("{}: dropped {} connections", lookup, lookup.broken),
+            "They sent something invalid, or nothing for too long: main.cf uses the socket for the \
+             other protocol, or something other than Postfix connects.",
             "--log-level debug shows why",
         );
     }
@@ -37,30 +40,30 @@ fn map(status: &Status, report: &mut Report) {
         None if !map.pending => {
             report.ok(format!("{table} is up to date: generation {}", map.published));
         }
-        // It comes with the next publication, a moment from now.
-        None => report.ok(format!("{table}: the generation after {} is due", map.published)),
+        // It will be published in a moment.
+        None => report.ok(format!("{table}: generation {} is being replaced", map.published)),
         Some(seconds) => report.problem(
             format!("{table} could not be published for {seconds:.0} s: {}", map.meanwhile()),
             match (map.emptied, map.stuck) {
-                (true, _) => "Nobody can relay by it.",
-                (_, true) => "Those whose time is up go on to relay by it, without end.",
-                _ => "New clients cannot relay by it. If somebody whose time is up stands in it for a \
-                      minute, it is emptied.",
+                (true, _) => "No one can relay by this map.",
+                (_, true) => "Expired clients can still relay by this map, without a time limit.",
+                _ => "New clients cannot relay by this map. If it lists expired clients for a minute, it is \
+                      emptied.",
             },
             if map.stuck {
-                "take it out of main.cf; the daemon's log says why it can be neither published nor \
-                 emptied: the disk may be full, or the directory no longer the daemon's"
+                "remove it from main.cf now; the daemon's log says why it can be neither published nor \
+                 emptied: the disk may be full, or the directory may belong to another user"
             } else {
-                "see the daemon's log, which has postmap's own words; it goes on to try, and at once \
+                "see postmap's error in the daemon's log; the daemon keeps trying, and retries at once \
                  on SIGHUP"
             },
         ),
     }
     if map.kept_out > 0 {
         report.note(
-            format!("{} IPv6 addresses are kept out of {table}", map.kept_out),
-            "They are written with `::`, and as a key would admit other hosts of their network.",
-            "let Postfix ask directly (policy), or set map-inexact-ipv6 = true",
+            format!("{} authorised IPv6 addresses are not in {table}", map.kept_out),
+            "They are written with `::`, and their keys would also admit other hosts of their network.",
+            "let Postfix query the daemon directly (policy), or set map-inexact-ipv6 = true",
         );
     }
 }
@@ -68,11 +71,10 @@ fn map(status: &Status, report: &mut Report) {
 fn state(status: &Status, report: &mut Report) {
     if let Some(StateFault { seconds, error }) = &status.state_fault {
         report.problem(
-            format!("the state could not be saved for {seconds:.0} s: {error}"),
-            "Logins count all the same, but a crash would forget the latest, and bring back rights \
-             that have been revoked since.",
-            "make room on the disk, or give the directory back to the daemon's user; it goes on to \
-             try",
+            format!("the state file could not be written for {seconds:.0} s: {error}"),
+            "Logins still count, but a crash would lose the latest grants and restore those revoked \
+             since.",
+            "free disk space, or make the directory belong to the daemon's user; the daemon keeps trying",
         );
     }
 }
@@ -81,52 +83,49 @@ fn listeners(status: &Status, report: &mut Report) {
     for listener in &status.listeners {
         if listener.rejected > 0 {
             let what = format!(
-                "{}: {} frames came from senders that {} does not name",
+                "{}: rejected {} frames from senders that {} does not allow",
                 listener.name,
                 listener.rejected,
                 filter_option(listener.kind)
             );
-            let why = "They are not heard.";
-            let mend = name_the_senders(listener.kind);
+            let why = "Logins in them do not count.";
+            let fix = how_to_allow(listener.kind);
             if listener.frames == 0 {
-                report.problem(what, format!("{why} No other frame has come here."), mend);
+                report.problem(what, format!("{why} No other frame has arrived here."), fix);
             } else {
-                report.note(what, why, mend);
+                report.note(what, why, fix);
             }
         }
         let is_udp = listener.kind == ListenerKind::Udp;
         if let Some(bytes) = listener.receive_buffer.filter(|bytes| is_udp && *bytes < bind::ENOUGH)
         {
             report.note(
-                format!("{}: a receive buffer of {bytes} bytes", listener.name),
+                format!("{}: the receive buffer has only {bytes} bytes", listener.name),
                 "A burst of messages fills it, and the kernel drops the rest.",
                 format!(
-                    "sysctl -w net.core.rmem_max={}, and restart the daemon",
+                    "sysctl -w net.core.rmem_max={}, then restart the daemon",
                     bind::RECEIVE_BUFFER
                 ),
             );
         }
         if listener.kernel_drops > 0 {
-            let most = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap_or_default();
+            let limit = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap_or_default();
             report.problem(
                 format!("{}: the kernel has dropped {} frames", listener.name, listener.kernel_drops),
                 format!(
-                    "Its receive buffer was full, and logins may be lost. The kernel grants buffers \
-                     of {} bytes (net.core.rmem_max).",
-                    most.trim()
+                    "The receive buffer was full, and logins may be lost. The kernel allows {} bytes \
+                     (net.core.rmem_max).",
+                    limit.trim()
                 ),
                 "echo net.core.rmem_max=8388608 > /etc/sysctl.d/60-pop-before-smtp.conf && \
-                 sysctl --system, and restart the daemon; or use a Unix socket, which makes the \
-                 sender wait",
+                 sysctl --system, then restart the daemon; or use a Unix socket, on which the sender \
+                 waits",
             );
         }
         if listener.oversized > 0 {
             report.note(
-                format!(
-                    "{}: {} frames were larger than any should be",
-                    listener.name, listener.oversized
-                ),
-                "They were not heard.",
+                format!("{}: {} frames were oversized", listener.name, listener.oversized),
+                "They were discarded.",
                 "find out what sends them",
             );
         }
@@ -136,16 +135,16 @@ fn listeners(status: &Status, report: &mut Report) {
 fn logins(status: &Status, report: &mut Report) {
     for (name, daemon) in status.daemons.iter().filter(|(_, daemon)| daemon.stopped) {
         report.problem(
-            format!("{name}: no login for long, although it goes on to log"),
-            format!("{} of its messages fit no pattern: {STOPPED}", daemon.unmatched),
-            "grep the log for a line of a login, and: pop-before-smtp test FILE",
+            format!("{name}: no login for a long time, although it still logs"),
+            format!("{} of its messages match no pattern: {STOPPED}", daemon.unmatched),
+            "find the log line of a login, and run: pop-before-smtp test FILE",
         );
     }
     for (name, daemon) in &status.daemons {
         if let facilities @ [_, ..] = daemon.facilities.as_slice() {
             let (from, narrowed) = (facilities.join(" and "), facilities.join(","));
             report.ok(format!(
-                "{name} logs its logins to {from}; to believe no other facility: \
+                "{name} logs logins to {from}; to accept no other facility: \
                  facility = [\"{name}={narrowed}\"]"
             ));
         }
@@ -153,58 +152,58 @@ fn logins(status: &Status, report: &mut Report) {
     let counts = &status.counts;
     if counts.late > 0 {
         report.note(
-            format!("{} logins were dated longer ago than the grace when they came", counts.late),
-            "They do not count. A forwarder delivered its queue late, or a clock is wrong: that of \
-             the sender, its time zone, or this host's when the daemon started.",
+            format!("{} logins were older than the grace period when they arrived", counts.late),
+            "They do not count. A forwarder delivered its queue late, or a clock is wrong: the \
+             sender's or its time zone, or this host's when the daemon started.",
             "compare `date --rfc-3339=seconds` on this host and on the sender with the date in the \
-             frames (log-level debug); after this host's clock was set, restart the daemon",
+             frames (--log-level debug); after setting this host's clock, restart the daemon",
         );
     }
     if counts.ambiguous > 0 {
         report.note(
-            format!("{} logins were not joined to a connect line", counts.ambiguous),
+            format!("{} logins could not be matched to a connect line", counts.ambiguous),
             "More than one connection of the same host, program and PID may have been open, as with \
-             containers that have the same host name.",
-            "give each container a host name of its own",
+             containers that share a host name.",
+            "give each container its own host name",
         );
     }
     match &status.last_login {
-        Some(last) => report.ok(format!("{} logins were heard, the last {last}", status.logins)),
-        None if status.frames == 0 => report.ok("no login was heard yet, nor anything else"),
+        Some(last) => report.ok(format!("{} logins were seen, the last {last}", status.logins)),
+        None if status.frames == 0 => report.ok("no login was seen yet, nor any other frame"),
         None => {
             let unmatched = status.daemons.iter().filter(|(_, daemon)| daemon.unmatched > 0);
             let unmatched: Vec<String> =
                 unmatched.map(|(name, daemon)| format!("{} of {name}", daemon.unmatched)).collect();
             let whose = if unmatched.is_empty() { "none".into() } else { unmatched.join(", ") };
             report.note(
-                format!("no login since {} among {} frames", status.started, status.frames),
+                format!("no login since {} in {} frames", status.started, status.frames),
                 format!(
-                    "Nobody may have logged in yet. Messages of mail daemons that fit no pattern: \
+                    "Perhaps no one has logged in yet. Messages of mail daemons that match no pattern: \
                      {whose}; of other programs: {}; logins from excluded addresses: {}; refused: {}.",
                     counts.other_programs,
                     counts.excluded,
                     counts.refused
                 ),
-                "log in once from another host; if that does not count, give its log line to \
+                "log in once from another host; if that does not count, feed its log line to \
                  `pop-before-smtp test`",
             );
         }
     }
 }
 
-/// Tells of addresses that several users share.
+/// Reports client addresses from which several users have logged in.
 pub fn examine_clients(clients: &[Entry], report: &mut Report) {
     let shared: Vec<&Entry> = clients.iter().filter(|client| client.users.len() > 1).collect();
     if let Some(first) = shared.first() {
         report.note(
-            format!("several users have logged in from {} addresses", shared.len()),
+            format!("several users have logged in from the same address ({} addresses)", shared.len()),
             format!(
-                "From {} it was {} users: a home, an office, or a carrier's NAT, behind which \
-                 strangers may relay as well.",
+                "From {} there were {} users: a home, an office, or a carrier's NAT. Everyone behind \
+                 it can relay.",
                 first.address,
                 first.users.len()
             ),
-            "leave it; or set max-users-per-address, or bind the sender (sender = \"user\")",
+            "leave it; or set max-users-per-address, or restrict senders (sender = \"user\")",
         );
     }
 }
@@ -213,13 +212,13 @@ fn shared(status: &Status, report: &mut Report) {
     for shared in &status.shared {
         report.note(
             format!("{} users share {}", shared.users, shared.address),
-            "It is not authorised: max-users-per-address.",
+            "It is not authorised, because of max-users-per-address.",
             "leave it, or raise max-users-per-address",
         );
     }
 }
 
-/// The option that names who is heard at a socket.
+/// Returns the option that restricts the senders at a listener.
 pub fn filter_option(listener: ListenerKind) -> &'static str {
     match listener {
         ListenerKind::Udp => "allow-from",
@@ -227,13 +226,13 @@ pub fn filter_option(listener: ListenerKind) -> &'static str {
     }
 }
 
-/// How those are named.
-pub fn name_the_senders(listener: ListenerKind) -> &'static str {
+/// Returns how to allow further senders at a listener.
+pub fn how_to_allow(listener: ListenerKind) -> &'static str {
     if listener == ListenerKind::Udp {
-        "if they are yours, name the senders: allow-from = [\"127.0.0.0/8\", \"::1\", \"ADDRESS OF \
-         THE SENDER\"], and restart the daemon; --log-level debug shows who they are"
+        "if they are yours: allow-from = [\"127.0.0.0/8\", \"::1\", \"ADDRESS OF THE SENDER\"], then \
+         restart the daemon; --log-level debug shows the senders"
     } else {
-        "if they are yours, name the user of the forwarder: allow-uid = [\"root\", \"USER\"], and \
-         restart the daemon; --log-level debug shows who they are"
+        "if they are yours: allow-uid = [\"root\", \"USER OF THE FORWARDER\"], then restart the daemon; \
+         --log-level debug shows the senders"
     }
 }

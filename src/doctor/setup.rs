@@ -1,4 +1,4 @@
-//! What Postfix says of itself, asked once.
+//! Postfix's configuration, read once.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -10,15 +10,15 @@ use super::postfix::restrictions::Restriction;
 use crate::error::Failure;
 use crate::postfix::Postfix;
 
-/// The list that decides about relaying.
+/// The list that decides on relaying.
 pub const RELAY: &str = "smtpd_relay_restrictions";
-/// The list that decides about recipients, and decided about relaying before Postfix 2.10.
+/// The list that decides on recipients, and before Postfix 2.10 also on relaying.
 pub const RECIPIENT: &str = "smtpd_recipient_restrictions";
-/// The lists before them, each of which can refuse a client as well.
+/// The lists evaluated before them, each of which can refuse a client.
 pub const EARLIER: [&str; 3] =
     ["smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions"];
 
-/// Postfix as it is set up.
+/// Postfix's configuration.
 #[derive(Debug)]
 pub struct Setup {
     /// Its programs.
@@ -27,30 +27,30 @@ pub struct Setup {
     pub version: String,
     /// The map types that it supports.
     pub types: Vec<String>,
-    /// Where relative names of sockets begin, and the root of services that are chrooted.
+    /// The queue directory: relative socket paths start here, and chrooted services have it as root.
     pub queue: PathBuf,
-    /// The user as whom its services run.
+    /// The user that runs its services, mail_owner.
     pub owner: Option<UserAccount>,
     /// Its smtpd services.
     pub master: Master,
-    /// UserAccount may relay without any login.
+    /// The networks that may relay without a login.
     pub mynetworks: String,
-    /// What it does if a policy service cannot be asked.
+    /// The default action while a policy service does not answer.
     pub default_action: String,
     lists: HashMap<&'static str, String>,
     classes: HashMap<String, Vec<Restriction>>,
 }
 
 impl Setup {
-    /// Asks it.
+    /// Reads the configuration.
     ///
     /// # Errors
-    /// It does not tell.
+    /// postconf failed.
     pub async fn learn(postfix: Postfix) -> Result<Self, Failure> {
         let version = postfix.parameter("mail_version").await?;
         let mut lists = HashMap::new();
         for name in EARLIER.into_iter().chain([RELAY, RECIPIENT]) {
-            // An older Postfix has not every list.
+            // Older versions lack some of the lists.
             lists.insert(name, postfix.parameter(name).await.unwrap_or_default());
         }
         let mut classes = HashMap::new();
@@ -75,12 +75,12 @@ impl Setup {
         })
     }
 
-    /// The command that changes its configuration.
+    /// Returns the command that changes the configuration.
     pub fn postconf(&self) -> String {
         self.command("postconf")
     }
 
-    /// The command that makes it read its configuration.
+    /// Returns the command that makes Postfix read its configuration.
     pub fn reload(&self) -> String {
         self.command("postfix") + " reload"
     }
@@ -90,7 +90,7 @@ impl Setup {
         dir.fold(name.to_owned(), |command, dir| format!("{command} -c {}", dir.display()))
     }
 
-    /// A list as it is in force for a service, or for those without settings of their own.
+    /// Returns a list as it applies to a service, or to services without own settings.
     pub fn list(&self, service: Option<&MasterEntry>, name: &str) -> Vec<Restriction> {
         let own = service.and_then(|service| service.overrides.get(name));
         let value = own.or_else(|| self.lists.get(name));
@@ -98,13 +98,13 @@ impl Setup {
         restrictions::resolve(&list, &self.classes)
     }
 
-    /// Whether a service has one of the lists for itself.
+    /// Returns whether a service overrides one of the lists.
     pub fn is_special(service: &MasterEntry) -> bool {
         let names = EARLIER.into_iter().chain([RELAY, RECIPIENT]);
         names.into_iter().any(|name| service.overrides.contains_key(name))
     }
 
-    /// Every list of every service, with the services that it is for.
+    /// Returns every list of every service.
     pub fn all_lists(
         &self,
     ) -> impl Iterator<Item = (&MasterEntry, &'static str, Vec<Restriction>)> {

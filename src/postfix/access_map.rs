@@ -1,11 +1,12 @@
-//! One access map: built beside by postmap, read back, and only then renamed into place.
+//! An access map: postmap builds it beside the map in use, it is verified, and then renamed into
+//! place.
 //!
-//! Promise  the map that Postfix reads is always a whole generation: the source and the compiled file
-//!          are replaced by rename only, never rewritten in place, and never absent once they are
-//!          there. After a failed publication the old map serves. What others do to the files
-//!          afterwards can be found out.
-//! Limits   one publication at a time, by one process: the daemon holds a lock on the map.
-//! Not here when a generation is due, and what to do after a failure.
+//! - **Promise**: Postfix always reads a complete generation: source and compiled file are replaced
+//!   by rename only, never rewritten in place, and never absent once they exist. After a failed
+//!   publication the previous map stays in use. Changes that others make to the files are
+//!   detectable.
+//! - **Limits**: one publication at a time, by one process: the daemon holds a lock on the map.
+//! - **Not here**: when a generation is due, and what to do after a failure.
 
 use std::fmt;
 use std::fs;
@@ -27,13 +28,13 @@ use crate::sys::files;
 use crate::sys::files::{FileStamp, directory};
 use crate::sys::trusted_file;
 
-/// postmap needs a few hundredths of a second; after a minute the disk is stuck.
+/// postmap needs a few hundredths of a second; after a minute the disk must be stuck.
 const BUILD_LIMIT: Duration = Duration::from_secs(60);
-/// More time for each 10 000 entries, which take a twentieth of that on a busy machine.
+/// Added for each 10,000 entries, which take a twentieth of that on a busy machine.
 const BUILD_LIMIT_MORE: Duration = Duration::from_secs(1);
-/// One lookup in the finished map.
+/// For one lookup in the finished map.
 const CHECK_LIMIT: Duration = Duration::from_secs(10);
-/// smtpd opens maps as root, but `proxy:` and `postmap -q` of other users need to read them too.
+/// smtpd opens maps as root, but `proxy:` and other users' `postmap -q` must read them too.
 const MODE: u32 = 0o644;
 
 /// A map that can be published.
@@ -44,28 +45,28 @@ pub struct MapTarget {
     path: PathBuf,
     value: MapValue,
     remark: Option<String>,
-    /// Held by each piece of work on the disk: one that was abandoned ends before the next begins.
+    /// Held during each disk operation: an abandoned one ends before the next begins.
     turn: Arc<Mutex<()>>,
-    /// The compiled file and the source as they were put into place.
-    placed: Vec<(PathBuf, FileStamp)>,
+    /// The compiled file and the source as they were installed.
+    installed: Vec<(PathBuf, FileStamp)>,
 }
 
-/// What was being done when a publication failed.
+/// The steps of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Writing the new source.
     Write,
     /// `postmap -r`.
     Build,
-    /// Looking for the entry that proves the generation.
+    /// Looking up the entry that identifies the generation.
     Check,
-    /// Putting the compiled file into place.
+    /// Renaming the compiled file into place.
     Install,
-    /// Putting the source into place; the compiled file is the new one already.
+    /// Renaming the source into place; the compiled file is the new one already.
     InstallSource,
 }
 
-/// Why a generation is not what Postfix reads now.
+/// A failed publication.
 #[derive(Clone, Debug)]
 pub struct NotPublished {
     /// The map as main.cf names it.
@@ -79,18 +80,21 @@ pub struct NotPublished {
 impl fmt::Display for NotPublished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { map, step, why } = self;
-        let doing = match step {
-            Step::Write => "its source could not be written",
-            Step::Build => "postmap did not build it",
-            Step::Check => "what postmap built is not this map",
-            Step::Install => "it could not be put into place",
+        let failed = match step {
+            Step::Write => "cannot write its source",
+            Step::Build => "postmap failed",
+            Step::Check => "postmap built a wrong map",
+            Step::Install => "cannot move it into place",
             Step::InstallSource => {
-                return write!(f, "the map {map} is new, but its source could not follow: {why}");
+                return write!(
+                    f,
+                    "the map {map} was published, but its source file could not be replaced: {why}"
+                );
             }
         };
         write!(
             f,
-            "the map {map} was not published, {doing}: {why}; Postfix goes on with what it had"
+            "the map {map} was not published: {failed}: {why}; the previous map, if any, stays in use"
         )
     }
 }
@@ -98,11 +102,11 @@ impl fmt::Display for NotPublished {
 impl std::error::Error for NotPublished {}
 
 impl MapTarget {
-    /// Makes sure that a map can be published to where the operator wants it.
+    /// Checks that a map can be published where the administrator wants it.
     ///
     /// # Errors
-    /// A map type that Postfix has not or postmap cannot build, and a directory that is missing
-    /// or that we may not write in.
+    /// Postfix lacks the map type, postmap cannot build it, or its directory is missing or not
+    /// writable.
     pub async fn prepare(
         postfix: Postfix,
         spec: &MapSpec,
@@ -117,7 +121,7 @@ impl MapTarget {
             value,
             remark: None,
             turn: Arc::default(),
-            placed: Vec::new(),
+            installed: Vec::new(),
         };
         let path = spec.path.clone();
         let place = target.with_disk(move || Ok(check_place(&path))).await;
@@ -125,112 +129,113 @@ impl MapTarget {
         Ok(target)
     }
 
-    /// The map as main.cf names it: `check_client_access` takes this word.
+    /// Returns the map as main.cf names it, the argument of `check_client_access`.
     pub fn table(&self) -> String {
         table(&self.kind, &self.path)
     }
 
-    /// What the operator should be told once.
+    /// Returns a remark to log once.
     pub fn remark(&self) -> Option<&str> {
         self.remark.as_deref()
     }
 
-    /// Makes this generation what Postfix reads.
+    /// Publishes a generation.
     ///
-    /// When the future is dropped the child is killed and the old map serves.
+    /// Dropping the future kills the child, and the previous map stays in use.
     ///
     /// # Errors
-    /// Says which step failed and why. Nothing is left behind, and the next attempt starts afresh.
+    /// The step that failed, and why. No temporary files are left.
     pub async fn publish(&mut self, generation: &Generation) -> Result<(), NotPublished> {
         match self.attempt(generation, &self.path).await {
-            Ok(placed) => {
-                self.placed = placed;
+            Ok(installed) => {
+                self.installed = installed;
                 Ok(())
             }
             Err((step, why)) => Err(self.failed(step, why).await),
         }
     }
 
-    /// What is said of a publication that was given up.
+    /// Returns the failure of a publication that was aborted because it took too long.
     pub fn given_up(&self) -> NotPublished {
-        let why = "it took too long, for clients whose time is up stand in the map".to_owned();
+        let why = "aborted, because the map still lists expired clients".to_owned();
         NotPublished { map: self.table(), step: Step::Build, why }
     }
 
     async fn failed(&self, step: Step, why: String) -> NotPublished {
         let path = self.path.clone();
-        // What cannot be removed now is met again, and told, at the next attempt.
-        let _ = self.with_disk(move || clear(&path)).await;
+        // What cannot be removed now fails the next attempt, which reports it.
+        let _ = self.with_disk(move || remove_temporary(&path)).await;
         NotPublished { map: self.table(), step, why }
     }
 
-    /// Lays up a map without any entry beside the map, for [`Self::empty`], unless one is there.
+    /// Builds the fallback map for [`Self::empty`] beside the map, unless it exists.
     ///
     /// # Errors
     /// As [`Self::publish`].
     pub async fn prepare_fallback(&self) -> Result<(), NotPublished> {
-        let reserve = self.reserve_path();
-        if self.with_disk(move || ends(&reserve)).await.is_ok_and(|ends| ends.len() == 2) {
+        let fallback = self.fallback_path();
+        let files = self.with_disk(move || suffixes(&fallback)).await;
+        if files.is_ok_and(|files| files.len() == 2) {
             return Ok(());
         }
-        let nobody = Generation { number: 0, addresses: Vec::new() };
-        match self.attempt(&nobody, &self.reserve_path()).await {
+        let empty = Generation { number: 0, addresses: Vec::new() };
+        match self.attempt(&empty, &self.fallback_path()).await {
             Ok(_) => Ok(()),
             Err((step, why)) => Err(self.failed(step, why).await),
         }
     }
 
-    /// Puts the reserve into place: for that it takes neither postmap nor room on the disk, not
-    /// even for the name of a file. Another one has to be laid up then.
+    /// Renames the fallback map into place. That needs neither postmap nor disk space, not even an
+    /// inode. The next fallback map has to be prepared afterwards.
     ///
     /// # Errors
-    /// There is no reserve, or it cannot be put there.
+    /// There is no fallback map, or it cannot be renamed.
     pub async fn empty(&mut self) -> io::Result<()> {
-        let (reserve, path) = (self.reserve_path(), self.path.clone());
-        let placed = self.with_disk(move || {
-            clear(&path)?;
-            let mut ends = ends(&reserve)?;
+        let (fallback, path) = (self.fallback_path(), self.path.clone());
+        let installed = self.with_disk(move || {
+            remove_temporary(&path)?;
+            let mut suffixes = suffixes(&fallback)?;
             // The compiled file first, as always.
-            ends.sort_unstable_by_key(String::is_empty);
-            if ends.is_empty() && !path.exists() {
-                // There has never been one, and nobody stands in it.
+            suffixes.sort_unstable_by_key(String::is_empty);
+            if suffixes.is_empty() && !path.exists() {
+                // No map was ever published.
                 return Ok(Vec::new());
             }
-            if ends.len() != 2 {
-                return Err(io::Error::other("no empty map was laid up"));
+            if suffixes.len() != 2 {
+                return Err(io::Error::other("there is no fallback map"));
             }
-            let mut placed = Vec::new();
-            for end in ends {
-                let place = files::with_suffix(&path, &end);
-                placed.push(put(&files::with_suffix(&reserve, &end), place)?);
+            let mut installed = Vec::new();
+            for suffix in suffixes {
+                let to = files::with_suffix(&path, &suffix);
+                installed.push(install(&files::with_suffix(&fallback, &suffix), to)?);
             }
             files::sync(directory(&path))?;
-            Ok(placed)
+            Ok(installed)
         });
-        self.placed = placed.await?;
+        self.installed = installed.await?;
         Ok(())
     }
 
-    /// A file of the last publication that somebody else has removed, replaced or written to.
+    /// Returns a file of the last publication that something else removed, replaced or changed.
     pub async fn modified_externally(&self) -> Option<PathBuf> {
-        let placed = self.placed.clone();
-        let differs = |(path, as_placed): &(PathBuf, FileStamp)| {
-            files::file_stamp(path).map_or(true, |found| found != *as_placed)
+        let installed = self.installed.clone();
+        let differs = |(path, stamp): &(PathBuf, FileStamp)| {
+            files::file_stamp(path).map_or(true, |found| found != *stamp)
         };
-        let found = self.with_disk(move || Ok(placed.into_iter().find(differs))).await;
+        let found = self.with_disk(move || Ok(installed.into_iter().find(differs))).await;
         found.ok().flatten().map(|(path, _)| path)
     }
 
-    /// Builds a generation and puts it there.
+    /// Builds a generation, verifies it and renames it to `to`.
     async fn attempt(
         &self,
         generation: &Generation,
-        place: &Path,
+        to: &Path,
     ) -> Result<Vec<(PathBuf, FileStamp)>, (Step, String)> {
         let text = generation.text(self.value.as_str());
         let (new, path) = (self.new_path(), self.path.clone());
         self.with_disk(move || {
-            clear(&path)?;
+            remove_temporary(&path)?;
             files::write_new(&new, MODE, |file| file.write_all(text.as_bytes()))
         })
         .await
@@ -243,39 +248,39 @@ impl MapTarget {
             .map_err(at(Step::Build))?;
 
         let mut postmap = self.postfix.postmap_command();
-        // Not the exit status above but this answer tells success: on a full disk postmap builds
-        // an empty lmdb map and ends with status 0.
+        // The exit status above does not prove success: on a full disk postmap builds an empty lmdb
+        // map and exits with status 0.
         let found = child::run(postmap.args(["-q", GENERATION_KEY, &built]), CHECK_LIMIT)
             .await
-            .map_err(|trouble| match trouble {
-                ChildError::Failed(_, said) if said.is_empty() => {
-                    (Step::Check, format!("the entry {GENERATION_KEY} is not in it; a full disk?"))
+            .map_err(|error| match error {
+                ChildError::Failed(_, stderr) if stderr.is_empty() => {
+                    (Step::Check, format!("it lacks the entry {GENERATION_KEY}; is the disk full?"))
                 }
-                trouble => (Step::Check, format!("looking up {GENERATION_KEY}: {trouble}")),
+                error => (Step::Check, format!("cannot look up {GENERATION_KEY}: {error}")),
             })?;
         if found.trim_end() != generation.entry_value() {
             let found: String = found.trim_end().chars().take(40).collect();
             return Err((
                 Step::Check,
-                format!("it says {found:?} and not this generation's number"),
+                format!("{GENERATION_KEY} is {found:?}, expected {:?}", generation.entry_value()),
             ));
         }
 
-        let (new, path) = (self.new_path(), place.to_owned());
+        let (new, path) = (self.new_path(), to.to_owned());
         let compiled = self
             .with_disk(move || {
                 let extension = compiled_extension(&new)?;
                 let compiled = files::with_suffix(&new, &extension);
                 files::sync(&compiled)?;
-                put(&compiled, files::with_suffix(&path, &extension))
+                install(&compiled, files::with_suffix(&path, &extension))
             })
             .await
             .map_err(at(Step::Install))?;
 
-        let (new, path) = (self.new_path(), place.to_owned());
+        let (new, path) = (self.new_path(), to.to_owned());
         let source = self
             .with_disk(move || {
-                let source = put(&new, path)?;
+                let source = install(&new, path)?;
                 files::sync(directory(&source.0))?;
                 Ok(source)
             })
@@ -284,7 +289,7 @@ impl MapTarget {
         Ok(vec![compiled, source])
     }
 
-    /// Waits for the disk on a thread that may wait.
+    /// Runs a disk operation on a thread that may block.
     async fn with_disk<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
@@ -297,12 +302,13 @@ impl MapTarget {
         spawn_blocking(work).await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
     }
 
-    /// A map without any entry, for the case that none can be built.
-    fn reserve_path(&self) -> PathBuf {
+    /// Returns the path of the fallback map.
+    fn fallback_path(&self) -> PathBuf {
         files::with_suffix(&self.path, ".empty")
     }
 
-    /// A name of this process: a postmap that has outlived a killed daemon has another one.
+    /// Returns the path of the new source. It is unique to this process: the postmap of a killed daemon
+    /// may still be running.
     fn new_path(&self) -> PathBuf {
         files::with_suffix(&self.path, &format!(".new-{}", std::process::id()))
     }
@@ -312,11 +318,11 @@ fn at<E: fmt::Display>(step: Step) -> impl FnOnce(E) -> (Step, String) {
     move |error| (step, error.to_string())
 }
 
-/// Renames a file into its place; says what it is known by there.
-fn put(new: &Path, place: PathBuf) -> io::Result<(PathBuf, FileStamp)> {
-    let file_stamp = files::file_stamp(new)?;
-    files::rename(new, &place)?;
-    Ok((place, file_stamp))
+/// Renames a file; returns its new path and its stamp.
+fn install(from: &Path, to: PathBuf) -> io::Result<(PathBuf, FileStamp)> {
+    let stamp = files::file_stamp(from)?;
+    files::rename(from, &to)?;
+    Ok((to, stamp))
 }
 
 fn table(kind: &str, path: &Path) -> String {
@@ -328,65 +334,65 @@ fn build_limit(entries: usize) -> Duration {
     BUILD_LIMIT.saturating_add(BUILD_LIMIT_MORE.saturating_mul(tens_of_thousands))
 }
 
-/// Makes sure that files can be made and replaced where the map shall be; returns a remark.
+/// Checks that files can be created and replaced where the map shall be; returns a remark.
 fn check_place(path: &Path) -> Result<Option<String>, Failure> {
     let directory = directory(path);
     if !directory.is_dir() {
-        return Err(Failure::config(format!("{} is no directory", directory.display()))
-            .hint("create it, owned by the user that runs this daemon, or change --map"));
+        return Err(Failure::config(format!("`{}` is not a directory", directory.display()))
+            .hint("create it, owned by the daemon's user, or change --map"));
     }
     if path.is_dir() {
-        return Err(Failure::config(format!("{} is a directory", path.display()))
-            .hint("name the file of the map itself in --map"));
+        return Err(Failure::config(format!("`{}` is a directory", path.display()))
+            .hint("--map must be the path of the map file itself"));
     }
     if !is_ours(path) {
-        let what = format!("{} is there and was not written by this program", path.display());
+        let what = format!("`{}` exists and was not written by pop-before-smtp", path.display());
         return Err(Failure::config(what)
-            .hint("name a file of its own in --map: what is in this one would be lost"));
+            .hint("use another file for --map: publishing would overwrite this one"));
     }
-    // A name of our own: another process may be publishing there, as while `check` is run.
+    // A name unique to this process: the daemon may be publishing while `check` runs.
     let probe = files::with_suffix(path, &format!(".probe-{}", std::process::id()));
     let tried = files::remove(&probe).and_then(|()| files::write_new(&probe, MODE, |_| Ok(())));
     tried.and_then(|()| files::remove(&probe)).map_err(|error| {
-        Failure::io(format!("no map can be written in {}: {error}", directory.display())).hint(
-            "the directory must belong to the user that runs this daemon; \
-             in a systemd unit StateDirectory= or ReadWritePaths= opens it",
+        Failure::io(format!("cannot write a map in `{}`: {error}", directory.display())).hint(
+            "the directory must belong to the daemon's user; \
+             in a systemd unit, allow it with StateDirectory= or ReadWritePaths=",
         )
     })?;
     let open = fs::metadata(directory).is_ok_and(|meta| meta.permissions().mode() & 0o002 != 0);
     Ok(open.then(|| trusted_file::open_directory(directory)))
 }
 
-/// Whether the source may be replaced: it is absent, says nothing, or holds our generation entry.
+/// Returns whether the source may be replaced: it is absent or empty, or has our generation entry.
 fn is_ours(path: &Path) -> bool {
     let file = match files::open(path, u64::MAX) {
         Ok(file) => file,
-        // Neither regular nor a directory.
+        // It exists, and is not a regular file.
         Err(error) => return error.kind() != io::ErrorKind::InvalidInput,
     };
     let lines = io::BufReader::new(file).lines().map_while(Result::ok);
-    let mut said = lines.filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
-    said.by_ref().next().is_none_or(|first| {
-        first.starts_with(GENERATION_KEY) || said.any(|line| line.starts_with(GENERATION_KEY))
+    let mut entries = lines.filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
+    entries.by_ref().next().is_none_or(|first| {
+        first.starts_with(GENERATION_KEY) || entries.any(|line| line.starts_with(GENERATION_KEY))
     })
 }
 
-/// Removes new sources and all that was built from them, also those of daemons that were killed.
-fn clear(path: &Path) -> io::Result<()> {
+/// Removes new sources and what was built from them, also those of killed daemons.
+fn remove_temporary(path: &Path) -> io::Result<()> {
     let new = files::with_suffix(path, ".new");
-    for end in ends(&new)? {
-        if end.is_empty() || end.starts_with(['.', '-']) {
-            files::remove(&files::with_suffix(&new, &end))?;
+    for suffix in suffixes(&new)? {
+        if suffix.is_empty() || suffix.starts_with(['.', '-']) {
+            files::remove(&files::with_suffix(&new, &suffix))?;
         }
     }
     Ok(())
 }
 
-/// The extension of the one file that postmap built. It is looked for and not taken from a table,
-/// because Postfix 3.11 may build `hash:` as lmdb or cdb (postfix-non-bdb(1)).
+/// Finds the extension of the file that postmap built. It does not follow from the map type: Postfix
+/// 3.11 may build `hash:` as lmdb or cdb (postfix-non-bdb(1)).
 fn compiled_extension(new: &Path) -> io::Result<String> {
-    let mut found = ends(new)?;
-    found.retain(|end| end.starts_with('.'));
+    let mut found = suffixes(new)?;
+    found.retain(|suffix| suffix.starts_with('.'));
     match (found.pop(), found.is_empty()) {
         (Some(extension), true) => Ok(extension),
         (None, _) => Err(io::Error::other("postmap built no file")),
@@ -394,14 +400,14 @@ fn compiled_extension(new: &Path) -> io::Result<String> {
     }
 }
 
-/// What follows this name in the names of the files that begin with it: nothing, `.db`, `.lmdb`.
-fn ends(path: &Path) -> io::Result<Vec<String>> {
+/// Returns what follows this file name in all names that begin with it: nothing, `.db`, `.lmdb`.
+fn suffixes(path: &Path) -> io::Result<Vec<String>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let mut found = Vec::new();
     for entry in fs::read_dir(directory(path))? {
-        let beside = entry?.file_name();
-        let end = beside.to_str().and_then(|beside| beside.strip_prefix(name.as_ref()));
-        found.extend(end.map(str::to_owned));
+        let file = entry?.file_name();
+        let suffix = file.to_str().and_then(|file| file.strip_prefix(name.as_ref()));
+        found.extend(suffix.map(str::to_owned));
     }
     Ok(found)
 }
@@ -414,7 +420,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_our_own_files_are_cleared() {
+    fn only_temporary_files_are_removed() {
         let dir = tempfile::tempdir().expect("a directory");
         let ours = ["clients.new-7", "clients.new-7.db", "clients.new-80", "clients.new.cdb.tmp"];
         let others = ["clients", "clients.db", "clients.newer", "clients.news.db", "x.clients.new"];
@@ -425,10 +431,10 @@ mod tests {
         assert_eq!(compiled_extension(&new).expect("one file"), ".db");
         fs::write(dir.path().join("clients.new-7.lmdb"), "").expect("a file");
         assert!(compiled_extension(&new).is_err(), "two files were built");
-        clear(&dir.path().join("clients")).expect("cleared");
-        let left = |name: &&str| dir.path().join(name).exists();
-        assert!(!ours.iter().any(left));
-        assert!(others.iter().all(left));
+        remove_temporary(&dir.path().join("clients")).expect("removed");
+        let exists = |name: &&str| dir.path().join(name).exists();
+        assert!(!ours.iter().any(exists));
+        assert!(others.iter().all(exists));
         assert!(compiled_extension(&new).is_err(), "no file was built");
     }
 
@@ -448,10 +454,10 @@ mod tests {
         mkfifo(&dir.path().join("pipe"), Mode::S_IRUSR).expect("a pipe");
         let rows = [
             ("clients", None),
-            ("missing/clients", Some("missing is no directory")),
-            ("clients.new/clients", Some("clients.new is no directory")),
-            ("taken", Some("taken is a directory")),
-            ("pipe", Some("pipe is there and was not written by this program")),
+            ("missing/clients", Some("missing` is not a directory")),
+            ("clients.new/clients", Some("clients.new` is not a directory")),
+            ("taken", Some("taken` is a directory")),
+            ("pipe", Some("pipe` exists and was not written by pop-before-smtp")),
         ];
         for (name, expected) in rows {
             let outcome = check_place(&dir.path().join(name)).map_err(|e| e.to_string());
@@ -461,6 +467,10 @@ mod tests {
                 (outcome, _) => panic!("{name}: {outcome:?}"),
             }
         }
-        assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 3, "nothing new or missing");
+        assert_eq!(
+            fs::read_dir(dir.path()).expect("there").count(),
+            3,
+            "no file was added or removed"
+        );
     }
 }

@@ -1,14 +1,14 @@
-//! The words of `--map` and `--map-value`, read into types that cannot be wrong.
+//! The values of `--map` and `--map-value`, parsed into types that cannot be wrong.
 //!
-//! Refuses  paths that main.cf could not name, and values by which Postfix would not let a client
-//!          relay: each of these gives the client a refusal or a 451 instead (access(5)).
-//! Not here which map types this Postfix has.
+//! - **Refuses**: paths that main.cf cannot name, and values that do not let a client relay: with
+//!   each of these Postfix would refuse the client or answer 451 (access(5)).
+//! - **Not here**: which map types this Postfix has.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// The longest value; it is repeated for each client and read by people only.
+/// Longest value in bytes; it is repeated for each client and read by people only.
 const MAX_VALUE: usize = 200;
 
 /// The type of an access map.
@@ -16,16 +16,16 @@ const MAX_VALUE: usize = 200;
 pub enum MapType {
     /// Postfix's `default_database_type`.
     Auto,
-    /// The name that stands before the colon in main.cf.
+    /// The name before the colon in main.cf.
     Named(String),
 }
 
 /// Which map to publish: `TYPE:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapSpec {
-    /// How it is compiled.
+    /// The map type.
     pub kind: MapType,
-    /// Its source; the compiled file stands beside it.
+    /// The source; the compiled file is beside it.
     pub path: PathBuf,
 }
 
@@ -43,7 +43,7 @@ impl FromStr for MapSpec {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("{text:?} is no map: {why}");
+        let wrong = |why: &str| format!("{text:?} is not a map: {why}");
         let example = "write TYPE:PATH, such as auto:/var/lib/pop-before-smtp/clients";
         let (kind, path) = text.split_once(':').ok_or_else(|| wrong(example))?;
         if kind.is_empty() || !kind.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
@@ -53,7 +53,7 @@ impl FromStr for MapSpec {
             return Err(wrong("the path must begin with /"));
         }
         if path.ends_with('/') || PathBuf::from(path).file_name().is_none() {
-            return Err(wrong("the path must end in the name of a file"));
+            return Err(wrong("the path must end in a file name"));
         }
         if path.contains(|c: char| c.is_whitespace() || c.is_control() || ",${}".contains(c)) {
             return Err(wrong("main.cf cannot name a path with blanks, commas, $ or braces"));
@@ -63,12 +63,12 @@ impl FromStr for MapSpec {
     }
 }
 
-/// The value of each entry, by which Postfix lets the client relay.
+/// The value of each map entry, which lets the client relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapValue(String);
 
 impl MapValue {
-    /// The value as it stands in the map.
+    /// Returns the value as written to the map.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -85,13 +85,13 @@ impl Default for MapValue {
 pub enum BadValue {
     /// Nothing at all.
     Empty,
-    /// Longer than anybody needs.
+    /// Longer than 200 bytes.
     Long,
     /// A line break or another control character.
     Control,
-    /// Digits and more: Postfix takes the first word for the name of a restriction.
+    /// Digits and more text: Postfix would take the digits for the name of a restriction.
     DigitsAndMore,
-    /// No acceptance, and often the name of no restriction.
+    /// Not a permission, and perhaps not even the name of a restriction.
     NoAcceptance,
 }
 
@@ -123,9 +123,9 @@ impl FromStr for MapValue {
         if text.contains(char::is_control) {
             return Err(BadValue::Control);
         }
-        let (word, more) = text.split_once(' ').map_or((text, false), |(word, _)| (word, true));
-        let is = |name: &str| word.eq_ignore_ascii_case(name);
-        let digits = word.bytes().all(|b| b.is_ascii_digit());
+        let (action, more) = text.split_once(' ').map_or((text, false), |(first, _)| (first, true));
+        let is = |name: &str| action.eq_ignore_ascii_case(name);
+        let digits = action.bytes().all(|b| b.is_ascii_digit());
         match more {
             true if is("OK") => Ok(Self(text.to_owned())),
             false if is("OK") || is("permit") || is("RELAY") || digits => Ok(Self(text.to_owned())),
@@ -154,9 +154,9 @@ mod tests {
             ("hash:clients", Err("begin with /")),
             ("hash:", Err("begin with /")),
             ("hash:~/clients", Err("begin with /")),
-            ("hash:/", Err("name of a file")),
-            ("hash:/var/lib/", Err("name of a file")),
-            ("hash:/var/..", Err("name of a file")),
+            ("hash:/", Err("file name")),
+            ("hash:/var/lib/", Err("file name")),
+            ("hash:/var/..", Err("file name")),
             ("hash:/var/a b", Err("cannot name")),
             ("hash:/var/a,b", Err("cannot name")),
             ("hash:/var/a\nb", Err("cannot name")),

@@ -1,8 +1,9 @@
-//! What we ask Postfix: its parameters, services and map types, and where its programs are.
+//! Postfix's programs: its parameters, services and map types from postconf, and access maps.
 //!
-//! Promise  answers come from `postconf` within a time limit, with the configuration directory
-//!          that the operator named; a failure says what to do.
-//! Not here building maps, and what the value of a parameter means.
+//! - **Promise**: postconf answers within a time limit and for the configuration directory that the
+//!   administrator set; a failure says what to do.
+//! - **Layers**: [`access_map`] publishes maps; [`map_spec`] and [`mynetworks`] parse values.
+//! - **Not here**: what the values of other parameters mean.
 
 pub mod access_map;
 pub mod map_spec;
@@ -21,22 +22,22 @@ use crate::sys::child;
 use crate::sys::child::ChildError;
 use map_spec::MapType;
 
-/// postconf answers in a few milliseconds; ten seconds means that the host is in trouble.
+/// postconf answers in a few milliseconds; after ten seconds the host must be stuck.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Where Postfix's programs are, besides PATH: a daemon's PATH may lack sbin.
-const USUAL: &str = "/usr/sbin:/usr/bin:/usr/local/sbin";
+/// Where to find Postfix's programs if not in PATH: a daemon's PATH may lack sbin.
+const FALLBACK_PATH: &str = "/usr/sbin:/usr/bin:/usr/local/sbin";
 
-/// Map types that postmap can build, as one file that one rename can replace.
+/// Map types that postmap builds as a single file, which a rename can replace.
 pub const BUILDABLE: [&str; 4] = ["hash", "btree", "lmdb", "cdb"];
 
 /// The Postfix of this host.
 #[derive(Clone, Debug)]
 pub struct Postfix {
-    /// The directory of main.cf, if it is not Postfix's own.
+    /// The directory of main.cf, if not Postfix's default.
     pub config_dir: Option<PathBuf>,
-    /// The program that tells parameters, postconf(1).
+    /// The path of postconf(1).
     pub postconf: PathBuf,
-    /// The program that builds maps, postmap(1).
+    /// The path of postmap(1).
     pub postmap: PathBuf,
 }
 
@@ -44,19 +45,19 @@ impl Postfix {
     /// Finds the programs of Postfix.
     ///
     /// # Errors
-    /// A program that is not there is a mistake of configuration.
+    /// A program is missing.
     pub fn locate(config_dir: Option<PathBuf>) -> Result<Self, Failure> {
         let path = env::var_os("PATH").unwrap_or_default();
         let program = |name: &str| {
-            find(name, &path).or_else(|| find(name, OsStr::new(USUAL))).ok_or_else(|| {
-                Failure::config(format!("{name} is neither in PATH nor in {USUAL}"))
+            find(name, &path).or_else(|| find(name, OsStr::new(FALLBACK_PATH))).ok_or_else(|| {
+                Failure::config(format!("{name} is neither in PATH nor in {FALLBACK_PATH}"))
                     .hint("install Postfix, or add the directory of its programs to PATH")
             })
         };
         Ok(Self { config_dir, postconf: program("postconf")?, postmap: program("postmap")? })
     }
 
-    /// The value of a parameter of main.cf or its default, with all `$name` expanded.
+    /// Returns the value of a main.cf parameter or its default, with all `$name` expanded.
     ///
     /// # Errors
     /// postconf failed, or this Postfix has no such parameter.
@@ -64,29 +65,29 @@ impl Postfix {
         let answer = self.ask(&["-xh", name]).await?;
         match answer.strip_suffix('\n') {
             Some(value) => Ok(value.to_owned()),
-            // For a name it does not know postconf prints no line, and ends with status 0.
+            // For an unknown name postconf prints no line and exits with status 0.
             None => Err(Failure::config(format!("Postfix has no parameter {name}"))),
         }
     }
 
-    /// What a table says of a key, if anything.
+    /// Looks up a key in a table.
     ///
     /// # Errors
-    /// The table cannot be asked.
+    /// The table cannot be queried.
     pub async fn lookup(&self, table: &str, key: &str) -> Result<Option<String>, ChildError> {
         match child::run(self.postmap_command().args(["-q", key, table]), LIMIT).await {
             Ok(value) => Ok(Some(value.trim_end().to_owned())),
-            // The status of a key that is not there is that of an error. Warnings may be of main.cf.
-            Err(ChildError::Failed(status, said))
-                if status.code() == Some(1) && !said.contains("fatal: ") =>
+            // postmap exits with 1 for a missing key and for errors. Warnings may be about main.cf.
+            Err(ChildError::Failed(status, stderr))
+                if status.code() == Some(1) && !stderr.contains("fatal: ") =>
             {
                 Ok(None)
             }
-            Err(trouble) => Err(trouble),
+            Err(error) => Err(error),
         }
     }
 
-    /// The map types that this Postfix supports, as its own list has them.
+    /// Returns the map types that this Postfix supports.
     ///
     /// # Errors
     /// postconf failed.
@@ -94,7 +95,7 @@ impl Postfix {
         Ok(self.ask(&["-m"]).await?.split_whitespace().map(str::to_owned).collect())
     }
 
-    /// The map type that Postfix uses where none is named.
+    /// Returns the map type that Postfix uses by default.
     ///
     /// # Errors
     /// postconf failed.
@@ -102,10 +103,10 @@ impl Postfix {
         self.parameter("default_database_type").await
     }
 
-    /// The map type to publish in: resolves `auto`, and refuses what cannot work.
+    /// Returns the map type to publish: resolves `auto`, and refuses types that cannot work.
     ///
     /// # Errors
-    /// Postfix has no such type, or postmap cannot build it.
+    /// Postfix does not support the type, or postmap cannot build it.
     pub async fn map_type(&self, wanted: &MapType) -> Result<String, Failure> {
         let kind = match wanted {
             MapType::Auto => self.default_map_type().await?,
@@ -118,43 +119,49 @@ impl Postfix {
             return Ok(kind);
         }
         let what = if BUILDABLE.contains(&kind.as_str()) {
-            format!("this Postfix has no map type {kind}")
+            format!("this Postfix does not support the map type {kind}")
         } else {
-            format!("{kind} is no map type that postmap can build and one rename can replace")
+            format!(
+                "the map type {kind} cannot be published: postmap must build it as a single file"
+            )
         };
         let what = match wanted {
-            MapType::Auto => format!("{what} (it is Postfix's default_database_type)"),
+            MapType::Auto => format!("{what} ({kind} is Postfix's default_database_type)"),
             MapType::Named(_) => what,
         };
         let failure = match usable.as_slice() {
-            [] => Failure::config(format!("{what}, nor any other that would do")),
-            some => Failure::config(format!("{what}; these would do: {}", some.join(", "))),
+            [] => Failure::config(format!(
+                "{what}, nor does it support any of {}",
+                BUILDABLE.join(", ")
+            )),
+            some => Failure::config(format!("{what}; available: {}", some.join(", "))),
         };
         Err(match kind.as_str() {
             "lmdb" | "cdb" => failure.hint(format!(
                 "install the package postfix-{kind} (apt-get install postfix-{kind}), or change --map"
             )),
             _ => {
-                failure.hint("name one of hash, btree, lmdb and cdb that `postconf -m` lists in --map")
+                failure.hint("use one of hash, btree, lmdb and cdb for --map that `postconf -m` lists")
             }
         })
     }
 
-    /// The command that begins every call of postmap.
+    /// Returns a command that runs postmap.
     pub fn postmap_command(&self) -> Command {
         self.command(&self.postmap)
     }
 
-    /// What postconf says to these words.
+    /// Runs postconf with these arguments and returns its output.
     ///
     /// # Errors
     /// postconf failed.
-    pub async fn ask(&self, words: &[&str]) -> Result<String, Failure> {
-        child::run(self.command(&self.postconf).args(words), LIMIT).await.map_err(|trouble| {
-            let what = format!("{} {}: {trouble}", self.postconf.display(), words.join(" "));
-            match trouble {
-                ChildError::Failed(_, said) if said.contains("main.cf") => Failure::config(what)
-                    .hint("name the directory of main.cf with --postfix-config"),
+    pub async fn ask(&self, arguments: &[&str]) -> Result<String, Failure> {
+        child::run(self.command(&self.postconf).args(arguments), LIMIT).await.map_err(|error| {
+            let what = format!("{} {}: {error}", self.postconf.display(), arguments.join(" "));
+            match error {
+                ChildError::Failed(_, stderr) if stderr.contains("main.cf") => {
+                    Failure::config(what).hint("set the directory of main.cf with --postfix-config")
+                }
                 ChildError::Failed(..) | ChildError::NotStarted(_) => Failure::config(what),
                 ChildError::Slow(_) | ChildError::Flood | ChildError::Lost(_) => Failure::io(what),
             }
@@ -170,7 +177,7 @@ impl Postfix {
     }
 }
 
-/// Finds a program in directories separated by colons; relative ones are passed over.
+/// Finds a program in a colon-separated list of directories; skips relative ones.
 fn find(name: &str, directories: &OsStr) -> Option<PathBuf> {
     let executable = |path: &PathBuf| {
         path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
@@ -187,7 +194,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn programs_are_found() {
+    fn finds_programs() {
         let dir = tempfile::tempdir().expect("a directory");
         let (first, second) = (dir.path().join("first"), dir.path().join("second"));
         for (directory, mode) in [(&first, 0o644), (&second, 0o755)] {

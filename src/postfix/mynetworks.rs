@@ -1,9 +1,9 @@
-//! Postfix's `mynetworks` as networks: who may relay without any login.
+//! Postfix's `mynetworks` as networks: which clients may relay without a login.
 //!
-//! Promise  patterns are taken in Postfix's order, and the first one that matches decides
-//!          (postconf(5) "mynetworks"). What is not understood is told, never guessed.
-//! Limits   IPv6 networks hold IPv6 addresses only: an IPv4-mapped address is to be folded first.
-//! Not here tables and host names: they cannot be compared with an address beforehand.
+//! - **Promise**: patterns are applied in Postfix's order, and the first match decides (postconf(5)
+//!   "mynetworks"). Patterns that are not understood are reported, never guessed.
+//! - **Limits**: IPv6 networks contain IPv6 addresses only: convert IPv4-mapped addresses first.
+//! - **Not here**: tables and host names, which cannot be compared with an address beforehand.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,14 +13,14 @@ use ipnet::IpNet;
 
 use crate::sys::files;
 
-/// A list of networks in a file; a megabyte is some fifty thousand of them.
+/// Longest file of networks in bytes: some fifty thousand of them.
 const MAX_FILE: u64 = 1024 * 1024;
-/// Files read for one list: a file may name files, and at worst itself.
+/// Files read for one list: a file may name others, or itself.
 const MAX_FILES: usize = 32;
-/// Patterns that are told one by one.
-const MAX_TOLD: usize = 20;
+/// Patterns that are reported one by one.
+const MAX_REPORTED: usize = 20;
 
-/// An ordered list of networks, of which each includes or excludes.
+/// An ordered list of networks, each included or excluded.
 #[derive(Clone, Debug, Default)]
 pub struct Mynetworks {
     rules: Vec<(IpNet, bool)>,
@@ -35,7 +35,7 @@ struct UnknownPattern {
     why: UnknownReason,
 }
 
-/// UnknownReason a pattern was not understood.
+/// Why a pattern was not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum UnknownReason {
     Table,
@@ -53,52 +53,50 @@ impl fmt::Display for UnknownPattern {
         write!(f, "mynetworks: {:?} ", self.pattern)?;
         match &self.why {
             UnknownReason::Table => {
-                f.write_str("is a lookup table, which cannot be read as networks")
+                f.write_str("is a lookup table, which cannot be converted to networks")
             }
             UnknownReason::BareIpv6 => {
-                f.write_str("is taken for a table by Postfix: IPv6 needs brackets")
+                f.write_str("is a table name to Postfix: IPv6 addresses need brackets")
             }
-            UnknownReason::HostName => f.write_str("is taken for a host name, which is no network"),
+            UnknownReason::HostName => f.write_str("is a host name to Postfix, not a network"),
             UnknownReason::Malformed => f.write_str("is neither an address nor ADDRESS/LENGTH"),
-            UnknownReason::HostBits => {
-                f.write_str("has bits set beyond its length, and Postfix refuses it")
-            }
+            UnknownReason::HostBits => f.write_str("has host bits set, and Postfix refuses it"),
             UnknownReason::NoPattern => f.write_str("has no pattern after the !"),
             UnknownReason::Unreadable(error) => write!(f, "cannot be read: {error}"),
             UnknownReason::TooManyFiles => {
-                write!(f, "is not read: {MAX_FILES} files were read before it")
+                write!(f, "was not read: {MAX_FILES} files were read before it")
             }
         }
     }
 }
 
 impl Mynetworks {
-    /// Reads the value as `postconf -xh mynetworks` prints it, and the files that it names.
+    /// Parses the value as `postconf -xh mynetworks` prints it, and the files that it names.
     pub fn read(value: &str) -> Self {
         let mut list = Self::default();
         list.add(value, true);
         list
     }
 
-    /// Whether Postfix lets this address relay, as far as the list was understood.
+    /// Returns whether Postfix lets this address relay, as far as the list was understood.
     pub fn contains(&self, address: IpAddr) -> bool {
         let first = self.rules.iter().find(|(network, _)| network.contains(&address));
         first.is_some_and(|&(_, included)| included)
     }
 
-    /// The networks in their order, and whether each includes or excludes.
+    /// Returns the networks in order, and whether each is included.
     pub fn networks(&self) -> &[(IpNet, bool)] {
         &self.rules
     }
 
-    /// What was not understood, in sentences; `contains` knows nothing of it.
+    /// Describes the patterns that were not understood, which [`Self::contains`] ignores.
     pub fn not_understood(&self) -> Vec<String> {
-        let mut told: Vec<String> =
-            self.unknown.iter().take(MAX_TOLD).map(ToString::to_string).collect();
-        if let more @ 1.. = self.unknown.len().saturating_sub(MAX_TOLD) {
-            told.push(format!("mynetworks: {more} more patterns were not understood"));
+        let mut reported: Vec<String> =
+            self.unknown.iter().take(MAX_REPORTED).map(ToString::to_string).collect();
+        if let more @ 1.. = self.unknown.len().saturating_sub(MAX_REPORTED) {
+            reported.push(format!("mynetworks: {more} more patterns are not understood"));
         }
-        told
+        reported
     }
 
     fn add(&mut self, text: &str, included: bool) {
@@ -130,7 +128,7 @@ impl Mynetworks {
     }
 }
 
-/// Splits at blanks and commas, except within braces (an inline table holds both).
+/// Splits at whitespace and commas, except within braces (an inline table contains both).
 pub fn patterns(text: &str) -> impl Iterator<Item = &str> {
     let mut depth = 0usize;
     let split = move |c: char| {
@@ -144,8 +142,8 @@ pub fn patterns(text: &str) -> impl Iterator<Item = &str> {
     text.split(split).filter(|pattern| !pattern.is_empty())
 }
 
-/// Lines as Postfix reads them: comments and empty lines left out, and a line that begins with a
-/// blank continues the one before it.
+/// Returns the logical lines of a Postfix file: without comments and empty lines, and a line that
+/// begins with whitespace continues the one before it.
 fn logical_lines(text: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for line in text.lines() {
@@ -161,7 +159,7 @@ fn logical_lines(text: &str) -> Vec<String> {
     lines
 }
 
-/// Reads `ADDRESS`, `ADDRESS/LENGTH`, `[ADDRESS]`, `[ADDRESS]/LENGTH` or `[ADDRESS/LENGTH]`.
+/// Parses `ADDRESS`, `ADDRESS/LENGTH`, `[ADDRESS]`, `[ADDRESS]/LENGTH` or `[ADDRESS/LENGTH]`.
 fn network(pattern: &str) -> Result<IpNet, UnknownReason> {
     if pattern.is_empty() {
         return Err(UnknownReason::NoPattern);
@@ -181,9 +179,9 @@ fn network(pattern: &str) -> Result<IpNet, UnknownReason> {
         None => with_length(pattern),
     };
     let letters = |c: char| !c.is_ascii_hexdigit() && !".:/".contains(c);
-    let otherwise =
+    let reason =
         if address.contains(letters) { UnknownReason::HostName } else { UnknownReason::Malformed };
-    let address: IpAddr = address.parse().map_err(|_| otherwise)?;
+    let address: IpAddr = address.parse().map_err(|_| reason)?;
     let Some(length) = length else { return Ok(address.into()) };
     if !length.bytes().all(|b| b.is_ascii_digit()) {
         return Err(UnknownReason::Malformed);
@@ -207,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_match_decides() {
+    fn first_match_decides() {
         let rows = [
             ("", "192.0.2.7", false),
             ("127.0.0.0/8 [::ffff:127.0.0.0]/104 [::1]/128", "127.0.0.2", true),
@@ -236,14 +234,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_told() {
+    fn unknown_patterns_are_reported() {
         let rows = [
             ("hash:/etc/postfix/network_table", "lookup table"),
             ("!cidr:/etc/postfix/nets", "lookup table"),
             ("inline:{ { 192.0.2.0 = x }, 10.0.0.1=y }", "lookup table"),
             ("inline:{ 192.0.2.0/24 ", "lookup table"),
-            ("::1", "needs brackets"),
-            ("2001:db8::/32", "needs brackets"),
+            ("::1", "need brackets"),
+            ("2001:db8::/32", "need brackets"),
             ("localhost", "host name"),
             (".example.org", "host name"),
             ("#", "host name"),
@@ -258,7 +256,7 @@ mod tests {
             ("[2001:db8::", "neither"),
             ("[2001:db8::]x", "neither"),
             ("[2001:db8::]/129", "neither"),
-            ("192.0.2.7/24", "bits set"),
+            ("192.0.2.7/24", "host bits set"),
             ("!", "no pattern"),
             ("/nowhere/networks", "No such file"),
             ("/dev", "not a regular file"),
@@ -266,19 +264,19 @@ mod tests {
         for (pattern, expected) in rows {
             let value = format!("198.51.100.1 {pattern}");
             let list = Mynetworks::read(&value);
-            let told = list.not_understood();
+            let reported = list.not_understood();
             assert_eq!(list.networks().len(), 1, "{pattern}");
             assert!(list.contains(ip("198.51.100.1")), "{pattern}");
-            assert_eq!(told.len(), 1, "{pattern}: {told:?}");
-            assert!(told[0].contains(expected), "{pattern}: {told:?}");
+            assert_eq!(reported.len(), 1, "{pattern}: {reported:?}");
+            assert!(reported[0].contains(expected), "{pattern}: {reported:?}");
         }
-        let told = Mynetworks::read(&"localhost ".repeat(1000)).not_understood();
-        assert_eq!(told.len(), MAX_TOLD + 1);
-        assert!(told[MAX_TOLD].contains("980 more"), "{told:?}");
+        let reported = Mynetworks::read(&"localhost ".repeat(1000)).not_understood();
+        assert_eq!(reported.len(), MAX_REPORTED + 1);
+        assert!(reported[MAX_REPORTED].contains("980 more"), "{reported:?}");
     }
 
     #[test]
-    fn files_are_read_in_place() {
+    fn reads_files_in_order() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("networks");
         let more = dir.path().join("more");
@@ -301,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_names_itself_ends() {
+    fn file_that_names_itself_is_limited() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("networks");
         let path = file.display();

@@ -1,7 +1,8 @@
-//! From the configuration, the users' own daemon files, the host and Postfix to the engine's rules.
+//! Builds the engine's rules from the configuration, the administrator's daemon files, the host and
+//! Postfix.
 //!
-//! Promise  everything that is wrong is found in one go. What cannot be learned of Postfix's
-//!          `mynetworks` is said; only if it was asked for by name is it a fault.
+//! - **Promise**: reports all faults at once. If Postfix's `mynetworks` cannot be read, that is a
+//!   remark by default, and a fault only if it was configured explicitly.
 
 pub mod sender_logins;
 
@@ -24,24 +25,24 @@ use crate::postfix::mynetworks::Mynetworks;
 use crate::sys::host;
 use crate::sys::trusted_file;
 
-/// No daemon's description is longer; the built-in ones have a tenth of it.
+/// Longest daemon file in bytes; the built-in ones have a tenth of it.
 const MAX_FILE: u64 = 1 << 20;
 
-/// What is never authorised: lists that stay, and what the host must be asked again.
+/// What is never authorised: fixed lists, and lists that the host determines each time.
 #[derive(Clone, Debug, Default)]
 pub struct Exclusions {
     fixed: Vec<NetworkList>,
     own: bool,
     gateway: bool,
-    /// What could not be learned or understood, in sentences.
+    /// What could not be determined or understood.
     pub remarks: Vec<String>,
 }
 
 impl Exclusions {
-    /// Asks Postfix what must be asked once.
+    /// Determines the fixed lists, querying Postfix if necessary.
     ///
     /// # Errors
-    /// `mynetworks` was asked for by name and cannot be learned.
+    /// `mynetworks` was configured explicitly and cannot be read.
     pub async fn learn(matching: &Matching) -> Result<Self, Failure> {
         let mut learned = Self::default();
         let mut networks = Vec::new();
@@ -59,8 +60,8 @@ impl Exclusions {
                     }
                     Err(failure) if matching.exclude == ExcludeWhat::DEFAULT => {
                         learned.remarks.push(format!(
-                            "mynetworks is not excluded: {}; name what is never authorised with \
-                             --exclude",
+                            "mynetworks is not excluded: {}; list what must never be authorised \
+                             with --exclude",
                             failure.what()
                         ));
                     }
@@ -78,10 +79,10 @@ impl Exclusions {
         self.fixed.push(NetworkList::new(name, networks.into_iter().map(|network| network.0)));
     }
 
-    /// The lists as they are now; the host may have got other addresses.
+    /// Returns the lists with the host's current addresses and gateways.
     ///
     /// # Errors
-    /// The host does not tell its addresses or routes.
+    /// The kernel does not report addresses or routes.
     pub fn now(&self) -> io::Result<Exclude> {
         let mut lists = self.fixed.clone();
         let mut add = |name: &str, addresses: Vec<std::net::IpAddr>| {
@@ -108,14 +109,14 @@ async fn mynetworks(matching: &Matching) -> Result<Mynetworks, Failure> {
     Ok(Mynetworks::read(&postfix.parameter("mynetworks").await?))
 }
 
-/// Reads the users' own daemon files; with a failure for a directory that was named and cannot be
-/// read, and for each file.
+/// Reads the administrator's daemon files; with a failure for each file, or for a configured
+/// directory that cannot be read.
 fn own_daemons(dir: &DaemonsDir) -> (Vec<DaemonFile>, Vec<Failure>) {
     let mut paths = match trusted_file::list(dir.path()) {
         Ok(paths) => paths,
         Err(refusal) if *dir == DaemonsDir::Default && refusal.is_missing() => Vec::new(),
         Err(refusal) => {
-            let hint = "name a directory of TOML files with --daemons-dir";
+            let hint = "set a directory of TOML files with --daemons-dir";
             let kind = "directory with mail daemons";
             return (Vec::new(), vec![refusal.failure(Failure::config, kind, hint)]);
         }
@@ -143,10 +144,10 @@ fn read_daemon(path: &Path) -> Result<DaemonFile, Failure> {
     Ok(DaemonFile { origin: Some(origin), text })
 }
 
-/// The table of the daemons that are believed, whatever their examples say.
+/// Loads the table of accepted mail daemons, without checking examples.
 ///
 /// # Errors
-/// Every fault of every file but those of examples, and every facility of a daemon that no file has.
+/// Every fault of every file except false examples, and every facility of an unknown daemon.
 pub fn load(matching: &Matching) -> Result<DaemonTable, Vec<Failure>> {
     let (own, faults) = own_daemons(&matching.daemons_dir);
     if !faults.is_empty() {
@@ -163,14 +164,14 @@ pub fn load(matching: &Matching) -> Result<DaemonTable, Vec<Failure>> {
     if faults.is_empty() { Ok(table) } else { Err(failures(&faults)) }
 }
 
-/// The users' own examples that do not prove true. The built-in ones are proved when the program
-/// is tested.
+/// Returns the examples in the administrator's files that do not hold. Those of the built-in files are
+/// checked when the program is tested.
 pub fn false_examples(table: &DaemonTable) -> Vec<Failure> {
-    let users = table.daemons().iter().filter(|daemon| daemon.origin.is_some());
-    failures(&users.flat_map(examples::prove).collect::<Vec<_>>())
+    let own = table.daemons().iter().filter(|daemon| daemon.origin.is_some());
+    failures(&own.flat_map(examples::prove).collect::<Vec<_>>())
 }
 
-/// The table of the daemons that are believed, each of which has proved its examples.
+/// Loads the table of accepted mail daemons and checks their examples.
 ///
 /// # Errors
 /// Every fault of every file.
@@ -184,15 +185,15 @@ fn failures(faults: &[DescriptionFault]) -> Vec<Failure> {
     faults.iter().map(|fault| Failure::config(fault.to_string())).collect()
 }
 
-/// Proves that the users' own patterns cannot be deceived by the messages of any daemon of the
-/// table, nor the built-in ones by those of the users' own. (The built-in ones among themselves
-/// are proved when the program is tested.) With remarks on what deserves a second look.
+/// Proves that no message of any daemon in the table is mistaken for a login by the administrator's
+/// patterns, nor a message of theirs by the built-in patterns. (Between built-in ones this is proved
+/// when the program is tested.) Returns remarks.
 ///
 /// # Errors
-/// Every pattern of which this could not be proved, with a message to try.
+/// Every pattern for which this could not be proved, with a message to try.
 pub fn prove(table: &DaemonTable) -> Result<Vec<String>, Vec<Failure>> {
-    let users = |daemon: &MailDaemon| daemon.origin.is_some();
-    let faults = claims::prove(table.daemons(), |one, other| users(one) || users(other));
+    let is_own = |daemon: &MailDaemon| daemon.origin.is_some();
+    let faults = claims::prove(table.daemons(), |one, other| is_own(one) || is_own(other));
     if !faults.is_empty() {
         return Err(failures(&faults));
     }
@@ -200,12 +201,12 @@ pub fn prove(table: &DaemonTable) -> Result<Vec<String>, Vec<Failure>> {
     for daemon in table.daemons() {
         let Some(origin) = &daemon.origin else { continue };
         if maildaemons::BUILT_IN.iter().any(|(name, _)| **name == *daemon.name) {
-            remarks.push(format!("`{origin}` takes the place of the built-in `{}`", daemon.name));
+            remarks.push(format!("`{origin}` replaces the built-in `{}`", daemon.name));
         }
         if daemon.shapes.is_empty() {
             remarks.push(format!(
-                "`{origin}` has no [[shape]]: nothing is proved of what a stranger can make \
-                 `{}` write",
+                "`{origin}` has no [[shape]]: it is not proved that unauthenticated clients \
+                 cannot make `{}` log a login",
                 daemon.name
             ));
         }
@@ -213,8 +214,7 @@ pub fn prove(table: &DaemonTable) -> Result<Vec<String>, Vec<Failure>> {
     Ok(remarks)
 }
 
-/// Every daemon that can be named, with those of the users' own that are sound, and the faults of
-/// the others.
+/// Returns all daemons, built-in and sound ones of the administrator, and the faults of the others.
 pub fn all_daemons(dir: &DaemonsDir) -> (Vec<MailDaemon>, Vec<Failure>) {
     let (own, unread) = own_daemons(dir);
     let (daemons, mut faults) = maildaemons::all(&own);
@@ -222,10 +222,10 @@ pub fn all_daemons(dir: &DaemonsDir) -> (Vec<MailDaemon>, Vec<Failure>) {
     (daemons, failures(&faults).into_iter().chain(unread).collect())
 }
 
-/// The engine's rules, and the exclusions they were made with.
+/// Builds the engine's rules, and returns the exclusions in them.
 ///
 /// # Errors
-/// Everything that is wrong.
+/// All faults.
 pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>> {
     let learned = learn(&config.matching).await;
     match (learned, sender_logins::senders(config).await) {
@@ -243,7 +243,7 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
                 senders,
                 session_ceiling: config.session_ceiling,
                 publish_interval: config.map_interval,
-                // Without a map there is nothing to keep an address out of.
+                // Without a map there are no inexact keys.
                 publish_inexact: config.map_inexact_ipv6 || config.map.is_none(),
             };
             Ok((rules, exclusions))
@@ -256,10 +256,10 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
     }
 }
 
-/// What is matched, and what excluded now.
+/// Loads the table of mail daemons, and determines what is excluded now.
 ///
 /// # Errors
-/// Everything that is wrong.
+/// All faults.
 pub async fn learn(
     matching: &Matching,
 ) -> Result<(DaemonTable, Exclude, Exclusions), Vec<Failure>> {
@@ -273,14 +273,15 @@ pub async fn learn(
     }
 }
 
-/// What is excluded now, and how to learn it again.
+/// Determines what is excluded now, and how to determine it again.
 ///
 /// # Errors
-/// Postfix or the host does not tell.
+/// Postfix or the kernel does not report it.
 pub async fn exclude(matching: &Matching) -> Result<(Exclude, Exclusions), Failure> {
     let exclusions = Exclusions::learn(matching).await?;
     let exclude = exclusions.now();
-    let exclude = exclude
-        .map_err(|error| Failure::io(format!("cannot learn this host's addresses: {error}")))?;
+    let exclude = exclude.map_err(|error| {
+        Failure::io(format!("cannot read this host's addresses and routes: {error}"))
+    })?;
     Ok((exclude, exclusions))
 }

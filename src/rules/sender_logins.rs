@@ -1,9 +1,10 @@
-//! Who may send as what: the file, Postfix's maps, and how Postfix splits addresses.
+//! Loads who may send as which address: the sender table, Postfix's maps, and the address
+//! delimiters.
 //!
-//! Promise  read as a whole, at the start and at each reload, so that no request waits for a file
-//!          or a map.
-//! Limits   a file of `MAX_TABLE` bytes; of a map what `postmap -s` prints, at most a mebibyte.
-//! Not here what the lists mean (`engine::protocol`).
+//! - **Promise**: loaded as a whole at start and at each reload, so that no request waits for a
+//!   file or a map.
+//! - **Limits**: a file of `MAX_TABLE` bytes; the `postmap -s` output of a map, at most 1 MiB.
+//! - **Not here**: what the lists mean ([`crate::engine::protocol`]).
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,15 +19,15 @@ use crate::postfix::map_spec::MapSpec;
 use crate::sys::child;
 use crate::sys::trusted_file;
 
-/// A million users with one address each.
+/// Bytes: a million users with one address each.
 const MAX_TABLE: u64 = 64 << 20;
-/// A map of the local disk is printed in a fraction of this.
+/// Printing a local map takes a fraction of this.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Who may send as what.
+/// Loads who may send as which address.
 ///
 /// # Errors
-/// A table cannot be read, or Postfix cannot be asked.
+/// A table cannot be read, or Postfix cannot be queried.
 pub async fn senders(config: &Config) -> Result<Senders, Failure> {
     let Sending { binding, table, login_maps, delimiters, .. } = &config.sending;
     let postfix = || Postfix::locate(config.matching.postfix_config.clone());
@@ -36,8 +37,11 @@ pub async fn senders(config: &Config) -> Result<Senders, Failure> {
         None => {
             let asked = async { postfix()?.parameter("recipient_delimiter").await };
             asked.await.map_err(|failure: Failure| {
-                Failure::config(format!("cannot learn recipient_delimiter: {}", failure.what()))
-                    .hint("say it with --sender-delimiter, such as + or nothing at all")
+                Failure::config(format!(
+                    "cannot read Postfix's recipient_delimiter: {}",
+                    failure.what()
+                ))
+                .hint("set it with --sender-delimiter, such as + or an empty value")
             })?
         }
     };
@@ -57,10 +61,10 @@ pub async fn senders(config: &Config) -> Result<Senders, Failure> {
     })
 }
 
-/// Reads a sender-table.
+/// Reads a sender table.
 ///
 /// # Errors
-/// It cannot be read, is not trusted, or makes no sense.
+/// The file cannot be read, is not trusted, or is invalid.
 pub fn read_file(path: &Path) -> Result<SenderTable, Failure> {
     let shown = path.display();
     let bytes = trusted_file::read(path, MAX_TABLE).map_err(|refusal| {
@@ -75,15 +79,15 @@ pub fn read_file(path: &Path) -> Result<SenderTable, Failure> {
     })
 }
 
-/// All entries of a map (postmap(1), `-s`).
+/// Returns all entries of a map (postmap(1), `-s`).
 async fn dump(postfix: &Postfix, map: &MapSpec) -> Result<String, Failure> {
     let mut postmap = postfix.postmap_command();
     let table = postfix.map_type(&map.kind).await?;
     let table = format!("{table}:{}", map.path.display());
-    child::run(postmap.args(["-s", &table]), LIMIT).await.map_err(|trouble| {
-        Failure::config(format!("cannot read the sender-login-map `{map}`: {trouble}")).hint(
-            "`postmap -s` must print it: types such as hash, lmdb and cdb can, ldap, sql and \
-             regexp cannot; put those users into a sender-table",
+    child::run(postmap.args(["-s", &table]), LIMIT).await.map_err(|error| {
+        Failure::config(format!("cannot read the sender-login-map `{map}`: {error}")).hint(
+            "the map type must support `postmap -s`, as hash, lmdb and cdb do; for ldap, sql or \
+             regexp use a sender-table instead",
         )
     })
 }

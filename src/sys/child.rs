@@ -1,8 +1,8 @@
-//! A child process that ends in time and cannot flood us.
+//! Child processes with a time limit and a limit on their output.
 //!
-//! Promise  the child is gone when `run` returns or is dropped; what it prints is always read, so
-//!          it never waits for us, and only the first part is kept.
-//! Not here which programs there are, and what their answers mean.
+//! - **Promise**: the child is gone when [`run`] returns or is dropped. Its output is always read,
+//!   so it never blocks on us, and only the beginning is kept.
+//! - **Not here**: which programs there are, and what their output means.
 
 use std::fmt;
 use std::io;
@@ -13,52 +13,52 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// What is kept of an answer; the longest one is a `mynetworks` with thousands of networks.
+/// Kept bytes of stdout; the longest output is a `mynetworks` with thousands of networks.
 const MAX_STDOUT: usize = 1024 * 1024;
-/// What is kept of complaints: postmap prints hundreds of lines over a file that is no map.
+/// Kept bytes of stderr: postmap prints hundreds of lines about a file that is not a map.
 const MAX_STDERR: usize = 16 * 1024;
-/// Characters of one line of a complaint that are worth repeating.
+/// Characters of one stderr line that are worth repeating.
 const MAX_LINE: usize = 200;
-/// How long a killed child may take to vanish; longer only if the kernel itself is stuck.
+/// How long a killed child may take to exit; longer only if the kernel itself is stuck.
 const REAPING: Duration = Duration::from_secs(5);
 
-/// Why a child gave no answer.
+/// Why a child returned no output.
 #[derive(Debug)]
 pub enum ChildError {
     /// It could not be started.
     NotStarted(io::Error),
-    /// It did not end within this time, and was killed.
+    /// It did not finish within this time and was killed.
     Slow(Duration),
-    /// It printed more than any answer needs.
+    /// It printed more than the limit.
     Flood,
-    /// It ended otherwise than with exit status 0, and said this on stderr.
+    /// It did not exit with status 0; with a summary of its stderr.
     Failed(ExitStatus, String),
-    /// The operating system lost track of it.
+    /// Its exit status could not be read.
     Lost(io::Error),
 }
 
 impl fmt::Display for ChildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotStarted(error) => write!(f, "it could not be started: {error}"),
+            Self::NotStarted(error) => write!(f, "could not be started: {error}"),
             Self::Slow(limit) => {
-                write!(f, "it did not end within {} s and was killed", limit.as_secs())
+                write!(f, "did not finish within {} s and was killed", limit.as_secs())
             }
-            Self::Flood => write!(f, "it printed more than {MAX_STDOUT} bytes"),
+            Self::Flood => write!(f, "printed more than {MAX_STDOUT} bytes"),
             Self::Failed(status, said) if said.is_empty() => write!(f, "{status}"),
             Self::Failed(status, said) => write!(f, "{status}: {said}"),
-            Self::Lost(error) => write!(f, "it cannot be waited for: {error}"),
+            Self::Lost(error) => write!(f, "its exit status could not be read: {error}"),
         }
     }
 }
 
-/// Runs a program to its end and returns what it printed on stdout.
+/// Runs a program to its end and returns its stdout.
 ///
 /// # Errors
-/// Everything but exit status 0 within the limit is trouble.
+/// Anything but exit status 0 within the limit.
 pub async fn run(command: &mut Command, limit: Duration) -> Result<String, ChildError> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // A group of its own: Ctrl-C at a terminal is for the daemon, not for a half-built map.
+    // A process group of its own: Ctrl-C at a terminal must not interrupt a half-built map.
     command.process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(ChildError::NotStarted)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -77,7 +77,7 @@ pub async fn run(command: &mut Command, limit: Duration) -> Result<String, Child
         _ if stdout.cut => Err(ChildError::Flood),
         _ => {
             if !said.is_empty() {
-                tracing::debug!(program = ?command.as_std().get_program(), said, "a child warned");
+                tracing::debug!(program = ?command.as_std().get_program(), stderr = said, "child process printed warnings");
             }
             Ok(String::from_utf8_lossy(&stdout.kept).into_owned())
         }
@@ -90,12 +90,12 @@ struct Captured {
     cut: bool,
 }
 
-/// Reads a stream to its end and keeps at most `limit` bytes.
+/// Reads a stream to its end and keeps the first `limit` bytes.
 async fn head(stream: Option<impl AsyncRead + Unpin>, limit: usize) -> Captured {
     let mut head = Captured { kept: Vec::new(), cut: false };
     let Some(mut stream) = stream else { return head };
     let mut buffer = [0; 4096];
-    // An error ends the stream as its end does: the exit status is what decides.
+    // A read error counts as the end of the stream: the exit status decides.
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         let room = limit - head.kept.len();
         head.kept.extend_from_slice(&buffer[..count.min(room)]);
@@ -104,7 +104,8 @@ async fn head(stream: Option<impl AsyncRead + Unpin>, limit: usize) -> Captured 
     head
 }
 
-/// The first line, and the last if it is another one: a Postfix program ends with its reason.
+/// Returns the first line, and the last if it is another one: Postfix programs log their reason
+/// last.
 fn said(stderr: &[u8]) -> String {
     let text = String::from_utf8_lossy(stderr);
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(clean);
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_and_complaints() {
+    async fn output_and_failures() {
         let rows = [
             ("echo yes; echo warning >&2", Ok("yes\n")),
             (
@@ -144,10 +145,10 @@ mod tests {
         for (script, expected) in rows {
             match (sh(script).await, expected) {
                 (Ok(answer), Ok(expected)) => assert_eq!(answer, expected, "{script}"),
-                (Err(trouble), Err(expected)) => {
-                    let sentence = trouble.to_string();
-                    assert!(sentence.contains(expected), "{script}: {sentence}");
-                    assert!(sentence.len() < 500, "{script}: {sentence}");
+                (Err(error), Err(expected)) => {
+                    let text = error.to_string();
+                    assert!(text.contains(expected), "{script}: {text}");
+                    assert!(text.len() < 500, "{script}: {text}");
                 }
                 (answer, _) => panic!("{script}: {answer:?}"),
             }
@@ -156,7 +157,7 @@ mod tests {
         assert!(matches!(missing, Err(ChildError::NotStarted(_))), "{missing:?}");
     }
 
-    /// Real time, for what the kernel does by itself.
+    /// Waits in real time, for what the kernel does.
     fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         for _ in 0..10_000 {
             if done() {
@@ -167,9 +168,9 @@ mod tests {
         panic!("{what} did not happen within ten seconds")
     }
 
-    // The clock stands still while a blocking task runs, and then jumps to the limit.
+    // Paused time stands still while a blocking task runs, and then jumps to the limit.
     #[tokio::test(start_paused = true)]
-    async fn a_child_that_hangs_is_killed() {
+    async fn hanging_child_is_killed() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("pid");
         let script = format!("echo $$ > {}; exec sleep 1000", file.display());

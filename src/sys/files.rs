@@ -1,8 +1,8 @@
-//! Whole files: written so that a reader sees the old one or the new one, and read within a limit.
+//! Whole files: replaced atomically, read within a limit.
 //!
-//! Promise  after `replace` the new content is on the disk under its name, or the old file stands
-//!          untouched. Every error names the file it is about.
-//! Not here threads: these calls wait for the disk, and belong on a thread that may.
+//! - **Promise**: after [`replace`] the new content is on the disk under its name, or the old file
+//!   is untouched. Every error names the file it is about.
+//! - **Not here**: threads. These calls wait for the disk and belong on a thread that may block.
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
@@ -13,11 +13,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 
-/// Makes the file hold exactly what `content` writes, with these permission bits whatever the
-/// umask.
+/// Replaces a file by what `content` writes, with these permission bits whatever the umask.
 ///
 /// # Errors
-/// As the operating system says; the old file then stays as it was, unless only the directory is unsure.
+/// I/O errors. The old file then stays as it was, unless only syncing the directory failed.
 pub fn replace(
     path: &Path,
     mode: u32,
@@ -31,10 +30,10 @@ pub fn replace(
     sync(directory(path))
 }
 
-/// Writes a file that must not be there yet, down to the disk.
+/// Creates a file that must not exist yet, and syncs it.
 ///
 /// # Errors
-/// As the operating system says; a half-written file may then be left.
+/// I/O errors; a partial file may remain.
 pub fn write_new(
     path: &Path,
     mode: u32,
@@ -49,26 +48,26 @@ pub fn write_new(
     write().map_err(|e| about(path, &e))
 }
 
-/// Puts a file in the place of another one. It lasts once their directory is on the disk.
+/// Renames a file, replacing another. Durable only once the directory is synced.
 ///
 /// # Errors
-/// As the operating system says.
+/// I/O errors.
 pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to).map_err(|e| about(to, &e))
 }
 
-/// Waits until a file or directory that others have written is on the disk.
+/// Syncs a file or directory that another process wrote.
 ///
 /// # Errors
-/// As the operating system says.
+/// I/O errors.
 pub fn sync(path: &Path) -> io::Result<()> {
     File::open(path).and_then(|file| file.sync_all()).map_err(|e| about(path, &e))
 }
 
-/// Removes a file; one that is not there is as good as removed.
+/// Removes a file; succeeds if there is none.
 ///
 /// # Errors
-/// As the operating system says.
+/// I/O errors.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(about(path, &e)),
@@ -79,7 +78,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 /// Opens a regular file of at most `limit` bytes.
 ///
 /// # Errors
-/// As the operating system says; a larger file, and what is no file, is refused.
+/// I/O errors, a larger file, and anything that is not a regular file.
 pub fn open(path: &Path, limit: u64) -> io::Result<File> {
     let open = || {
         let file = open_at_once(path, OFlag::empty())?;
@@ -96,11 +95,11 @@ pub fn open(path: &Path, limit: u64) -> io::Result<File> {
     open().map_err(|e| about(path, &e))
 }
 
-/// Opens whatever is at a path for reading, and waits for nobody: not for the writer of a pipe, nor
-/// for a terminal, which does not become that of the daemon either.
+/// Opens a path for reading without blocking, not even on a pipe or a terminal. A terminal does not
+/// become the daemon's controlling terminal.
 ///
 /// # Errors
-/// As the operating system says; the path is not named.
+/// I/O errors, without the path.
 pub fn open_at_once(path: &Path, flags: OFlag) -> io::Result<File> {
     let flags = flags | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
@@ -114,15 +113,15 @@ pub fn open_at_once(path: &Path, flags: OFlag) -> io::Result<File> {
 /// Reads a regular file of at most `limit` bytes.
 ///
 /// # Errors
-/// As [`open`], and what the operating system says while it is read.
+/// As [`open`], and I/O errors while reading.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path, limit)?.take(limit).read_to_end(&mut bytes).map_err(|e| about(path, &e))?;
     Ok(bytes)
 }
 
-/// What a file is known by: another one in its place has another file_stamp, and so has one that
-/// was written to. A rename keeps it.
+/// The identity of a file: it changes when the file is replaced or written to, but not when it is
+/// renamed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileStamp {
     inode: (u64, u64),
@@ -131,7 +130,7 @@ pub struct FileStamp {
 }
 
 impl FileStamp {
-    /// That of a file of which this is known.
+    /// Returns the stamp of a file with this metadata.
     pub fn of(found: &Metadata) -> Self {
         Self {
             inode: (found.dev(), found.ino()),
@@ -141,20 +140,20 @@ impl FileStamp {
     }
 }
 
-/// The file_stamp of the file that is at a path now. A link has its own.
+/// Returns the stamp of the file at a path. A symbolic link has its own.
 ///
 /// # Errors
-/// As the operating system says.
+/// I/O errors.
 pub fn file_stamp(path: &Path) -> io::Result<FileStamp> {
     fs::symlink_metadata(path).map(|found| FileStamp::of(&found)).map_err(|e| about(path, &e))
 }
 
-/// The directory that a file is in.
+/// Returns the directory of a file.
 pub fn directory(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("/"))
 }
 
-/// The path with something added to its last name.
+/// Returns the path with `suffix` appended to its file name.
 pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
@@ -176,10 +175,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_whole() {
+    fn replaces_a_whole_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("state");
-        fs::write(dir.path().join("state.tmp"), "left by a crash").expect("a file");
+        fs::write(dir.path().join("state.tmp"), "leftover of a crash").expect("a file");
         for text in ["first", "second"] {
             replace(&path, 0o600, |file| file.write_all(text.as_bytes())).expect("written");
             assert_eq!(read(&path, 6).expect("read"), text.as_bytes());
@@ -193,18 +192,18 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_replacement_leaves_nothing() {
+    fn failed_replacement_leaves_nothing() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("taken");
         fs::create_dir(&path).expect("a directory");
         let error = replace(&path, 0o600, |file| file.write_all(b"text"));
-        let error = error.expect_err("a directory is no file");
+        let error = error.expect_err("a directory is in the way");
         assert!(error.to_string().contains("taken"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).expect("there").count(), 1);
     }
 
     #[test]
-    fn another_file_has_another_likeness() {
+    fn stamp_tells_files_apart() {
         let dir = tempfile::tempdir().expect("a directory");
         let (path, moved) = (dir.path().join("file"), dir.path().join("moved"));
         fs::write(&path, "12345").expect("a file");
@@ -213,9 +212,9 @@ mod tests {
         assert_eq!(file_stamp(&moved).expect("there"), before);
         assert!(file_stamp(&path).is_err());
         fs::write(&path, "12345").expect("a file");
-        assert_ne!(file_stamp(&path).expect("there"), before, "the same text in another file");
+        assert_ne!(file_stamp(&path).expect("there"), before, "same text, another file");
         fs::write(&moved, "123456").expect("a file");
-        assert_ne!(file_stamp(&moved).expect("there"), before, "another text in the same file");
+        assert_ne!(file_stamp(&moved).expect("there"), before, "another text, same file");
     }
 
     #[test]

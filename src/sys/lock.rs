@@ -1,7 +1,8 @@
-//! One daemon for one file: a lock beside it, held as long as this value lives.
+//! Locks a file for one process, by a lock file beside it.
 //!
-//! Promise  the kernel drops the lock when the process ends, however it ends; nothing is left that
-//!          a human must remove. Who holds it is written into the lock file, which goes with it.
+//! - **Promise**: the kernel releases the lock when the process ends, however it ends; nothing is
+//!   left to remove manually. The lock file holds the process id of its holder, and is removed with
+//!   the lock.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -17,13 +18,13 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 use super::files;
 use crate::error::Failure;
 
-/// Each round but the last lost its file to another process that was just leaving.
+/// Attempts; a lock file may disappear with a process that is just ending.
 const ROUNDS: usize = 8;
-/// Whoever may open the file may lock it.
+/// Anyone who may open the file may lock it.
 const MODE: u32 = 0o600;
 
-/// For the lock file to be removed, which takes no time.
-const TO_REMOVE: Duration = Duration::from_secs(1);
+/// Time to remove the lock file, which normally takes none.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A lock that is held.
 #[derive(Debug)]
@@ -36,29 +37,29 @@ impl Lock {
     /// Locks a file by another file beside it, whose name ends in `.lock`.
     ///
     /// # Errors
-    /// Another process holds the lock, or the lock file cannot be made.
+    /// Another process holds the lock, or the lock file cannot be created.
     pub fn take(path: &Path) -> Result<Self, Failure> {
         let beside = files::with_suffix(path, ".lock");
         let shown = path.display();
         let failure = |error: io::Error| {
             Failure::io(format!("cannot lock `{shown}`: {error}"))
-                .hint("its directory must exist and belong to the user that runs this daemon")
+                .hint("its directory must exist and belong to the daemon's user")
         };
         for _ in 0..ROUNDS {
             let mut options = OpenOptions::new();
             let options = options.read(true).write(true).create(true).truncate(false).mode(MODE);
-            // A link that another user has put there would lead to a file that is none of ours.
+            // Another user's symbolic link could point to any file.
             let options = options.custom_flags(OFlag::O_NOFOLLOW.bits());
             let file = options.open(&beside).map_err(failure)?;
             let found = file.metadata().map_err(failure)?;
             if found.mode() & 0o077 != 0 || !found.is_file() || found.nlink() > 1 {
-                // Somebody else may hold it open, and lock it.
+                // Another user may have it open, and lock it.
                 fs::remove_file(&beside).map_err(failure)?;
                 continue;
             }
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(mut lock) if is_at(&lock, &beside) => {
-                    // Only for people; the lock is what counts.
+                    // For people only: the lock itself is what counts.
                     let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
                     return Ok(Self { path: beside, held: Some(lock) });
                 }
@@ -66,14 +67,14 @@ impl Lock {
                 Err((mut file, Errno::EWOULDBLOCK)) => {
                     let mut holder = String::new();
                     let _ = file.rewind().and_then(|()| file.read_to_string(&mut holder));
-                    let what = format!("`{shown}` is in use by the process {}", holder.trim());
+                    let what = format!("`{shown}` is in use by process {}", holder.trim());
                     return Err(Failure::io(what)
-                        .hint("two daemons cannot share it; stop that one, or name another file"));
+                        .hint("stop that process, or configure another file: two daemons cannot share one"));
                 }
                 Err((_, error)) => return Err(failure(error.into())),
             }
         }
-        Err(failure(io::Error::other("its lock file comes and goes")))
+        Err(failure(io::Error::other("its lock file keeps being removed")))
     }
 }
 
@@ -81,15 +82,15 @@ impl Drop for Lock {
     fn drop(&mut self) {
         let (path, held) = (std::mem::take(&mut self.path), self.held.take());
         let (done, ended) = mpsc::channel();
-        // On a thread of its own: a disk that is stuck must not keep the process from ending.
+        // On a thread of its own: a stuck disk must not keep the process from ending.
         let removing = thread::Builder::new().spawn(move || {
-            // Still locked: whoever has opened it already finds that it is no longer at its path.
+            // Still locked: a process that has it open already notices that the path is gone.
             let _ = fs::remove_file(path);
             drop(held);
             let _ = done.send(());
         });
         if removing.is_ok() {
-            let _ = ended.recv_timeout(TO_REMOVE);
+            let _ = ended.recv_timeout(REMOVE_TIMEOUT);
         }
     }
 }
@@ -107,12 +108,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_second_is_refused_and_told_who_holds_it() {
+    fn second_lock_is_refused_and_names_the_holder() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("state");
         let first = Lock::take(&path).expect("a lock");
         let refused = Lock::take(&path).expect_err("held").to_string();
-        let holder = format!("in use by the process {}", std::process::id());
+        let holder = format!("in use by process {}", std::process::id());
         assert!(refused.contains(&holder), "{refused}");
         drop(first);
         assert_eq!(fs::read_dir(dir.path()).expect("a directory").count(), 0);
@@ -120,18 +121,18 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_may_hold_it_or_lead_it_astray() {
+    fn lock_files_of_others_are_not_used() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("state");
         let beside = dir.path().join("state.lock");
         let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o777;
         fs::write(&beside, "").expect("a file");
         fs::set_permissions(&beside, fs::Permissions::from_mode(0o666)).expect("set");
-        let strangers = File::open(&beside).expect("opened");
-        let strangers = Flock::lock(strangers, FlockArg::LockExclusiveNonblock).expect("locked");
-        let ours = Lock::take(&path).expect("a stranger's lock is none");
+        let foreign = File::open(&beside).expect("opened");
+        let foreign = Flock::lock(foreign, FlockArg::LockExclusiveNonblock).expect("locked");
+        let ours = Lock::take(&path).expect("another user's lock file is replaced");
         assert_eq!(mode(&beside), 0o600);
-        drop((ours, strangers));
+        drop((ours, foreign));
         let victim = dir.path().join("victim");
         fs::write(&victim, "precious").expect("a file");
         std::os::unix::fs::symlink(&victim, &beside).expect("a link");

@@ -1,11 +1,11 @@
 //! The daemon's log, on standard error.
 //!
-//! Promise  whoever logs never waits: a thread of its own writes. If nobody reads, lines are
-//!          dropped and counted, and when it flows again the log says how many. At the end what
-//!          is queued is written, unless that takes longer than `FAREWELL`.
-//! Forms    text for people; JSON, one object a line; for the journal `<N>` before each line, the
-//!          syslog priority (sd-daemon(3)), without a time, for the journal has its own.
-//! Limits   `ROOM` bytes wait, and as many again are being written.
+//! - **Promise**: logging never blocks: a thread of its own writes. If stderr is not read, lines
+//!   are dropped and counted, and the log reports the number once it is read again. At the end the
+//!   queue is written, within `FLUSH_TIMEOUT`.
+//! - **Formats**: text for people; JSON, one object a line; for the journal the syslog priority
+//!   `<N>` before each line (sd-daemon(3)) and no time, because the journal adds its own.
+//! - **Limits**: `QUEUE_SIZE` bytes wait, and as many again are being written.
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
@@ -24,10 +24,10 @@ use tracing_subscriber::fmt::MakeWriter;
 use super::terminal::OutputStyle;
 use crate::error::Failure;
 
-/// How much is logged.
+/// Least severe level that is logged.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names are clear")]
 pub enum LogLevel {
     Error,
     Warn,
@@ -35,7 +35,7 @@ pub enum LogLevel {
     Debug,
 }
 
-/// What the log looks like.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -47,25 +47,24 @@ pub enum LogFormat {
     Journald,
 }
 
-/// Some seconds of a busy host at level debug, and nothing to a machine of today.
-const ROOM: usize = 1 << 20;
-/// A reader that is there takes what is queued in far less time.
-const FAREWELL: Duration = Duration::from_secs(1);
-/// Where standard error does not wait by itself (`O_NONBLOCK`, set by another program that shares
-/// it), it is tried again after this.
+/// Bytes: a few seconds of a busy host at level debug.
+const QUEUE_SIZE: usize = 1 << 20;
+/// Longest wait for the queue at the end; a reader that reads needs far less.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Pause before the next attempt where stderr is non-blocking (`O_NONBLOCK`, set by another program
+/// that shares it).
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The log, from its start to the end of the process. The default is one that was not started.
+/// The log, until the process ends. The default is a log that was not started.
 #[derive(Clone, Debug, Default)]
 pub struct Log(Arc<Queue>);
 
 impl Log {
-    /// Sends everything that is logged from now on, and panics too, to standard error. To be
-    /// called once. Without a format: that of the journal if standard error is the journal, else
-    /// text.
+    /// Sends everything that is logged from now on, also panics, to stderr. To be called once.
+    /// The default format is that of the journal if stderr is the journal, else text.
     ///
     /// # Errors
-    /// The thread that writes cannot be started.
+    /// The writing thread cannot be started.
     pub fn start(level: LogLevel, format: Option<LogFormat>) -> Result<Self, Failure> {
         let failed = |error: io::Error| Failure::io(format!("cannot start the log: {error}"));
         let stderr = File::from(io::stderr().as_fd().try_clone_to_owned().map_err(failed)?);
@@ -77,7 +76,7 @@ impl Log {
         let queue = Arc::new(Queue::default());
         let log = Self(Arc::clone(&queue));
         let writer = thread::Builder::new().name("log".into());
-        writer.spawn(move || queue.write_on(&stderr)).map_err(failed)?;
+        writer.spawn(move || queue.write_to(&stderr)).map_err(failed)?;
         let lines = Lines { queue: Arc::clone(&log.0), prefixed: format == LogFormat::Journald };
         let base = tracing_subscriber::fmt()
             .with_max_level(filter(level))
@@ -89,19 +88,19 @@ impl Log {
             LogFormat::Json => base.json().flatten_event(true).init(),
             LogFormat::Journald => base.without_time().with_level(false).init(),
         }
-        std::panic::set_hook(Box::new(|panic| error!("a bug of this program: {panic}")));
+        std::panic::set_hook(Box::new(|panic| error!("bug in pop-before-smtp: {panic}")));
         Ok(log)
     }
 
-    /// How many lines have been dropped because nobody read them in time.
+    /// Returns how many lines were dropped because stderr was not read.
     pub fn lost(&self) -> u64 {
         self.0.lock().lost
     }
 
-    /// Waits until what is queued is written, for `FAREWELL` at most.
+    /// Waits until the queue is written, for `FLUSH_TIMEOUT` at most.
     pub fn flush(&self) {
         let busy = |waiting: &mut Waiting| waiting.writing || !waiting.text.is_empty();
-        let waited = self.0.changed.wait_timeout_while(self.0.lock(), FAREWELL, busy);
+        let waited = self.0.changed.wait_timeout_while(self.0.lock(), FLUSH_TIMEOUT, busy);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
@@ -115,24 +114,24 @@ fn filter(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// Whether this is the stream that systemd has connected to the journal: `JOURNAL_STREAM` is its
-/// device and inode (systemd.exec(5)).
+/// Returns whether this is the stream that systemd connected to the journal: `JOURNAL_STREAM` holds
+/// its device and inode (systemd.exec(5)).
 fn is_journal(stderr: &File) -> bool {
     let named = std::env::var("JOURNAL_STREAM").unwrap_or_default();
     stderr.metadata().is_ok_and(|file| named == format!("{}:{}", file.dev(), file.ino()))
 }
 
-/// What waits to be written.
+/// Lines that wait to be written.
 #[derive(Debug, Default)]
 struct Waiting {
     /// Whole lines.
     text: Vec<u8>,
     /// Whether other lines are being written.
     writing: bool,
-    /// Lines that were dropped, ever.
+    /// Dropped lines since the start.
     lost: u64,
-    /// Those of them that the log has not told of.
-    untold: u64,
+    /// Dropped lines that the log has not reported yet.
+    unreported: u64,
 }
 
 #[derive(Debug, Default)]
@@ -143,17 +142,17 @@ struct Queue {
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing is done under the lock that could leave half a change.
+        // No holder of the lock can panic halfway through a change.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, prefix: &str, event: &[u8]) {
+    fn push(&self, prefix: &str, event: &[u8]) {
         let lines = event.split_inclusive(|byte| *byte == b'\n');
         let mut waiting = self.lock();
-        if waiting.text.len() + event.len() > ROOM {
+        if waiting.text.len() + event.len() > QUEUE_SIZE {
             let dropped = lines.count() as u64;
             waiting.lost += dropped;
-            waiting.untold += dropped;
+            waiting.unreported += dropped;
             return;
         }
         for line in lines {
@@ -163,34 +162,34 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    fn write_on(&self, stderr: &File) {
-        // While nothing can be written, a word about it would only be lost too.
-        let mut flows = true;
+    fn write_to(&self, stderr: &File) {
+        // While writing fails, a report of dropped lines would be lost too.
+        let mut writable = true;
         loop {
             let idle = |waiting: &mut Waiting| waiting.text.is_empty();
             let waited = self.changed.wait_while(self.lock(), idle);
             let mut waiting = waited.unwrap_or_else(PoisonError::into_inner);
             let text = mem::take(&mut waiting.text);
-            let told = if flows { mem::take(&mut waiting.untold) } else { 0 };
+            let report = if writable { mem::take(&mut waiting.unreported) } else { 0 };
             waiting.writing = true;
             drop(waiting);
-            if told > 0 {
-                // The queue is empty now: it has room for this.
-                error!(lines = told, "lines of this log are lost: they were not read in time");
+            if report > 0 {
+                // The queue is empty: there is room for this line.
+                error!(lines = report, "dropped log lines: stderr was not read in time");
             }
             let dropped = write(stderr, &text);
-            flows = dropped == 0;
+            writable = dropped == 0;
             let mut waiting = self.lock();
             waiting.writing = false;
             waiting.lost += dropped;
-            waiting.untold += dropped + if flows { 0 } else { told };
+            waiting.unreported += dropped + if writable { 0 } else { report };
             drop(waiting);
             self.changed.notify_all();
         }
     }
 }
 
-/// Writes it all, however long that takes, and tells how many lines could not be written.
+/// Writes all of it, however long that takes; returns how many lines could not be written.
 fn write(mut stderr: &File, mut text: &[u8]) -> u64 {
     while !text.is_empty() {
         match stderr.write(text) {
@@ -206,7 +205,7 @@ fn write(mut stderr: &File, mut text: &[u8]) -> u64 {
     text.split_inclusive(|byte| *byte == b'\n').count() as u64
 }
 
-/// Makes a writer for each event.
+/// Creates a writer for each event.
 struct Lines {
     queue: Arc<Queue>,
     prefixed: bool,
@@ -231,7 +230,7 @@ impl<'q> MakeWriter<'q> for Lines {
     }
 }
 
-/// One event. It comes in one piece.
+/// The writer of one event, which arrives in one call.
 struct LogLine<'q> {
     queue: &'q Queue,
     prefix: &'static str,
@@ -239,7 +238,7 @@ struct LogLine<'q> {
 
 impl Write for LogLine<'_> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        self.queue.put(self.prefix, event);
+        self.queue.push(self.prefix, event);
         Ok(event.len())
     }
 
@@ -253,25 +252,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_no_room_is_counted_by_lines() {
+    fn counts_lines_that_do_not_fit() {
         let queue = Queue::default();
-        queue.put("<6>", b"one\n  hint: two\n");
+        queue.push("<6>", b"one\n  hint: two\n");
         assert_eq!(queue.lock().text, b"<6>one\n<6>  hint: two\n");
-        queue.put("", &[b'x'; ROOM]);
+        queue.push("", &[b'x'; QUEUE_SIZE]);
         assert_eq!(queue.lock().lost, 1);
-        queue.put("", &[b'\n'; ROOM]);
-        assert_eq!(queue.lock().lost, 1 + ROOM as u64);
-        queue.put("", b"three\n");
+        queue.push("", &[b'\n'; QUEUE_SIZE]);
+        assert_eq!(queue.lock().lost, 1 + QUEUE_SIZE as u64);
+        queue.push("", b"three\n");
         assert!(queue.lock().text.ends_with(b"three\n"));
     }
 
     #[test]
-    fn what_cannot_be_written_is_counted_by_lines() {
-        let closed = File::open("/dev/null").expect("a file that takes nothing");
+    fn counts_lines_that_cannot_be_written() {
+        let closed = File::open("/dev/null").expect("open for reading only");
         assert_eq!(write(&closed, b"one\ntwo\n"), 2);
         let full = File::options().write(true).open("/dev/full").expect("every Linux has it");
         assert_eq!(write(&full, b"one\n"), 1);
-        let open = File::options().write(true).open("/dev/null").expect("a file that takes all");
+        let open = File::options().write(true).open("/dev/null").expect("it accepts everything");
         assert_eq!(write(&open, b"one\n"), 0);
     }
 }

@@ -1,38 +1,39 @@
-//! A trouble that comes in crowds: said when it begins, then at most once a minute with its number.
+//! Limits repeated log messages: one at the first occurrence, then at most one a minute with a
+//! count.
 //!
-//! Promise  nothing is lost: what was not said is in the number that is said next.
+//! - **Promise**: no occurrence is lost: those not logged are in the next count.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Between two words about the same trouble: the log stays readable however long it lasts.
+/// Between two messages of one kind: the log stays readable however long a fault lasts.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// One kind of trouble.
+/// The limiter of one kind of message.
 #[derive(Debug, Default)]
 pub struct LogLimiter(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    said: Option<Instant>,
-    since: u64,
+    logged: Option<Instant>,
+    pending: u64,
 }
 
 impl LogLimiter {
-    /// It has happened so many times more; none is fine. If it is time for a word: how often it
-    /// has happened since the last one.
+    /// Records further occurrences, which may be none. Returns the count since the last message if
+    /// one is due.
     pub fn record(&self, times: u64) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.since = state.since.saturating_add(times);
+        state.pending = state.pending.saturating_add(times);
         let now = Instant::now();
-        let is_time = state.said.is_none_or(|said| now.duration_since(said) >= PAUSE);
-        if state.since == 0 || !is_time {
+        let due = state.logged.is_none_or(|logged| now.duration_since(logged) >= PAUSE);
+        if state.pending == 0 || !due {
             return None;
         }
-        state.said = Some(now);
-        Some(std::mem::take(&mut state.since))
+        state.logged = Some(now);
+        Some(std::mem::take(&mut state.pending))
     }
 }
 
@@ -41,9 +42,9 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_crowd_is_said_once_a_minute() {
+    async fn repeated_messages_are_due_once_a_minute() {
         let limiter = LogLimiter::default();
-        // Seconds that pass, how often it happens then, and what is said.
+        // Seconds that pass, occurrences after them, and the count that is due.
         let rows = [
             (0, 0, None),
             (0, 3, Some(3)),

@@ -1,42 +1,43 @@
-//! What systemd is told: ready, reloading, stopping, alive (sd_notify(3)).
+//! Notifications to systemd: ready, reloading, stopping, alive (sd_notify(3)).
 //!
-//! Promise  without systemd nothing happens; a notification that cannot be sent is no error.
+//! - **Promise**: without systemd nothing happens; a notification that cannot be sent is not an
+//!   error.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tracing::debug;
 
-/// The daemon serves.
+/// Notifies systemd that the daemon is serving.
 pub fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// The daemon reads its configuration again; `ready` must follow.
+/// Notifies systemd of a reload; [`ready`] must follow.
 pub fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => debug!(%error, "no monotonic clock to tell systemd"),
+        Ok(now) => notify(&[NotifyState::Reloading, now]),
+        Err(error) => debug!(%error, "cannot notify systemd of the reload: no monotonic clock"),
     }
 }
 
-/// The daemon ends.
+/// Notifies systemd that the daemon is stopping.
 pub fn stopping() {
-    tell(&[NotifyState::Stopping]);
+    notify(&[NotifyState::Stopping]);
 }
 
-/// The daemon is alive.
+/// Notifies systemd's watchdog that the daemon is alive.
 pub fn alive() {
-    tell(&[NotifyState::Watchdog]);
+    notify(&[NotifyState::Watchdog]);
 }
 
-/// How often systemd expects to be told that the daemon is alive, if it does: half its limit.
+/// Returns the interval for [`alive`], half of systemd's limit, if systemd has a watchdog on us.
 pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        debug!(%error, "systemd cannot be told");
+        debug!(%error, "cannot notify systemd");
     }
 }

@@ -1,10 +1,11 @@
-//! What is shown to a person: colours, widths, and foreign text made harmless.
+//! Output for people: colours, widths, and foreign text made harmless.
 //!
-//! Promise  colours and cuts are for terminals only; a pipe or a file gets plain, whole text.
+//! - **Promise**: colours and truncation are for terminals only; a pipe or a file gets plain, whole
+//!   text.
 
 use std::io::IsTerminal;
 
-/// The manner in which text is shown.
+/// How text is shown on an output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OutputStyle {
     /// Whether colours may be used.
@@ -14,8 +15,8 @@ pub struct OutputStyle {
 }
 
 impl OutputStyle {
-    /// What suits an output: `NO_COLOR` (<https://no-color.org>) and a terminal without abilities
-    /// (`TERM=dumb`) forbid colours.
+    /// Returns the style for an output. `NO_COLOR` (<https://no-color.org>) and `TERM=dumb` disable
+    /// colours.
     pub fn of(output: &(impl IsTerminal + std::os::fd::AsFd)) -> Self {
         if !output.is_terminal() {
             return Self::default();
@@ -26,9 +27,9 @@ impl OutputStyle {
         Self { colour: !forbidden, width: width.filter(|width| *width > 0) }
     }
 
-    /// The text in this tint.
-    pub fn paint(&self, tint: Style, text: &str) -> String {
-        let code = match tint {
+    /// Returns the text in this style.
+    pub fn paint(&self, style: Style, text: &str) -> String {
+        let code = match style {
             Style::Plain => return text.to_owned(),
             Style::Head => "1",
             Style::Good => "32",
@@ -39,23 +40,22 @@ impl OutputStyle {
     }
 }
 
-/// What a text is like.
+/// Style of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// Like any other.
+    /// Ordinary text.
     Plain,
     /// A heading.
     Head,
-    /// All is well.
+    /// Good news.
     Good,
-    /// Worth a look.
+    /// Unusual.
     Odd,
-    /// Something is wrong.
+    /// A fault.
     Bad,
 }
 
-/// Foreign text on one line: what a terminal would act upon, or what nobody would see, is shown as
-/// an escape.
+/// Returns foreign text on one line, with control and invisible characters as escapes.
 pub fn clean(text: &str) -> String {
     let clean = |c: char| match c {
         '"' | '\'' => c.to_string(),
@@ -64,7 +64,7 @@ pub fn clean(text: &str) -> String {
     text.chars().map(clean).collect()
 }
 
-/// A span of time in the two largest units that matter.
+/// Formats a duration with its two largest units.
 pub fn span(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn foreign_text_does_nothing() {
+    fn foreign_text_is_escaped() {
         let rows = [
             ("joe@example.org", "joe@example.org"),
             ("j\u{f6}rg o'neil \"x\"", "j\u{f6}rg o'neil \"x\""),
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_asked_for() {
+    fn colours_are_optional() {
         let colourful = OutputStyle { colour: true, width: None };
         assert_eq!(colourful.paint(Style::Bad, "no"), "\x1b[1;31mno\x1b[0m");
         assert_eq!(colourful.paint(Style::Plain, "no"), "no");

@@ -1,8 +1,8 @@
-//! Unix sockets as files: made safely, given to the right people, removed at the end.
+//! Unix sockets as files: created safely, with mode and group, removed at the end.
 //!
-//! Promise  an old file is replaced only if it is a socket and nobody answers on it; until it is
-//!          given to its users nobody else may write to it; only our own file is removed, and always,
-//!          whether the daemon has served or has not even started.
+//! - **Promise**: an old file is replaced only if it is a socket on which nobody answers. Only the
+//!   daemon's user can connect until mode and group are set. The socket file is removed on drop,
+//!   also after a failed start, and never a file that someone else put in its place.
 
 use std::fs;
 use std::io;
@@ -19,10 +19,10 @@ use tracing::warn;
 
 use crate::error::Failure;
 
-/// Longest path of a socket: `sun_path` of unix(7) with its final NUL.
+/// Longest path in bytes: `sun_path` of unix(7) without its final NUL.
 const MAX_PATH: usize = 107;
 
-/// Permission bits of a socket unless the administrator says otherwise: owner and group.
+/// Default permission bits: owner and group may connect.
 const DEFAULT_MODE: Mode = Mode(0o660);
 
 /// The permission bits of a socket, in octal.
@@ -35,24 +35,24 @@ impl FromStr for Mode {
     fn from_str(text: &str) -> Result<Self, String> {
         match u32::from_str_radix(text, 8) {
             Ok(mode) if mode <= 0o777 => Ok(Self(mode)),
-            _ => Err(format!("`{text}` is no file mode; write it in octal, such as 0660")),
+            _ => Err(format!("`{text}` is not a file mode; write it in octal, such as 0660")),
         }
     }
 }
 
-/// Where a Unix socket is, and who may open it: `/PATH[,mode=OCTAL][,group=NAME]`.
+/// Path of a Unix socket, and who may connect: `/PATH[,mode=OCTAL][,group=NAME]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnixSocket {
     /// Its absolute path.
     pub path: PathBuf,
     /// Its permission bits.
     pub mode: Mode,
-    /// Its group, if not that of the process.
+    /// Its group, by default that of the process.
     pub group: Option<String>,
 }
 
 impl UnixSocket {
-    /// A socket that its owner and their group may open.
+    /// Creates a socket with the default mode and group.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), mode: DEFAULT_MODE, group: None }
     }
@@ -62,19 +62,19 @@ impl FromStr for UnixSocket {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut words = text.split(',');
-        let path = words.next().unwrap_or_default();
+        let mut parts = text.split(',');
+        let path = parts.next().unwrap_or_default();
         if !path.starts_with('/') {
             return Err(format!("`{text}`: the path of a socket must be absolute"));
         }
         let mut socket = Self::at(path);
-        for word in words {
-            match word.split_once('=') {
+        for part in parts {
+            match part.split_once('=') {
                 Some(("mode", mode)) => socket.mode = mode.parse()?,
                 Some(("group", name)) if !name.is_empty() => socket.group = Some(name.to_owned()),
                 _ => {
                     return Err(format!(
-                        "`{text}`: after the path, `{word}` is neither mode=OCTAL nor group=NAME"
+                        "`{text}`: after the path, `{part}` is neither mode=OCTAL nor group=NAME"
                     ));
                 }
             }
@@ -83,7 +83,7 @@ impl FromStr for UnixSocket {
     }
 }
 
-/// The file of a socket that was made here; it goes when this is dropped.
+/// The file of a socket created here, removed on drop.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
@@ -91,11 +91,11 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Sets mode and group, of the socket that was made here and of nothing else: whoever owns its
-    /// directory may have put another file or a link into its place.
+    /// Sets mode and group of the socket created here, and of nothing else: the owner of its directory
+    /// may have put another file or a link in its place.
     ///
     /// # Errors
-    /// There is no such group, it cannot be given the file, or another file stands in its place.
+    /// There is no such group, the group cannot be set, or the file was replaced.
     pub fn give_to(&self, socket: &UnixSocket) -> Result<(), Failure> {
         let UnixSocket { mode, group, .. } = socket;
         let path = self.path.display();
@@ -106,7 +106,7 @@ impl SocketFile {
         if let Some(name) = group {
             let group = Some(Gid::from_raw(group_id(name)?));
             fchownat(&file, "", None, group, AtFlags::AT_EMPTY_PATH).map_err(|error| {
-                Failure::io(format!("cannot give `{path}` to the group `{name}`: {error}"))
+                Failure::io(format!("cannot set the group of `{path}` to `{name}`: {error}"))
                     .hint("run as root, or as a user who is in that group")
             })?;
         }
@@ -116,7 +116,7 @@ impl SocketFile {
             .map_err(|error| Failure::io(format!("cannot set the mode of `{path}`: {error}")))
     }
 
-    /// The file itself, if it still is the socket that was made here.
+    /// Opens the file, if it still is the socket created here.
     fn open(&self) -> io::Result<OwnedFd> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = open(&self.path, flags, FileMode::empty())?;
@@ -126,17 +126,17 @@ impl SocketFile {
             (found.st_dev, found.st_ino) == self.identity && found.st_uid == geteuid().as_raw();
         match is_socket && is_ours {
             true => Ok(file),
-            false => Err(io::Error::other("somebody has put another file into its place")),
+            false => Err(io::Error::other("another process has replaced the file")),
         }
     }
 }
 
-/// A group by its name, or by its number: a container need not have /etc/group.
+/// Looks up a group by name or number: a container may have no /etc/group.
 fn group_id(name: &str) -> Result<u32, Failure> {
     if let Ok(number) = name.parse() {
         return Ok(number);
     }
-    let hint = format!("`groupadd --system {name}` makes one, or write its number");
+    let hint = format!("create it with `groupadd --system {name}`, or specify a group by number");
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(group.gid.as_raw()),
         Ok(None) => Err(Failure::config(format!("there is no group `{name}`")).hint(hint)),
@@ -147,7 +147,7 @@ fn group_id(name: &str) -> Result<u32, Failure> {
 }
 
 impl Drop for SocketFile {
-    /// Removes the file, if it still is the one that was made here.
+    /// Removes the file, if it still is the one created here.
     fn drop(&mut self) {
         let ours = fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
@@ -157,18 +157,18 @@ impl Drop for SocketFile {
     }
 }
 
-/// Makes a datagram socket at a path.
+/// Creates a datagram socket at a path.
 ///
 /// # Errors
-/// The path is taken, or the socket cannot be made there.
+/// The path is taken, or the socket cannot be created.
 pub fn bind_datagram(path: &Path) -> Result<(UnixDatagram, SocketFile), Failure> {
     bind(path, |path| UnixDatagram::unbound()?.connect(path), |path| UnixDatagram::bind(path))
 }
 
-/// Makes a listening stream socket at a path.
+/// Creates a listening stream socket at a path.
 ///
 /// # Errors
-/// The path is taken, or the socket cannot be made there.
+/// The path is taken, or the socket cannot be created.
 pub fn bind_stream(path: &Path) -> Result<(UnixListener, SocketFile), Failure> {
     bind(path, |path| UnixStream::connect(path).map(drop), |path| UnixListener::bind(path))
 }
@@ -181,10 +181,10 @@ fn bind<S>(
     let shown = path.display();
     if path.as_os_str().len() > MAX_PATH {
         let what = format!("the socket path `{shown}` is longer than {MAX_PATH} bytes");
-        return Err(Failure::config(what).hint("choose a shorter one"));
+        return Err(Failure::config(what).hint("configure a shorter path"));
     }
-    make_room(path, answers)?;
-    // Nobody may write before mode and group are set.
+    remove_stale(path, answers)?;
+    // Nobody else may connect before mode and group are set.
     let before = umask(FileMode::from_bits_truncate(0o177));
     let made = make(path);
     umask(before);
@@ -192,37 +192,37 @@ fn bind<S>(
     made.and_then(|socket| Ok((socket, identity(path)?)))
         .map(|(socket, identity)| (socket, SocketFile { path: path.to_owned(), identity }))
         .map_err(|error| {
-            let failure = Failure::io(format!("cannot make the socket `{shown}`: {error}"));
+            let failure = Failure::io(format!("cannot create the socket `{shown}`: {error}"));
             match path.parent().filter(|parent| !parent.is_dir()) {
                 Some(parent) => failure.hint(format!(
-                    "the directory `{}` does not exist; make it, owned by the daemon's user",
+                    "the directory `{}` does not exist; create it, owned by the daemon's user",
                     parent.display()
                 )),
-                None => failure.hint("the daemon's user must own its directory"),
+                None => failure.hint("the daemon's user must be able to write to its directory"),
             }
         })
 }
 
-fn make_room(path: &Path, answers: impl Fn(&Path) -> io::Result<()>) -> Result<(), Failure> {
+fn remove_stale(path: &Path, answers: impl Fn(&Path) -> io::Result<()>) -> Result<(), Failure> {
     let shown = path.display();
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
-        Err(_) => return Ok(()), // absent, or unreachable: then making it fails with the reason
+        Err(_) => return Ok(()), // absent, or unreachable: creating it fails with the reason
     };
     if !found.file_type().is_socket() {
-        let what = format!("`{shown}` is there and is no socket");
-        return Err(Failure::io(what).hint("remove it, or name another path for the socket"));
+        let what = format!("`{shown}` exists and is not a socket");
+        return Err(Failure::io(what).hint("remove it, or configure another path for the socket"));
     }
     match answers(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
             .map_err(|error| {
                 Failure::io(format!("cannot remove the old socket `{shown}`: {error}"))
             }),
-        Err(error) => {
-            Err(Failure::io(format!("cannot tell who uses the socket `{shown}`: {error}")))
-        }
+        Err(error) => Err(Failure::io(format!(
+            "cannot find out whether the socket `{shown}` is in use: {error}"
+        ))),
         Ok(()) => Err(Failure::io(format!("another process answers on the socket `{shown}`"))
-            .hint("stop it first; `ss -xlp` shows which it is")),
+            .hint("stop that process first; `ss -xlp` shows which it is")),
     }
 }
 
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_may_open_a_socket_stands_behind_its_path() {
+    fn path_with_mode_and_group() {
         let read = |text: &str| text.parse::<UnixSocket>();
         assert_eq!(read("/run/a.sock"), Ok(UnixSocket::at("/run/a.sock")));
         let socket = read("/run/a.sock,mode=0666,group=postfix").expect("a socket");
@@ -247,12 +247,13 @@ mod tests {
     }
 
     #[test]
-    fn mode_and_group_are_those_of_the_socket_alone() {
+    fn sets_mode_and_group_of_the_socket_only() {
         let dir = tempfile::tempdir().expect("a directory");
         let (path, victim) = (dir.path().join("socket"), dir.path().join("victim"));
         let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o7777;
         let (_socket, file) = bind_datagram(&path).expect("a socket");
-        let with = |words: &str| format!("{},{words}", path.display()).parse().expect("a socket");
+        let with =
+            |options: &str| format!("{},{options}", path.display()).parse().expect("a socket");
         file.give_to(&with("mode=0620")).expect("its own");
         assert_eq!(mode(&path), 0o620);
 
@@ -264,13 +265,13 @@ mod tests {
             }];
         for (number, put) in in_its_place.iter().enumerate() {
             fs::remove_file(&path).expect("removed");
-            // The number of the socket's file must not come back.
+            // Keeps the inode number of the socket file from being reused.
             fs::write(dir.path().join(number.to_string()), "").expect("a file");
             put().expect("in its place");
             let before = mode(&path);
-            let refused = file.give_to(&with("mode=0666,group=0")).expect_err("another one");
+            let refused = file.give_to(&with("mode=0666,group=0")).expect_err("replaced");
             let refused = refused.to_string();
-            assert!(refused.contains("another file into its place"), "{refused}");
+            assert!(refused.contains("has replaced the file"), "{refused}");
             assert_eq!((mode(&victim), mode(&path)), (0o600, before));
         }
     }

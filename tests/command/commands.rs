@@ -276,7 +276,7 @@ fn wipe_empties_what_a_crash_has_left_and_nothing_else() {
     home.wait_until_mapped(A, &daemon);
     let (status, out, said) = wipe(&home, &[]);
     assert_eq!((status, out.as_str()), (Some(74), ""), "{said}");
-    assert!(said.contains(&format!("in use by the process {}", daemon.id())), "{said}");
+    assert!(said.contains(&format!("in use by process {}", daemon.id())), "{said}");
     assert_eq!(home.map_says(A).as_deref(), Some("OK"));
 
     home.wait_until_saved(A, &daemon);

@@ -1,24 +1,25 @@
-//! `doctor` with the real programs around the daemon: a sound set-up, and one thing wrong at a time.
+//! `doctor` with the real programs around the daemon: a sound set-up, and one fault at a time.
 //!
-//! Promise  where it says what mends a restriction, that is done, and then Postfix relays.
+//! - **Promise**: where a finding has a fix for a restriction, the test applies it, and then
+//!   Postfix relays.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use crate::support::forwarder::{Form, Forwarder, Program};
-use crate::support::site::{By, CLIENT, STRANGER, Site};
+use crate::support::site::{By, CLIENT, OTHER, Site};
 use crate::support::wire::Wire;
 use crate::support::{PATIENCE, directory, eventually};
 
 const USUAL: &str =
     "permit_mynetworks, permit_sasl_authenticated, CHECK, reject_unauth_destination";
-const ASKED: &str =
+const LOOKUP: &str =
     "permit_mynetworks, permit_sasl_authenticated, permit_auth_destination, CHECK, reject";
 
 #[test]
-fn a_sound_set_up() {
-    for (by, restrictions) in [(By::Map, USUAL), (By::Policy, ASKED), (By::Socketmap, ASKED)] {
+fn sound_setup_has_no_findings() {
+    for (by, restrictions) in [(By::Map, USUAL), (By::Policy, LOOKUP), (By::Socketmap, LOOKUP)] {
         let site = Site::start(by, restrictions);
         site.log_in();
         if by == By::Map {
@@ -31,21 +32,21 @@ fn a_sound_set_up() {
         site.is_sound();
         let text = String::from_utf8(site.run(&[]).stdout).expect("text");
         assert!(text.contains("\n0 problems, 0 notes, "), "{text}");
-        assert!(!site.daemon().query(STRANGER) && site.daemon().authorised().len() == 1);
+        assert!(!site.daemon().query(OTHER) && site.daemon().authorised().len() == 1);
     }
 }
 
-/// Parameters with their values, what Postfix says, and what and why is found.
+/// Parameters with their values, Postfix's reply, and the finding's what and why.
 type Row<'a> = (&'a [(&'a str, String)], u16, &'a str, &'a str);
 
-/// Each row: main.cf's lists, what is found, and what Postfix says to the client meanwhile. Then
-/// what the finding says is done, and the client may relay.
+/// Each row has main.cf's lists, Postfix's reply to the client, and the finding. Then the fix is applied,
+/// and the client may relay.
 #[test]
 fn restrictions() {
     let site = Site::start(By::Map, USUAL);
     let map = site.table();
     let path = site.at("clients").display().to_string();
-    // It lists nobody.
+    // An empty map.
     let old = site.at("old");
     for name in ["", ".db"] {
         fs::copy(format!("{path}{name}"), format!("{}{name}", old.display())).expect("copied");
@@ -56,20 +57,20 @@ fn restrictions() {
     let plain = "permit_mynetworks, reject_unauth_destination";
     let ours = format!("permit_mynetworks, check_client_access {map}, reject_unauth_destination");
     let rows: &[Row<'_>] = &[
-        (&[(relay, plain.into())], 554, "does not ask pop-before-smtp", "Relay access denied"),
+        (&[(relay, plain.into())], 554, "does not query pop-before-smtp", "Relay access denied"),
         (
             &[
                 (relay, "permit_mynetworks, defer_unauth_destination".into()),
                 (recipient, ours.clone()),
             ],
             454,
-            "only smtpd_recipient_restrictions asks us",
+            "only smtpd_recipient_restrictions queries",
             "before Postfix 2.10",
         ),
         (
             &[(relay, format!("{plain}, check_client_access {map}"))],
             554,
-            "asks us too late: after `reject_unauth_destination`",
+            "queries pop-before-smtp too late: after `reject_unauth_destination`",
             "never reached",
         ),
         (
@@ -112,19 +113,19 @@ fn restrictions() {
                 ("smtpd_client_restrictions", format!("check_client_access {map}")),
             ],
             554,
-            "only smtpd_client_restrictions asks us",
-            "lets nobody relay",
+            "only smtpd_client_restrictions queries",
+            "lets no one relay",
         ),
         (
             &[(relay, format!("check_recipient_access {map}, {plain}"))],
             554,
-            "does not ask for the client's address",
+            "does not look up the client address",
             "Only check_client_access",
         ),
         (
             &[(relay, ours.clone()), (recipient, plain.into())],
             554,
-            "smtpd_recipient_restrictions refuses by `reject_unauth_destination`",
+            "smtpd_recipient_restrictions refuses clients",
             "both lists",
         ),
         (
@@ -135,7 +136,7 @@ fn restrictions() {
                 (relay, "permit_mynetworks, pops".into()),
             ],
             554,
-            "asks us too late: after `reject`",
+            "queries pop-before-smtp too late: after `reject`",
             "in order",
         ),
     ];
@@ -146,26 +147,26 @@ fn restrictions() {
         for (name, value) in *settings {
             site.set(name, value);
         }
-        site.eventually_says(*code, what);
+        site.wait_for_reply(*code, what);
         let finding = site.finds("problem", what, why, "check_client_access");
-        site.obey(&finding);
-        site.eventually_says(250, what);
+        site.apply(&finding);
+        site.wait_for_reply(250, what);
         let again = site.doctor(&[]);
         assert_eq!(again.code, 0, "{what}: {:#}", again.list);
     }
 }
 
-/// What is wrong with a socket, and how it looks to smtpd.
+/// Faults of a socket.
 #[test]
 fn sockets() {
-    let site = Site::start(By::Policy, ASKED);
+    let site = Site::start(By::Policy, LOOKUP);
     site.log_in();
-    let asked = site.postfix.queue().join("pop-before-smtp/asked");
+    let socket = site.postfix.queue().join("pop-before-smtp/lookup");
     let line = |call: &str| format!("permit_mynetworks, check_policy_service {call}, reject");
     let relay = "smtpd_relay_restrictions";
-    let relative = "unix:pop-before-smtp/asked";
+    let relative = "unix:pop-before-smtp/lookup";
 
-    // 451 for everybody while the daemon is down.
+    // All recipients would get 451 while the daemon is down.
     site.set(relay, &line(relative));
     site.finds(
         "problem",
@@ -177,71 +178,71 @@ fn sockets() {
     site.finds(
         "note",
         "451 while the policy",
-        "of clients that want to relay",
+        "recipients in other domains get 451",
         "default_action=DUNNO",
     );
     site.set("smtpd_policy_service_default_action", "DUNNO");
     site.is_sound();
 
-    // From the root on: an smtpd in the chroot does not find it.
-    site.set(relay, &line(&format!("unix:{}", asked.display())));
-    let lost = "which is chrooted, does not find the policy";
-    site.finds("problem", lost, "sends it to", &format!("{relative}, timeout"));
-    site.set(relay, &line("unix:/pop-before-smtp/asked"));
+    // Absolute path: a chrooted smtpd does not find it.
+    site.set(relay, &line(&format!("unix:{}", socket.display())));
+    let not_found = "which is chrooted, does not find the policy";
+    site.finds("problem", not_found, "leads it to", &format!("{relative}, timeout"));
+    site.set(relay, &line("unix:/pop-before-smtp/lookup"));
     site.finds(
         "problem",
         "does not find the policy",
-        "sends it to /pop-before-smtp/asked",
+        "leads it to /pop-before-smtp/lookup",
         relative,
     );
 
-    // Closed for Postfix.
+    // Without permission for Postfix.
     site.set(relay, &line(relative));
-    fs::set_permissions(&asked, Permissions::from_mode(0o600)).expect("a mode");
+    fs::set_permissions(&socket, Permissions::from_mode(0o600)).expect("a mode");
     site.finds(
         "problem",
         "postfix cannot connect",
         "Permission denied",
-        ",group=postfix behind unix:",
+        ",group=postfix after unix:",
     );
-    fs::set_permissions(&asked, Permissions::from_mode(0o660)).expect("a mode");
-    let place = asked.parent().expect("a directory");
+    fs::set_permissions(&socket, Permissions::from_mode(0o660)).expect("a mode");
+    let place = socket.parent().expect("a directory");
     fs::set_permissions(place, Permissions::from_mode(0o700)).expect("a mode");
     site.finds("problem", "postfix cannot connect", "Permission denied", "chgrp postfix");
     fs::set_permissions(place, Permissions::from_mode(0o750)).expect("a mode");
     site.is_sound();
 
-    // Where no chroot can see it.
-    let site = Site::start(By::Outside, ASKED);
+    // Outside of every chroot.
+    let site = Site::start(By::Outside, LOOKUP);
     site.set("smtpd_policy_service_default_action", "DUNNO");
-    let finding = site.finds("problem", lost, "sends it to", "install -d");
+    let finding = site.finds("problem", not_found, "leads it to", "install -d");
     assert!(finding["fix"].to_string().contains("unix:pop-before-smtp/policy"), "{finding}");
 }
 
-/// What is wrong with the table.
+/// Faults of the table.
 #[test]
 fn tables() {
     let mut site = Site::start(By::Map, USUAL);
     site.log_in();
     site.postfix.start();
-    site.eventually_says(250, "at first");
+    site.wait_for_reply(250, "at first");
     let path = site.at("clients").display().to_string();
     let relay = "smtpd_relay_restrictions";
-    // proxymap is not root.
+    // proxymap does not run as root.
     site.set(relay, &format!("check_client_access proxy:hash:{path}, reject_unauth_destination"));
     site.is_sound();
     fs::set_permissions(site.dir.path(), Permissions::from_mode(0o700)).expect("a mode");
-    site.eventually_says(451, "a proxied table that proxymap cannot read");
+    site.wait_for_reply(451, "a proxied table that proxymap cannot read");
     site.finds("problem", "postfix cannot read", "proxymap opens it as postfix", "chmod o+x");
     fs::set_permissions(site.dir.path(), Permissions::from_mode(0o755)).expect("a mode");
     fs::set_permissions(format!("{path}.db"), Permissions::from_mode(0o600)).expect("a mode");
     site.finds("problem", "postfix cannot read", "451", "chmod o+r");
-    // smtpd itself is.
+    // smtpd opens tables as root.
     site.set(relay, &format!("check_client_access hash:{path}, reject_unauth_destination"));
     site.is_sound();
 
     let before = fs::read(format!("{path}.db")).expect("the table");
-    fs::write(format!("{path}.db"), "no table").expect("written");
+    fs::write(format!("{path}.db"), "not a table").expect("written");
     site.finds("problem", "cannot be read", "451", "restart");
     let empty = site.at("empty");
     fs::write(&empty, "").expect("written");
@@ -257,7 +258,7 @@ fn tables() {
     fs::write(format!("{path}.db"), before).expect("written");
     site.is_sound();
 
-    // An older generation comes back.
+    // An older generation is restored.
     let old = fs::read(format!("{path}.db")).expect("the table");
     assert!(site.daemon().command(&["allow", "198.51.100.9"]).status.success());
     eventually("it is published", PATIENCE, || {
@@ -270,21 +271,21 @@ fn tables() {
     assert!(site.daemon.take().expect("it runs").stop().success());
     fs::remove_file(format!("{path}.db")).expect("removed");
     let findings = site.doctor(&[]);
-    findings.must("problem", "the daemon does not run", "No login is heard", "start");
+    findings.must("problem", "the daemon does not answer", "no login counts", "start");
     findings.must("problem", "no compiled file", "451", "postfix reload");
 }
 
-/// The way from the log to the daemon.
+/// Faults on the path from the log to the daemon.
 #[test]
 fn forwarders() {
     // One that sends elsewhere.
     let (dir, elsewhere) = (directory(), directory());
     let wire = Wire::unix(dir.path().join("log.sock"));
     let other = Wire::unix(elsewhere.path().join("log.sock"));
-    let _ear = other.bind();
+    let _receiver = other.bind();
     let start = |wire: &Wire| Forwarder::start(Program::Rsyslog, wire, Form::Traditional);
     let site = Site::with(dir, &wire, |_| start(&other), By::Map, USUAL, &[]);
-    site.finds("problem", "does not arrive", "no login can be heard", "rsyslogd -N1");
+    site.finds("problem", "do not reach", "No login can count", "rsyslogd -N1");
     let nowhere = site.at("no-log");
     let findings = site.doctor(&["--log-socket", nowhere.to_str().expect("text")]);
     findings.must("problem", "no-log: No such file", "no syslog daemon runs here", "rsyslog");
@@ -294,24 +295,24 @@ fn forwarders() {
     let wire = Wire::unix(dir.path().join("log.sock"));
     let mail = |wire: &Wire| Forwarder::selecting("mail.*", wire);
     let site = Site::with(dir, &wire, mail, By::Map, USUAL, &["--daemon", "popa3d"]);
-    site.finds("note", "leaves out: daemon", "popa3d", "daemon");
+    site.finds("note", "does not deliver: daemon", "popa3d", "daemon");
 
-    // One that leaves out the facility to which a mail daemon is narrowed.
+    // One that does not deliver the only facility accepted for a mail daemon.
     let dir = directory();
     let wire = Wire::unix(dir.path().join("log.sock"));
     let options = ["--daemon", "popa3d", "--facility", "popa3d=daemon"];
     let site = Site::with(dir, &wire, mail, By::Map, USUAL, &options);
-    let finding = site.finds("problem", "leaves out: daemon", "popa3d", "daemon");
+    let finding = site.finds("problem", "does not deliver: daemon", "popa3d", "daemon");
     assert!(!finding["what"].to_string().contains("mail"), "{finding}");
 
-    // One with two rules, as after an upgrade that has left an old file in its place.
+    // One with two rules, as after an upgrade that left an old file in place.
     let dir = directory();
     let wire = Wire::unix(dir.path().join("log.sock"));
     let twice = |wire: &Wire| {
         let socket = wire.to_string().replace("unix:", "");
         let rule = |selector: &str| format!("$OMUxSockSocket {socket}\n{selector} :omuxsock:\n");
-        let piece = "$ModLoad omuxsock\n".to_owned() + &rule("*.*") + &rule("mail.*");
-        Forwarder::start_with(Program::Rsyslog, &piece)
+        let rules = "$ModLoad omuxsock\n".to_owned() + &rule("*.*") + &rule("mail.*");
+        Forwarder::start_with(Program::Rsyslog, &rules)
     };
     let site = Site::with(dir, &wire, twice, By::Map, USUAL, &["--daemon", "popa3d"]);
     let finding = site.finds("problem", "more than once: mail", "counted twice", "rsyslog.d");
@@ -322,25 +323,30 @@ fn forwarders() {
     let site = Site::with(dir, &wire, start, By::Map, USUAL, &["--allow-from", "192.0.2.0/24"]);
     site.finds(
         "problem",
-        "none of the senders that allow-from names",
+        "allow-from does not allow the forwarder",
         "rejects them",
         "allow-from = [",
     );
-    site.finds("problem", "frames came from senders", "not heard", "allow-from");
+    site.finds(
+        "problem",
+        "frames from senders that allow-from does not allow",
+        "do not count",
+        "allow-from",
+    );
 }
 
-/// Who may relay besides, and services with restrictions of their own.
+/// `mynetworks`, and services with their own restrictions.
 #[test]
-fn others() {
+fn networks_and_services() {
     let site = Site::start(By::Map, USUAL);
     site.log_in();
     for (networks, level, what) in [
-        ("0.0.0.0/0", "problem", "contains 0.0.0.0/0: everybody may relay"),
-        ("127.0.0.0/8 [::]/0", "problem", "contains ::/0: everybody"),
+        ("0.0.0.0/0", "problem", "contains 0.0.0.0/0: anyone can relay"),
+        ("127.0.0.0/8 [::]/0", "problem", "contains ::/0: anyone"),
         ("198.0.0.0/8", "note", "a wide public network"),
     ] {
         site.set("mynetworks", networks);
-        // The client is in it, and no longer authorised at the next reload; the daemon goes on.
+        // The client is excluded from the next reload on; the daemon keeps running.
         site.finds(level, what, "", "mynetworks");
     }
     site.set("mynetworks", &format!("127.0.0.0/8 {}", site.table()));
@@ -358,8 +364,8 @@ fn others() {
     );
     let own = site.finds(
         "note",
-        "127.0.0.1:1/inet has restrictions of its own",
-        "lets nobody relay through this service",
+        "127.0.0.1:1/inet has its own restrictions",
+        "No login authorises relaying",
         " -P '127.0.0.1:1/inet/smtpd_relay_restrictions=permit_sasl_authenticated, check_client_access",
     );
     assert!(own["why"].to_string().contains("`reject` refuses"), "{own}");

@@ -311,7 +311,7 @@ fn a_state_file_that_others_may_write_is_not_believed() {
     fs::set_permissions(&state, fs::Permissions::from_mode(0o666)).unwrap();
     let mut daemon = home.spawn(&[]);
     assert_eq!(daemon.wait().code(), Some(74));
-    daemon.wait_until_said("others may write to it (mode 666)");
+    daemon.wait_until_said("others can write to it (mode 666)");
     fs::set_permissions(&state, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(home.start(&[]).stop().success());
 }
@@ -336,7 +336,7 @@ fn a_state_file_of_another_user_or_behind_a_link_is_not_believed() {
         assert_eq!(fs::read_to_string(&state).unwrap(), before, "it stays as it was");
     };
     chown(&state, Some(4711), None).unwrap();
-    is_refused("it belongs to the user 4711", "`chown root");
+    is_refused("it belongs to user 4711", "`chown root");
     chown(&state, Some(0), None).unwrap();
     fs::rename(&state, home.at("moved")).unwrap();
     symlink("moved", &state).unwrap();
@@ -357,7 +357,7 @@ fn what_is_not_trusted_is_not_reloaded() {
     fs::set_permissions(&config, fs::Permissions::from_mode(0o666)).unwrap();
     daemon.signal(Signal::SIGHUP);
     daemon.wait_until_said("not reloaded, the old configuration stays");
-    assert!(daemon.said().contains("others may write to it (mode 666)"), "{}", daemon.said());
+    assert!(daemon.said().contains("others can write to it (mode 666)"), "{}", daemon.said());
     log_in(&home, &daemon, A);
     assert!(daemon.stop().success());
 }
@@ -372,7 +372,7 @@ fn a_directory_that_is_open_to_all_is_said_once() {
     fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
     let config = place.join("config.toml").display().to_string();
     let daemon = home.start(&["--config", &config]);
-    let remark = format!("any user of this host may write in {}", place.display());
+    let remark = format!("any local user can write to {}", place.display());
     assert_eq!(daemon.said().matches(&remark).count(), 1, "{}", daemon.said());
     assert!(daemon.stop().success());
 }

@@ -183,7 +183,7 @@ fn built_in_copies_are_sound() {
     let checked = run(&dir, &["check", "--dry-run"], "");
     let said = String::from_utf8_lossy(&checked.stderr);
     assert_eq!(checked.status.code(), Some(0), "{said}");
-    assert!(said.contains("courier.toml` takes the place of the built-in `courier`"), "{said}");
+    assert!(said.contains("courier.toml` replaces the built-in `courier`"), "{said}");
 }
 
 #[test]

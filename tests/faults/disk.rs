@@ -1,4 +1,4 @@
-//! No room, and no right to write.
+//! No space, and no permission to write.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -14,11 +14,11 @@ use crate::support::stalling_disk::StallingDisk;
 use crate::support::story::login_frame;
 use crate::support::{PATIENCE, eventually};
 use crate::{
-    A, B, crowd_logs_in, is_no_flood, log_in, survives_a_kill, wait_until_said_after,
+    A, B, is_no_flood, log_in, many_log_in, survives_a_kill, wait_until_said_after,
     wait_until_unmapped, with_state,
 };
 
-/// What a fault has to work on.
+/// What a fault acts on.
 struct Place {
     home: Home,
     maps: SmallDisk,
@@ -31,56 +31,56 @@ struct Row {
     what: &'static str,
     map_type: &'static str,
     fault: fn(&mut Place, &Daemon),
-    mend: fn(&mut Place),
-    /// So many others log in during the fault.
-    crowd: u32,
+    fix: fn(&mut Place),
+    /// Number of other clients that log in during the fault.
+    others: u32,
     says: &'static str,
 }
 
 const STATE: &[Row] = &[
     Row {
-        what: "no room for the journal of the state",
+        what: "no room to append to the state file",
         map_type: "hash",
         fault: |place, _| place.states.fill(0),
-        mend: |place| place.states.clear(),
-        // More than fits into what the file has of its last page.
-        crowd: 100,
+        fix: |place| place.states.clear(),
+        // More than fits into the last page of the file.
+        others: 100,
         says: "No space left",
     },
     Row {
-        what: "no room to write the state anew",
+        what: "no room to rewrite the state file",
         map_type: "lmdb",
-        // Notes of operators make the journal grow, until it is worth to be made anew.
+        // Notes make the file grow until it is rewritten.
         fault: |place, daemon| {
             let note = "x".repeat(3500);
             let length = || fs::metadata(place.home.at("states/state")).unwrap().len();
-            // Twice what it was at the start, and 64 KiB.
+            // Twice its size at the start, and 64 KiB.
             while length() < (64 << 10) + 500 {
                 let before = length();
                 let words = ["allow", "198.51.100.99", "--note", &note];
                 assert!(daemon.command(&words).status.success());
-                // It waits for the file.
+                // `revoke` waits for the file.
                 assert!(
                     daemon.command(&["revoke", "198.51.100.98", "--block", "1s"]).status.success()
                 );
-                eventually("the note is written down", PATIENCE, || length() > before);
+                eventually("the note is saved", PATIENCE, || length() > before);
             }
             place.states.fill(0);
         },
-        mend: |place| place.states.clear(),
-        crowd: 0,
+        fix: |place| place.states.clear(),
+        others: 0,
         says: "state.tmp: No space left",
     },
     Row {
-        what: "the directory of the state is read-only",
+        what: "the state file's directory is read-only",
         map_type: "hash",
         fault: |place, _| {
             let over = SmallDisk::mount(place.home.at("states"));
             over.forbid_writing();
             place.over = Some(over);
         },
-        mend: |place| place.over = None,
-        crowd: 0,
+        fix: |place| place.over = None,
+        others: 0,
         says: "Read-only file system",
     },
 ];
@@ -93,71 +93,71 @@ const MAP: &[Row] = &[
             place.states.fill(0);
             place.maps.fill(0);
         },
-        mend: |place| {
+        fix: |place| {
             place.states.clear();
             place.maps.clear();
         },
-        crowd: 100,
+        others: 100,
         says: "No space left",
     },
     Row {
-        what: "no room for the source of the map",
+        what: "no room for the map's source",
         map_type: "hash",
         fault: |place, _| place.maps.fill(0),
-        mend: |place| place.maps.clear(),
-        crowd: 0,
-        says: "its source could not be written",
+        fix: |place| place.maps.clear(),
+        others: 0,
+        says: "cannot write its source",
     },
     Row {
         what: "no room for a hash map",
         map_type: "hash",
         fault: |place, _| place.maps.fill(100),
-        mend: |place| place.maps.clear(),
-        crowd: 4000,
-        says: "postmap did not build it",
+        fix: |place| place.maps.clear(),
+        others: 4000,
+        says: "postmap failed",
     },
     Row {
         what: "no room for a cdb map",
         map_type: "cdb",
         fault: |place, _| place.maps.fill(100),
-        mend: |place| place.maps.clear(),
-        crowd: 4000,
-        says: "postmap did not build it",
+        fix: |place| place.maps.clear(),
+        others: 4000,
+        says: "postmap failed",
     },
     Row {
-        what: "no room for an lmdb map, of which postmap says nothing",
+        what: "no room for an lmdb map, which postmap does not report",
         map_type: "lmdb",
         fault: |place, _| place.maps.fill(100),
-        mend: |place| place.maps.clear(),
-        crowd: 4000,
-        says: "a full disk?",
+        fix: |place| place.maps.clear(),
+        others: 4000,
+        says: "is the disk full?",
     },
     Row {
-        what: "the directory of the map is read-only",
+        what: "the map's directory is read-only",
         map_type: "hash",
         fault: |place, _| place.over = Some(SmallDisk::read_only_view(place.home.at("maps"))),
-        mend: |place| place.over = None,
-        crowd: 0,
+        fix: |place| place.over = None,
+        others: 0,
         says: "Read-only file system",
     },
 ];
 
 #[test]
-fn a_disk_that_takes_no_state_delays_nobody() {
+fn unwritable_state_delays_nothing() {
     for row in STATE {
-        go_through(row, true);
+        test_row(row, true);
     }
 }
 
 #[test]
-fn a_disk_that_takes_no_map_delays_and_loses_nothing() {
+fn unwritable_map_loses_no_login() {
     for row in MAP {
-        go_through(row, false);
+        test_row(row, false);
     }
 }
 
-/// `mapped` says whether the map has who comes during the fault.
-fn go_through(row: &Row, mapped: bool) {
+/// `mapped` is whether clients that log in during the fault get into the map.
+fn test_row(row: &Row, mapped: bool) {
     let what = row.what;
     let home = Home::with_directories(row.map_type);
     let (maps, states) = (SmallDisk::mount(home.at("maps")), SmallDisk::mount(home.at("states")));
@@ -170,14 +170,14 @@ fn go_through(row: &Row, mapped: bool) {
     place.home.wait_until_saved(A, &daemon);
     let before = daemon.said().len();
     (row.fault)(&mut place, &daemon);
-    crowd_logs_in(&place.home, row.crowd);
+    many_log_in(&place.home, row.others);
     place.home.wire.send(login_frame(B).as_bytes());
     wait_until_said_after(&daemon, before, row.says);
     daemon.wait_until_authorised(B);
     if mapped {
         place.home.wait_until_mapped(B, &daemon);
     }
-    // More than one generation could have been made.
+    // Time for more than one generation.
     std::thread::sleep(Duration::from_millis(2500));
     assert!(daemon.query(A), "{what}");
     let status = daemon.command(&["status"]).stdout;
@@ -187,14 +187,14 @@ fn go_through(row: &Row, mapped: bool) {
     assert_eq!(place.home.map_says(B).is_some(), mapped, "{what}: {}", daemon.said());
     is_no_flood(what, &daemon, before, 40);
 
-    (row.mend)(&mut place);
+    (row.fix)(&mut place);
     place.home.wait_until_mapped(B, &daemon);
     survives_a_kill(&place.home, daemon, &options, &[A, B]);
 }
 
-/// Who has lost his right leaves the map, although nothing can be written down.
+/// Clients without a grant leave the map, although the state file cannot be written.
 #[test]
-fn a_full_disk_for_the_state_prolongs_nothing() {
+fn full_state_disk_prolongs_no_grant() {
     let home = Home::with_directories("hash");
     let states = SmallDisk::mount(home.at("states"));
     let options = with_state(&home);
@@ -205,7 +205,7 @@ fn a_full_disk_for_the_state_prolongs_nothing() {
     home.wait_until_mapped("198.51.100.9", &daemon);
     home.wait_until_mapped(A, &daemon);
     states.fill(0);
-    crowd_logs_in(&home, 100);
+    many_log_in(&home, 100);
     daemon.wait_until_said("No space left");
     let begun = Instant::now();
     let revoked = daemon.command(&["revoke", A]);
@@ -213,7 +213,7 @@ fn a_full_disk_for_the_state_prolongs_nothing() {
     assert!(revoked.status.success());
     let said = String::from_utf8_lossy(&revoked.stderr);
     assert!(said.contains("cannot write that down yet"), "{said}");
-    assert!(!daemon.query(A), "it is gone all the same");
+    assert!(!daemon.query(A), "the grant is removed anyway");
     assert!(daemon.command(&["allow", B]).status.success());
     assert!(daemon.query(B), "{}", daemon.said());
     for address in [A, "198.51.100.9"] {
@@ -227,9 +227,9 @@ fn a_full_disk_for_the_state_prolongs_nothing() {
     assert!(daemon.stop().success());
 }
 
-/// A crash on a full disk is no reason to forget those who are in the state file.
+/// A crash on a full disk loses no grant of the state file.
 #[test]
-fn a_start_on_a_full_disk_goes_on_with_those_it_knows() {
+fn start_on_a_full_disk_keeps_saved_grants() {
     let home = Home::with_directories("hash");
     let states = SmallDisk::mount(home.at("states"));
     let options = with_state(&home);
@@ -252,14 +252,14 @@ fn a_start_on_a_full_disk_goes_on_with_those_it_knows() {
     survives_a_kill(&home, daemon, &options, &[A, B]);
 }
 
-/// As a user like any other, whom permission bits bind.
+/// Runs as an ordinary user, so that permission bits apply.
 #[test]
-fn a_directory_that_is_taken_away_is_waited_for() {
+fn unwritable_directories_are_retried() {
     let home = Home::with_directories("hash");
     let nobody = User::from_name("nobody").ok().flatten().expect("there is a user nobody");
     let (user, group) = (nobody.uid.as_raw(), nobody.gid.as_raw());
     for name in [".", "maps", "states"] {
-        chown(home.at(name), Some(user), Some(group)).expect("given away");
+        chown(home.at(name), Some(user), Some(group)).expect("owner changed");
     }
     let options = with_state(&home);
     let options = [&*options[0], &*options[1]];
@@ -278,7 +278,7 @@ fn a_directory_that_is_taken_away_is_waited_for() {
     let before = daemon.said().len();
     home.wire.send(login_frame(B).as_bytes());
     wait_until_said_after(&daemon, before, "Permission denied");
-    // The journal is open, and goes on.
+    // The state file is open, and still written.
     home.wait_until_saved(B, &daemon);
     assert_eq!(home.map_says(A).as_deref(), Some("OK"));
     assert_eq!(home.map_says(B), None);
@@ -286,12 +286,12 @@ fn a_directory_that_is_taken_away_is_waited_for() {
         mode(name, 0o755);
     }
     home.wait_until_mapped(B, &daemon);
-    eventually("the log calms down", PATIENCE, || daemon.command(&["status"]).status.success());
+    eventually("the daemon answers", PATIENCE, || daemon.command(&["status"]).status.success());
     assert!(daemon.stop().success());
 }
 
-/// Nobody waits for a disk that does not answer: logins count, the map follows, Postfix and operators
-/// are answered. Who is revoked is gone, and the command says that the disk does not have it.
+/// While the disk stalls logins count, the map is updated, and queries and commands are answered. A
+/// revoked grant is removed, and `revoke` warns that it is not on the disk yet.
 #[test]
 fn a_disk_that_stalls_delays_nobody() {
     let home = Home::with_directories("hash");
@@ -303,26 +303,26 @@ fn a_disk_that_stalls_delays_nobody() {
     home.wait_until_mapped(A, &daemon);
     let before = daemon.said().len();
     disk.stall();
-    crowd_logs_in(&home, 2000);
+    many_log_in(&home, 2000);
     home.wire.send(login_frame(B).as_bytes());
     wait_until_said_after(&daemon, before, &format!("authorised address={B}"));
     let status = || String::from_utf8(daemon.command(&["status"]).stdout).expect("text");
     assert_eq!(daemon.authorised().len(), 2002, "{}", daemon.said());
     home.wait_until_mapped(B, &daemon);
-    eventually("it is told", PATIENCE, || status().contains("the disk does not answer"));
+    eventually("it is reported", PATIENCE, || status().contains("the disk does not answer"));
     wait_until_said_after(&daemon, before, "the disk does not answer");
     let revoked = daemon.command(&["revoke", "198.18.0.1"]);
     assert!(revoked.status.success());
     let said = String::from_utf8_lossy(&revoked.stderr);
     assert!(said.contains("cannot write that down yet"), "{said}");
-    assert!(!daemon.query("198.18.0.1"), "it is gone all the same");
+    assert!(!daemon.query("198.18.0.1"), "the grant is removed anyway");
     wait_until_unmapped(&home, "198.18.0.1", &daemon);
     is_no_flood("a disk that stalls", &daemon, before, 10);
 
     disk.go_on();
     wait_until_said_after(&daemon, before, "state saved again");
     assert!(!status().contains("NOT SAVED"), "{}", status());
-    // Not before the disk has it, and as soon as it has.
+    // Returns as soon as the disk has it, and not before.
     let begun = Instant::now();
     let revoked = daemon.command(&["revoke", "198.18.0.3"]);
     assert!(revoked.stderr.is_empty() && begun.elapsed() < Duration::from_secs(5), "{revoked:?}");
@@ -332,9 +332,9 @@ fn a_disk_that_stalls_delays_nobody() {
     assert!(daemon.stop().success());
 }
 
-/// Those who come and go while the disk stalls are not remembered for it, and none comes back.
+/// Grants that are added and evicted while the disk stalls do not return.
 #[test]
-fn a_crowd_that_passes_while_the_disk_stalls_leaves_nothing() {
+fn evicted_grants_do_not_return_after_a_stall() {
     let home = Home::with_directories("hash");
     let disk = StallingDisk::mount(home.at("states"));
     let options = with_state(&home);
@@ -343,13 +343,13 @@ fn a_crowd_that_passes_while_the_disk_stalls_leaves_nothing() {
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
     disk.stall();
-    crowd_logs_in(&home, 5000);
+    many_log_in(&home, 5000);
     log_in(&home, &daemon, B);
     assert!(!daemon.query(A), "evicted");
     disk.go_on();
     home.wait_until_saved(B, &daemon);
     let lines = || fs::read_to_string(home.at("states/state")).unwrap().lines().count();
-    eventually("the file is made anew", PATIENCE, || lines() < 20);
+    eventually("the file is rewritten", PATIENCE, || lines() < 20);
     let all = daemon.authorised();
     assert_eq!(all.len(), 10);
     daemon.signal(nix::sys::signal::Signal::SIGKILL);
@@ -359,9 +359,9 @@ fn a_crowd_that_passes_while_the_disk_stalls_leaves_nothing() {
     assert!(daemon.stop().success());
 }
 
-/// A disk that never answers again does not keep the daemon from ending.
+/// A disk that stalls forever does not keep the daemon from shutting down.
 #[test]
-fn a_disk_that_stalls_for_good_is_not_waited_for_at_the_end() {
+fn shutdown_does_not_wait_for_a_stalled_disk() {
     let home = Home::with_directories("hash");
     let disk = StallingDisk::mount(home.at("states"));
     let options = with_state(&home);
@@ -372,15 +372,15 @@ fn a_disk_that_stalls_for_good_is_not_waited_for_at_the_end() {
     disk.stall();
     log_in(&home, &daemon, B);
     daemon.signal(nix::sys::signal::Signal::SIGTERM);
-    let told = || daemon.said().contains("the last state could not be saved");
-    eventually("it gives up", Duration::from_secs(20) + PATIENCE, told);
-    assert_eq!(home.map_says(A), None, "nobody may relay by the map");
-    assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
+    let reported = || daemon.said().contains("the last state could not be saved");
+    eventually("it gives up", Duration::from_secs(20) + PATIENCE, reported);
+    assert_eq!(home.map_says(A), None, "the map is empty");
+    assert!(home.map_says("_pbs_generation_").is_some(), "the empty map is valid");
     eventually("its sockets are gone", PATIENCE, || home.sockets().is_empty());
-    // It still may write when the disk goes on: nobody else may before that.
+    // It may still write once the disk continues: no other daemon may before that.
     let mut second = home.spawn(&[&options[0], &options[1]]);
     assert_eq!(second.wait().code(), Some(74), "{}", second.said());
-    second.wait_until_said("in use by the process");
+    second.wait_until_said("in use by process");
     disk.go_on();
     assert_eq!(daemon.wait().code(), Some(74), "{}", daemon.said());
     let daemon = home.start(&[&options[0], &options[1]]);
@@ -388,9 +388,9 @@ fn a_disk_that_stalls_for_good_is_not_waited_for_at_the_end() {
     assert!(daemon.stop().success());
 }
 
-/// Nor from ending before it is ready.
+/// Nor from stopping before it is ready.
 #[test]
-fn a_start_that_waits_for_its_disk_can_be_ended() {
+fn start_on_a_stalled_disk_can_be_stopped() {
     let home = Home::with_directories("hash");
     let disk = StallingDisk::mount(home.at("states"));
     let options = with_state(&home);

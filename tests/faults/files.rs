@@ -1,4 +1,4 @@
-//! What others do to the files of the map and of the state: it is found out, told and mended.
+//! Other programs change the files of the map and of the state: detected, reported and repaired.
 
 use std::fs;
 use std::process::Command;
@@ -14,16 +14,16 @@ use crate::{
     with_state,
 };
 
-/// Whoever has no right and gets one by a foreign file.
+/// An address that gets a grant only by a forged file.
 const FORGED: &str = "203.0.113.66";
 
-/// One fault: what is done, and what makes the daemon look. It does so at least once a minute.
+/// One fault, and what makes the daemon check its files. It does so at least once a minute anyway.
 struct Row {
     what: &'static str,
     fault: fn(&Home),
-    look: fn(&Home, &mut Daemon),
-    /// Done after the daemon has told of it.
-    mend: fn(&Home),
+    trigger: fn(&Home, &mut Daemon),
+    /// Run after the daemon has reported the fault.
+    fix: fn(&Home),
     says: &'static str,
 }
 
@@ -31,16 +31,16 @@ fn reload(_: &Home, daemon: &mut Daemon) {
     daemon.signal(Signal::SIGHUP);
 }
 
-/// The first deadline changes, so the publisher has to think.
+/// Changes the first deadline, which wakes the publisher.
 fn renew(home: &Home, daemon: &mut Daemon) {
     log_in(home, daemon, A);
 }
 
-fn newcomer(home: &Home, _: &mut Daemon) {
+fn new_client(home: &Home, _: &mut Daemon) {
     home.wire.send(login_frame(B).as_bytes());
 }
 
-/// Again, where the daemon has written to it at that moment.
+/// Removes a directory; retries if the daemon was just writing to it.
 fn remove_directory(home: &Home, name: &str) {
     let removed = || fs::remove_dir_all(home.at(name)).is_ok();
     eventually("a directory is removed", PATIENCE, removed);
@@ -54,29 +54,29 @@ const ROWS: &[Row] = &[
     Row {
         what: "the map is deleted",
         fault: |home| fs::remove_file(home.at("maps/clients.db")).unwrap(),
-        look: renew,
-        mend: nothing,
+        trigger: renew,
+        fix: nothing,
         says: CHANGED,
     },
     Row {
-        what: "the map is deleted, and somebody says so",
+        what: "the map is deleted, and SIGHUP follows",
         fault: |home| fs::remove_file(home.at("maps/clients.db")).unwrap(),
-        look: reload,
-        mend: nothing,
+        trigger: reload,
+        fix: nothing,
         says: "configuration reloaded",
     },
     Row {
         what: "the source is deleted",
         fault: |home| fs::remove_file(home.at("maps/clients")).unwrap(),
-        look: renew,
-        mend: nothing,
+        trigger: renew,
+        fix: nothing,
         says: CHANGED,
     },
     Row {
-        what: "the map is cut off",
+        what: "the map is truncated",
         fault: |home| fs::write(home.at("maps/clients.db"), "").unwrap(),
-        look: renew,
-        mend: nothing,
+        trigger: renew,
+        fix: nothing,
         says: CHANGED,
     },
     Row {
@@ -88,58 +88,58 @@ const ROWS: &[Row] = &[
             let done = postmap.status().unwrap();
             assert!(done.success());
         },
-        look: renew,
-        mend: nothing,
+        trigger: renew,
+        fix: nothing,
         says: CHANGED,
     },
     Row {
-        what: "the directory of the map comes and goes",
+        what: "the map's directory is removed and created again",
         fault: |home| remove_directory(home, "maps"),
-        look: renew,
-        mend: |home| fs::create_dir(home.at("maps")).unwrap(),
-        says: "its source could not be written",
+        trigger: renew,
+        fix: |home| fs::create_dir(home.at("maps")).unwrap(),
+        says: "cannot write its source",
     },
     Row {
         what: "the state file is deleted",
         fault: |home| fs::remove_file(home.at("states/state")).unwrap(),
-        look: newcomer,
-        mend: nothing,
+        trigger: new_client,
+        fix: nothing,
         says: "removed or changed the state file",
     },
     Row {
         what: "the state file is emptied",
         fault: |home| fs::write(home.at("states/state"), "").unwrap(),
-        look: newcomer,
-        mend: nothing,
+        trigger: new_client,
+        fix: nothing,
         says: "removed or changed the state file",
     },
     Row {
-        what: "somebody writes a right into the state file",
+        what: "somebody adds a grant to the state file",
         fault: |home| {
             let text = fs::read_to_string(home.at("states/state")).unwrap();
             fs::write(home.at("states/state"), text.replace(A, FORGED)).unwrap();
         },
-        look: newcomer,
-        mend: nothing,
+        trigger: new_client,
+        fix: nothing,
         says: "removed or changed the state file",
     },
     Row {
-        what: "the directory of the state comes and goes",
+        what: "the state file's directory is removed and created again",
         fault: |home| remove_directory(home, "states"),
-        look: newcomer,
-        mend: |home| fs::create_dir(home.at("states")).unwrap(),
+        trigger: new_client,
+        fix: |home| fs::create_dir(home.at("states")).unwrap(),
         says: "No such file",
     },
 ];
 
 #[test]
-fn what_others_do_to_the_files_is_mended() {
+fn external_changes_to_files_are_repaired() {
     for row in ROWS {
-        go_through(row);
+        test_row(row);
     }
 }
 
-fn go_through(row: &Row) {
+fn test_row(row: &Row) {
     let what = row.what;
     let home = Home::with_directories("hash");
     let options = with_state(&home);
@@ -148,14 +148,14 @@ fn go_through(row: &Row) {
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
     home.wait_until_saved(A, &daemon);
-    // The source is the last file to be put into place.
+    // The source is installed last.
     let source = || fs::read_to_string(home.at("maps/clients")).unwrap_or_default();
-    eventually("the generation is whole", PATIENCE, || source().contains(A));
+    eventually("the generation is complete", PATIENCE, || source().contains(A));
     let before = daemon.said().len();
     (row.fault)(&home);
-    (row.look)(&home, &mut daemon);
+    (row.trigger)(&home, &mut daemon);
     wait_until_said_after(&daemon, before, row.says);
-    (row.mend)(&home);
+    (row.fix)(&home);
     home.wait_until_mapped(A, &daemon);
     wait_until_unmapped(&home, FORGED, &daemon);
     eventually(what, PATIENCE, || {

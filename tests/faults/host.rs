@@ -16,7 +16,7 @@ use crate::support::small_disk::SmallDisk;
 use crate::support::story::login_frame;
 use crate::support::{PATIENCE, eventually, install, within};
 use crate::{
-    A, B, crowd_logs_in, is_no_flood, log_in, survives_a_kill, wait_until_said_after,
+    A, B, is_no_flood, log_in, many_log_in, survives_a_kill, wait_until_said_after,
     wait_until_unmapped, with_state,
 };
 
@@ -27,18 +27,18 @@ fn limit(daemon: &Daemon, (user, group): (u32, u32), what: &str) {
     assert!(prlimit.status().expect("prlimit").success(), "{what}");
 }
 
-/// The time that it has spent on a processor.
-fn work(daemon: &Daemon) -> Duration {
+/// Returns the processor time used.
+fn cpu_time(daemon: &Daemon) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{}/stat", daemon.id())).expect("it runs");
-    // The fields behind the name, which may hold anything; proc(5) counts from 1: utime is 14.
+    // The fields after the name, which may contain anything; proc(5) counts from 1: utime is 14.
     let fields: Vec<&str> = stat[stat.rfind(')').expect("a name") + 2..].split(' ').collect();
     let ticks = |at: usize| fields[at - 3].parse::<u64>().expect("a number");
     Duration::from_millis((ticks(14) + ticks(15)) * 10)
 }
 
-/// Frames are heard without new files; the map and new connections wait.
+/// Without file descriptors frames are processed, and nothing spins; the map and new connections wait.
 #[test]
-fn without_file_descriptors_frames_are_heard_and_nothing_spins() {
+fn frames_are_processed_without_file_descriptors() {
     let home = Home::new();
     let socketmap = home.at("socketmap.sock");
     let option = format!("unix:{}", socketmap.display());
@@ -51,16 +51,16 @@ fn without_file_descriptors_frames_are_heard_and_nothing_spins() {
     let before = daemon.said().len();
     let mut connections: Vec<UnixStream> = Vec::new();
     while connections.len() < 60 {
-        connections.push(UnixStream::connect(&socketmap).expect("the kernel takes it"));
+        connections.push(UnixStream::connect(&socketmap).expect("the kernel accepts it"));
     }
     wait_until_said_after(&daemon, before, "cannot accept a connection");
     home.wire.send(login_frame(B).as_bytes());
     wait_until_said_after(&daemon, before, &format!("authorised address={B}"));
     wait_until_said_after(&daemon, before, "Too many open files");
-    let (worked, begun) = (work(&daemon), Instant::now());
+    let (before_pause, begun) = (cpu_time(&daemon), Instant::now());
     std::thread::sleep(Duration::from_secs(3));
-    let (worked, span) = (work(&daemon) - worked, begun.elapsed());
-    assert!(worked < span / 4, "it has worked for {worked:?} of {span:?}");
+    let (used, span) = (cpu_time(&daemon) - before_pause, begun.elapsed());
+    assert!(used < span / 4, "it used the processor for {used:?} of {span:?}");
     is_no_flood("no file descriptors", &daemon, before, 30);
     assert_eq!(home.map_says(A).as_deref(), Some("OK"));
     assert_eq!(home.map_says(B), None, "{}", daemon.said());
@@ -72,13 +72,13 @@ fn without_file_descriptors_frames_are_heard_and_nothing_spins() {
     survives_a_kill(&home, daemon, &options, &[A, B]);
 }
 
-/// No process and no thread can be made, for longer than idle threads live.
+/// No process and no thread can be created, for longer than idle threads live.
 #[test]
-fn without_processes_frames_are_heard_and_the_map_follows() {
+fn frames_are_processed_without_new_processes() {
     let home = Home::new();
     let nobody = User::from_name("nobody").ok().flatten().expect("there is a user nobody");
     let (user, group) = (nobody.uid.as_raw(), nobody.gid.as_raw());
-    chown(home.at("."), Some(user), Some(group)).expect("given away");
+    chown(home.at("."), Some(user), Some(group)).expect("owner changed");
     let daemon = home.start_as(&[], |command| {
         command.uid(user).gid(group);
     });
@@ -100,7 +100,7 @@ fn without_processes_frames_are_heard_and_the_map_follows() {
 
 /// Hundreds of reloads while hundreds log in.
 #[test]
-fn a_storm_of_reloads_loses_no_frame() {
+fn many_reloads_lose_no_frame() {
     let home = Home::with_directories("hash");
     let options = with_state(&home);
     let options = [&*options[0], &*options[1]];
@@ -111,19 +111,19 @@ fn a_storm_of_reloads_loses_no_frame() {
         for _ in 0..20 {
             daemon.signal(Signal::SIGHUP);
         }
-        crowd_logs_in(&home, 50 * (round + 1));
+        many_log_in(&home, 50 * (round + 1));
     }
     log_in(&home, &daemon, B);
-    assert_eq!(daemon.authorised().len(), 1002, "every frame was heard");
+    assert_eq!(daemon.authorised().len(), 1002, "every frame was processed");
     home.wait_until_mapped(B, &daemon);
     let calm = || daemon.command(&["status"]).status.success();
     eventually("it answers", PATIENCE, calm);
     survives_a_kill(&home, daemon, &options, &[A, B, "198.18.0.1", "198.18.3.232"]);
 }
 
-/// Who has no right any more leaves the map even while a reload waits for Postfix.
+/// Expired clients leave the map even while a reload waits for Postfix.
 #[test]
-fn a_reload_that_hangs_holds_up_nothing() {
+fn hanging_reload_delays_nothing() {
     let home = Home::new();
     fs::create_dir(home.at("bin")).unwrap();
     let script = format!(
@@ -146,9 +146,9 @@ fn a_reload_that_hangs_holds_up_nothing() {
     assert!(daemon.stop().success());
 }
 
-/// Everything at once, and then nothing of it.
+/// Several faults at once, which are then fixed one by one.
 #[test]
-fn several_faults_at_once_delay_and_lose_nothing() {
+fn several_faults_at_once_lose_nothing() {
     let home = Home::with_directories("hash");
     home.play_postmap("[ ! -e $home/broken ] || exit 1\nreal \"$@\"");
     let (maps, states) = (SmallDisk::mount(home.at("maps")), SmallDisk::mount(home.at("states")));
@@ -165,17 +165,17 @@ fn several_faults_at_once_delay_and_lose_nothing() {
     fs::write(home.at("config.toml"), "grace = 'soon'\n").unwrap();
     for _ in 0..20 {
         daemon.signal(Signal::SIGHUP);
-        crowd_logs_in(&home, 100);
+        many_log_in(&home, 100);
         std::thread::sleep(Duration::from_millis(50));
     }
     home.wire.send(login_frame(B).as_bytes());
     wait_until_said_after(&daemon, before, &format!("authorised address={B}"));
     wait_until_said_after(&daemon, before, "was not published");
     wait_until_said_after(&daemon, before, "not reloaded");
-    assert_eq!(home.map_says(A).as_deref(), Some("OK"), "the old map serves");
+    assert_eq!(home.map_says(A).as_deref(), Some("OK"), "the old map stays in use");
     assert_eq!(home.map_says(B), None);
-    for mended in 0..4 {
-        match mended {
+    for fixed in 0..4 {
+        match fixed {
             0 => maps.clear(),
             1 => fs::write(home.at("config.toml"), "").unwrap(),
             2 => states.clear(),

@@ -1,11 +1,11 @@
-//! What is done to the daemon and its neighbours, what the log then says, and what holds afterwards;
-//! README.md beside this is the table of it all.
+//! Faults of the daemon's environment: what is done, what the log says, and what holds afterwards.
+//! README.md beside this file is the table of them.
 //!
-//! Promise  a fault of the map delays what reads the map, and one of the state file delays nobody; no
-//!          fault loses a right that is a second old, creates one, or prolongs one.
-//! Layers   `postmap` what postmap does, seen by the real smtpd; `disk` no room and no right to
-//!          write; `files` what others do to our files; `host` what the operating system denies;
-//!          `time` clocks and pauses. Here the words they share.
+//! - **Promise**: a fault of the map delays only what reads the map, and a fault of the state file
+//!   delays nothing. No fault loses a grant that is a second old, creates one, or prolongs one.
+//! - **Layers**: `postmap` faults of postmap, seen by the real smtpd; `disk` no space and no
+//!   permission; `files` other programs that change our files; `host` what the operating system
+//!   denies; `time` clocks and pauses. This file has what they share.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what must not be ends the test")]
 
@@ -28,27 +28,28 @@ const A: &str = "198.51.100.7";
 /// Logs in during the fault.
 const B: &str = "198.51.100.8";
 
-/// A login arrives and is authorised, whatever else does not work.
+/// Sends a login and waits until it is authorised.
 fn log_in(home: &Home, daemon: &Daemon, address: &str) {
     home.wire.send(login_frame(address).as_bytes());
     daemon.wait_until_authorised(address);
 }
 
-/// Many logins arrive.
-fn crowd_logs_in(home: &Home, size: u32) {
+/// Sends logins of `size` other clients.
+fn many_log_in(home: &Home, size: u32) {
     for number in 1..=size {
         let address = std::net::Ipv4Addr::from_bits(0xc612_0000 + number);
         home.wire.send(login_frame(address).as_bytes());
     }
 }
 
-/// Waits until the daemon says this, after the first `before` bytes of its log.
+/// Waits until this is in the log after its first `before` bytes.
 fn wait_until_said_after(daemon: &Daemon, before: usize, says: &str) {
-    let said = within(PATIENCE, || daemon.said()[before..].contains(says));
-    assert!(said, "it has not said {says:?}, but: {}", &daemon.said()[before..]);
+    let logged = within(PATIENCE, || daemon.said()[before..].contains(says));
+    assert!(logged, "{says:?} is not in the log: {}", &daemon.said()[before..]);
 }
 
-/// Once the file has them, a kill and a start: these are authorised, and in the map.
+/// Waits until these addresses are saved, kills the daemon and restarts it; asserts that they are
+/// authorised and in the map.
 fn survives_a_kill(home: &Home, mut daemon: Daemon, options: &[&str], addresses: &[&str]) {
     for address in addresses {
         home.wait_until_saved(address, &daemon);
@@ -65,27 +66,27 @@ fn survives_a_kill(home: &Home, mut daemon: Daemon, options: &[&str], addresses:
     assert!(daemon.stop().success());
 }
 
-/// Nobody is told the same thing all the time.
+/// Asserts that the log has at most this many lines after its first `before` bytes.
 fn is_no_flood(what: &str, daemon: &Daemon, before: usize, most: usize) {
     let said = daemon.said();
     let lines = said[before..].lines().filter(|line| !line.contains(" authorised")).count();
     assert!(lines <= most, "{what}: {lines} lines: {}", &said[before..]);
 }
 
-/// The options that go with `Home::with_directories`.
+/// Returns the options that go with `Home::with_directories`.
 fn with_state(home: &Home) -> [String; 2] {
     ["--state".to_owned(), home.at("states/state").display().to_string()]
 }
 
-/// Waits until nobody finds an address in the map.
+/// Waits until an address is no longer in the map.
 fn wait_until_unmapped(home: &Home, address: &str, daemon: &Daemon) {
     let gone = || home.map_says(address).is_none() && home.map_says("_pbs_generation_").is_some();
     eventually(&format!("{address} leaves the map: {}", daemon.said()), PATIENCE, gone);
 }
 
-/// Each row of the table names a test, and words of the log for which that file waits.
+/// Each row of the table names a test and a log text that is in that test's file.
 #[test]
-fn the_table_says_what_is_tested() {
+fn table_matches_the_tests() {
     let source = |file: &str| match file {
         "disk" => include_str!("disk.rs"),
         "files" => include_str!("files.rs"),

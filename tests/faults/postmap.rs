@@ -1,5 +1,5 @@
-//! What happens to Postfix when the map changes quickly, and when postmap does what it should not:
-//! the real smtpd answers as before, and the next attempt makes it right.
+//! A map that changes quickly, and a faulty postmap: the real smtpd replies as before, and the next
+//! attempt succeeds.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -12,9 +12,9 @@ use crate::support::home::Home;
 use crate::support::{PATIENCE, eventually, within};
 use crate::{A, B, log_in};
 
-fn eventually_relays(home: &Home, daemon: &Daemon, client: &str, code: u16) {
-    let right = within(PATIENCE, || home.postfix.relay(client) == code);
-    assert!(right, "{client} does not get {code}: {}\n{}", daemon.said(), home.postfix.log());
+fn wait_for_reply(home: &Home, daemon: &Daemon, client: &str, code: u16) {
+    let as_expected = within(PATIENCE, || home.postfix.relay(client) == code);
+    assert!(as_expected, "{client} does not get {code}: {}\n{}", daemon.said(), home.postfix.log());
 }
 
 fn map_status(daemon: &Daemon) -> Value {
@@ -23,8 +23,8 @@ fn map_status(daemon: &Daemon) -> Value {
     status["map"].clone()
 }
 
-/// A stop and a start follow each other within a second, so that each map replaces one of nearly
-/// the same age. smtpd sees every one of them, and never none.
+/// The daemon stops and starts within a second, so that each map replaces one of nearly the same age.
+/// smtpd sees each of them, and never a missing one.
 #[test]
 fn quick_changes_are_seen_by_postfix() {
     for map_type in ["hash", "lmdb", "cdb"] {
@@ -33,7 +33,7 @@ fn quick_changes_are_seen_by_postfix() {
         home.postfix.start();
         assert_eq!(home.postfix.relay(A), 554);
         log_in(&home, &daemon, A);
-        eventually_relays(&home, &daemon, A, 250);
+        wait_for_reply(&home, &daemon, A, 250);
         for round in 0..5 {
             assert!(daemon.stop().success());
             assert_eq!(home.postfix.relay(A), 554, "{map_type}, stopped, round {round}");
@@ -41,17 +41,17 @@ fn quick_changes_are_seen_by_postfix() {
             assert_eq!(home.postfix.relay(A), 250, "{map_type}, started, round {round}");
         }
         assert!(daemon.command(&["revoke", A]).status.success());
-        eventually_relays(&home, &daemon, A, 554);
+        wait_for_reply(&home, &daemon, A, 554);
         assert!(!home.postfix.log().contains(": 451 "), "{}", home.postfix.log());
     }
 }
 
-/// While the file `broken` is there, postmap does this.
+/// What postmap does while the file `broken` exists.
 const FAULTS: &[(&str, &str, &str)] = &[
     ("fails", "echo 'postmap: fatal: no luck today' >&2; exit 1", "no luck today"),
     ("is killed at once", "kill -9 $$", "signal: 9"),
     (
-        "is killed half-way",
+        "is killed halfway",
         "for word; do :; done; head -c 5000 /dev/urandom > ${word#*:}.lmdb; kill -9 $$",
         "signal: 9",
     ),
@@ -66,40 +66,40 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "status: 1: complaint ...",
     ),
     (
-        "builds the map of yesterday",
+        "builds an old map",
         "case $1$3 in -r*|-c-r) for word; do :; done; \
          echo '_pbs_generation_ DUNNO 0' > ${word#*:}; esac; real \"$@\"; exit",
-        "not this generation's number",
+        "_pbs_generation_ is",
     ),
     (
         "builds an empty map",
         "case $1$3 in -r*|-c-r) for word; do :; done; : > ${word#*:}; esac; real \"$@\"; exit",
-        "_pbs_generation_ is not in it",
+        "it lacks the entry _pbs_generation_",
     ),
 ];
 
 #[test]
-fn whatever_postmap_does_postfix_answers_as_before() {
+fn faulty_postmap_changes_no_reply() {
     let home = Home::new();
     let broken = home.at("broken");
-    let play = |fault| {
+    let break_with = |fault| {
         home.play_postmap(&format!("if [ -e $home/broken ]; then {fault}; fi\nreal \"$@\""));
     };
-    play("exit 1");
+    break_with("exit 1");
     let daemon = home.start(&[]);
     home.postfix.start();
     log_in(&home, &daemon, A);
-    eventually_relays(&home, &daemon, A, 250);
+    wait_for_reply(&home, &daemon, A, 250);
     for (row, (what, fault, says)) in FAULTS.iter().enumerate() {
         let client = format!("203.0.113.{row}");
-        play(fault);
+        break_with(fault);
         fs::write(&broken, "").unwrap();
         let before = daemon.said().len();
         log_in(&home, &daemon, &client);
-        let said = within(PATIENCE, || daemon.said()[before..].contains(says));
-        assert!(said, "{what}: {}", &daemon.said()[before..]);
-        assert_eq!(home.postfix.relay(A), 250, "{what}: the old map serves");
-        assert_eq!(home.postfix.relay(&client), 554, "{what}: the new one does not");
+        let logged = within(PATIENCE, || daemon.said()[before..].contains(says));
+        assert!(logged, "{what}: {}", &daemon.said()[before..]);
+        assert_eq!(home.postfix.relay(A), 250, "{what}: the old map stays in use");
+        assert_eq!(home.postfix.relay(&client), 554, "{what}: the new one is not used");
         let status = map_status(&daemon);
         assert!(status["failures"].as_u64() >= Some(1), "{what}: {status}");
         assert_eq!(status["pending"], true, "{what}: {status}");
@@ -107,18 +107,18 @@ fn whatever_postmap_does_postfix_answers_as_before() {
         assert!(String::from_utf8_lossy(&text).contains("NOT UP TO DATE"), "{what}");
 
         fs::remove_file(&broken).unwrap();
-        eventually_relays(&home, &daemon, &client, 250);
+        wait_for_reply(&home, &daemon, &client, 250);
         eventually(what, PATIENCE, || map_status(&daemon)["failures"] == 0);
         assert_eq!(home.postfix.relay(A), 250, "{what}: repaired");
     }
     fs::remove_file(home.at("bin/postmap")).unwrap();
     log_in(&home, &daemon, "203.0.113.100");
     daemon.wait_until_said("could not be started");
-    assert_eq!(home.postfix.relay(A), 250, "postmap has gone");
-    play("exit 1");
-    eventually_relays(&home, &daemon, "203.0.113.100", 250);
-    // The source follows the compiled map by a moment.
-    eventually("nothing is left of the building", PATIENCE, || {
+    assert_eq!(home.postfix.relay(A), 250, "postmap is missing");
+    break_with("exit 1");
+    wait_for_reply(&home, &daemon, "203.0.113.100", 250);
+    // The source is replaced a moment after the compiled map.
+    eventually("no temporary file is left", PATIENCE, || {
         let files = fs::read_dir(home.at(".")).unwrap();
         !files.map(|e| e.unwrap().file_name()).any(|name| name.to_string_lossy().contains(".new"))
     });
@@ -126,9 +126,9 @@ fn whatever_postmap_does_postfix_answers_as_before() {
     assert!(daemon.stop().success());
 }
 
-/// A postmap that takes its time holds up nobody else, and loses nothing that came meanwhile.
+/// A slow postmap delays nothing but the map, and no login that arrives meanwhile is lost.
 #[test]
-fn a_slow_postmap_is_waited_for() {
+fn slow_postmap_delays_only_the_map() {
     let home = Home::new();
     home.play_postmap("[ ! -e $home/slow ] || sleep 3\nreal \"$@\"");
     let daemon = home.start(&[]);
@@ -149,52 +149,52 @@ fn a_slow_postmap_is_waited_for() {
     assert!(daemon.stop().success());
 }
 
-/// A postmap that hangs holds up the map and nothing else.
+/// A hanging postmap delays the map and nothing else.
 #[test]
-fn a_postmap_that_hangs_holds_up_nothing_else() {
+fn hanging_postmap_delays_only_the_map() {
     let home = Home::new();
     home.put_gate_before_postmap();
     let mut daemon = home.start(&[]);
     home.postfix.start();
     log_in(&home, &daemon, A);
-    eventually_relays(&home, &daemon, A, 250);
+    wait_for_reply(&home, &daemon, A, 250);
     home.hang_postmap();
     log_in(&home, &daemon, "203.0.113.1");
     home.wait_until_hanging();
-    // Logins, operators and signals are heard all the while, and are written down.
+    // Logins, commands and signals are processed meanwhile, and saved.
     log_in(&home, &daemon, "203.0.113.2");
     assert!(daemon.command(&["revoke", A]).status.success());
     let state = || fs::read_to_string(home.at("state")).unwrap();
     eventually("the state is written", PATIENCE, || state().contains(&format!("gone\t{A}\t.")));
     daemon.signal(Signal::SIGHUP);
     daemon.wait_until_said("configuration reloaded");
-    assert_eq!(home.postfix.relay(A), 250, "the old map serves");
+    assert_eq!(home.postfix.relay(A), 250, "the old map stays in use");
     assert_eq!(home.postfix.relay("203.0.113.2"), 554);
     home.release_postmap();
-    eventually_relays(&home, &daemon, "203.0.113.2", 250);
-    eventually_relays(&home, &daemon, A, 554);
+    wait_for_reply(&home, &daemon, "203.0.113.2", 250);
+    wait_for_reply(&home, &daemon, A, 554);
     assert!(daemon.stop().success());
 }
 
-/// Who may relay at the end, and nobody to take him out: an empty map is laid up for that.
+/// At shutdown a client is still in the map, and postmap fails: that is what the fallback map is for.
 #[test]
-fn an_end_without_postmap_empties_the_map_or_is_told() {
-    for laid_up in [true, false] {
+fn shutdown_without_postmap_empties_the_map_or_fails() {
+    for has_fallback in [true, false] {
         let home = Home::new();
         home.play_postmap("[ ! -e $home/broken ] || exit 1\nreal \"$@\"");
         let mut daemon = home.start(&[]);
         log_in(&home, &daemon, A);
         home.wait_until_mapped(A, &daemon);
         fs::write(home.at("broken"), "").unwrap();
-        if !laid_up {
+        if !has_fallback {
             fs::remove_file(home.at("clients.empty.lmdb")).unwrap();
         }
         daemon.signal(Signal::SIGTERM);
         let status = daemon.wait().code();
-        if laid_up {
+        if has_fallback {
             assert_eq!(status, Some(0), "{}", daemon.said());
             assert_eq!(home.map_says(A), None);
-            assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
+            assert!(home.map_says("_pbs_generation_").is_some(), "the empty map is valid");
         } else {
             assert_eq!(status, Some(74), "{}", daemon.said());
             assert_eq!(home.map_says(A).as_deref(), Some("OK"));
@@ -206,9 +206,9 @@ fn an_end_without_postmap_empties_the_map_or_is_told() {
     }
 }
 
-/// Nobody waits for a postmap that hangs at the end.
+/// Shutdown does not wait for a hanging postmap.
 #[test]
-fn an_end_with_a_postmap_that_hangs_empties_the_map() {
+fn shutdown_with_a_hanging_postmap_empties_the_map() {
     let home = Home::new();
     home.put_gate_before_postmap();
     let mut daemon = home.start(&[]);
@@ -219,13 +219,13 @@ fn an_end_with_a_postmap_that_hangs_empties_the_map() {
     daemon.wait_until_said("the map lists nobody now");
     assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.said());
     assert_eq!(home.map_says(A), None);
-    assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
+    assert!(home.map_says("_pbs_generation_").is_some(), "the empty map is valid");
 }
 
-/// A fault never prolongs a right: a map that nobody can build is emptied after a minute, also
-/// while a postmap hangs.
+/// A fault never prolongs a grant: a map that cannot be built is emptied after a minute, also while
+/// postmap hangs.
 #[test]
-fn nobody_stands_for_long_in_a_map_that_cannot_be_built() {
+fn unbuildable_map_is_emptied() {
     let fails = Home::new();
     fails.play_postmap("[ ! -e $home/broken ] || exit 1\nreal \"$@\"");
     let hangs = Home::new();
@@ -241,12 +241,12 @@ fn nobody_stands_for_long_in_a_map_that_cannot_be_built() {
     let status =
         |daemon: &Daemon| String::from_utf8_lossy(&daemon.command(&["status"]).stdout).into_owned();
     for daemon in [&failing, &hanging] {
-        eventually("his time is up", PATIENCE, || !daemon.query(A));
+        eventually("the grant expires", PATIENCE, || !daemon.query(A));
     }
     let late = Instant::now();
     for (home, daemon) in [(&fails, &failing), (&hangs, &hanging)] {
-        let told = || status(daemon).contains("it lists clients whose time is up, and will be");
-        eventually("it is told", PATIENCE, told);
+        let reported = || status(daemon).contains("it lists clients whose time is up, and will be");
+        eventually("it is reported", PATIENCE, reported);
         let revoked = daemon.command(&["revoke", A]);
         let said = String::from_utf8_lossy(&revoked.stderr);
         assert!(revoked.status.success() && said.contains("a minute more"), "{said}");
@@ -256,21 +256,21 @@ fn nobody_stands_for_long_in_a_map_that_cannot_be_built() {
         let emptied = || home.map_says(A).is_none();
         eventually("the map is emptied", Duration::from_secs(60) + PATIENCE, emptied);
         daemon.wait_until_said("the map lists nobody now");
-        assert!(late.elapsed() > Duration::from_secs(50), "a minute is borne");
-        assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
+        assert!(late.elapsed() > Duration::from_secs(50), "not before a minute");
+        assert!(home.map_says("_pbs_generation_").is_some(), "the empty map is valid");
         assert!(status(daemon).contains("NOT UP TO DATE, it lists nobody"), "{}", status(daemon));
     }
     failing.signal(Signal::SIGTERM);
     assert_eq!(failing.wait().code(), Some(0));
 
-    // Whoever has mended it need not wait for the next attempt.
+    // After a repair SIGHUP retries at once.
     hangs.release_postmap();
     log_in(&hangs, &hanging, B);
     let mut hanging = hanging;
     hanging.signal(Signal::SIGHUP);
     hanging.wait_until_said("the map is published again");
     hangs.wait_until_mapped(B, &hanging);
-    let laid_up = || hangs.at("clients.empty.lmdb").exists();
-    eventually("another empty map is laid up", PATIENCE, laid_up);
+    let prepared = || hangs.at("clients.empty.lmdb").exists();
+    eventually("another fallback map is prepared", PATIENCE, prepared);
     assert!(hanging.stop().success());
 }

@@ -1,4 +1,4 @@
-//! Clocks that jump, hosts that sleep or start again, processes that are halted.
+//! Clocks that jump, hosts that reboot, processes that are stopped.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,8 @@ use crate::{A, B, log_in, wait_until_said_after, wait_until_unmapped};
 /// Where tests/all unpacks libfaketime.
 const FAKETIME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/faketime");
 
-/// A daemon whose wall clock is what the file `clock` says, such as `-1d`; other clocks are real.
+/// Starts a daemon whose wall clock is shifted as the file `clock` says, such as `-1d`; other clocks are
+/// real.
 fn start_with_clock(home: &Home, options: &[&str]) -> Daemon {
     let library = fs::read_dir(Path::new(FAKETIME).join("usr/lib"))
         .expect("tests/all unpacks libfaketime")
@@ -35,9 +36,9 @@ fn expires_in(daemon: &Daemon) -> u64 {
     daemon.list()[0]["expires_in"].as_u64().expect("a number")
 }
 
-/// The wall clock is asked at the start only: a step neither ends a right nor prolongs it.
+/// The wall clock is read at start only: a jump neither ends a grant nor prolongs it.
 #[test]
-fn a_clock_that_jumps_changes_no_right() {
+fn clock_jump_changes_no_grant() {
     for jump in ["+1d", "-1d"] {
         let home = Home::new();
         fs::write(home.at("clock"), "+0").unwrap();
@@ -46,7 +47,7 @@ fn a_clock_that_jumps_changes_no_right() {
         let end = Instant::now() + Duration::from_secs(10);
         home.wait_until_mapped(A, &daemon);
         fs::write(home.at("clock"), jump).unwrap();
-        // The log's time stamps come from the clock that jumps: it has.
+        // The log's timestamps show that the clock has jumped.
         daemon.signal(Signal::SIGHUP);
         daemon.wait_until_said("configuration reloaded");
         let stamps = |said: String| {
@@ -54,7 +55,7 @@ fn a_clock_that_jumps_changes_no_right() {
             days.collect::<std::collections::BTreeSet<_>>().len()
         };
         assert!(stamps(daemon.said()) > 1, "{jump}: it has not jumped: {}", daemon.said());
-        assert!(daemon.query(A), "{jump}: the right has ended: {}", daemon.said());
+        assert!(daemon.query(A), "{jump}: the grant has expired: {}", daemon.said());
         assert!(expires_in(&daemon) <= 10, "{jump}: {:?}", daemon.list());
         wait_until_unmapped(&home, A, &daemon);
         let late = Instant::now().saturating_duration_since(end);
@@ -66,16 +67,16 @@ fn a_clock_that_jumps_changes_no_right() {
     }
 }
 
-/// The clock is another one at the next start: forwards, rights have ended; backwards, they last
-/// for a grace at most.
+/// The clock has jumped at the next start: forwards, grants have expired; backwards, they last for one
+/// grace period at most.
 #[test]
-fn a_clock_that_jumps_between_two_lives_prolongs_nothing_beyond_a_grace() {
+fn clock_jump_while_down_prolongs_no_grant_beyond_the_grace_period() {
     for (jump, lasts) in [("+1d", false), ("-1d", true)] {
         let home = Home::new();
         fs::write(home.at("clock"), "+0").unwrap();
         let mut daemon = start_with_clock(&home, &["--grace", "60s"]);
         assert!(daemon.command(&["allow", B, "--for", "3s"]).status.success());
-        eventually("his time is up", PATIENCE, || !daemon.query(B));
+        eventually("the grant expires", PATIENCE, || !daemon.query(B));
         log_in(&home, &daemon, A);
         home.wait_until_mapped(A, &daemon);
         home.wait_until_saved(A, &daemon);
@@ -85,15 +86,15 @@ fn a_clock_that_jumps_between_two_lives_prolongs_nothing_beyond_a_grace() {
         let daemon = start_with_clock(&home, &["--grace", "60s"]);
         assert_eq!(daemon.query(A), lasts, "{jump}: {}", daemon.said());
         assert_eq!(home.map_says(A).is_some(), lasts, "{jump}: {}", daemon.said());
-        assert!(!daemon.query(B), "{jump}: he had ended: {}", daemon.said());
+        assert!(!daemon.query(B), "{jump}: it had expired: {}", daemon.said());
         assert!(!lasts || expires_in(&daemon) <= 60, "{jump}: {:?}", daemon.list());
         assert!(daemon.stop().success());
     }
 }
 
-/// A host that starts again counts from another boot.
+/// After a reboot the monotonic clock starts from another value.
 #[test]
-fn another_boot_changes_no_right() {
+fn reboot_changes_no_grant() {
     let home = Home::new();
     let start = |boot_time: &str| {
         home.start_as(&["--grace", "60s"], |command| {
@@ -127,9 +128,9 @@ fn another_boot_changes_no_right() {
     }
 }
 
-/// A process that is halted hears what has come meanwhile, and knows that time has passed.
+/// A stopped process later processes what arrived meanwhile, and knows that time has passed.
 #[test]
-fn a_halt_counts_as_time() {
+fn time_passes_while_halted() {
     let home = Home::new();
     let mut daemon = home.start(&[]);
     assert!(daemon.command(&["allow", A, "--for", "4s"]).status.success());
@@ -139,7 +140,7 @@ fn a_halt_counts_as_time() {
     std::thread::sleep(Duration::from_millis(4500));
     let before = daemon.said().len();
     daemon.signal(Signal::SIGCONT);
-    assert!(!daemon.query(A), "its time was up: {}", daemon.said());
+    assert!(!daemon.query(A), "it has expired: {}", daemon.said());
     daemon.wait_until_authorised(B);
     wait_until_said_after(&daemon, before, &format!("authorised address={B}"));
     wait_until_unmapped(&home, A, &daemon);

@@ -1,9 +1,9 @@
 //! The images of deploy/container, each in a read-only root of its own, between a real Dovecot in
-//! another root and a real Postfix: what one logs lets the other relay, and nothing else is needed.
+//! another root and a real Postfix: a login in one lets the client relay through the other.
 //!
-//! `CONTAINER=debian:12-slim cargo test --test container -- --test-threads=1` builds the images with
-//! buildah and takes those, with the named image below postmap; else this build of the program
-//! stands in.
+//! `CONTAINER=debian:12-slim cargo test --test host -- --test-threads=1 container` builds the
+//! images with buildah and tests those, with the named image as the base for postmap; otherwise the
+//! test uses this build of the program.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ use crate::support::process::Process;
 use crate::support::{PATIENCE, directory, eventually, within};
 
 const CLIENT: &str = "198.51.100.7";
-const STRANGER: &str = "198.51.100.66";
+const OTHER: &str = "198.51.100.66";
 
 /// A real Dovecot in a root of its own.
 struct Dovecot {
@@ -28,7 +28,7 @@ struct Dovecot {
 }
 
 impl Dovecot {
-    /// Starts it; it logs to `log_path`, and its /dev/log leads into the container's volume.
+    /// Starts Dovecot; it logs to `log_path`, and its /dev/log is in the container's volume.
     fn start(container: &Container, log_path: &str) -> Self {
         let conf = format!(
             "protocols = pop3
@@ -68,7 +68,7 @@ userdb {{
         dovecot
     }
 
-    /// What it has said on stderr.
+    /// Returns its stderr.
     fn said(&self) -> String {
         fs::read_to_string(self.dir.path().join("errors")).unwrap_or_default()
     }
@@ -79,9 +79,9 @@ fn log_in(client: &str) {
 }
 
 #[test]
-fn one_container_asks_another() {
+fn container_answers_postfix_in_another() {
     network::enter();
-    // As deploy/container/README.md has it.
+    // As in deploy/container/README.md.
     let postfix = Postfix::configure(
         "permit_mynetworks, permit_auth_destination, \
          check_policy_service { unix:pop-before-smtp/policy, timeout=3s, default_action=DUNNO }, \
@@ -96,12 +96,12 @@ fn one_container_asks_another() {
     log_in(CLIENT);
     container.wait_until_authorised(CLIENT);
     let foreign = "someone@elsewhere.example";
-    for (client, code) in [(CLIENT, 250), (STRANGER, 554)] {
+    for (client, code) in [(CLIENT, 250), (OTHER, 554)] {
         assert_eq!(postfix.relay(client), code, "{client}");
         assert_eq!(postfix.chrooted_session(client).rcpt(foreign).code, code, "{client}, chroot");
     }
 
-    // What stands for many is nobody's address.
+    // Addresses that many clients share are excluded.
     let wire = container.wire();
     for address in ["10.244.0.1", "172.18.0.1", "192.168.1.1", "100.64.0.1", "fd00::1"] {
         let login = format!(
@@ -116,10 +116,10 @@ fn one_container_asks_another() {
         assert!(!container.query(address), "{address}");
     }
 
-    // A new container on the old volumes: neither Dovecot nor Postfix has to be started anew.
+    // A new container on the old volumes: neither Dovecot nor Postfix needs a restart.
     container.stop();
-    assert_eq!(postfix.relay(CLIENT), 554, "nobody answers");
-    assert_eq!(postfix.rcpt(STRANGER, &format!("joe@{OWN_DOMAIN}")).code, 250, "own mail");
+    assert_eq!(postfix.relay(CLIENT), 554, "no reply");
+    assert_eq!(postfix.rcpt(OTHER, &format!("joe@{OWN_DOMAIN}")).code, 250, "own mail");
     container.start();
     assert_eq!(postfix.relay(CLIENT), 250, "the state is kept");
     log_in("198.51.100.9");
@@ -131,9 +131,9 @@ fn one_container_asks_another() {
 }
 
 #[test]
-fn a_map_from_a_container() {
+fn container_publishes_a_map() {
     let volume = directory();
-    // Before the network is left, from which an image may want packages.
+    // Before the network is left: an image may need packages from it.
     let mut container = Container::create("map", volume.path());
     network::enter();
     let table = format!("lmdb:{}/clients", volume.path().display());
@@ -144,42 +144,41 @@ fn a_map_from_a_container() {
     let _dovecot = Dovecot::start(&container, "syslog");
     log_in(CLIENT);
     eventually("the client may relay", PATIENCE, || postfix.relay(CLIENT) == 250);
-    assert_eq!(postfix.relay(STRANGER), 554);
+    assert_eq!(postfix.relay(OTHER), 554);
     container.stop();
     eventually("the map is empty", PATIENCE, || postfix.relay(CLIENT) == 554);
 }
 
-/// Docker's syslog driver puts its own header before each line that a container prints.
+/// Docker's syslog driver adds its own header to each line that a container prints.
 #[test]
-fn what_docker_makes_of_dovecots_output() {
+fn logins_through_dockers_syslog_driver() {
     network::enter();
     let volume = directory();
     let mut container = Container::create("live", volume.path());
     container.start();
     let dovecot = Dovecot::start(&container, "/dev/stderr");
-    let (wire, heard) = (container.wire(), true);
-    // What deploy/container/README.md asks for, in all the formats that Docker's driver has and with
-    // another facility; then Docker's name where none is given. Dates
-    // that never become old.
+    let (wire, counts) = (container.wire(), true);
+    // The tag of deploy/container/README.md, in all formats of Docker's driver and with another
+    // facility; then Docker's default tag. The dates are far in the future.
     let headers = [
-        ("<27>Nov 22 07:31:24 dovecot[812]: ", heard),
-        ("<30>Nov 22 07:31:24 dovecot[812]: ", heard),
-        ("<27>Nov 22 07:31:24 host1 dovecot[812]: ", heard),
-        ("<27>1 2999-11-22T07:31:24+01:00 host1 dovecot 812 dovecot - ", heard),
-        ("<27>1 2999-11-22T07:31:24.123456+01:00 host1 dovecot 812 dovecot - ", heard),
-        ("<22>Nov 22 07:31:24 dovecot[812]: ", heard),
-        ("<27>Nov 22 07:31:24 0123456789ab[812]: ", !heard),
+        ("<27>Nov 22 07:31:24 dovecot[812]: ", counts),
+        ("<30>Nov 22 07:31:24 dovecot[812]: ", counts),
+        ("<27>Nov 22 07:31:24 host1 dovecot[812]: ", counts),
+        ("<27>1 2999-11-22T07:31:24+01:00 host1 dovecot 812 dovecot - ", counts),
+        ("<27>1 2999-11-22T07:31:24.123456+01:00 host1 dovecot 812 dovecot - ", counts),
+        ("<22>Nov 22 07:31:24 dovecot[812]: ", counts),
+        ("<27>Nov 22 07:31:24 0123456789ab[812]: ", !counts),
     ];
     for ((header, expected), number) in headers.into_iter().zip(10..) {
         let client = format!("198.51.100.{number}");
         log_in(&client);
         let place = format!("rip={client}, ");
         let logged = within(PATIENCE, || dovecot.said().contains(&place));
-        assert!(logged, "Dovecot has not said {place:?}: {}", dovecot.said());
+        assert!(logged, "Dovecot has not logged {place:?}: {}", dovecot.said());
         for line in dovecot.said().lines().filter(|line| line.contains(&place)) {
             wire.send(format!("{header}{line}\n").as_bytes());
         }
-        // Whatever came before this has been heard.
+        // Once this counts, the frames before it have been processed.
         let last = format!("198.51.100.{}", number + 100);
         let login = format!(
             "<22>Nov 22 07:31:24 dovecot: pop3-login: Login: user=<joe>, method=PLAIN, \
@@ -191,8 +190,7 @@ fn what_docker_makes_of_dovecots_output() {
     }
 }
 
-/// What stands in deploy/kubernetes is a configuration that the program takes, as safe as the
-/// images' own.
+/// The configuration in deploy/kubernetes is valid, and has the same exclusions as the images.
 #[test]
 fn configurations_in_deploy() {
     let read = |name: &str| {

@@ -1,5 +1,5 @@
-//! Gateways are never authorised: every next hop of every default route, as the real kernel tells them
-//! to the real program.
+//! Gateways are never authorised: every next hop of every default route, as the real kernel reports
+//! them.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use std::process::Stdio;
 use crate::support::daemon::program;
 use crate::support::network;
 
-/// Next hops of default routes, one by one as the commands below name them.
+/// Next hops of default routes, in the order of the commands below.
 const GATEWAYS: &[&str] = &[
     "192.0.2.11",
     "192.0.2.12",
@@ -24,7 +24,7 @@ const GATEWAYS: &[&str] = &[
     "192.0.2.32",
     "2001:db8:1::33",
 ];
-/// Next hops of other routes, and of none.
+/// Next hops of other routes, and other addresses.
 const OTHERS: &[&str] =
     &["192.0.2.41", "192.0.2.42", "192.0.2.43", "2001:db8:1::44", "2001:db8:1::45", "192.0.2.2"];
 
@@ -57,7 +57,7 @@ const ROUTES: &[&str] = &[
     "-6 route add 2001:db8:2::/48 via 2001:db8:1::44",
 ];
 
-/// The verdicts of `test` on a login from each of these addresses.
+/// Returns the verdicts of `test` on a login from each address.
 fn verdicts(addresses: &[&str]) -> Vec<String> {
     let mut command = program();
     command.args(["test", "--json", "--exclude", "gateway"]);
@@ -75,17 +75,17 @@ fn verdicts(addresses: &[&str]) -> Vec<String> {
     let output = test.wait_with_output().expect("it ends");
     let lines = String::from_utf8(output.stdout).expect("JSON");
     let verdicts = lines.lines().map(|line| {
-        let said: serde_json::Value = serde_json::from_str(line).expect("JSON");
-        format!("{} {}", said["address"].as_str().unwrap_or("-"), said["verdict"])
+        let row: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        format!("{} {}", row["address"].as_str().unwrap_or("-"), row["verdict"])
     });
     verdicts.collect()
 }
 
 #[test]
-fn every_next_hop_of_every_default_route() {
+fn next_hops_of_default_routes_are_excluded() {
     network::enter();
-    ROUTES.iter().for_each(|words| network::ip(words));
-    // Otherwise the kernel tells the next hops of objects with each route that uses them, too.
+    ROUTES.iter().for_each(|command| network::ip(command));
+    // In compatibility mode the kernel also reports the next hops of objects with each route.
     for compatible in ["1", "0"] {
         std::fs::write("/proc/sys/net/ipv4/nexthop_compat_mode", compatible).expect("it is ours");
         let expect = |addresses: &[&str], verdict: &str| -> Vec<String> {

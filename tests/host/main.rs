@@ -1,8 +1,8 @@
-//! The daemon among the programs of a host: service manager, package, container, syslog daemons,
-//! routes, with the files of deploy/ as they are.
+//! The daemon among the programs of a host: service manager, package, containers, syslog daemons,
+//! routes, with the files of deploy/ unchanged.
 //!
-//! Needs    root; mount, process and network namespaces; what tests/all installs, and in target/tools
-//!          the Debian, the mail and the syslog daemons that it unpacks.
+//! - **Needs**: root; mount, process and network namespaces; what tests/all installs, and in
+//!   target/tools the Debian, mail and syslog daemons that it unpacks.
 
 #[path = "../support/mod.rs"]
 mod support;

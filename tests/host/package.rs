@@ -1,5 +1,5 @@
-//! The Debian package on a whole Debian: installed as the README says, with the real rsyslog, Postfix
-//! and Dovecot as they come; upgraded, removed, purged.
+//! The Debian package on a complete Debian: installed as the README says, with the real rsyslog,
+//! Postfix and Dovecot in their defaults; upgraded, removed, purged.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -13,17 +13,17 @@ use crate::support::systemd::{Systemd, readme};
 use crate::support::{PATIENCE, directory, eventually};
 
 const CLIENT: &str = "198.51.100.7";
-const STRANGER: &str = "198.51.100.8";
+const OTHER: &str = "198.51.100.8";
 
 const PACKAGE: &str = "<!-- package: tests/host/package.rs runs this -->";
 const MORE_SOCKETS: &str = "<!-- sockets: tests/host/systemd.rs runs this -->";
 const POSTFIX: &str = "<!-- postfix: tests/host/package.rs runs this -->";
 
-/// What a mail host has before: an account, and POP3 as old devices speak it, without TLS.
+/// An existing mail host: an account, and POP3 without TLS, as old devices use it.
 const DOVECOT: &str = "disable_plaintext_auth = no\nssl = no\n";
 const ACCOUNT: &str = "useradd --create-home joe; echo joe:secret | chpasswd";
 
-/// The package of the program under test; it is built once.
+/// The package of the program under test, built once.
 static DEB: LazyLock<PathBuf> = LazyLock::new(|| {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/package/deb");
     let mut command = Command::new(script);
@@ -34,25 +34,25 @@ static DEB: LazyLock<PathBuf> = LazyLock::new(|| {
     String::from_utf8(output.stdout).expect("a path").trim().into()
 });
 
-/// Where the package lies on the host.
+/// Returns the path of the package on the host.
 fn place() -> String {
     let name = DEB.file_name().expect("a name").to_str().expect("text");
     format!("src/target/package/{name}")
 }
 
-/// A mail host with an account, and the package beside it.
+/// Starts a mail host with an account; the package is a file on it.
 fn host() -> Systemd {
     let dir = directory();
     let dovecot = dir.path().join("dovecot.conf");
     fs::write(&dovecot, DOVECOT).expect("written");
     let files = [(&*place(), &**DEB), ("etc/dovecot/conf.d/99-test.conf", &dovecot)];
     let host = Systemd::start_debian(&files);
-    host.join(&[CLIENT, STRANGER]);
+    host.join(&[CLIENT, OTHER]);
     host.must(ACCOUNT);
     host
 }
 
-/// What Postfix answers to mail for elsewhere from this client.
+/// Returns Postfix's reply to a recipient in another domain from this client.
 fn rcpt(client: &str) -> u16 {
     let mut stream = BufReader::new(connect(client, 25).expect("Postfix listens"));
     let mut say = |line: &str| -> u16 {
@@ -67,7 +67,7 @@ fn rcpt(client: &str) -> u16 {
     say("RCPT TO:<someone@elsewhere.example>\r\n")
 }
 
-/// Files of the whole system whose path has our name.
+/// Lists the files of the whole system with our name in their path.
 fn ours(host: &Systemd) -> String {
     host.must(
         "find / -xdev -path '*pop-before-smtp*' -not -path '/src/*' -not -path '/sys/*' | sort",
@@ -75,10 +75,10 @@ fn ours(host: &Systemd) -> String {
 }
 
 #[test]
-fn from_the_first_login_to_the_last_file() {
+fn install_upgrade_remove_purge() {
     let host = host();
-    let both = || [CLIENT, STRANGER].map(rcpt);
-    assert_eq!(both(), [454; 2], "as Debian has it");
+    let both = || [CLIENT, OTHER].map(rcpt);
+    assert_eq!(both(), [454; 2], "Debian's default");
 
     // Installed as the README says.
     host.must(&readme(PACKAGE));
@@ -87,16 +87,16 @@ fn from_the_first_login_to_the_last_file() {
     host.must(&readme(POSTFIX));
     assert_eq!(both(), [554; 2]);
 
-    // The client collects mail, and may send.
+    // The client fetches mail, and may send.
     assert!(Session::open(CLIENT, POP3).log_in("joe", "secret"), "{}", host.journal());
     let query = || host.run(&format!("pop-before-smtp query {CLIENT}")).status.success();
     eventually("it is authorised", PATIENCE, query);
-    eventually("Postfix knows", PATIENCE, || rcpt(CLIENT) == 250);
+    eventually("Postfix accepts it", PATIENCE, || rcpt(CLIENT) == 250);
     assert_eq!(both(), [250, 554]);
     let findings = host.must("pop-before-smtp doctor");
     assert!(findings.contains("\n0 problems, 0 notes, "), "{findings}");
 
-    // An upgrade forgets nothing, and leaves alone what the administrator has chosen.
+    // An upgrade keeps the grants and the administrator's choices.
     host.must(&readme(MORE_SOCKETS));
     host.must("systemctl disable pop-before-smtp.service");
     host.must(&format!("dpkg --install /{}", place()));
@@ -109,7 +109,7 @@ fn from_the_first_login_to_the_last_file() {
     host.must(&format!("{policy}; systemctl is-active pop-before-smtp-policy.socket"));
     host.must("systemctl enable pop-before-smtp.service");
 
-    // Removed: nothing of it runs, nobody relays, and Postfix goes on.
+    // Removed: nothing of it runs, no one relays, and Postfix keeps working.
     host.must("apt-get remove --quiet --yes pop-before-smtp");
     assert_eq!(both(), [554; 2]);
     let units = "systemctl list-units --state=active,failed --no-legend 'pop-before-smtp*'";
@@ -117,21 +117,21 @@ fn from_the_first_login_to_the_last_file() {
     let left = "ls -d /lib/systemd/system/pop-before-smtp* /run/pop-before-smtp/* || true";
     assert_eq!(host.must(left), "");
 
-    // Purged: what the administrator has put there is left.
+    // Purged: only the administrator's own files are left.
     let said = host.run("dpkg --purge pop-before-smtp");
     let warning = String::from_utf8_lossy(&said.stderr);
     assert!(said.status.success() && warning.contains("still names it"), "{warning}");
     assert_eq!(ours(&host), "/etc/rsyslog.d/00-pop-before-smtp.conf");
 }
 
-/// What cannot be done is said, and dpkg goes on.
+/// The scripts report what fails, and dpkg succeeds.
 #[test]
-fn where_something_is_wrong() {
+fn maintainer_scripts_tolerate_faults() {
     let host = host();
-    let dpkg = |words: &str| {
-        let output = host.run(&format!("dpkg {words}"));
+    let dpkg = |arguments: &str| {
+        let output = host.run(&format!("dpkg {arguments}"));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "dpkg {words}: {said}");
+        assert!(output.status.success(), "dpkg {arguments}: {said}");
         said
     };
     host.must("mv /usr/sbin/postconf /usr/sbin/postconf.away");

@@ -1,5 +1,6 @@
-//! The files of deploy/ for each syslog daemon, as they are, with the real programs: what a mail
-//! daemon logs, with its facility and its name whole, is in `list`. (journald: tests/host/systemd.rs.)
+//! The files of deploy/ for each syslog daemon, unchanged, with the real programs: a mail daemon's
+//! login, with its facility and its complete program name, is in `list`. (journald:
+//! tests/host/systemd.rs.)
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -27,11 +28,11 @@ const BUSYBOX: &str = "target/tools/busybox/bin/busybox";
 const SOCKET: &str = "/run/pop-before-smtp/log.sock";
 const UDP: &str = "udp:127.0.0.1:5514";
 
-/// Messages that nobody reads: more than a forwarder's queue holds unless it is told so.
+/// Unread messages: more than a forwarder's queue holds by default.
 const UNREAD: usize = 8000;
 
-/// Logins as syslog(3) sends them, of an address each: the facility mail, a name without and with a
-/// process id, and a name with a slash.
+/// Logins as syslog(3) sends them, one for each address: facility mail, program names without and with a
+/// process id, and one with a slash.
 const LOGINS: &[(&str, &str)] = &[
     (
         "198.51.100.11",
@@ -71,7 +72,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
 /// cron, authpriv, ftp; severity `info`.
 const NOT_FORWARDED: [u8; 10] = [6, 14, 38, 46, 54, 62, 70, 78, 86, 94];
 
-/// The daemon, hearing where the files of deploy/ say, in a network of its own.
+/// The daemon, listening where the files of deploy/ send, in a network of its own.
 struct Site {
     home: TempDir,
     daemon: Daemon,
@@ -91,13 +92,13 @@ impl Site {
     }
 
     /// Waits until this address is authorised.
-    fn hears(&self, address: &str, whose: &str) {
-        let heard = within(PATIENCE, || self.daemon.query(address));
-        assert!(heard, "{whose}: {address} is not authorised: {}", self.daemon.said());
+    fn wait_until_authorised(&self, address: &str, whose: &str) {
+        let authorised = within(PATIENCE, || self.daemon.query(address));
+        assert!(authorised, "{whose}: {address} is not authorised: {}", self.daemon.said());
     }
 }
 
-/// A file of deploy/, with this socket.
+/// Reads a file of deploy/ and replaces its socket.
 fn recipe(path: &str, socket: &Path) -> String {
     let text = fs::read_to_string(Path::new(ROOT).join("deploy").join(path));
     text.expect("a file of deploy/").replace(SOCKET, &socket.display().to_string())
@@ -111,14 +112,14 @@ fn deliver(program: Program, path: &str) {
     }
     for (address, frame) in LOGINS.iter().chain(ELSEWHERE) {
         forwarder.log(frame);
-        site.hears(address, path);
+        site.wait_until_authorised(address, path);
     }
     let status = site.daemon.command(&["status", "--json"]).stdout;
     let status: Value = serde_json::from_slice(&status).expect("JSON");
     let listeners = status["listeners"].as_array().expect("listeners").iter();
     let frames: u64 = listeners.filter_map(|listener| listener["frames"].as_u64()).sum();
     let wanted = LOGINS.len() + ELSEWHERE.len();
-    assert_eq!(frames, wanted as u64, "{path}: more is handed over than is needed");
+    assert_eq!(frames, wanted as u64, "{path}: more is forwarded than needed");
 }
 
 #[test]
@@ -141,14 +142,14 @@ fn syslog_ng_over_udp() {
     deliver(Program::SyslogNg, "syslog-ng/pop-before-smtp-udp.conf");
 }
 
-/// The daemon is away and its socket with it: what the files say about that.
+/// The daemon is down and its socket removed: whether the forwarder keeps messages until it is back.
 #[test]
-fn what_is_logged_while_nobody_listens() {
-    let away = |program, path: &str| {
+fn messages_while_the_daemon_is_down() {
+    let keeps_messages = |program, path: &str| {
         let site = Site::start();
         let forwarder = Forwarder::start_with(program, &site.recipe(path));
         forwarder.log(LOGINS[0].1);
-        site.hears(LOGINS[0].0, path);
+        site.wait_until_authorised(LOGINS[0].0, path);
         let Site { home, daemon } = site;
         assert!(daemon.stop().success());
         forwarder.log(LOGINS[1].1);
@@ -157,24 +158,24 @@ fn what_is_logged_while_nobody_listens() {
         let unix = Wire::unix(home.path().join("log.sock")).to_string();
         let options = ["--dry-run", "--exclude", "none", "--listen", UDP, "--listen", &unix];
         let site = Site { daemon: Daemon::start(home.path(), &options), home };
-        // The next login is heard without more ado, and comes behind what was kept.
-        let heard = within(PATIENCE, || {
+        // The next login counts, and arrives after the messages that were kept.
+        let authorised = within(PATIENCE, || {
             forwarder.log(LOGINS[2].1);
             site.daemon.query(LOGINS[2].0)
         });
-        assert!(heard, "{path}: {}", site.daemon.said());
+        assert!(authorised, "{path}: {}", site.daemon.said());
         site.daemon.query(LOGINS[1].0)
     };
-    assert!(!away(Program::Rsyslog, "rsyslog/pop-before-smtp.conf"));
-    assert!(!away(Program::Rsyslog, "rsyslog/pop-before-smtp-udp.conf"));
-    assert!(away(Program::SyslogNg, "syslog-ng/pop-before-smtp.conf"));
-    assert!(!away(Program::SyslogNg, "syslog-ng/pop-before-smtp-udp.conf"));
+    assert!(!keeps_messages(Program::Rsyslog, "rsyslog/pop-before-smtp.conf"));
+    assert!(!keeps_messages(Program::Rsyslog, "rsyslog/pop-before-smtp-udp.conf"));
+    assert!(keeps_messages(Program::SyslogNg, "syslog-ng/pop-before-smtp.conf"));
+    assert!(!keeps_messages(Program::SyslogNg, "syslog-ng/pop-before-smtp-udp.conf"));
 }
 
-/// Nobody reads, as while the daemon stands still: no other log waits, and as many messages as the
-/// queue holds come afterwards, in their order and with the time at which they were logged.
+/// The socket is not read: no other log waits, and the queued messages arrive afterwards, in order and
+/// with the time at which they were logged.
 #[test]
-fn what_is_logged_while_nobody_reads() {
+fn messages_while_the_socket_is_not_read() {
     for (program, path) in [
         (Program::Rsyslog, "rsyslog/pop-before-smtp.conf"),
         (Program::SyslogNg, "syslog-ng/pop-before-smtp.conf"),
@@ -202,9 +203,9 @@ fn what_is_logged_while_nobody_reads() {
     }
 }
 
-/// The network of the target is away: no other log waits.
+/// The target's network is down: no other log waits.
 #[test]
-fn what_is_logged_while_the_network_is_away() {
+fn messages_while_the_network_is_down() {
     for (program, path) in [
         (Program::Rsyslog, "rsyslog/pop-before-smtp-udp.conf"),
         (Program::SyslogNg, "syslog-ng/pop-before-smtp-udp.conf"),
@@ -221,9 +222,9 @@ fn what_is_logged_while_the_network_is_away() {
     }
 }
 
-/// A daemon that does not read keeps no other log waiting, and gets everything afterwards.
+/// The daemon is stopped: no other log waits, and it gets all messages afterwards.
 #[test]
-fn what_is_logged_while_the_daemon_stands_still() {
+fn messages_while_the_daemon_is_stopped() {
     for (program, path) in [
         (Program::Rsyslog, "rsyslog/pop-before-smtp.conf"),
         (Program::SyslogNg, "syslog-ng/pop-before-smtp.conf"),
@@ -231,7 +232,7 @@ fn what_is_logged_while_the_daemon_stands_still() {
         let mut site = Site::start();
         let forwarder = Forwarder::start_with(program, &site.recipe(path));
         forwarder.log(LOGINS[0].1);
-        site.hears(LOGINS[0].0, path);
+        site.wait_until_authorised(LOGINS[0].0, path);
         site.daemon.halt();
         let addresses: Vec<String> = (1..=200).map(|last| format!("203.0.113.{last}")).collect();
         for address in &addresses {
@@ -241,12 +242,12 @@ fn what_is_logged_while_the_daemon_stands_still() {
         let logged = within(PATIENCE, || forwarder.record().contains(last));
         assert!(logged, "{path}: other logs wait");
         site.daemon.signal(Signal::SIGCONT);
-        site.hears(last, path);
+        site.wait_until_authorised(last, path);
         assert_eq!(site.daemon.authorised().len(), 1 + addresses.len(), "{path}");
     }
 }
 
-/// What Dovecot writes into a file of its own, from the moment at which rsyslogd follows it.
+/// Lines of Dovecot's own log file, once rsyslogd follows it.
 #[test]
 fn rsyslog_from_a_file() {
     let home = directory();
@@ -266,7 +267,7 @@ fn rsyslog_from_a_file() {
     let other = home.path().join("other");
     let other_log = format!("action(type=\"omfile\" file=\"{}\")\n", other.display());
     let forwarder = Forwarder::start_with(Program::Rsyslog, &(rule + &input + &other_log));
-    // Its first look at the file is past once it has come to something that is written later.
+    // rsyslogd follows the file once it forwards a line that was written later.
     let mut addresses = (2..=250).map(|last| format!("198.51.100.{last}"));
     let followed = within(PATIENCE, || {
         let mut log = OpenOptions::new().append(true).open(&file).expect("it is there");
@@ -277,16 +278,16 @@ fn rsyslog_from_a_file() {
     });
     assert!(followed, "the file is not followed");
     let mut datagram = [0; 1024];
-    let length = daemon.recv(&mut datagram).expect("it is handed over");
+    let length = daemon.recv(&mut datagram).expect("it is forwarded");
     let frame = String::from_utf8_lossy(&datagram[..length]);
     let (head, text) = frame.split_once(" dovecot: ").expect("a program name");
     assert!(head.starts_with("<133>2") && head.contains('T'), "{frame}");
     assert!(text.starts_with("Nov 27 15:20:45 imap-login: Info: Logged in: "), "{frame}");
     assert!(!text.contains("198.51.100.1,"), "a login of the past: {frame}");
-    assert!(!other.exists(), "it goes on to other files");
+    assert!(!other.exists(), "it is also written to other files");
 }
 
-/// busybox syslogd writes to /dev/log and nowhere else: it gets a /dev of its own.
+/// busybox syslogd can only read /dev/log, so it gets its own /dev.
 #[test]
 fn busybox_syslogd() {
     let site = Site::start();
@@ -305,13 +306,13 @@ fn busybox_syslogd() {
     command.args(LOGINS[..2].iter().map(|(_, frame)| text(frame))).stdin(Stdio::piped());
     let mut busybox = Process::spawn(&mut command);
     for (address, _) in &LOGINS[..2] {
-        site.hears(address, "busybox");
+        site.wait_until_authorised(address, "busybox");
     }
     drop(busybox.child().stdin.take());
     busybox.wait();
 }
 
-/// logger in all its forms, and what Docker's log driver `syslog` writes in its formats.
+/// logger in all its formats, and the formats of Docker's log driver `syslog`.
 #[test]
 fn other_senders() {
     let site = Site::start();
@@ -334,18 +335,18 @@ fn other_senders() {
     ];
     let mut addresses = (100..250).map(|last| format!("203.0.113.{last}"));
     for form in forms {
-        for way in [&udp[..], &unix[..]] {
+        for transport in [&udp[..], &unix[..]] {
             let address = addresses.next().expect("there are enough");
             let mut command = Command::new("logger");
-            command.args(["-p", "mail.info", "-t", "dovecot"]).args(way).args(form);
+            command.args(["-p", "mail.info", "-t", "dovecot"]).args(transport).args(form);
             let status = command.arg(login(&address)).status().expect("logger can be started");
             assert!(status.success());
-            site.hears(&address, &format!("{command:?}"));
+            site.wait_until_authorised(&address, &format!("{command:?}"));
         }
     }
     // github.com/RackSec/srslog, which Docker uses: formatter.go and, for the application name,
     // Docker's daemon/logger/syslog; `--log-opt tag=dovecot --log-opt syslog-facility=mail`.
-    // Dates that never become old.
+    // The dates are far in the future.
     let frames = [
         ("", "<22>Nov 22 07:31:24 dovecot[4711]: LOGIN\n"),
         ("rfc3164", "<22>Nov 22 07:31:24 mx1 dovecot[4711]: LOGIN\n"),
@@ -358,6 +359,6 @@ fn other_senders() {
     for (format, frame) in frames {
         let address = addresses.next().expect("there are enough");
         Wire::unix(&socket).send(frame.replace("LOGIN", &login(&address)).as_bytes());
-        site.hears(&address, &format!("Docker's syslog-format={format}"));
+        site.wait_until_authorised(&address, &format!("Docker's syslog-format={format}"));
     }
 }

@@ -1,5 +1,5 @@
 //! The units of deploy/systemd and deploy/journald under the real systemd, installed as the guide
-//! says: sound, tight, ready, restarted, killed; the journal as the only syslog daemon.
+//! says: valid, hardened, ready, restarted, killed; the journal as the only syslog daemon.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -15,14 +15,14 @@ use crate::support::{PATIENCE, directory, eventually};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const CLIENT: &str = "198.51.100.7";
 
-/// The highest exposure that `systemd-analyze security` may find, in tenths.
+/// Highest permitted exposure of `systemd-analyze security`, in tenths.
 const EXPOSURE: u32 = 15;
 
 const SERVICE: &str = "<!-- service: tests/host/systemd.rs runs this -->";
 const MORE_SOCKETS: &str = "<!-- sockets: tests/host/systemd.rs runs this -->";
 const JOURNAL: &str = "<!-- journal: tests/host/systemd.rs runs this -->";
 
-/// The files below a directory of the project.
+/// Lists the files below a directory of the project.
 fn files_below(dir: &str) -> Vec<String> {
     let entries = fs::read_dir(Path::new(ROOT).join(dir)).expect("a directory");
     let below = |entry: fs::DirEntry| {
@@ -32,7 +32,7 @@ fn files_below(dir: &str) -> Vec<String> {
     entries.flat_map(|entry| below(entry.expect("an entry"))).collect()
 }
 
-/// A host with Postfix, the program, its configuration as it comes, and deploy/ in /src.
+/// Starts a host with Postfix, the program, its example configuration, and deploy/ in /src.
 fn host() -> Systemd {
     let dir = directory();
     let main = dir.path().join("main.cf");
@@ -67,7 +67,7 @@ fn wait_until_authorised(host: &Systemd, address: &str) {
 }
 
 #[test]
-fn the_units_are_sound_and_tight() {
+fn units_are_valid_and_hardened() {
     let host = host();
     host.must(&readme(SERVICE));
     let version = host.must("systemctl --version | sed -n '1s/^systemd \\([0-9]*\\).*/\\1/p'");
@@ -76,7 +76,7 @@ fn the_units_are_sound_and_tight() {
     let output = host.run("cd /etc/systemd/system; systemd-analyze verify --man=no ./pop-before-smtp*.*t ./pop-before-smtp.service");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     let known = |line: &str| version < 253 && line.ends_with("ignoring: notify-reload");
-    // systemd-analyze is not the manager of these units, and says what its own files lack.
+    // systemd-analyze also reports faults of other units.
     let ours = said.lines().filter(|line| line.contains("pop-before-smtp") && !known(line));
     assert_eq!(ours.collect::<Vec<_>>(), Vec::<&str>::new(), "{said}");
     let security = "cd /etc/systemd/system; systemd-analyze security --offline=yes --no-pager";
@@ -84,7 +84,7 @@ fn the_units_are_sound_and_tight() {
 }
 
 #[test]
-fn the_service_lives_under_systemd() {
+fn service_runs_under_systemd() {
     let host = host();
     host.must(&readme(SERVICE));
     host.must(&readme(MORE_SOCKETS));
@@ -94,7 +94,7 @@ fn the_service_lives_under_systemd() {
     assert!(["notify", "notify-reload"].contains(&&*show("Type")));
     assert_eq!(show("StatusText"), "serving", "{}", host.journal());
 
-    // Frames, over both passed sockets; a stranger may not write to the first.
+    // Frames, over both passed sockets; other users may not write to the first.
     let text = login_frame(CLIENT).split_once(": ").expect("a tag").1.to_owned();
     let logger = |how: &str, text: &str| format!("logger {how} -p mail.info -t dovecot '{text}'");
     let unix = "-u /run/pop-before-smtp/log.sock";
@@ -109,16 +109,16 @@ fn the_service_lives_under_systemd() {
     // The map: an ordinary user can read it.
     let table = "\"$(postconf -h default_database_type):/var/lib/pop-before-smtp/clients\"";
     let mapped = || host.run(&format!("{nobody} postmap -q {CLIENT} {table}")).stdout;
-    eventually("the map has it", PATIENCE, || mapped() == b"OK\n");
+    eventually("it is in the map", PATIENCE, || mapped() == b"OK\n");
 
-    // Postfix may ask, and nobody else.
+    // Postfix may query the daemon, and no one else.
     let socketmap = "socketmap:unix:/var/spool/postfix/pop-before-smtp/socketmap:clients";
     let postfix = "setpriv --reuid postfix --regid postfix --clear-groups";
     assert_eq!(host.must(&format!("{postfix} postmap -q {CLIENT} {socketmap}")), "OK");
     let refused = host.run(&format!("{nobody} postmap -q {CLIENT} {socketmap}"));
     assert!(!refused.status.success() && refused.stdout.is_empty(), "{refused:?}");
     let mut policy = UnixStream::connect(host.at("/var/spool/postfix/pop-before-smtp/policy"))
-        .expect("root may ask too");
+        .expect("root may connect too");
     let request = format!(
         "request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address={CLIENT}\nsender=a@b\n\n"
     );
@@ -131,19 +131,19 @@ fn the_service_lives_under_systemd() {
     let reloaded = || host.journal().contains("configuration reloaded");
     eventually("it is reloaded", PATIENCE, reloaded);
 
-    // Killed, it is started again and has forgotten nothing; the sockets are the same.
+    // Killed, it is restarted and keeps all grants; the sockets stay the same.
     let socket = host.must("systemctl show -P InvocationID pop-before-smtp-policy.socket");
     host.must("systemctl kill --signal=KILL --kill-who=main pop-before-smtp");
-    eventually("it is started again", PATIENCE, || {
+    eventually("it is restarted", PATIENCE, || {
         show("NRestarts") == "1" && show("StatusText") == "serving"
     });
     assert_eq!(authorised(&host), [CLIENT, "198.51.100.8"]);
     assert_eq!(host.must("systemctl show -P InvocationID pop-before-smtp-policy.socket"), socket);
 }
 
-/// When the daemon is gone for good, the map that it has left behind is emptied.
+/// If the daemon is not restarted after a crash, its map is emptied.
 #[test]
-fn a_crash_leaves_no_right() {
+fn crash_without_restart_empties_the_map() {
     let host = host();
     host.must(&readme(SERVICE));
     host.must("sed -i 's/^Restart=.*/Restart=no/' /etc/systemd/system/pop-before-smtp.service");
@@ -155,11 +155,11 @@ fn a_crash_leaves_no_right() {
     eventually("it is in the map", PATIENCE, || source().contains(CLIENT));
     host.must("systemctl kill --signal=KILL --kill-who=main pop-before-smtp");
     let show = |name: &str| host.must(&format!("systemctl show -P {name} pop-before-smtp"));
-    eventually("it is over", PATIENCE, || show("ActiveState") == "failed");
+    eventually("the unit has failed", PATIENCE, || show("ActiveState") == "failed");
     assert!(!source().contains(CLIENT), "{}", host.journal());
 }
 
-/// systemd holds the socket: senders wait while the daemon is started anew, and lose nothing.
+/// systemd holds the socket: senders wait while the daemon restarts, and no frame is lost.
 #[test]
 fn restarts_lose_no_login() {
     const LOGINS: usize = 400;
@@ -171,7 +171,7 @@ fn restarts_lose_no_login() {
         let socket = UnixDatagram::unbound().unwrap();
         socket.connect(&path).unwrap();
         for number in 0..LOGINS {
-            socket.send(login_frame(address(number)).as_bytes()).expect("it is never away");
+            socket.send(login_frame(address(number)).as_bytes()).expect("the socket always exists");
             thread::sleep(std::time::Duration::from_millis(5));
         }
     });
@@ -181,14 +181,14 @@ fn restarts_lose_no_login() {
     sender.join().expect("all is sent");
     wait_until_authorised(&host, &address(LOGINS - 1));
     assert_eq!(authorised(&host).len(), LOGINS);
-    // Each orderly end has emptied the map by itself.
+    // Each clean shutdown has emptied the map.
     let journal = host.journal();
     assert!(!journal.contains("could not be published"), "{journal}");
 }
 
-/// Without another syslog daemon, journald hands on what it gets.
+/// Without another syslog daemon, journald forwards logins.
 #[test]
-fn the_journal_hands_logins_on() {
+fn journald_forwards_logins() {
     let host = host();
     host.must(&readme(SERVICE));
     host.must(&readme(JOURNAL));

@@ -1,5 +1,5 @@
-//! The real Postfix asks us directly, by both protocols, over Unix sockets and TCP, from a plain
-//! smtpd and from one in a chroot: what a client gets at RCPT.
+//! The real Postfix queries the daemon directly, by both protocols, over Unix sockets and TCP, from
+//! a plain and a chrooted smtpd: the replies to RCPT.
 
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::process::Command;
@@ -17,15 +17,15 @@ const CLIENT: &str = "198.51.100.7";
 const NEIGHBOUR: &str = "198.51.100.8";
 const FAR: &str = "someone@elsewhere.example";
 
-/// Lines of main.cf, and what they call the socket.
+/// Lines of main.cf, and the socket's name in them.
 type Lines = (&'static str, &'static str);
 
-/// How Postfix asks: the files of deploy/.
+/// How Postfix queries the daemon: the files of deploy/.
 const POLICY: Lines =
     (include_str!("../../deploy/postfix/main.cf.policy"), "unix:pop-before-smtp/policy");
 const SOCKETMAP_LAST: Lines =
     (include_str!("../../deploy/postfix/main.cf.socketmap"), "unix:pop-before-smtp/socketmap");
-/// The same in the place of the map.
+/// The socketmap in the place of the map.
 const SOCKETMAP: Lines = (
     "smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, \
      check_client_access socketmap:unix:pop-before-smtp/socketmap:clients, \
@@ -41,7 +41,7 @@ enum Kind {
     Inet,
 }
 
-/// Postfix, and the daemon that it asks.
+/// Postfix, and the daemon that it queries.
 struct Site {
     postfix: Postfix,
     home: TempDir,
@@ -88,7 +88,7 @@ impl Site {
         Daemon::start(self.home.path(), &self.options)
     }
 
-    /// An open session with the plain smtpd, and one with that in the chroot.
+    /// Opens a session with the plain smtpd and one with the chrooted smtpd.
     fn sessions(&self, client: &str) -> [Session; 2] {
         [self.postfix.session(client), self.postfix.chrooted_session(client)]
     }
@@ -105,9 +105,9 @@ impl Site {
     }
 }
 
-/// Refused, accepted in the very next RCPT after the login, refused after the grace period: all in
-/// sessions that stay open.
-fn a_login_counts_at_once_and_ends(lines: Lines, kind: Kind) {
+/// Refused, accepted at the first RCPT after the login, refused after the grace period: all in open
+/// sessions.
+fn login_counts_at_once_and_expires(lines: Lines, kind: Kind) {
     let site = Site::configure(lines, kind, &["--grace", "8s"]);
     let daemon = site.daemon();
     site.postfix.start();
@@ -134,27 +134,27 @@ fn a_login_counts_at_once_and_ends(lines: Lines, kind: Kind) {
 
 #[test]
 fn policy_over_a_unix_socket() {
-    a_login_counts_at_once_and_ends(POLICY, Kind::Unix);
+    login_counts_at_once_and_expires(POLICY, Kind::Unix);
 }
 
 #[test]
 fn policy_over_tcp() {
-    a_login_counts_at_once_and_ends(POLICY, Kind::Inet);
+    login_counts_at_once_and_expires(POLICY, Kind::Inet);
 }
 
 #[test]
 fn socketmap_over_a_unix_socket() {
-    a_login_counts_at_once_and_ends(SOCKETMAP, Kind::Unix);
+    login_counts_at_once_and_expires(SOCKETMAP, Kind::Unix);
 }
 
 #[test]
 fn socketmap_over_tcp() {
-    a_login_counts_at_once_and_ends(SOCKETMAP, Kind::Inet);
+    login_counts_at_once_and_expires(SOCKETMAP, Kind::Inet);
 }
 
-/// Postfix's own client of the protocol finds the same as our own command.
+/// Postfix's own socketmap client and our `query` agree.
 #[test]
-fn postmap_agrees() {
+fn postmap_and_query_agree() {
     for kind in [Kind::Unix, Kind::Inet] {
         let site = Site::configure(SOCKETMAP, kind, &["--map-value", "permit"]);
         let daemon = site.daemon();
@@ -178,7 +178,7 @@ fn postmap_agrees() {
     }
 }
 
-/// Two users behind one address: each may send as himself, and nobody else behind it at all.
+/// Two users behind one address: each may send as themselves, and no one else behind it at all.
 #[test]
 fn users_send_as_themselves() {
     for (mismatch, code) in [("dunno", 554), ("reject", 550)] {
@@ -192,7 +192,7 @@ fn users_send_as_themselves() {
         let ann = format!("ann@{OWN_DOMAIN}");
         let rcpt_from = |session: &mut Session, sender: &str| session.rcpt_from(sender, FAR);
         for session in &mut sessions {
-            assert_eq!(rcpt_from(session, &ann).code, code, "she has not logged in yet");
+            assert_eq!(rcpt_from(session, &ann).code, code, "ann has not logged in yet");
         }
         site.login(&daemon, "ann", CLIENT);
         for session in &mut sessions {
@@ -200,13 +200,13 @@ fn users_send_as_themselves() {
                 let reply = rcpt_from(session, &format!("{local}@{OWN_DOMAIN}"));
                 assert_eq!(reply.code, 250, "{local}: {}", reply.text);
             }
-            let strangers = ["eve", "joe+list", "\"joe ann\"", "joey"];
-            let strangers = strangers.map(|local| format!("{local}@{OWN_DOMAIN}"));
-            for sender in strangers.iter().map(String::as_str).chain(["", "joe", "joe@a.example"]) {
+            let unlisted = ["eve", "joe+list", "\"joe ann\"", "joey"];
+            let unlisted = unlisted.map(|local| format!("{local}@{OWN_DOMAIN}"));
+            for sender in unlisted.iter().map(String::as_str).chain(["", "joe", "joe@a.example"]) {
                 let reply = rcpt_from(session, sender);
                 assert_eq!(reply.code, code, "<{sender}>: {}", reply.text);
-                let told = reply.text.contains("Send as the account whose mail you check");
-                assert_eq!(told, mismatch == "reject", "<{sender}>: {}", reply.text);
+                let explained = reply.text.contains("Send as the account whose mail you check");
+                assert_eq!(explained, mismatch == "reject", "<{sender}>: {}", reply.text);
             }
             let own = session.rcpt_from("eve@a.example", &format!("ann@{OWN_DOMAIN}"));
             assert_eq!(own.code, 250, "mail for our own domain: {}", own.text);
@@ -217,7 +217,7 @@ fn users_send_as_themselves() {
     }
 }
 
-/// The extension is split off as this Postfix does it.
+/// Address extensions are split off as this Postfix does it.
 #[test]
 fn extensions_are_those_of_postfix() {
     let bound = ["--sender=user", "--sender-domains", OWN_DOMAIN];
@@ -234,28 +234,27 @@ fn extensions_are_those_of_postfix() {
     }
 }
 
-/// What clients get while the daemon is away, and that all is well when it is back; the sessions
-/// stay open over all of it.
-fn the_daemon_comes_and_goes(lines: Lines, kind: Kind, own: u16, far: u16) {
+/// The replies while the daemon is down, and after it is back, in sessions that stay open.
+fn daemon_stops_and_returns(lines: Lines, kind: Kind, own: u16, far: u16) {
     let site = Site::configure(lines, kind, &[]);
     let mut daemon = site.daemon();
     site.postfix.start();
     site.login(&daemon, "joe", CLIENT);
     let mut sessions = site.sessions(CLIENT);
-    let mut strangers = site.sessions(NEIGHBOUR);
+    let mut others = site.sessions(NEIGHBOUR);
     let to_own = format!("someone@{OWN_DOMAIN}");
-    let mut all_is_well = |sessions: &mut [Session; 2], when: &str| {
-        for (client, stranger) in sessions.iter_mut().zip(&mut strangers) {
+    let mut assert_normal = |sessions: &mut [Session; 2], when: &str| {
+        for (client, other) in sessions.iter_mut().zip(&mut others) {
             assert_eq!(client.rcpt(FAR).code, 250, "{when}: {}", site.postfix.log());
-            assert_eq!(stranger.rcpt(FAR).code, 554, "{when}");
-            assert_eq!(stranger.rcpt(&to_own).code, 250, "{when}");
+            assert_eq!(other.rcpt(FAR).code, 554, "{when}");
+            assert_eq!(other.rcpt(&to_own).code, 250, "{when}");
         }
     };
-    all_is_well(&mut sessions, "at first");
+    assert_normal(&mut sessions, "at first");
 
     assert!(daemon.stop().success());
     daemon = site.daemon();
-    all_is_well(&mut sessions, "after a restart between two queries");
+    assert_normal(&mut sessions, "after a restart between two queries");
 
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
@@ -266,28 +265,28 @@ fn the_daemon_comes_and_goes(lines: Lines, kind: Kind, own: u16, far: u16) {
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     }
     let _daemon = site.daemon();
-    all_is_well(&mut sessions, "after it was killed");
+    assert_normal(&mut sessions, "after it was killed");
 }
 
 #[test]
 fn policy_fails_safe() {
     for kind in [Kind::Unix, Kind::Inet] {
-        the_daemon_comes_and_goes(POLICY, kind, 250, 554);
+        daemon_stops_and_returns(POLICY, kind, 250, 554);
     }
 }
 
 #[test]
 fn socketmap_defers_all_mail() {
-    the_daemon_comes_and_goes(SOCKETMAP, Kind::Unix, 451, 451);
-    the_daemon_comes_and_goes(SOCKETMAP, Kind::Inet, 451, 451);
+    daemon_stops_and_returns(SOCKETMAP, Kind::Unix, 451, 451);
+    daemon_stops_and_returns(SOCKETMAP, Kind::Inet, 451, 451);
 }
 
 #[test]
 fn socketmap_after_permit_auth_destination_defers_relaying_alone() {
-    the_daemon_comes_and_goes(SOCKETMAP_LAST, Kind::Unix, 250, 451);
+    daemon_stops_and_returns(SOCKETMAP_LAST, Kind::Unix, 250, 451);
 }
 
-/// Sessions by the dozen: each smtpd keeps a connection, and a new one is answered all the same.
+/// Each smtpd keeps a connection, and new ones are answered as well.
 #[test]
 fn many_sessions_at_once() {
     let site = Site::configure(POLICY, Kind::Unix, &[]);

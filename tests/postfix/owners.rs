@@ -1,4 +1,4 @@
-//! Whose a sender is: Postfix's smtpd_sender_login_maps, asked by a real smtpd and read by the daemon.
+//! Sender ownership: Postfix's smtpd_sender_login_maps, as smtpd and as the daemon apply them.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -13,7 +13,7 @@ use crate::support::postfix::Postfix;
 use crate::support::wire::Wire;
 use crate::support::{PATIENCE, directory, eventually};
 
-/// What smtpd must hear of Dovecot before it takes part in SASL.
+/// What smtpd expects of Dovecot before it offers SASL.
 const SASL: &[u8] = b"VERSION\t1\t1\nMECH\tPLAIN\tplaintext\nSPID\t7\nCUID\t7\nCOOKIE\t00\nDONE\n";
 
 /// Two maps, in their order.
@@ -23,7 +23,7 @@ const MAPS: [&str; 2] = [
     "any@lists.example bob\ninfo@example.org eve\n@example.net eve\n",
 ];
 
-/// The users, and from where each of them logs in.
+/// The users, and the address from which each logs in.
 const USERS: [(&str, &str); 7] = [
     ("ann", "203.0.113.1"),
     ("bob", "203.0.113.2"),
@@ -34,7 +34,7 @@ const USERS: [(&str, &str); 7] = [
     ("info", "203.0.113.7"),
 ];
 
-/// Senders that the maps list, and whose they are.
+/// Senders that the maps list, and their owners.
 const SENDERS: [(&str, &[&str]); 11] = [
     ("info@example.org", &["ann", "joe@example.com"]),
     ("Info+x@Example.org", &["ann", "joe@example.com"]),
@@ -49,7 +49,7 @@ const SENDERS: [(&str, &[&str]); 11] = [
     ("other@lists.example", &["ann"]),
 ];
 
-/// Senders that no map lists, and who may use them by our own rules.
+/// Senders that no map lists, and who may use them by the daemon's own rules.
 const UNLISTED: [(&str, &[&str]); 4] = [
     ("eve@example.edu", &["eve"]),
     ("joe@example.com", &["joe@example.com"]),
@@ -57,7 +57,7 @@ const UNLISTED: [(&str, &[&str]); 4] = [
     ("any@elsewhere.example", &[]),
 ];
 
-/// An smtpd that keeps senders to their owners, whoever logs in.
+/// An smtpd that restricts senders to their owners and accepts any login.
 fn postfix(home: &Path) -> (Postfix, Vec<String>) {
     let sasl = home.join("sasl");
     let listener = UnixListener::bind(&sasl).expect("a socket");
@@ -79,7 +79,7 @@ fn postfix(home: &Path) -> (Postfix, Vec<String>) {
         maps.push(map);
     }
     for (name, value) in [
-        // A client who plays another one may go on to play a user.
+        // A client that impersonates another may also impersonate a user.
         ("smtpd_authorized_xclient_hosts", "127.0.0.1, 203.0.113.0/24"),
         ("recipient_delimiter", "+"),
         ("smtpd_sasl_auth_enable", "yes"),
@@ -93,7 +93,7 @@ fn postfix(home: &Path) -> (Postfix, Vec<String>) {
     (postfix, maps)
 }
 
-/// What the daemon tells Postfix about a sender.
+/// Returns whether the daemon lets Postfix accept a sender.
 fn permits(asked: &mut UnixStream, client: &str, sender: &str) -> bool {
     let request = format!(
         "request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address={client}\n\
@@ -107,13 +107,13 @@ fn permits(asked: &mut UnixStream, client: &str, sender: &str) -> bool {
         reply.extend(byte);
     }
     let permitted = reply == b"action=OK\n\n";
-    let said = String::from_utf8_lossy(&reply);
-    assert!(permitted || said == "action=DUNNO\n\n", "{said}");
+    let text = String::from_utf8_lossy(&reply);
+    assert!(permitted || text == "action=DUNNO\n\n", "{text}");
     permitted
 }
 
 #[test]
-fn the_daemon_and_postfix_agree_whose_a_sender_is() {
+fn daemon_and_postfix_agree_on_sender_owners() {
     let home = directory();
     let (postfix, maps) = postfix(home.path());
     postfix.start();

@@ -1,7 +1,7 @@
-//! Publications with Debian's own postmap, and with programs in its place that fail.
+//! Publications with Debian's own postmap, and with faulty programs in its place.
 //!
-//! Needs the packages postfix, postfix-lmdb and postfix-cdb; the full disk needs root, who may
-//! mount a small one. Without them these tests fail, and say so.
+//! - **Needs**: the packages postfix, postfix-lmdb and postfix-cdb; root, to mount a small disk.
+//!   Without them these tests fail and report what is missing.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use crate::support::install;
 use crate::support::small_disk::SmallDisk;
 
-/// A configuration directory, a directory for the map, and whoever plays postmap.
+/// A configuration directory, a directory for the map, and the program that acts as postmap.
 struct Lab {
     dir: TempDir,
     postfix: Postfix,
@@ -49,7 +49,7 @@ impl Lab {
         let path = self.dir.path().join("etc/main.cf");
         let mut file = File::options().create(true).append(true).open(path).expect("main.cf");
         writeln!(file, "{line}").expect("main.cf");
-        // Postfix waits for a file that has changed within the last second, and reads it again.
+        // Postfix waits if a file changed within the last second, and reads it again.
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         file.set_modified(long_ago).expect("an old file");
     }
@@ -58,8 +58,8 @@ impl Lab {
         self.dir.path().join("map/clients")
     }
 
-    /// Puts a shell script in the place of postmap; `$REAL` is postmap itself.
-    fn play(&mut self, script: &str) {
+    /// Replaces postmap by a shell script; `$REAL` is postmap itself.
+    fn fake_postmap(&mut self, script: &str) {
         let real = Postfix::locate(None).expect("Postfix").postmap;
         let text = format!("#!/bin/sh\nREAL={}\n{script}\n", real.display());
         let (source, program) = (self.dir.path().join("script"), self.dir.path().join("postmap"));
@@ -77,7 +77,7 @@ impl Lab {
         MapTarget::prepare(self.postfix.clone(), &spec, MapValue::default()).await
     }
 
-    /// What Postfix finds in the published map.
+    /// Returns what Postfix finds in the published map.
     fn look_up(&self, kind: &str, key: &str) -> Option<String> {
         let real = Postfix::locate(self.postfix.config_dir.clone()).expect("Postfix");
         let mut command = Command::new(real.postmap);
@@ -90,7 +90,7 @@ impl Lab {
         (!found.is_empty()).then_some(found)
     }
 
-    /// The names in the directory of the map.
+    /// Returns the file names in the directory of the map.
     fn files(&self) -> Vec<String> {
         let entries = fs::read_dir(self.dir.path().join("map")).expect("the directory");
         let mut names: Vec<String> = entries
@@ -116,13 +116,13 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn each_type_is_published_and_replaced() {
+async fn publishes_and_replaces_each_type() {
     for (kind, extension) in [("hash", ".db"), ("btree", ".db"), ("lmdb", ".lmdb"), ("cdb", ".cdb")]
     {
         let lab = Lab::new();
         let mut target = lab.target(kind).await;
         assert_eq!(target.table(), format!("{kind}:{}", lab.path().display()));
-        assert_eq!(lab.files(), Vec::<String>::new(), "{kind}: preparing leaves nothing");
+        assert_eq!(lab.files(), Vec::<String>::new(), "{kind}: prepare leaves no file");
 
         let addresses = ["192.0.2.7", "2001:db8:1:2:3:4:5:6"];
         target.publish(&generation(1, &addresses)).await.expect(kind);
@@ -136,7 +136,7 @@ async fn each_type_is_published_and_replaced() {
         let compiled = lab.dir.path().join("map").join(compiled);
         assert_eq!((mode(&lab.path()), mode(&compiled)), (0o644, 0o644), "{kind}");
 
-        // A reader that has the old file open keeps a whole old map.
+        // A reader that has the old file open keeps a complete old map.
         let old = File::open(&compiled).expect("the compiled map");
         target.publish(&generation(2, &["192.0.2.8"])).await.expect(kind);
         assert_eq!(lab.look_up(kind, "192.0.2.7"), None, "{kind}");
@@ -144,75 +144,75 @@ async fn each_type_is_published_and_replaced() {
         assert_eq!(old.metadata().expect("open").nlink(), 0, "{kind}: replaced by rename");
 
         target.publish(&generation(3, &[])).await.expect(kind);
-        assert_eq!(lab.look_up(kind, "192.0.2.8"), None, "{kind}: an empty map is a map");
+        assert_eq!(lab.look_up(kind, "192.0.2.8"), None, "{kind}: the empty map is valid");
         let text = fs::read_to_string(lab.path()).expect("the source");
         assert_eq!(text, "_pbs_generation_ DUNNO 3\n", "{kind}");
     }
 }
 
-/// Not even the name of a file can be added where the map is.
+/// The map's directory has no inode left.
 #[tokio::test]
-async fn a_map_is_emptied_without_room_for_a_file() {
+async fn fallback_map_needs_no_disk_space() {
     let lab = Lab::new();
     let _disk = SmallDisk::mount_with(lab.dir.path().join("map"), "nr_inodes=16");
     let mut target = lab.target("lmdb").await;
     target.publish(&generation(1, &["192.0.2.7"])).await.expect("published");
-    target.prepare_fallback().await.expect("laid up");
+    target.prepare_fallback().await.expect("prepared");
     let mut names = (0..).map(|number| lab.dir.path().join(format!("map/filler{number}")));
     let mut fill = || {
         let made = names.by_ref().take_while(|path| File::create(path).is_ok());
         made.collect::<Vec<PathBuf>>()
     };
     let mut fillers = fill();
-    target.publish(&generation(2, &[])).await.expect_err("there is no room for its source");
+    target.publish(&generation(2, &[])).await.expect_err("no room for its source");
     assert_eq!(lab.look_up("lmdb", "192.0.2.7").as_deref(), Some("OK"));
 
     target.empty().await.expect("emptied");
     assert_eq!(lab.look_up("lmdb", "192.0.2.7"), None);
-    assert!(lab.look_up("lmdb", "_pbs_generation_").is_some(), "an empty map is a map");
+    assert!(lab.look_up("lmdb", "_pbs_generation_").is_some(), "the empty map is valid");
     let text = fs::read_to_string(lab.path()).expect("the source");
     assert_eq!(text, "_pbs_generation_ DUNNO 0\n");
-    target.empty().await.expect_err("no other one is laid up");
-    // The old map has made room.
+    target.empty().await.expect_err("no fallback map is left");
+    // Replacing the old map has freed its inodes.
     fillers.extend(fill());
-    target.prepare_fallback().await.expect_err("there is no room");
+    target.prepare_fallback().await.expect_err("no room");
     fillers.iter().for_each(|path| fs::remove_file(path).expect("removed"));
     target.publish(&generation(3, &["192.0.2.7"])).await.expect("published");
-    target.prepare_fallback().await.expect("laid up again");
+    target.prepare_fallback().await.expect("prepared again");
     target.empty().await.expect("emptied again");
     assert_eq!(lab.look_up("lmdb", "192.0.2.7"), None);
 }
 
 #[tokio::test]
-async fn what_others_do_to_the_map_is_found_out() {
+async fn external_changes_are_detected() {
     let lab = Lab::new();
     let mut target = lab.target("hash").await;
     assert_eq!(target.modified_externally().await, None, "nothing has been published yet");
     let (source, compiled) = (lab.path(), lab.path().with_extension("db"));
-    let again = |path: &Path| {
+    let rewrite = |path: &Path| {
         let text = fs::read(path).expect("the file");
         fs::remove_file(path).and_then(|()| fs::write(path, text)).expect("written");
     };
     let rows: [(&str, &Path, &dyn Fn()); 5] = [
-        ("the source is gone", &source, &|| fs::remove_file(&source).expect("removed")),
-        ("the map is gone", &compiled, &|| fs::remove_file(&compiled).expect("removed")),
+        ("the source is removed", &source, &|| fs::remove_file(&source).expect("removed")),
+        ("the map is removed", &compiled, &|| fs::remove_file(&compiled).expect("removed")),
         ("the source is edited", &source, &|| fs::write(&source, "x OK\n").expect("written")),
-        ("another map of the same size", &compiled, &|| again(&compiled)),
-        ("no directory", &compiled, &|| {
+        ("another map of the same size", &compiled, &|| rewrite(&compiled)),
+        ("the directory is removed", &compiled, &|| {
             fs::remove_dir_all(compiled.parent().expect("a directory")).expect("removed");
         }),
     ];
-    for (number, (what, path, disturb)) in (1..).zip(rows) {
+    for (number, (what, path, change)) in (1..).zip(rows) {
         target.publish(&generation(number, &["192.0.2.7"])).await.expect(what);
         assert_eq!(lab.look_up("hash", "192.0.2.7").as_deref(), Some("OK"), "{what}");
-        assert_eq!(target.modified_externally().await, None, "{what}: not yet");
-        disturb();
+        assert_eq!(target.modified_externally().await, None, "{what}: before the change");
+        change();
         assert_eq!(target.modified_externally().await.as_deref(), Some(path), "{what}");
     }
 }
 
 #[tokio::test]
-async fn auto_is_what_postfix_would_take() {
+async fn auto_is_the_default_type_of_postfix() {
     for kind in ["hash", "lmdb"] {
         let lab = Lab::new();
         lab.main_cf(&format!("default_database_type = {kind}"));
@@ -224,15 +224,15 @@ async fn auto_is_what_postfix_would_take() {
 }
 
 #[tokio::test]
-async fn types_that_will_not_do_are_refused() {
+async fn unsuitable_types_are_refused() {
     let lab = Lab::new();
     for (kind, what) in [
-        ("dbm", "postmap can build"),
-        ("texthash", "these would do: hash, btree, lmdb, cdb"),
-        ("cidr", "postmap can build"),
-        ("regexp", "postmap can build"),
-        ("socketmap", "postmap can build"),
-        ("nonsense", "postmap can build"),
+        ("dbm", "postmap must build it"),
+        ("texthash", "available: hash, btree, lmdb, cdb"),
+        ("cidr", "postmap must build it"),
+        ("regexp", "postmap must build it"),
+        ("socketmap", "postmap must build it"),
+        ("nonsense", "postmap must build it"),
     ] {
         let failure = lab.prepare(kind).await.expect_err(kind).to_string();
         assert!(failure.contains(what) && failure.contains("hint: "), "{failure}");
@@ -243,31 +243,31 @@ async fn types_that_will_not_do_are_refused() {
 }
 
 #[tokio::test]
-async fn a_type_that_is_not_installed_is_explained() {
+async fn missing_type_is_reported_with_its_package() {
     let mut lab = Lab::new();
-    lab.play("echo hash; echo cidr");
+    lab.fake_postmap("echo hash; echo cidr");
     lab.postfix.postconf = lab.postfix.postmap.clone();
     let failure = lab.prepare("lmdb").await.expect_err("lmdb").to_string();
-    assert!(failure.contains("no map type lmdb; these would do: hash"), "{failure}");
+    assert!(failure.contains("does not support the map type lmdb; available: hash"), "{failure}");
     assert!(failure.contains("apt-get install postfix-lmdb"), "{failure}");
 }
 
 #[tokio::test]
-async fn a_host_without_main_cf_is_explained() {
+async fn missing_main_cf_is_reported() {
     let mut lab = Lab::new();
     lab.postfix.config_dir = Some(lab.dir.path().join("map"));
     for failure in [
         lab.prepare("hash").await.expect_err("no main.cf"),
         lab.postfix.parameter("mynetworks").await.expect_err("no main.cf"),
     ] {
-        let sentence = failure.to_string();
-        assert!(sentence.contains("main.cf: No such file"), "{sentence}");
-        assert!(sentence.contains("--postfix-config"), "{sentence}");
+        let message = failure.to_string();
+        assert!(message.contains("main.cf: No such file"), "{message}");
+        assert!(message.contains("--postfix-config"), "{message}");
     }
 }
 
 #[tokio::test]
-async fn parameters_are_read() {
+async fn reads_parameters() {
     let lab = Lab::new();
     lab.main_cf("nets = 192.0.2.0/24");
     lab.main_cf("mynetworks = 127.0.0.0/8, $nets,\n  [::1]/128");
@@ -277,31 +277,31 @@ async fn parameters_are_read() {
     assert!(lab.postfix.parameter("no_such_thing").await.is_err());
 }
 
-/// Whether a failure at `step` leaves the old map, and whether the next attempt repairs all.
-async fn survives(lab: &mut Lab, kind: &str, script: &str, step: Step, why: &str) {
+/// Asserts that a failure at `step` keeps the old map, and that the next attempt succeeds.
+async fn fails_and_recovers(lab: &mut Lab, kind: &str, script: &str, step: Step, why: &str) {
     let real = lab.postfix.postmap.clone();
-    lab.play(script);
+    lab.fake_postmap(script);
     let mut target = lab.target(kind).await;
     let failure = target.publish(&generation(2, &["192.0.2.8"])).await.expect_err(script);
-    check_old_map(lab, kind, &failure, step, why);
+    assert_old_map(lab, kind, &failure, step, why);
     lab.postfix.postmap = real;
     let mut target = lab.target(kind).await;
     target.publish(&generation(1, &["192.0.2.7"])).await.expect("repaired");
 }
 
-fn check_old_map(lab: &Lab, kind: &str, failure: &NotPublished, step: Step, why: &str) {
-    let sentence = failure.to_string();
-    assert_eq!(failure.step, step, "{sentence}");
-    assert!(sentence.contains(why), "{sentence}");
-    assert!(sentence.len() < 600 && !sentence.contains(char::is_control), "{sentence}");
-    assert!(sentence.ends_with("Postfix goes on with what it had"), "{sentence}");
-    assert_eq!(lab.look_up(kind, "192.0.2.7").as_deref(), Some("OK"), "{sentence}");
-    assert_eq!(lab.look_up(kind, "192.0.2.8"), None, "{sentence}");
-    assert_eq!(lab.files().len(), 2, "{sentence}: {:?}", lab.files());
+fn assert_old_map(lab: &Lab, kind: &str, failure: &NotPublished, step: Step, why: &str) {
+    let message = failure.to_string();
+    assert_eq!(failure.step, step, "{message}");
+    assert!(message.contains(why), "{message}");
+    assert!(message.len() < 600 && !message.contains(char::is_control), "{message}");
+    assert!(message.ends_with("the previous map, if any, stays in use"), "{message}");
+    assert_eq!(lab.look_up(kind, "192.0.2.7").as_deref(), Some("OK"), "{message}");
+    assert_eq!(lab.look_up(kind, "192.0.2.8"), None, "{message}");
+    assert_eq!(lab.files().len(), 2, "{message}: {:?}", lab.files());
 }
 
 #[tokio::test]
-async fn whatever_postmap_does_the_old_map_serves() {
+async fn faulty_postmap_keeps_the_old_map() {
     let mut lab = Lab::new();
     lab.target("hash").await.publish(&generation(1, &["192.0.2.7"])).await.expect("published");
     let build = r#"case "$*" in *"-r "*) "#;
@@ -311,8 +311,8 @@ async fn whatever_postmap_does_the_old_map_serves() {
         ("for f; do :; done; echo half > ${f#*:}.db; kill -9 $$", Step::Build, "signal: 9"),
         ("yes \"$(printf '\\033[2J')nonsense\" | head -c 5000000; exit 0", Step::Build, "printed"),
         ("yes nonsense | head -c 5000000 >&2; exit 1", Step::Build, "nonsense"),
-        // It says that all is well, and has done nothing, or something else.
-        ("exit 0", Step::Check, "it says \"\""),
+        // It exits with status 0, and did nothing, or something else.
+        ("exit 0", Step::Check, "_pbs_generation_ is \"\", expected \"DUNNO 2\""),
         (&format!("{build} exit 0;; *) exec $REAL \"$@\";; esac"), Step::Check, "open database"),
         ("echo DUNNO 1", Step::Check, "DUNNO 1"),
         ("echo DUNNO 2", Step::Install, "built no file"),
@@ -324,41 +324,47 @@ async fn whatever_postmap_does_the_old_map_serves() {
             "more than one file",
         ),
     ] {
-        survives(&mut lab, "hash", script, step, why).await;
+        fails_and_recovers(&mut lab, "hash", script, step, why).await;
     }
 }
 
 #[tokio::test]
-async fn a_postmap_that_is_gone_is_told() {
+async fn missing_postmap_is_reported() {
     let mut lab = Lab::new();
     lab.target("hash").await.publish(&generation(1, &["192.0.2.7"])).await.expect("published");
     lab.postfix.postmap = lab.dir.path().join("nowhere");
     let mut target = lab.target("hash").await;
     let failure = target.publish(&generation(2, &["192.0.2.8"])).await.expect_err("no postmap");
-    check_old_map(&lab, "hash", &failure, Step::Build, "could not be started");
+    assert_old_map(&lab, "hash", &failure, Step::Build, "could not be started");
 }
 
 #[tokio::test]
-async fn a_postmap_that_hangs_is_killed() {
+async fn hanging_postmap_is_killed() {
     let mut lab = Lab::new();
     lab.target("hash").await.publish(&generation(1, &["192.0.2.7"])).await.expect("published");
-    lab.play("exec sleep 1000");
+    lab.fake_postmap("exec sleep 1000");
     let mut target = lab.target("hash").await;
-    // The time limit passes at once when nothing but the child is waited for.
+    // Paused time jumps to the limit when nothing but the child is waited for.
     tokio::time::pause();
     let failure = target.publish(&generation(2, &["192.0.2.8"])).await.expect_err("it hangs");
     tokio::time::resume();
-    check_old_map(&lab, "hash", &failure, Step::Build, "did not end within 60 s and was killed");
+    assert_old_map(
+        &lab,
+        "hash",
+        &failure,
+        Step::Build,
+        "did not finish within 60 s and was killed",
+    );
 }
 
 #[tokio::test]
-async fn a_dropped_publication_leaves_the_old_map() {
+async fn dropped_publication_keeps_the_old_map() {
     let mut lab = Lab::new();
     lab.target("hash").await.publish(&generation(1, &["192.0.2.7"])).await.expect("published");
-    lab.play(r#"[ -e "$0.begun" ] && exec $REAL "$@"; : > "$0.begun"; exec sleep 1000"#);
+    lab.fake_postmap(r#"[ -e "$0.begun" ] && exec $REAL "$@"; : > "$0.begun"; exec sleep 1000"#);
     let begun = lab.dir.path().join("postmap.begun");
     let mut target = lab.target("hash").await;
-    let there = tokio::task::spawn_blocking(move || {
+    let called = tokio::task::spawn_blocking(move || {
         for _ in 0..10_000 {
             if begun.exists() {
                 return;
@@ -370,7 +376,7 @@ async fn a_dropped_publication_leaves_the_old_map() {
     let second = generation(2, &["192.0.2.8"]);
     tokio::select! {
         outcome = target.publish(&second) => panic!("{outcome:?}"),
-        begun = there => begun.expect("begun"),
+        begun = called => begun.expect("begun"),
     }
     assert_eq!(lab.look_up("hash", "192.0.2.7").as_deref(), Some("OK"));
     target.publish(&generation(3, &["192.0.2.8"])).await.expect("the next one");
@@ -378,9 +384,9 @@ async fn a_dropped_publication_leaves_the_old_map() {
     assert_eq!(lab.files(), ["clients", "clients.db"]);
 }
 
-/// Eyes of other processes on the map, all the while.
+/// Other processes read the map all the time.
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_never_miss_the_map() {
+async fn readers_always_find_the_map() {
     for kind in ["hash", "lmdb", "cdb"] {
         let lab = Lab::new();
         let mut target = lab.target(kind).await;
@@ -404,30 +410,30 @@ async fn readers_never_miss_the_map() {
                 Handle::current().block_on(publications);
             });
             done.store(true, Ordering::Relaxed);
-            assert!(readers.join().expect("no reader missed the map") > 5, "{kind}");
+            assert!(readers.join().expect("every reader found the map") > 5, "{kind}");
         });
     }
 }
 
 #[tokio::test]
-async fn a_source_that_cannot_follow_is_told() {
+async fn failed_replacement_of_the_source_is_reported() {
     let lab = Lab::new();
     let mut target = lab.target("hash").await;
-    fs::create_dir(lab.path()).expect("something in its place");
+    fs::create_dir(lab.path()).expect("something in the way");
     let failure = target.publish(&generation(1, &["192.0.2.7"])).await.expect_err("a directory");
     assert_eq!(failure.step, Step::InstallSource);
-    assert!(failure.to_string().contains("is new, but its source"), "{failure}");
+    assert!(failure.to_string().contains("was published, but its source file"), "{failure}");
     assert_eq!(lab.look_up("hash", "192.0.2.7").as_deref(), Some("OK"));
-    fs::remove_dir(lab.path()).expect("out of the way");
+    fs::remove_dir(lab.path()).expect("removed");
     target.publish(&generation(1, &["192.0.2.7"])).await.expect("repaired");
     assert_eq!(lab.files(), ["clients", "clients.db"]);
 }
 
-/// Postfix 3.11 may build lmdb for who asks for hash; `postmap -q hash:` then reads that too.
+/// Postfix 3.11 may build lmdb for hash; `postmap -q hash:` then reads that too.
 #[tokio::test]
-async fn a_redirected_type_is_found_where_it_is() {
+async fn finds_the_file_of_a_redirected_type() {
     let mut lab = Lab::new();
-    lab.play(
+    lab.fake_postmap(
         r#"for word; do shift; case $word in hash:*) word=lmdb:${word#hash:};; esac; set -- "$@" "$word"; done
 exec $REAL "$@""#,
     );
@@ -437,15 +443,15 @@ exec $REAL "$@""#,
 }
 
 #[tokio::test]
-async fn on_a_full_disk_the_old_map_serves() {
+async fn full_disk_keeps_the_old_map() {
     // 4000 addresses: the source needs 60 KiB, and each compiled file more than 100 KiB.
     for (kind, left, step, why) in [
         ("hash", 0, Step::Write, "No space"),
         ("hash", 100, Step::Build, "No space"),
         ("btree", 100, Step::Build, "No space"),
         ("cdb", 100, Step::Build, "No space"),
-        // postmap ends with status 0 here, and the map is empty.
-        ("lmdb", 100, Step::Check, "_pbs_generation_ is not in it"),
+        // postmap exits with status 0 here, and the map is empty.
+        ("lmdb", 100, Step::Check, "it lacks the entry _pbs_generation_"),
     ] {
         let lab = Lab::new();
         let disk = SmallDisk::mount(lab.dir.path().join("map"));
@@ -467,7 +473,7 @@ async fn on_a_full_disk_the_old_map_serves() {
 }
 
 #[tokio::test]
-async fn a_directory_that_cannot_be_written_is_refused() {
+async fn read_only_directory_is_refused() {
     let lab = Lab::new();
     let disk = SmallDisk::mount(lab.dir.path().join("map"));
     disk.forbid_writing();

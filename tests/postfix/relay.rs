@@ -1,5 +1,5 @@
-//! The whole road, with the real programs at both ends: a mail daemon's syslog(3) frame, a
-//! forwarder, pop-before-smtp, the access map, and Postfix's answer to RCPT.
+//! The whole path, with the real programs at both ends: a mail daemon's syslog(3) frame, a
+//! forwarder, pop-before-smtp, the access map, and Postfix's reply to RCPT.
 
 use std::collections::HashSet;
 use std::fs;
@@ -15,10 +15,10 @@ use crate::support::postfix::Postfix;
 use crate::support::wire::Wire;
 use crate::support::{PATIENCE, directory, eventually, within};
 
-/// Long enough to try all clients of one forwarder on a slow machine, short enough to wait for.
+/// Long enough to try all clients of one forwarder on a slow machine, and short enough to wait for.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// The frames of one genuine login, as each daemon hands them to syslog(3); `CLIENT` stands for the address.
+/// The frames of one genuine login, as each daemon passes them to syslog(3); `CLIENT` is the address.
 const LOGINS: &[(&str, &[&str])] = &[
     (
         "vm-pop3d, with the address patched in",
@@ -119,7 +119,7 @@ const LOGINS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Who forwards them, and how: each over UDP and over a Unix socket.
+/// Forwarders and their formats: each over UDP and over a Unix socket.
 const PROGRAMS_AND_FORMS: &[(Program, Form)] = &[
     (Program::Rsyslog, Form::Traditional),
     (Program::Rsyslog, Form::IsoStamp),
@@ -127,10 +127,10 @@ const PROGRAMS_AND_FORMS: &[(Program, Form)] = &[
     (Program::SyslogNg, Form::Traditional),
 ];
 
-/// Two addresses that differ in the last place alone: a client and its neighbour. Where the daemon
-/// can write IPv6, every other client has such an address.
-fn client_and_neighbour(road: usize, login: usize) -> [String; 2] {
-    let place = road * LOGINS.len() + login;
+/// Returns two addresses that differ in the last place only: a client and its neighbour. Where the
+/// daemon can log IPv6, every other client has an IPv6 address.
+fn client_and_neighbour(path: usize, login: usize) -> [String; 2] {
+    let place = path * LOGINS.len() + login;
     let only_ipv4 = LOGINS[login].1[0].contains("::ffff:") || LOGINS[login].0 == "tpop3d";
     [2 * place + 1, 2 * place + 2].map(|last| match place % 2 {
         0 if !only_ipv4 => format!("2001:db8:1:2:3:4:5:{last:x}"),
@@ -165,22 +165,23 @@ impl Site {
         Self { dir, map_type, postfix, daemon }
     }
 
-    /// The addresses in the map's source.
+    /// Returns the addresses in the map's source.
     fn source(&self) -> HashSet<String> {
-        let source = fs::read_to_string(self.dir.path().join("clients")).expect("it always exists");
+        let source =
+            fs::read_to_string(self.dir.path().join("clients")).expect("the source always exists");
         let keys = source.lines().filter_map(|line| line.split(' ').next());
         keys.filter(|key| *key != "_pbs_generation_").map(str::to_owned).collect()
     }
 
-    fn eventually_says(&self, code: u16, client: &str, whose: &str, limit: Duration) {
-        let mut said = None;
-        let right = within(limit, || {
+    fn wait_for_reply(&self, code: u16, client: &str, whose: &str, limit: Duration) {
+        let mut last = None;
+        let as_expected = within(limit, || {
             let reply = self.postfix.rcpt(client, "someone@elsewhere.example");
-            said.insert(reply).code == code
+            last.insert(reply).code == code
         });
         assert!(
-            right,
-            "{}: {client} ({whose}) does not get {code}, but {said:?}; map: {:?}\n{}\n{}",
+            as_expected,
+            "{}: {client} ({whose}) does not get {code}, but {last:?}; map: {:?}\n{}\n{}",
             self.map_type,
             self.source(),
             self.daemon.said(),
@@ -189,57 +190,57 @@ impl Site {
     }
 }
 
-/// A login of every daemon over every forwarder opens the relay for its client, for nobody else,
-/// and not for longer than the grace period.
-fn every_login_counts_and_ends(map_type: &'static str) {
+/// A login of every daemon over every forwarder lets its client relay, no one else, and not for longer
+/// than the grace period.
+fn every_login_counts_and_expires(map_type: &'static str) {
     let sockets = directory();
-    let mut roads = Vec::new();
+    let mut paths = Vec::new();
     for (program, form) in PROGRAMS_AND_FORMS {
         let socket = sockets.path().join(format!("{program:?}-{form:?}"));
-        roads.extend([Wire::udp(), Wire::unix(socket)].map(|wire| (*program, *form, wire)));
+        paths.extend([Wire::udp(), Wire::unix(socket)].map(|wire| (*program, *form, wire)));
     }
-    let wires: Vec<_> = roads.iter().map(|(_, _, wire)| wire).collect();
+    let wires: Vec<_> = paths.iter().map(|(_, _, wire)| wire).collect();
     let site = Site::start(map_type, GRACE, &wires);
 
-    for (road, (program, form, wire)) in roads.iter().enumerate() {
+    for (path, (program, form, wire)) in paths.iter().enumerate() {
         let forwarder = Forwarder::start(*program, wire, *form);
         let whose = |login: usize| format!("{}, {program:?}, {form:?}, {wire}", LOGINS[login].0);
         for (login, (_, frames)) in LOGINS.iter().enumerate() {
-            let [client, _] = client_and_neighbour(road, login);
+            let [client, _] = client_and_neighbour(path, login);
             assert_eq!(site.postfix.relay(&client), 554, "{} before", whose(login));
             for frame in *frames {
                 forwarder.log(frame.replace("CLIENT", &client));
             }
         }
         for login in 0..LOGINS.len() {
-            let [client, neighbour] = client_and_neighbour(road, login);
-            site.eventually_says(250, &client, &whose(login), GRACE);
+            let [client, neighbour] = client_and_neighbour(path, login);
+            site.wait_for_reply(250, &client, &whose(login), GRACE);
             assert_eq!(site.postfix.relay(&neighbour), 554, "neighbour of {}", whose(login));
         }
     }
-    for road in 0..roads.len() {
+    for path in 0..paths.len() {
         for (login, (name, _)) in LOGINS.iter().enumerate() {
-            let [client, _] = client_and_neighbour(road, login);
-            site.eventually_says(554, &client, name, GRACE + PATIENCE);
+            let [client, _] = client_and_neighbour(path, login);
+            site.wait_for_reply(554, &client, name, GRACE + PATIENCE);
         }
     }
-    assert_eq!(site.source(), HashSet::new(), "everybody's time is over");
+    assert_eq!(site.source(), HashSet::new(), "all grants have expired");
     assert!(site.daemon.stop().success());
 }
 
 #[test]
-fn every_login_counts_and_ends_with_hash() {
-    every_login_counts_and_ends("hash");
+fn every_login_counts_and_expires_with_hash() {
+    every_login_counts_and_expires("hash");
 }
 
 #[test]
-fn every_login_counts_and_ends_with_lmdb() {
-    every_login_counts_and_ends("lmdb");
+fn every_login_counts_and_expires_with_lmdb() {
+    every_login_counts_and_expires("lmdb");
 }
 
 #[test]
-fn every_login_counts_and_ends_with_cdb() {
-    every_login_counts_and_ends("cdb");
+fn every_login_counts_and_expires_with_cdb() {
+    every_login_counts_and_expires("cdb");
 }
 
 /// Counts publications: the kernel reports every rename onto the map's source.
@@ -252,7 +253,7 @@ impl Publications {
         Self(inotify)
     }
 
-    /// Since the last call.
+    /// Returns the number of publications since the last call.
     fn count(&self) -> usize {
         let events = std::iter::from_fn(|| self.0.read_events().ok()).flatten();
         events.filter(|event| event.name.as_deref() == Some("clients".as_ref())).count()
@@ -265,7 +266,7 @@ fn dovecot(address: &str) -> String {
     )
 }
 
-/// Renewals publish nothing, and a crowd is published at once and not one by one.
+/// Renewals do not publish, and many logins are published together.
 #[test]
 fn publications_are_few() {
     let wire = Wire::udp();
@@ -294,7 +295,7 @@ fn publications_are_few() {
         wire.send(dovecot(&format!("203.0.113.{last}")).as_bytes());
     }
     let most = 2 + start.elapsed().as_secs() as usize;
-    eventually("the crowd is published", PATIENCE, || site.source().len() == 102);
+    eventually("all clients are published", PATIENCE, || site.source().len() == 102);
     let count = publications.count();
     assert!((1..=most).contains(&count), "{count} publications for a hundred clients");
     assert_eq!(site.postfix.relay("203.0.113.100"), 250);

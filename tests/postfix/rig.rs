@@ -1,5 +1,5 @@
-//! The rig examined by itself, and what real forwarders and the real Postfix do: the ground that
-//! the other tests with real peers stand on.
+//! The test rig without the daemon: what real forwarders and the real Postfix do. The other tests
+//! rely on it.
 
 use std::fs;
 use std::process::Command;
@@ -8,9 +8,9 @@ use crate::support::forwarder::{Form, Forwarder, Program};
 use crate::support::postfix::{OWN_DOMAIN, Postfix};
 use crate::support::wire::Wire;
 
-/// Addresses as a map of three lines shows them to Postfix: only the whole address counts.
+/// Only a complete address matches.
 #[test]
-fn postfix_admits_the_listed_client_alone() {
+fn postfix_admits_only_listed_clients() {
     for map_type in ["hash", "lmdb", "cdb"] {
         let dir = crate::support::directory();
         let table = format!("{map_type}:{}", dir.path().join("clients").display());
@@ -28,9 +28,9 @@ fn postfix_admits_the_listed_client_alone() {
             assert_eq!(postfix.relay(client), 250, "{map_type} {client}\n{}", postfix.log());
             assert_eq!(postfix.chrooted_session(client).rcpt("far@elsewhere.example").code, 250);
         }
-        for stranger in ["198.51.100.8", "198.51.100.70", "2001:db8:1:2:3:4:5:7", "127.0.0.1"] {
-            let reply = postfix.rcpt(stranger, "far@elsewhere.example");
-            assert_eq!(reply.code, 554, "{map_type} {stranger}");
+        for other in ["198.51.100.8", "198.51.100.70", "2001:db8:1:2:3:4:5:7", "127.0.0.1"] {
+            let reply = postfix.rcpt(other, "far@elsewhere.example");
+            assert_eq!(reply.code, 554, "{map_type} {other}");
             assert!(reply.text.contains("Relay access denied"), "{}", reply.text);
         }
         let mut session = postfix.session("198.51.100.8");
@@ -39,7 +39,7 @@ fn postfix_admits_the_listed_client_alone() {
     }
 }
 
-/// What forwarders make of syslog(3) frames, in each form and over both ways.
+/// The frames that forwarders make of syslog(3) messages, in each format and over both transports.
 #[test]
 fn forwarders_send_what_a_mail_daemon_logs() {
     const DOVECOT: &str = "pop3-login: Login: user=<joe>, method=PLAIN, rip=198.51.100.7, lip=192.0.2.1, mpid=7, session=<a>";
@@ -48,16 +48,16 @@ fn forwarders_send_what_a_mail_daemon_logs() {
     {
         let dir = crate::support::directory();
         for wire in [Wire::udp(), Wire::unix(dir.path().join("far"))] {
-            let ear = wire.bind();
+            let receiver = wire.bind();
             let forwarder = Forwarder::start(program, &wire, form);
             forwarder.log(format!("<22>Nov 22 07:31:23 dovecot: {DOVECOT}"));
             forwarder.log(format!("<21>Nov  5 07:31:23 cyrus/pop3[350]: {CYRUS}"));
-            let dovecot = ear.frame_with("rip=198.51.100.7");
-            let cyrus = ear.frame_with("[198.51.100.7]");
+            let dovecot = receiver.frame_with("rip=198.51.100.7");
+            let cyrus = receiver.frame_with("[198.51.100.7]");
 
             let version = if form == Form::Rfc5424 { "1 " } else { "" };
-            // syslog-ng ends every frame with a line feed, rsyslog those of RFC 5424; of the blank
-            // before MSG in syslog(3), rsyslog makes a second one there.
+            // syslog-ng ends every frame with a line feed, rsyslog those of RFC 5424. rsyslog also keeps
+            // the space before the text of a syslog(3) message, after its own.
             let (tags, end) = match (program, form) {
                 (Program::Rsyslog, Form::Rfc5424) => {
                     ([" dovecot - - -  ", " cyrus/pop3 350 - -  "], "\n")
@@ -83,17 +83,17 @@ fn forwarders_send_what_a_mail_daemon_logs() {
     }
 }
 
-/// A raw line feed never makes two frames of one: rsyslog escapes it, syslog-ng passes it on.
+/// A raw line feed never splits a frame: rsyslog escapes it, syslog-ng forwards it.
 #[test]
-fn a_line_feed_stays_inside_its_frame() {
+fn line_feed_does_not_split_a_frame() {
     for (program, seen) in [(Program::Rsyslog, "x#012<22>"), (Program::SyslogNg, "x\n<22>")] {
         let wire = Wire::udp();
-        let ear = wire.bind();
+        let receiver = wire.bind();
         let forwarder = Forwarder::start(program, &wire, Form::Traditional);
         forwarder.log(
             "<22>Nov 22 07:31:23 imapd[9]: failed user=x\n<22>Nov 22 07:31:23 imapd[9]: Login",
         );
-        let frame = ear.frame_with("failed");
+        let frame = receiver.frame_with("failed");
         assert!(frame.contains(seen), "{program:?} {frame:?}");
     }
 }

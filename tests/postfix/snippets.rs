@@ -1,4 +1,4 @@
-//! The lines of deploy/postfix that name the map, as they are, with the real Postfix: who relays,
+//! The lines of deploy/postfix that name the map, unchanged, with the real Postfix: who may relay,
 //! and where. (Those for policy and socketmap: tests/postfix/live.rs.)
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -13,10 +13,10 @@ use crate::support::wire::{Port, Wire};
 use crate::support::{PATIENCE, directory, within};
 
 const CLIENT: &str = "198.51.100.7";
-const STRANGER: &str = "198.51.100.8";
+const OTHER: &str = "198.51.100.8";
 const FAR: &str = "someone@elsewhere.example";
 
-/// Postfix as it comes (postconf -d smtpd_relay_restrictions), and an authorised client.
+/// Postfix with its defaults (postconf -d smtpd_relay_restrictions), and an authorised client.
 struct Site {
     postfix: Postfix,
     _daemon: Daemon,
@@ -42,11 +42,11 @@ impl Site {
         Self { postfix, _daemon: daemon, home }
     }
 
-    /// Lines of deploy/postfix, with the directory of this site.
+    /// Adds lines of deploy/postfix, with the directory of this site.
     fn add(&self, file: &str, lines: &str) {
         let clients = self.home.path().join("clients").display().to_string();
         let here = lines.replace("/var/lib/pop-before-smtp/clients", &clients);
-        assert!(here.contains(&clients), "they name the map");
+        assert!(here.contains(&clients), "the lines name the map");
         self.postfix.add(file, &here);
     }
 
@@ -54,11 +54,12 @@ impl Site {
         session.rcpt(FAR).code
     }
 
-    /// What a client and a stranger get from the plain smtpd, and from that in the chroot.
+    /// Returns the replies to an authorised client and to another, from the plain and the chrooted
+    /// smtpd.
     fn answers(&self) -> [u16; 4] {
         let Self { postfix, .. } = self;
-        let plain = [CLIENT, STRANGER].map(|who| self.relays(postfix.session(who)));
-        let chrooted = [CLIENT, STRANGER].map(|who| self.relays(postfix.chrooted_session(who)));
+        let plain = [CLIENT, OTHER].map(|client| self.relays(postfix.session(client)));
+        let chrooted = [CLIENT, OTHER].map(|client| self.relays(postfix.chrooted_session(client)));
         [plain[0], plain[1], chrooted[0], chrooted[1]]
     }
 }
@@ -71,9 +72,9 @@ fn the_map() {
     assert_eq!(site.answers(), [250, 554, 250, 554], "{}", site.postfix.log());
 }
 
-/// Recipes of old put the check where it is reached too late.
+/// Recipes for old versions put the check where it is reached too late.
 #[test]
-fn the_old_recipe_fails() {
+fn recipe_for_old_versions_fails() {
     let site = Site::start(&[]);
     let lines = "smtpd_recipient_restrictions = permit_mynetworks, check_client_access \
                  hash:/var/lib/pop-before-smtp/clients, reject_unauth_destination\n";
@@ -89,20 +90,20 @@ fn the_submission_port() {
     let lines = include_str!("../../deploy/postfix/master.cf.submission");
     let at = |port: &Port| format!("127.0.0.1:{} inet", port.number());
     site.add("master.cf", &lines.replace("submission inet", &at(&port)));
-    // As Debian has it.
+    // As in Debian's master.cf.
     let (first, _) = lines.split_once("  -o {").expect("the last option");
     let debian = first.replace("submission inet", &at(&closed))
         + "  -o smtpd_relay_restrictions=permit_sasl_authenticated,reject\n";
     site.postfix.add("master.cf", &debian);
     site.postfix.start();
-    let ask = |port: &Port, who: &str| site.relays(Session::open(port, who));
+    let ask = |port: &Port, client: &str| site.relays(Session::open(port, client));
     assert_eq!(ask(&port, CLIENT), 250, "{}", site.postfix.log());
-    assert_eq!(ask(&port, STRANGER), 554);
+    assert_eq!(ask(&port, OTHER), 554);
     assert_eq!(ask(&closed, CLIENT), 554);
 }
 
-/// A session through postscreen, which hears the client's address from a proxy before it: whether
-/// the greeting came without its tests, and what RCPT got.
+/// Runs a session through postscreen, which learns the client's address by the PROXY protocol. Returns
+/// whether it skipped its tests, and the reply to RCPT.
 fn through_postscreen(postfix: &Postfix, port: &Port, client: &str) -> (bool, u16) {
     let stream = TcpStream::connect(("127.0.0.1", port.number())).expect("postscreen listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time");
@@ -126,7 +127,7 @@ fn through_postscreen(postfix: &Postfix, port: &Port, client: &str) -> (bool, u1
 }
 
 #[test]
-fn postscreen_lets_clients_past_its_tests_and_no_further() {
+fn postscreen_skips_its_tests_for_clients_and_no_more() {
     for (value, allowlisted) in [("permit", true), ("OK", false)] {
         let site = Site::start(&["--map-value", value]);
         let port = Port::claim();
@@ -142,9 +143,9 @@ fn postscreen_lets_clients_past_its_tests_and_no_further() {
         );
         site.postfix.add("master.cf", &lines);
         site.postfix.start();
-        let ask = |who| through_postscreen(&site.postfix, &port, who);
+        let ask = |client| through_postscreen(&site.postfix, &port, client);
         assert_eq!(ask(CLIENT), (allowlisted, 454), "{value}: {}", site.postfix.log());
-        assert_eq!(ask(STRANGER), (false, 454));
+        assert_eq!(ask(OTHER), (false, 454));
         let gives_up = site.postfix.log().contains("ignoring the remainder of this access list");
         assert_ne!(gives_up, allowlisted, "{}", site.postfix.log());
     }

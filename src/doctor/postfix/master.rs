@@ -1,7 +1,7 @@
-//! The smtpd services of master.cf: who is chrooted, and who has settings of his own.
+//! The smtpd services of master.cf: which are chrooted, and which override settings.
 //!
-//! Source   postconf(1) `-F` and `-P`, both of Postfix 2.11; master(5).
-//! Not here what the settings mean.
+//! - **Source**: postconf(1) `-F` and `-P`, both since Postfix 2.11; master(5).
+//! - **Not here**: what the settings mean.
 
 use crate::error::Failure;
 use crate::postfix::Postfix;
@@ -12,36 +12,36 @@ use std::collections::BTreeMap;
 pub struct MasterEntry {
     /// `NAME/TYPE`, as postconf(1) names it.
     pub name: String,
-    /// Whether it runs in the queue directory as its root.
+    /// Whether it is chrooted to the queue directory.
     pub chrooted: bool,
-    /// Its settings (`-o NAME=VALUE`).
+    /// Its own settings (`-o NAME=VALUE`).
     pub overrides: BTreeMap<String, String>,
 }
 
-/// The services of master.cf, as far as they matter here.
+/// The services of master.cf that matter here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Master {
-    /// Those that run smtpd.
+    /// The services that run smtpd.
     pub smtpd: Vec<MasterEntry>,
     /// Whether proxymap(8), which opens `proxy:` tables for the others, runs in the chroot.
     pub proxymap_chrooted: bool,
 }
 
 impl Master {
-    /// The smtpd services of master.cf.
+    /// Reads the services of master.cf.
     ///
     /// # Errors
     /// postconf failed.
     pub async fn of(postfix: &Postfix) -> Result<Self, Failure> {
         let fields = postfix.ask(&["-F", "*/*/chroot", "*/*/command"]).await?;
         let overrides = postfix.ask(&["-Px"]).await?;
-        // Before 3.0, and where the administrator has not said otherwise since (COMPATIBILITY_README).
+        // Before 3.0, and unless the administrator has changed it since (COMPATIBILITY_README).
         let level = postfix.parameter("compatibility_level").await.unwrap_or_default();
         Ok(Self::read(&fields, &overrides, matches!(level.trim(), "" | "0")))
     }
 
-    /// Reads what `postconf -F */*/chroot */*/command` and `postconf -Px` print. A `-` in the
-    /// chroot column means `default_chroot`.
+    /// Parses the output of `postconf -F */*/chroot */*/command` and `postconf -Px`. A `-` in the chroot
+    /// column means `default_chroot`.
     pub fn read(fields: &str, overrides: &str, default_chroot: bool) -> Self {
         let mut services: Vec<(MasterEntry, &str)> = Vec::new();
         for (name, field, value) in fields.lines().filter_map(entry) {
@@ -78,7 +78,7 @@ impl Master {
     }
 }
 
-/// `NAME/TYPE/FIELD = VALUE`; a name may be a path.
+/// Parses `NAME/TYPE/FIELD = VALUE`; a name may be a path.
 fn entry(line: &str) -> Option<(&str, &str, &str)> {
     let (key, value) = line.split_once(" =")?;
     let (service, field) = key.rsplit_once('/')?;

@@ -1,4 +1,4 @@
-//! What Postfix does with a client: its restrictions, as main.cf and master.cf name them.
+//! What Postfix does with a client: the restrictions in main.cf and master.cf.
 
 pub mod master;
 pub mod restrictions;

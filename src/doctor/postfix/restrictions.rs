@@ -1,26 +1,27 @@
-//! smtpd's lists of restrictions, as main.cf writes them: who is refused before whom.
+//! smtpd's restriction lists, as main.cf writes them, and what they decide.
 //!
-//! Promise  a list is followed for one client: one that only we can let relay, with a recipient in
-//!          a foreign domain. What may or may not decide (a table of others, a DNS list) is passed.
-//! Source   postconf(5) `smtpd_relay_restrictions`; RESTRICTION_CLASS_README.
-//! Not here where values come from, and what is to be done about them.
+//! - **Promise**: a list is evaluated for a client that only pop-before-smtp can authorise, and a
+//!   recipient in another domain. Restrictions that may or may not decide (other tables, DNS lists)
+//!   are skipped.
+//! - **Source**: postconf(5) `smtpd_relay_restrictions`; RESTRICTION_CLASS_README.
+//! - **Not here**: where values come from, and how to fix them.
 
 use std::collections::HashMap;
 use std::fmt;
 
 use crate::postfix::mynetworks::patterns;
 
-/// Classes may name classes, and at worst themselves.
+/// Classes may contain classes, at worst themselves.
 const MAX_DEPTH: usize = 8;
 
 /// One restriction of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restriction {
-    /// Its name in lower case, or a table that stands alone.
+    /// Its name in lower case, or a table without a restriction name.
     pub name: String,
-    /// What follows the name, for those that take something.
+    /// The argument, if the restriction has one.
     pub argument: Option<String>,
-    /// `warn_if_reject` stands before it: it refuses nobody.
+    /// `warn_if_reject` precedes it, so it refuses no one.
     pub warns: bool,
 }
 
@@ -34,24 +35,24 @@ impl fmt::Display for Restriction {
     }
 }
 
-/// What happens to the client at the end of a list.
+/// What a list decides for the client.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Evaluation<'a> {
-    /// We are asked, and nothing has decided before.
+    /// It queries pop-before-smtp, and nothing has decided before.
     Asked {
-        /// What comes before.
+        /// The restrictions before.
         before: &'a [Restriction],
-        /// What comes afterwards.
+        /// The restrictions after.
         after: &'a [Restriction],
     },
-    /// He is refused, before we are asked or without.
+    /// It refuses the client without querying pop-before-smtp first.
     Refused {
-        /// What refuses him.
+        /// The restriction that refuses the client.
         by: &'a Restriction,
-        /// Whether we would be asked afterwards.
+        /// Whether a later restriction queries pop-before-smtp.
         asked_later: bool,
     },
-    /// Everybody is let in.
+    /// It permits every client.
     Open,
     /// The next list decides.
     Undecided,
@@ -71,7 +72,7 @@ impl Restriction {
             )
     }
 
-    /// Whether it refuses a foreign recipient of every client that comes to it.
+    /// Returns whether it refuses recipients in other domains from every client.
     pub fn refuses(&self) -> bool {
         let refuses = matches!(
             &*self.name,
@@ -85,7 +86,8 @@ impl Restriction {
         refuses && !self.warns
     }
 
-    /// Whether it may refuse a client for his address or his name: dynamic ones are on many lists.
+    /// Returns whether it may refuse a client for its address or host name: many lists contain dynamic
+    /// addresses.
     pub fn judges_clients(&self) -> bool {
         let judges = ["reject_rbl_client", "reject_rhsbl_client", "reject_rhsbl_reverse_client"];
         let unnamed = self.name.starts_with("reject_unknown_") && self.name.contains("client");
@@ -93,28 +95,28 @@ impl Restriction {
     }
 }
 
-/// Reads the value of a parameter.
+/// Parses the value of a parameter.
 pub fn read(value: &str) -> Vec<Restriction> {
     let mut list = Vec::new();
     let mut warns = false;
-    let mut words = patterns(value);
-    while let Some(word) = words.next() {
-        let lower = word.to_ascii_lowercase();
+    let mut tokens = patterns(value);
+    while let Some(token) = tokens.next() {
+        let lower = token.to_ascii_lowercase();
         if lower == "warn_if_reject" {
             warns = true;
             continue;
         }
         let takes = Restriction::takes_argument(&lower);
-        // The path of a table keeps its case.
-        let name = if word.contains(':') { word.to_owned() } else { lower };
-        let argument = if takes { words.next().map(str::to_owned) } else { None };
+        // A table's path is case-sensitive.
+        let name = if token.contains(':') { token.to_owned() } else { lower };
+        let argument = if takes { tokens.next().map(str::to_owned) } else { None };
         list.push(Restriction { name, argument, warns });
         warns = false;
     }
     list
 }
 
-/// Puts what the restriction classes stand for into their places.
+/// Replaces restriction classes by their restrictions.
 pub fn resolve(
     list: &[Restriction],
     classes: &HashMap<String, Vec<Restriction>>,
@@ -137,8 +139,8 @@ pub fn resolve(
     whole
 }
 
-/// Follows a list for the client.
-pub fn follow(list: &[Restriction], is_ours: impl Fn(&Restriction) -> bool) -> Evaluation<'_> {
+/// Evaluates a list for the client.
+pub fn evaluate(list: &[Restriction], is_ours: impl Fn(&Restriction) -> bool) -> Evaluation<'_> {
     for (index, restriction) in list.iter().enumerate() {
         if is_ours(restriction) && !restriction.warns {
             return Evaluation::Asked { before: &list[..index], after: &list[index + 1..] };
@@ -154,33 +156,34 @@ pub fn follow(list: &[Restriction], is_ours: impl Fn(&Restriction) -> bool) -> E
     Evaluation::Undecided
 }
 
-/// The list with us in the right place: before the first that refuses everybody.
+/// Returns the list with `ours` in the right place: before the first restriction that refuses every
+/// client.
 pub fn corrected(list: &[Restriction], drop: impl Fn(&Restriction) -> bool, ours: &str) -> String {
-    let mut words: Vec<String> = Vec::new();
+    let mut result: Vec<String> = Vec::new();
     let mut place = None;
     for restriction in list.iter().filter(|restriction| !drop(restriction)) {
         let decides = restriction.refuses() || restriction.name == "permit";
         if decides && place.is_none() {
-            place = Some(words.len());
+            place = Some(result.len());
         }
-        // Whoever is let in here is let in without us.
+        // This would permit unauthorised clients.
         if restriction.name == "permit" {
-            words.push("reject_unauth_destination".into());
+            result.push("reject_unauth_destination".into());
         } else {
-            words.push(restriction.to_string());
+            result.push(restriction.to_string());
         }
     }
-    if words.is_empty() {
-        words.extend(["permit_mynetworks".into(), "permit_sasl_authenticated".into()]);
+    if result.is_empty() {
+        result.extend(["permit_mynetworks".into(), "permit_sasl_authenticated".into()]);
     }
     match place {
-        Some(place) => words.insert(place, ours.to_owned()),
-        None => words.extend([ours.to_owned(), "reject_unauth_destination".into()]),
+        Some(place) => result.insert(place, ours.to_owned()),
+        None => result.extend([ours.to_owned(), "reject_unauth_destination".into()]),
     }
-    words.join(", ")
+    result.join(", ")
 }
 
-/// The service that `check_policy_service` calls, and one of its own settings (postconf(5)
+/// Returns the endpoint of a `check_policy_service` argument and one of its settings (postconf(5)
 /// `check_policy_service`): `unix:PATH`, or `{ unix:PATH, timeout=3s, ... }`.
 pub fn policy_call<'a>(argument: &'a str, setting: &str) -> (&'a str, Option<String>) {
     let inside = argument.trim().trim_start_matches('{').trim_end_matches('}');
@@ -204,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_read() {
+    fn parses_lists() {
         let rows: &[(&str, &[&str])] = &[
             ("", &[]),
             (" permit_mynetworks,\n\tREJECT ", &["permit_mynetworks", "reject"]),
@@ -230,8 +233,8 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_followed() {
-        let asked = |value: &str| match follow(&read(value), is_ours) {
+    fn evaluates_lists() {
+        let asked = |value: &str| match evaluate(&read(value), is_ours) {
             Evaluation::Asked { before, after } => {
                 format!("asked {} {}", before.len(), after.len())
             }
@@ -257,17 +260,17 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_resolved() {
+    fn resolves_classes() {
         let classes: HashMap<_, _> = [("one", "two, reject"), ("two", OURS), ("self", "self")]
             .map(|(n, v)| (n.to_owned(), read(v)))
             .into();
         let list = resolve(&read("permit_mynetworks one"), &classes);
-        assert!(matches!(follow(&list, is_ours), Evaluation::Asked { .. }), "{list:?}");
+        assert!(matches!(evaluate(&list, is_ours), Evaluation::Asked { .. }), "{list:?}");
         assert_eq!(resolve(&read("self"), &classes).len(), 1);
     }
 
     #[test]
-    fn lists_are_corrected() {
+    fn corrects_lists() {
         for (value, expected) in [
             (
                 "permit_mynetworks, reject_unauth_destination",
@@ -281,7 +284,7 @@ mod tests {
             let list = read(&value.replace("OURS", OURS));
             let corrected = corrected(&list, is_ours, OURS);
             assert_eq!(corrected, expected.replace("OURS", OURS), "{value}");
-            assert!(matches!(follow(&read(&corrected), is_ours), Evaluation::Asked { .. }));
+            assert!(matches!(evaluate(&read(&corrected), is_ours), Evaluation::Asked { .. }));
         }
     }
 

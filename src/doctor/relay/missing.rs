@@ -1,7 +1,7 @@
-//! What main.cf has where our line should be.
+//! What main.cf has where the pop-before-smtp restriction should be.
 //!
-//! Promise  a table counts as meant for us only if its path, or an entry of ours in it, says so, or
-//!          if it does not exist.
+//! - **Promise**: a table counts as a mistaken name of ours only if it has our path or our entry,
+//!   or cannot be read.
 
 use super::Examination;
 use crate::doctor::channels::{Channel, table_of};
@@ -11,7 +11,7 @@ use crate::doctor::setup::{EARLIER, RECIPIENT, RELAY, Setup};
 use crate::engine::publication::GENERATION_KEY;
 use crate::postfix::BUILDABLE;
 
-/// Tables of `check_client_access` that are not ours and have our entry, or do not exist.
+/// Returns the tables of `check_client_access` other than ours that have our entry or cannot be read.
 pub(super) async fn strays(setup: &Setup, channels: &[Channel]) -> Vec<String> {
     let mut strays: Vec<String> = Vec::new();
     let Some(ours) = our_table(channels) else { return strays };
@@ -25,7 +25,7 @@ pub(super) async fn strays(setup: &Setup, channels: &[Channel]) -> Vec<String> {
             continue;
         }
         let found = setup.postfix.lookup(&table, GENERATION_KEY).await;
-        // Another administrator's table can be read and does not have our entry.
+        // A table of another purpose can be read and lacks our entry.
         if !matches!(found, Ok(None)) || path_of(&table) == path_of(ours) {
             strays.push(table);
         }
@@ -45,8 +45,8 @@ fn path_of(table: &str) -> Option<&str> {
 }
 
 impl Examination<'_> {
-    /// Whether a restriction asks a table that is taken for ours, or asks ours for something else.
-    pub(super) fn stands_for_us(&self, restriction: &Restriction) -> bool {
+    /// Returns whether a restriction uses a mistaken table, or ours for something else.
+    pub(super) fn is_mistaken(&self, restriction: &Restriction) -> bool {
         self.stray(restriction).is_some() || self.is_misused(restriction)
     }
 
@@ -55,57 +55,60 @@ impl Examination<'_> {
         self.strays.iter().any(|stray| stray == table).then_some(table)
     }
 
-    /// Our table alone, which smtpd asks for the recipient, or in `check_recipient_access` and the
-    /// like.
+    /// Returns whether it uses our table without a restriction name, for which smtpd looks up the
+    /// recipient, or in `check_recipient_access` and the like.
     fn is_misused(&self, restriction: &Restriction) -> bool {
         let Some(ours) = our_table(self.channels) else { return false };
-        let asked = restriction.argument.as_deref().unwrap_or(&restriction.name);
-        asked == ours && restriction.name != "check_client_access"
+        let table = restriction.argument.as_deref().unwrap_or(&restriction.name);
+        table == ours && restriction.name != "check_client_access"
     }
 
-    /// What was found instead of us, and why our clients are refused `by` what.
+    /// Returns what was found instead, and why `by` refuses our clients.
     pub(super) fn absence(
         &self,
         service: Option<&MasterEntry>,
         by: &Restriction,
     ) -> (String, String) {
         let list = |name: &str| self.setup.list(service, name);
-        let refused = format!("`{by}` refuses our clients: 554 or 454, Relay access denied.");
+        let refused =
+            format!("`{by}` refuses authorised clients: 554 or 454, Relay access denied.");
         let all: Vec<Restriction> =
             EARLIER.into_iter().chain([RELAY, RECIPIENT]).flat_map(list).collect();
         if let Some(table) = all.iter().find_map(|restriction| self.stray(restriction)) {
             let ours = our_table(self.channels).unwrap_or_default();
             let differs = if path_of(table) == path_of(ours) { "type" } else { "path" };
             return (
-                format!("main.cf names {table}, the daemon publishes {ours}: another {differs}"),
                 format!(
-                    "smtpd looks into a table that the daemon does not write. If it does not exist \
-                     or Postfix lacks the type, all mail that comes so far gets 451; else {refused}"
+                    "main.cf names {table}, but the daemon publishes {ours}: another {differs}"
+                ),
+                format!(
+                    "smtpd uses a table that the daemon does not write. If it does not exist or Postfix \
+                     lacks its type, all mail checked against it gets 451; otherwise {refused}"
                 ),
             );
         }
         if let Some(restriction) = all.iter().find(|restriction| self.is_misused(restriction)) {
             return (
-                format!("main.cf does not ask for the client's address: `{restriction}`"),
-                format!("Only check_client_access does. {refused}"),
+                format!("main.cf does not look up the client address: `{restriction}`"),
+                format!("Only check_client_access does that. {refused}"),
             );
         }
-        let asks = |name: &&str| list(name).iter().any(|restriction| self.is_ours(restriction));
-        if asks(&RECIPIENT) {
+        let queries = |name: &&str| list(name).iter().any(|restriction| self.is_ours(restriction));
+        if queries(&RECIPIENT) {
             return (
-                format!("only {RECIPIENT} asks us, not {RELAY}"),
+                format!("only {RECIPIENT} queries pop-before-smtp, not {RELAY}"),
                 format!(
-                    "That was right before Postfix 2.10. Since then {RELAY} is evaluated first, \
+                    "That was correct before Postfix 2.10. Since then {RELAY} is evaluated first, \
                      and its {refused} The other list is never reached."
                 ),
             );
         }
-        if let Some(name) = EARLIER.iter().find(|name| asks(name)) {
+        if let Some(name) = EARLIER.iter().find(|name| queries(name)) {
             return (
-                format!("only {name} asks us, not {RELAY}"),
-                format!("An OK ends that list and no other: it lets nobody relay. {refused}"),
+                format!("only {name} queries pop-before-smtp, not {RELAY}"),
+                format!("An OK there ends only that list; it lets no one relay. {refused}"),
             );
         }
-        (format!("{RELAY} does not ask pop-before-smtp"), refused)
+        (format!("{RELAY} does not query pop-before-smtp"), refused)
     }
 }

@@ -1,8 +1,8 @@
-//! What this host says of itself: its own addresses and its default gateways.
+//! This host's own addresses and default gateways, as the kernel reports them.
 //!
-//! Promise  nothing is asked of the network; the kernel tells what it knows.
-//! Why      a login from a gateway's address is what every client looks like behind a bridge
-//!          (Docker, Kubernetes): to authorise it would open the relay to the Internet.
+//! - **Promise**: no network traffic.
+//! - **Why**: behind a bridge (Docker, Kubernetes) every client appears to log in from the
+//!   gateway's address. Authorising it would open the relay to the Internet.
 
 mod netlink;
 mod routes;
@@ -15,10 +15,10 @@ use nix::libc::{AF_INET, AF_INET6};
 
 use routes::{GET_NEXTHOP, GET_ROUTE, Gateways, all_nexthops, routes_of};
 
-/// The addresses of all interfaces of this host, canonical.
+/// Returns the addresses of all interfaces of this host, canonical.
 ///
 /// # Errors
-/// The kernel does not tell.
+/// The kernel does not report them.
 pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
     let address = |storage: nix::sys::socket::SockaddrStorage| {
         let v4 = storage.as_sockaddr_in().map(|a| IpAddr::V4(a.ip()));
@@ -29,18 +29,18 @@ pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
     Ok(addresses.map(|address| address.to_canonical()).collect())
 }
 
-/// The next hops of all default routes of this host, in all tables: policy routing may lead an answer
-/// through any of them. In the order of their numbers.
+/// Returns the next hops of all default routes of this host, sorted. All tables count: policy routing
+/// may use any of them.
 ///
 /// # Errors
-/// The kernel does not tell.
+/// The kernel does not report them.
 pub fn gateways() -> io::Result<Vec<IpAddr>> {
     let mut gateways = Gateways::default();
     for family in [AF_INET, AF_INET6] {
         let head = routes_of(u8::try_from(family).unwrap_or_default());
         netlink::dump(GET_ROUTE, &head, |message| gateways.add_route(message))?;
     }
-    // A kernel that names objects knows them.
+    // Older kernels know no next-hop objects; one that refers to them does.
     if gateways.name_objects() {
         netlink::dump(GET_NEXTHOP, &all_nexthops(), |message| gateways.add_nexthop(message))?;
     }

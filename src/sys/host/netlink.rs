@@ -1,7 +1,7 @@
-//! What the kernel knows of the network, asked by rtnetlink (rtnetlink(7), netlink(7)).
+//! Reads kernel tables by rtnetlink (rtnetlink(7), netlink(7)).
 //!
-//! Promise  asks only, and takes answers of the kernel alone. Needs no privilege.
-//! Not here what the messages say (`routes`).
+//! - **Promise**: only reads, and accepts replies from the kernel alone. Needs no privilege.
+//! - **Not here**: what the messages mean ([`super::routes`]).
 
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -16,19 +16,19 @@ use nix::sys::time::TimeVal;
 
 /// One datagram of a dump; the kernel fills at most 32 KiB (`netlink_recvmsg`).
 const BUFFER: usize = 64 << 10;
-/// A dump is ready when it is asked for, unless the kernel is out of order.
+/// The kernel answers a dump request at once.
 const TIMEOUT: TimeVal = TimeVal::new(10, 0);
-/// Dumps of a table that changes meanwhile. What all of them have told counts: an entry that stays
-/// is hardly passed over by each.
+/// Attempts to dump a table that changes meanwhile. Their results are merged: it is unlikely that all
+/// of them miss an entry that stays.
 const ATTEMPTS: u32 = 3;
 /// nlmsghdr of netlink(7): length, type, flags, sequence number, port.
 const HEADER: usize = 16;
-/// `linux/netlink.h`: the table has changed while it was read.
+/// `linux/netlink.h`: the table changed while it was read.
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
-/// Asks for all objects of a kind (`RTM_GETROUTE` and the like), with the head that such a question
-/// has, and calls `each` with each message that is answered, without its netlink header; twice or more
-/// often if the table changes while it is read.
+/// Requests all objects of a kind (`RTM_GETROUTE` and the like), with the header of that kind, and
+/// calls `each` with every message of the reply, without its netlink header. It may see a message
+/// more than once if the table changes meanwhile.
 ///
 /// # Errors
 /// There is no netlink, or the kernel does not know such objects.
@@ -45,7 +45,7 @@ pub fn dump(kind: u16, head: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<(
     Ok(())
 }
 
-/// Whether the table has stayed the same.
+/// Returns whether the table stayed the same meanwhile.
 fn attempt_dump(
     socket: &OwnedFd,
     number: u32,
@@ -102,9 +102,9 @@ fn request(number: u32, kind: u16, head: &[u8]) -> Vec<u8> {
     request
 }
 
-/// Splits what netlink puts one after the other: messages, attributes, next hops. Each begins with a
-/// head of at least `head` bytes that tells its length, and the next one at a multiple of four. Ends
-/// early where a length is wrong.
+/// Splits a sequence of netlink messages, attributes or next hops. Each begins with a header of at
+/// least `head` bytes, which `length` reads, and is padded to a multiple of four bytes. Stops at a
+/// wrong length.
 pub fn records<'a>(
     bytes: &'a [u8],
     head: usize,
@@ -119,12 +119,12 @@ pub fn records<'a>(
     })
 }
 
-/// A number of 16 bits at this place.
+/// Returns the 16-bit number at an offset.
 pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(at..)?.first_chunk().copied()?))
 }
 
-/// A number of 32 bits at this place.
+/// Returns the 32-bit number at an offset.
 pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..)?.first_chunk().copied()?))
 }
@@ -141,14 +141,14 @@ mod tests {
         let number = |n: u16| n.to_ne_bytes();
         let list =
             [&number(5)[..], &[0; 3], &[0; 3], &number(4), &[0; 2], &number(9), &[0; 2]].concat();
-        assert_eq!(of(&list), [5, 4], "the last one is cut");
+        assert_eq!(of(&list), [5, 4], "the last one is truncated");
         assert_eq!(of(&number(3)), [] as [usize; 0]);
-        assert_eq!(of(&[&number(0)[..], &[0; 8]].concat()), [] as [usize; 0], "it never ends");
+        assert_eq!(of(&[&number(0)[..], &[0; 8]].concat()), [] as [usize; 0], "would never end");
         assert_eq!(of(&[]), [] as [usize; 0]);
     }
 
     #[test]
-    fn what_the_kernel_does_not_know_is_an_error() {
+    fn unknown_kind_is_an_error() {
         let refused = dump(0x7fff, &[0; 12], |_| {});
         assert!(refused.is_err(), "{refused:?}");
     }

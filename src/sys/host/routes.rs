@@ -1,18 +1,18 @@
-//! What rtnetlink says of default routes: the gateways they lead through.
+//! The gateways of default routes, from rtnetlink messages.
 //!
-//! Promise  every next hop of every default route, in all tables: one of several (multipath), one of
-//!          the other family (`via inet6`), one that is an object of its own (`ip nexthop`).
-//! Source   rtnetlink(7); `linux/rtnetlink.h` and `linux/nexthop.h` of the kernel.
+//! - **Promise**: every next hop of every default route, in all tables: of several (multipath), of
+//!   the other family (`via inet6`), and next-hop objects (`ip nexthop`).
+//! - **Source**: rtnetlink(7); `linux/rtnetlink.h` and `linux/nexthop.h` of the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::netlink::{records, u16_at, u32_at};
 
-/// Longest prefix of a default route: VPNs cover everything by two halves, 0.0.0.0/1 and 128.0.0.0/1.
+/// Longest prefix of a default route: VPNs use two halves, 0.0.0.0/1 and 128.0.0.0/1.
 const LONGEST_PREFIX: u8 = 1;
 
-/// `struct rtmsg`, of which the first bytes are the family and the length of the destination's prefix.
+/// `struct rtmsg`; it begins with the family and the destination's prefix length.
 const ROUTE_HEAD: usize = 12;
 /// `struct nhmsg`.
 const NEXTHOP_HEAD: usize = 8;
@@ -30,7 +30,7 @@ const RTA_NH_ID: u16 = 30;
 const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
 const NHA_GATEWAY: u16 = 6;
-/// A type is in these bits (`NLA_TYPE_MASK`).
+/// The bits of an attribute's type (`NLA_TYPE_MASK`).
 const TYPE: u16 = 0x3fff;
 
 /// `RTM_GETROUTE`.
@@ -38,14 +38,14 @@ pub const GET_ROUTE: u16 = 26;
 /// `RTM_GETNEXTHOP`.
 pub const GET_NEXTHOP: u16 = 106;
 
-/// The head of a question for all routes of a family.
+/// Returns the header of a request for all routes of a family.
 pub fn routes_of(family: u8) -> [u8; ROUTE_HEAD] {
     let mut head = [0; ROUTE_HEAD];
     head[0] = family;
     head
 }
 
-/// The head of a question for all next hops that are objects of their own.
+/// Returns the header of a request for all next-hop objects.
 pub fn all_nexthops() -> [u8; NEXTHOP_HEAD] {
     [0; NEXTHOP_HEAD]
 }
@@ -54,12 +54,12 @@ pub fn all_nexthops() -> [u8; NEXTHOP_HEAD] {
 #[derive(Debug, Default)]
 pub struct Gateways {
     addresses: BTreeSet<IpAddr>,
-    /// Objects that routes name.
+    /// Next-hop objects that routes refer to.
     named: BTreeSet<u32>,
     objects: BTreeMap<u32, Object>,
 }
 
-/// A next hop, or several of them.
+/// A next-hop object: one next hop or a group.
 #[derive(Debug, Default)]
 struct Object {
     address: Option<IpAddr>,
@@ -67,7 +67,7 @@ struct Object {
 }
 
 impl Gateways {
-    /// Adds those of a route (`RTM_NEWROUTE`), if it is a default route.
+    /// Adds the gateways of a route (`RTM_NEWROUTE`), if it is a default route.
     pub fn add_route(&mut self, message: &[u8]) {
         let is_default = message.get(1).is_some_and(|length| *length <= LONGEST_PREFIX);
         if let Some(body) = message.get(ROUTE_HEAD..).filter(|_| is_default) {
@@ -91,12 +91,12 @@ impl Gateways {
         }
     }
 
-    /// Whether the objects must be known too.
+    /// Returns whether a route refers to next-hop objects.
     pub fn name_objects(&self) -> bool {
         !self.named.is_empty()
     }
 
-    /// Adds an object (`RTM_NEWNEXTHOP`).
+    /// Adds a next-hop object (`RTM_NEWNEXTHOP`).
     pub fn add_nexthop(&mut self, message: &[u8]) {
         let (mut id, mut object) = (None, Object::default());
         for (kind, value) in attributes(message.get(NEXTHOP_HEAD..).unwrap_or_default()) {
@@ -113,7 +113,7 @@ impl Gateways {
         self.objects.extend(id.map(|id| (id, object)));
     }
 
-    /// All of them. A group has no groups as members.
+    /// Returns all gateways. Groups do not nest.
     pub fn addresses(mut self) -> BTreeSet<IpAddr> {
         let named = self.named.iter().filter_map(|id| self.objects.get(id));
         for object in named {
@@ -125,7 +125,7 @@ impl Gateways {
     }
 }
 
-/// Types and values.
+/// Returns the types and values of attributes.
 fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     let attributes = records(bytes, ATTRIBUTE_HEAD, |bytes| u16_at(bytes, 0).map(u32::from));
     attributes.filter_map(|attribute| {
@@ -133,7 +133,7 @@ fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// Its length tells its family.
+/// Reads an address; its length determines the family.
 fn address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).ok().map(|bytes| IpAddr::V4(Ipv4Addr::from(bytes)));
     let v6 = || <[u8; 16]>::try_from(bytes).ok().map(|bytes| IpAddr::V6(Ipv6Addr::from(bytes)));

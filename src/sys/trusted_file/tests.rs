@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use super::*;
 
 const LIMIT: u64 = 10;
-const STRANGER: u32 = 4711;
-/// What is open at once takes a thousandth of this.
+const OTHER_USER: u32 = 4711;
+/// What opens at once takes a thousandth of this.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 fn home() -> TempDir {
@@ -35,15 +35,15 @@ fn give(path: &Path, user: u32) {
     std::os::unix::fs::lchown(path, Some(user), None).expect("the tests run as root");
 }
 
-/// The sentence and the hint of a refusal.
-fn said<T: std::fmt::Debug>(outcome: Result<T, ReadFailure>) -> String {
+/// Returns the message and the hint of a refusal.
+fn message<T: std::fmt::Debug>(outcome: Result<T, ReadFailure>) -> String {
     outcome.expect_err("a refusal").failure(Failure::config, "file", "see").to_string()
 }
 
-fn says<T: std::fmt::Debug>(outcome: Result<T, ReadFailure>, expected: &[&str]) {
-    let said = said(outcome);
+fn is_refused<T: std::fmt::Debug>(outcome: Result<T, ReadFailure>, expected: &[&str]) {
+    let message = message(outcome);
     for part in expected {
-        assert!(said.contains(part), "{part:?} is not in: {said}");
+        assert!(message.contains(part), "{part:?} is not in: {message}");
     }
 }
 
@@ -58,14 +58,18 @@ fn files_of_root_and_the_daemon_are_read() {
 }
 
 #[test]
-fn whoever_else_may_write_is_named() {
+fn other_writers_are_reported() {
     let home = home();
     let rows: [(u32, u32, &[&str]); 5] = [
-        (0, 0o664, &["is not trusted: its group may write to it (mode 664)", "`chmod g-w {}`"]),
-        (0, 0o646, &["others may write to it (mode 646)", "`chmod o-w {}`"]),
-        (0, 0o666, &["its group and others may write to it (mode 666)", "`chmod go-w {}`"]),
-        (STRANGER, 0o644, &["it belongs to the user 4711", "`chown root {}`"]),
-        (STRANGER, 0o664, &["user 4711, and its group may", "`chown root {}` and `chmod g-w {}`"]),
+        (0, 0o664, &["is not trusted: its group can write to it (mode 664)", "`chmod g-w {}`"]),
+        (0, 0o646, &["others can write to it (mode 646)", "`chmod o-w {}`"]),
+        (0, 0o666, &["its group and others can write to it (mode 666)", "`chmod go-w {}`"]),
+        (OTHER_USER, 0o644, &["it belongs to user 4711", "`chown root {}`"]),
+        (
+            OTHER_USER,
+            0o664,
+            &["user 4711, and its group can", "`chown root {}` and `chmod g-w {}`"],
+        ),
     ];
     for (owner, mode, expected) in rows {
         let path = file(&home, "file", mode);
@@ -73,48 +77,51 @@ fn whoever_else_may_write_is_named() {
         let shown = path.display().to_string();
         let expected: Vec<_> = expected.iter().map(|part| part.replace("{}", &shown)).collect();
         let expected: Vec<_> = expected.iter().map(String::as_str).collect();
-        says(read(&path, LIMIT), &expected);
-        says(open_own(&path, LIMIT, 0), &[&expected[..], &[&format!("`rm {shown}`")]].concat());
+        is_refused(read(&path, LIMIT), &expected);
+        is_refused(
+            open_own(&path, LIMIT, 0),
+            &[&expected[..], &[&format!("`rm {shown}`")]].concat(),
+        );
     }
 }
 
 #[test]
-fn an_owner_of_another_user_namespace_may_be_anybody() {
+fn unmapped_owner_is_not_trusted() {
     let home = home();
     let path = file(&home, "file", 0o644);
     give(&path, NOBODY);
-    says(read(&path, LIMIT), &["the user 65534, who may be anybody", "outside the container"]);
+    is_refused(read(&path, LIMIT), &["user 65534, which may be any user", "outside the container"]);
 }
 
 #[test]
-fn a_file_of_the_daemon_may_belong_to_its_user() {
+fn own_file_may_belong_to_the_daemons_user() {
     let home = home();
     let path = file(&home, "file", 0o600);
-    give(&path, STRANGER);
-    open_own(&path, LIMIT, STRANGER).expect("it is his");
-    says(open_own(&path, LIMIT, 12), &["it belongs to the user 4711", "`chown 12 "]);
+    give(&path, OTHER_USER);
+    open_own(&path, LIMIT, OTHER_USER).expect("the daemon's user owns it");
+    is_refused(open_own(&path, LIMIT, 12), &["it belongs to user 4711", "`chown 12 "]);
 }
 
 #[test]
-fn a_link_must_be_trusted_as_its_file_must() {
+fn link_and_its_file_must_be_trusted() {
     let home = home();
     let (link, path) = (home.path().join("link"), file(&home, "file", 0o644));
     symlink("file", &link).expect("a link");
     assert_eq!(read(&link, LIMIT).expect("as Kubernetes mounts it"), b"text");
     let remove = format!("`rm {}`", link.display());
-    says(open_own(&link, LIMIT, 0), &["it is a symbolic link", &remove]);
-    give(&link, STRANGER);
-    let mend = format!("`chown -h root {}`", link.display());
-    says(read(&link, LIMIT), &["it is a symbolic link, and it belongs to the user 4711", &mend]);
+    is_refused(open_own(&link, LIMIT, 0), &["it is a symbolic link", &remove]);
+    give(&link, OTHER_USER);
+    let fix = format!("`chown -h root {}`", link.display());
+    is_refused(read(&link, LIMIT), &["it is a symbolic link, and it belongs to user 4711", &fix]);
     give(&link, 0);
-    give(&path, STRANGER);
-    says(read(&link, LIMIT), &["it belongs to the user 4711"]);
+    give(&path, OTHER_USER);
+    is_refused(read(&link, LIMIT), &["it belongs to user 4711"]);
     fs::remove_file(&path).expect("it is there");
     assert!(read(&link, LIMIT).expect_err("it leads nowhere").is_missing());
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_at_once() {
+fn irregular_files_are_refused_at_once() {
     let home = home();
     let at = |name: &str| home.path().join(name);
     mkfifo(&at("pipe"), Mode::S_IRUSR).expect("a pipe");
@@ -124,8 +131,8 @@ fn what_is_no_regular_file_is_refused_at_once() {
     let count = paths.len();
     thread::spawn(move || {
         for path in paths {
-            let said = (said(read(&path, LIMIT)), said(open_own(&path, LIMIT, 0)));
-            done.send((path, said)).expect("somebody listens");
+            let messages = (message(read(&path, LIMIT)), message(open_own(&path, LIMIT, 0)));
+            done.send((path, messages)).expect("the test receives it");
         }
     });
     for _ in 0..count {
@@ -144,12 +151,12 @@ fn size_has_a_limit() {
     assert_eq!(read(&path, LIMIT).expect("it fits").len(), 10);
     let mut file = fs::OpenOptions::new().append(true).open(&path).expect("a file");
     file.write_all(b"x").expect("written");
-    says(read(&path, LIMIT), &["it is larger than 10 bytes"]);
-    says(open_own(&path, LIMIT, 0), &["it is larger than 10 bytes"]);
+    is_refused(read(&path, LIMIT), &["it is larger than 10 bytes"]);
+    is_refused(open_own(&path, LIMIT, 0), &["it is larger than 10 bytes"]);
 }
 
 #[test]
-fn whoever_may_add_a_file_is_named() {
+fn writers_of_a_directory_are_reported() {
     let home = home();
     let path = home.path().join("daemons");
     assert!(list(&path).expect_err("not there").is_missing());
@@ -166,24 +173,22 @@ fn whoever_may_add_a_file_is_named() {
     symlink("daemons", &link).expect("a link");
     assert_eq!(files(&link), [link.join("own.toml")]);
     set_mode(&path, 0o1777);
-    says(list(&path), &["its group and others may write to it (mode 1777)", "`chmod go-w "]);
+    is_refused(list(&path), &["its group and others can write to it (mode 1777)", "`chmod go-w "]);
     set_mode(&path, 0o755);
-    chown(&path, Some(STRANGER), None).expect("root");
-    says(list(&path), &["it belongs to the user 4711", "`chown root "]);
-    says(list(&own), &["it is no directory"]);
+    chown(&path, Some(OTHER_USER), None).expect("root");
+    is_refused(list(&path), &["it belongs to user 4711", "`chown root "]);
+    is_refused(list(&own), &["it is not a directory"]);
 }
 
 #[test]
-fn directories_that_anybody_may_write_in_are_remarked_on() {
+fn world_writable_directories_get_a_remark() {
     let home = home();
     let files = [home.path().join("a"), home.path().join("b"), "/nowhere/c".into()];
     for (mode, open) in [(0o755, false), (0o775, false), (0o1777, false), (0o757, true)] {
         set_mode(home.path(), mode);
         let expected = open.then(|| {
             let directory = home.path().display();
-            format!(
-                "any user of this host may write in {directory}, and could let any address relay"
-            )
+            format!("any local user can write to {directory}, and so could authorise any address")
         });
         let found = remarks(files.iter().map(PathBuf::as_path));
         assert_eq!(found, Vec::from_iter(expected), "{mode:o}");
