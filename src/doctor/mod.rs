@@ -138,7 +138,7 @@ fn running(control: &Path, answer: Result<Answer, Failure>, report: &mut Report)
 }
 
 fn trial(layer: &Layer, control: &Path, log_socket: &Path, before: &Status, report: &mut Report) {
-    let matching = Matching::of(layer);
+    let matching = Matching::from_layer(layer);
     // What is wrong with a table has been told with the configuration.
     let Ok(table) = rules::load(&matching) else { return };
     ForwarderTest { log_socket, control, daemons: table.daemons() }.run(before, report);
@@ -193,7 +193,7 @@ async fn examine_postfix(
 
 /// The channels that the configuration names, as far as it is sound.
 async fn configured(setup: &Setup, layer: &Layer, passed: &[SocketRole]) -> Vec<Channel> {
-    let Ok(config) = Config::of(layer, passed) else { return Vec::new() };
+    let Ok(config) = Config::from_layer(layer, passed) else { return Vec::new() };
     let table = match &config.map {
         Some(MapSpec { kind, path }) => {
             setup.postfix.map_type(kind).await.ok().map(|kind| format!("{kind}:{}", path.display()))

@@ -66,7 +66,7 @@ fn operators_ask_and_change() {
         ),
         ("allow 198.51.100.9", 0, "20m"),
         ("allow 198.51.100.9 --for never", 2, "`never`"),
-        ("allow 198.51.100.9 --for 0s", 2, "`0s` is shorter than a second"),
+        ("allow 198.51.100.9 --for 0s", 2, "`0s` is shorter than one second"),
         (
             "allow 127.0.0.1",
             1,
@@ -286,7 +286,7 @@ fn wipe_empties_what_a_crash_has_left_and_nothing_else() {
     // Also under a configuration that keeps the daemon from starting.
     let (status, out, said) = wipe(&home, &["--grace", "8days"]);
     assert_eq!((status, said.as_str()), (Some(0), ""), "{out}");
-    assert_eq!(out, format!("the map {} lists nobody now\n", home.table()));
+    assert_eq!(out, format!("the map {} is empty now\n", home.table()));
     assert_eq!(home.map_says(A), None);
     assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
     assert!(!home.at("clients.lock").exists());

@@ -58,7 +58,7 @@ const ROWS: &[Row<'_>] = &[
     ("sender-table that is a pipe", "", NONE, "{listen} {map} {policy} --sender-table {home}/trust/pipe", CONFIG, &["sender-table", "not a regular file", "hint: "]),
     ("unknown daemon", "", NONE, "{listen} {map} --daemon dovcot", CONFIG, &["dovcot"]),
     ("no listener", "", NONE, "{map}", CONFIG, &["no socket", "--listen", "hint: "]),
-    ("no outlet", "", NONE, "{listen}", CONFIG, &["nothing to tell Postfix", "--map", "hint: "]),
+    ("no output", "", NONE, "{listen}", CONFIG, &["neither a map nor a socket for Postfix", "--map", "hint: "]),
     ("one socket twice", "", NONE, "{listen} {listen} {map}", CONFIG, &["twice", "log.sock", "hint: "]),
     ("relative socket", "", NONE, "--listen unix:log.sock {map}", USAGE, &["log.sock", "absolute"]),
     ("no host, only a name", "", NONE, "--listen udp:mx1:514 {map}", USAGE, &["udp:mx1:514", "numeric"]),
@@ -71,7 +71,7 @@ const ROWS: &[Row<'_>] = &[
     ("nobody", "", NONE, "{listen} {map} --allow-uid 65534", CONFIG, &["65534", "hint: "]),
     ("no user", "allow-uid = []", NONE, "{listen} {map}", CONFIG, &["allow-uid", "empty", "hint: "]),
     ("no host", "allow-host = []", NONE, "{listen} {map}", CONFIG, &["allow-host", "empty", "hint: "]),
-    ("host", "", ("POP_BEFORE_SMTP_ALLOW_HOST", "m\u{fc}nchen"), "{listen} {map}", CONFIG, &["POP_BEFORE_SMTP_ALLOW_HOST", "no host name"]),
+    ("host", "", ("POP_BEFORE_SMTP_ALLOW_HOST", "m\u{fc}nchen"), "{listen} {map}", CONFIG, &["POP_BEFORE_SMTP_ALLOW_HOST", "not a host name"]),
     ("unknown facility", "facility = ['dovecot=mial']", NONE, "{listen} {map}", CONFIG, &["line 1", "`mial` is no syslog facility", "local0"]),
     ("facility of nobody", "", NONE, "{listen} {map} --facility mail", USAGE, &["DAEMON=FACILITY"]),
     ("facility of an unknown daemon", "", NONE, "{listen} {map} --facility dovcot=mail", CONFIG, &["no mail daemon `dovcot`", "`pop-before-smtp daemons` lists"]),
@@ -318,7 +318,7 @@ fn check_says_every_fault_at_once() {
 
     fs::write(home.dir.path().join("config.toml"), "").unwrap();
     let (status, out, said) = check(&home, "{listen} {map}");
-    assert_eq!((status, out.as_str()), (Some(0), "no fault found\n"), "{said}");
+    assert_eq!((status, out.as_str()), (Some(0), "no errors found\n"), "{said}");
     let (status, out, said) = check(&home, "{listen} {map} --json");
     assert_eq!((status, out.as_str()), (Some(0), "{\"faults\":[],\"ok\":true}\n"), "{said}");
     assert_eq!(home.files(), before, "check makes nothing");

@@ -276,7 +276,7 @@ fn after_a_kill_it_starts_by_itself() {
     assert_eq!(home.map_says(A), None, "the map is that of the new set");
     assert_eq!(home.map_says(B).as_deref(), Some("OK"));
     assert_eq!(grants(&home), saved[1..], "the torn record changes nothing");
-    assert!(daemon.said().contains("not whole") && home.at("state.damaged").exists());
+    assert!(daemon.said().contains("is damaged") && home.at("state.damaged").exists());
     log_in(&home, &daemon, A);
     assert!(daemon.stop().success());
 }

@@ -454,7 +454,7 @@ fn passed_sockets() {
     assert!(process.stop().success());
     assert!(at("policy").exists(), "it is systemd's");
     let said = std::fs::read_to_string(at("said")).expect("its log");
-    assert!(said.contains("does not bind senders"), "{said}");
+    assert!(said.contains("does not restrict senders"), "{said}");
 }
 
 #[test]
@@ -477,7 +477,7 @@ fn what_is_refused_at_the_start() {
     let wire = Wire::udp();
     let postfix = Postfix::configure("reject_unauth_destination");
     let rows: &[(&[&str], &str)] = &[
-        (&[], "nothing to tell Postfix by"),
+        (&[], "neither a map nor a socket for Postfix"),
         (&["--socketmap", &socketmap, "--sender=user"], "policy is off"),
         (&["--socketmap", &policy, "--policy", &policy], "cannot be both"),
         (&["--policy", "unix:policy"], "must be absolute"),

@@ -359,7 +359,7 @@ fn what_is_refused_at_the_start() {
     for (address, says) in [
         ("unix:/run/metrics", "write inet:HOST:PORT"),
         ("inet:9475", "write inet:HOST:PORT"),
-        (&taken, "another program has this port"),
+        (&taken, "another program uses this port"),
         ("inet:192.0.2.1:9475", "this host does not have that address"),
     ] {
         let mut daemon = home.spawn(&["--metrics", address]);

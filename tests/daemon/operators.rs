@@ -62,8 +62,8 @@ fn readers_read_and_change_nothing() {
         // Not even tried there.
         (reader, &["allow", B], 69, "control.sock`: Permission denied"),
         (reader, &["revoke", A], 69, "member of the group of `control`"),
-        (reader, &["allow", B, "--control", &read], 1, "this socket is for reading"),
-        (reader, &["revoke", A, "--control", &read], 1, "this socket is for reading"),
+        (reader, &["allow", B, "--control", &read], 1, "this socket is read-only"),
+        (reader, &["revoke", A, "--control", &read], 1, "this socket is read-only"),
         (stranger, &["list"], 69, "read.sock`: Permission denied"),
         (stranger, &["status"], 69, "`control-read`"),
         (stranger, &["list", "--control", &read], 69, "Permission denied"),
@@ -125,7 +125,7 @@ fn the_silent_hold_up_nobody() {
     // A moment, on a machine that does other things too; it would be 36 s if each had two seconds.
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     let said = daemon.said();
-    assert_eq!(said.matches("all 32 control connections are taken").count(), 1, "{said}");
+    assert_eq!(said.matches("all 32 control connections are in use").count(), 1, "{said}");
     // The last of them have two seconds, if nobody else comes.
     daemon.wait_until_said("was too slow");
     drop(silent);

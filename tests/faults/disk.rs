@@ -212,7 +212,7 @@ fn a_full_disk_for_the_state_prolongs_nothing() {
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     assert!(revoked.status.success());
     let said = String::from_utf8_lossy(&revoked.stderr);
-    assert!(said.contains("cannot write that down yet"), "{said}");
+    assert!(said.contains("not saved to disk yet"), "{said}");
     assert!(!daemon.query(A), "it is gone all the same");
     assert!(daemon.command(&["allow", B]).status.success());
     assert!(daemon.query(B), "{}", daemon.said());
@@ -314,7 +314,7 @@ fn a_disk_that_stalls_delays_nobody() {
     let revoked = daemon.command(&["revoke", "198.18.0.1"]);
     assert!(revoked.status.success());
     let said = String::from_utf8_lossy(&revoked.stderr);
-    assert!(said.contains("cannot write that down yet"), "{said}");
+    assert!(said.contains("not saved to disk yet"), "{said}");
     assert!(!daemon.query("198.18.0.1"), "it is gone all the same");
     wait_until_unmapped(&home, "198.18.0.1", &daemon);
     is_no_flood("a disk that stalls", &daemon, before, 10);
@@ -372,7 +372,7 @@ fn a_disk_that_stalls_for_good_is_not_waited_for_at_the_end() {
     disk.stall();
     log_in(&home, &daemon, B);
     daemon.signal(nix::sys::signal::Signal::SIGTERM);
-    let told = || daemon.said().contains("the last state could not be saved");
+    let told = || daemon.said().contains("the state could not be saved");
     eventually("it gives up", Duration::from_secs(20) + PATIENCE, told);
     assert_eq!(home.map_says(A), None, "nobody may relay by the map");
     assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
