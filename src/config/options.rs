@@ -56,6 +56,7 @@ macro_rules! options {
             => $change:ident;
     )+) => {
         /// The options set on the command line, in the environment or in the file; each may be missing.
+        #[allow(rustdoc::broken_intra_doc_links, reason = "brackets are for --help")]
         #[derive(Args, Clone, Debug, Default, Deserialize)]
         #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
         pub struct Layer {
