@@ -1,7 +1,7 @@
-//! The words of the command line (clap).
+//! The command line (clap).
 //!
-//! Not here what they do (`cli`), and the options that the configuration file shares
-//!          (`config::layer`).
+//! - **Not here**: what the commands do ([`super`]), and the options that the configuration file
+//!   shares ([`crate::config::options`]).
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -24,23 +24,23 @@ pub struct Cli {
 pub(super) enum Command {
     /// Run the daemon, in the foreground; log to stderr
     Run(RunArgs),
-    /// Say what the daemon would make of log lines or syslog frames
+    /// Show what the daemon would do with log lines or syslog frames
     Test(TestArgs),
-    /// Validate configuration and mail daemon tables; say every fault at once
+    /// Validate the configuration and the descriptions of mail daemons; print all errors at once
     Check(CheckArgs),
-    /// The mail daemons that are known; with NAME, its description to start your own from
+    /// List the known mail daemons; with NAME, print its description as a template for your own
     Daemons(DaemonsArgs),
-    /// Who is authorised now
+    /// List the authorised addresses
     List(ListArgs),
-    /// Is this address authorised? Exit status 0: yes, 1: no
+    /// Test whether an address is authorised; exit status 0: yes, 1: no
     Query(QueryArgs),
-    /// Authorise an address by hand
+    /// Authorise an address manually
     Allow(AllowArgs),
     /// End an authorisation now
     Revoke(RevokeArgs),
-    /// How the daemon is
+    /// Show the daemon's status
     Status(ListArgs),
-    /// Examine Postfix, the log's way and the daemon, and print what to fix; exit status 0: nothing, 1: something
+    /// Diagnose Postfix, log forwarding and the daemon; exit status 0: nothing to fix, 1: something
     Doctor(DoctorArgs),
     /// Publish an empty map while no daemon runs
     Wipe(RunArgs),
@@ -48,7 +48,7 @@ pub(super) enum Command {
 
 #[derive(Args, Debug)]
 pub(super) struct RunArgs {
-    /// Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]
+    /// Configuration file [default: /etc/pop-before-smtp/config.toml, if it exists]
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     #[command(flatten)]
@@ -80,10 +80,10 @@ pub(super) struct DoctorArgs {
 pub(super) struct TestArgs {
     /// File with log lines or frames [default: standard input]
     pub(super) file: Option<PathBuf>,
-    /// Inputs end with NUL instead of newline, so that a frame may hold newlines
+    /// Expect inputs to end with NUL instead of newline, so that a frame may contain newlines
     #[arg(short = '0', long)]
     pub(super) null: bool,
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub(super) json: bool,
     #[command(flatten)]
@@ -93,22 +93,23 @@ pub(super) struct TestArgs {
 /// The options of `run` that decide what is matched.
 #[derive(Args, Debug)]
 pub(super) struct MatchingArgs {
-    /// Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]
+    /// Configuration file [default: /etc/pop-before-smtp/config.toml, if it exists]
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Mail daemons that are believed [default: all that are verified]
+    /// Mail daemons whose logins count [default: all verified ones]
     #[arg(long, value_name = "NAME")]
     pub(super) daemon: Option<Vec<String>>,
-    /// Believe a mail daemon's logins from these facilities only [default: any facility]
+    /// Accept a mail daemon's logins only from these facilities [default: any facility]
     #[arg(long, value_name = "DAEMON=FACILITY[,FACILITY...]")]
     pub(super) facility: Option<Vec<Facilities>>,
-    /// Host names in frames that are believed; - for frames without one [default: every host]
+    /// Accept only messages of these host names; - stands for messages without one [default: every
+    /// host]
     #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     pub(super) allow_host: Option<Vec<HostName>>,
     /// Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]
     #[arg(long, value_name = "DIR")]
     pub(super) daemons_dir: Option<PathBuf>,
-    /// Never authorised, as for `run`
+    /// Never authorise, as for `run`
     #[arg(long, value_name = "WHAT")]
     pub(super) exclude: Option<Vec<ExcludeWhat>>,
     /// Postfix's configuration directory
@@ -118,7 +119,7 @@ pub(super) struct MatchingArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct DaemonsArgs {
-    /// Print the description of this one
+    /// Print the description of this mail daemon
     pub(super) name: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -126,16 +127,15 @@ pub(super) struct DaemonsArgs {
     /// Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]
     #[arg(long, value_name = "DIR")]
     pub(super) daemons_dir: Option<PathBuf>,
-    /// Configuration file [default: /etc/pop-before-smtp/config.toml, if it is there]
+    /// Configuration file [default: /etc/pop-before-smtp/config.toml, if it exists]
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
 }
 
-/// How the running daemon is reached.
+/// The options for reaching the running daemon.
 #[derive(Args, Debug)]
 pub(super) struct ControlArgs {
-    /// Control socket [default: that of the configuration, else
-    /// /run/pop-before-smtp/control.sock]
+    /// Control socket [default: as configured, or /run/pop-before-smtp/control.sock]
     #[arg(long, value_name = "PATH")]
     pub(super) control: Option<PathBuf>,
     /// Configuration file that names the control socket
@@ -154,7 +154,7 @@ pub(super) struct ListArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct QueryArgs {
-    /// The client: an IPv4 or IPv6 address, no host name and no network
+    /// IPv4 or IPv6 address of the client; neither a host name nor a network
     pub(super) address: IpAddr,
     #[command(flatten)]
     pub(super) control: ControlArgs,
@@ -162,12 +162,12 @@ pub(super) struct QueryArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct AllowArgs {
-    /// The client: an IPv4 or IPv6 address, no host name and no network
+    /// IPv4 or IPv6 address of the client; neither a host name nor a network
     pub(super) address: IpAddr,
-    /// For how long, at most 7 days [default: the grace period]
+    /// Authorise for this time, at most 7 days [default: the grace]
     #[arg(long = "for", value_name = "DURATION", value_parser = manual)]
     pub(super) span: Option<Span>,
-    /// Why; shown by `list`
+    /// Note for other operators, shown by `list`
     #[arg(long, value_name = "TEXT", value_parser = note)]
     pub(super) note: Option<String>,
     #[command(flatten)]
@@ -176,16 +176,16 @@ pub(super) struct AllowArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct RevokeArgs {
-    /// The client: an IPv4 or IPv6 address, no host name and no network
+    /// IPv4 or IPv6 address of the client; neither a host name nor a network
     pub(super) address: IpAddr,
-    /// Refuse new authorisations for so long, at most 7 days
+    /// Refuse new authorisations for this time, at most 7 days
     #[arg(long, value_name = "DURATION", value_parser = manual)]
     pub(super) block: Option<Span>,
     #[command(flatten)]
     pub(super) control: ControlArgs,
 }
 
-/// A span that the operator may give.
+/// Parses a duration of `allow` or `revoke`.
 fn manual(text: &str) -> Result<Span, String> {
     let span: Span = text.parse()?;
     if span.0 > MAX_MANUAL {
@@ -194,10 +194,10 @@ fn manual(text: &str) -> Result<Span, String> {
     Ok(span)
 }
 
-/// Longest note, in bytes: with it, a request to the daemon fits its limit.
+/// Longest note, in bytes: a request with it stays below the daemon's limit.
 const MAX_NOTE: usize = 3500;
 
-/// What the operator writes about it.
+/// Checks the length of a note.
 fn note(text: &str) -> Result<String, String> {
     match text.len() {
         0..=MAX_NOTE => Ok(text.to_owned()),

@@ -1,8 +1,8 @@
-//! Words -> command -> exit status.
+//! Runs the command that the command line names and returns the exit status.
 //!
-//! Promise  data goes to stdout, talk to stderr. Exit status as in deploy/guide/commands.md: 0 yes
-//!          or done, 1 no, 2 usage, 69 daemon not reached, 70 our bug, 74 input or output,
-//!          78 configuration.
+//! - **Promise**: data goes to stdout, messages to stderr. Exit status as in
+//!   deploy/guide/commands.md: 0 yes or done, 1 no, 2 usage, 69 daemon not reached, 70 bug, 74 input
+//!   or output, 78 configuration.
 
 mod args;
 mod output;
@@ -36,14 +36,14 @@ use args::{
     RevokeArgs, RunArgs, TestArgs,
 };
 
-/// For work on the disk that was given up, when everything else has ended.
-const TO_FINISH: Duration = Duration::from_secs(1);
+/// Time limit for threads that still wait for the disk when everything else has ended.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Yes or no, for the exit status.
 type CommandResult = Result<bool, Failures>;
 
 impl Cli {
-    /// Carries out the command and says what went wrong.
+    /// Runs the command and reports its failures on stderr.
     pub fn run(self) -> ExitCode {
         hardening::narrow_umask();
         let outcome = match self.command {
@@ -66,22 +66,22 @@ impl Cli {
     }
 }
 
-fn exit_code(outcome: CommandResult, say: impl Fn(&Failure)) -> ExitCode {
+fn exit_code(outcome: CommandResult, report: impl Fn(&Failure)) -> ExitCode {
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(failures) => {
-            failures.iter().for_each(say);
+            failures.iter().for_each(report);
             failures.first().map_or(ExitCode::FAILURE, Failure::exit_code)
         }
     }
 }
 
-/// A reader that has gone away, such as `head`, is no failure of ours.
+/// A reader that closes the pipe early, such as `head`, is not a failure.
 fn written(outcome: io::Result<()>) -> CommandResult {
     match outcome {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::io(format!("cannot write the answer: {error}")).into())
+            Err(Failure::io(format!("cannot write to stdout: {error}")).into())
         }
         _ => Ok(true),
     }
@@ -91,7 +91,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failures> {
     tokio::runtime::Builder::new_multi_thread()
         // A second one would only be woken for what the first does better in a row.
         .worker_threads(1)
-        // The thread that waits for the disk stays: where no new one can be made, work for it would
+        // Keep the thread that waits for the disk: if a new one could not be started, its work would
         // otherwise end the daemon.
         .thread_keep_alive(Duration::MAX)
         .enable_all()
@@ -107,18 +107,18 @@ impl RunArgs {
 
 fn prepare(args: &RunArgs) -> Result<(Config, Passed, Log), Failures> {
     let passed = Passed::from_env();
-    let config = Config::of(&args.layer()?, passed.roles())?;
+    let config = Config::from_layer(&args.layer()?, passed.roles())?;
     let log = Log::start(config.log_level, config.log_format)?;
     Ok((config, passed, log))
 }
 
-/// From here on only the log writes to stderr, for it never waits.
+/// From here on only the log writes to stderr, because it never blocks.
 fn run(args: &RunArgs, (config, passed, log): (Config, Passed, Log)) -> ExitCode {
     let run = daemon::run(config, passed, log.clone(), || args.layer());
     let outcome = runtime().and_then(|runtime| {
         let outcome = runtime.block_on(run);
-        // Not for ever: a thread may wait for a disk that is stuck.
-        runtime.shutdown_timeout(TO_FINISH);
+        // Limited, because a thread may wait for a disk that is stuck.
+        runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
         outcome
     });
     let code = exit_code(outcome.map(|()| true), |failure| error!("{failure}"));
@@ -129,8 +129,8 @@ fn run(args: &RunArgs, (config, passed, log): (Config, Passed, Log)) -> ExitCode
 fn wipe(args: &RunArgs) -> CommandResult {
     let layer = args.layer()?;
     match runtime()?.block_on(daemon::wipe(&layer))? {
-        Some(table) => println!("the map {table} lists nobody now"),
-        None => println!("there is no map to wipe: the configuration names none"),
+        Some(table) => println!("the map {table} is empty now"),
+        None => println!("no map to wipe: the configuration names none"),
     }
     Ok(true)
 }
@@ -153,7 +153,7 @@ fn check(args: CheckArgs) -> CommandResult {
     if args.json {
         written(output::faults(&faults, stdout().lock()))?;
     } else if faults.is_empty() {
-        println!("no fault found");
+        println!("no errors found");
     }
     if faults.is_empty() { Ok(true) } else { Err(faults) }
 }
@@ -170,9 +170,9 @@ fn test(args: TestArgs) -> CommandResult {
         ..Layer::default()
     };
     let layer = upper.over(Layer::below_command_line(file.as_deref())?);
-    let matching = Matching::of(&layer);
+    let matching = Matching::from_layer(&layer);
     let table = rules::load(&matching)?;
-    // `run` would refuse them; here they are what a person is working on.
+    // `run` would refuse these; here a person may be working on them.
     for failure in rules::false_examples(&table) {
         eprintln!("pop-before-smtp: {failure}");
     }
@@ -191,14 +191,14 @@ fn test(args: TestArgs) -> CommandResult {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = Time::default() + since_1970;
     test::run(&mut Engine::new(config), input, output, format, now)
-        .map_err(|error| Failure::io(format!("input or output: {error}")).into())
+        .map_err(|error| Failure::io(format!("cannot read input or write output: {error}")).into())
 }
 
 fn daemons(args: &DaemonsArgs) -> CommandResult {
     let upper = Layer { daemons_dir: args.daemons_dir.clone(), ..Layer::default() };
     let layer = upper.over(Layer::below_command_line(args.config.as_deref())?);
-    let (daemons, faults) = rules::all_daemons(&Matching::of(&layer).daemons_dir);
-    // A fault in one file is no reason to hide the others.
+    let (daemons, faults) = rules::all_daemons(&Matching::from_layer(&layer).daemons_dir);
+    // A fault in one file must not hide the others.
     for fault in &faults {
         eprintln!("pop-before-smtp: {fault}");
     }
@@ -214,7 +214,7 @@ fn daemons(args: &DaemonsArgs) -> CommandResult {
 }
 
 impl ControlArgs {
-    /// The control socket and, unless that one is named, the reading socket.
+    /// Returns the control socket and, unless the command line names that, the read-only one.
     fn sockets(&self) -> Result<(PathBuf, Option<PathBuf>), Failures> {
         if let Some(control) = &self.control {
             return Ok((control.clone(), None));
@@ -225,18 +225,18 @@ impl ControlArgs {
     }
 
     fn ask(&self, request: &Request) -> Result<Answer, Failures> {
-        let (control, reading) = self.sockets()?;
-        Ok(client::ask(&control, reading.as_deref(), request)?)
+        let (control, read_only) = self.sockets()?;
+        Ok(client::ask(&control, read_only.as_deref(), request)?)
     }
 }
 
 fn list(args: &ListArgs) -> CommandResult {
-    let (control, reading) = args.control.sockets()?;
-    let slices = client::list(&control, reading.as_deref())?;
-    let manner = OutputStyle::of(&stdout());
+    let (control, read_only) = args.control.sockets()?;
+    let slices = client::list(&control, read_only.as_deref())?;
+    let style = OutputStyle::of(&stdout());
     let out = BufWriter::new(stdout().lock());
     if args.json {
-        // As it comes: it may be long, and memory short where the daemon runs.
+        // Written slice by slice: the list may be long, and memory short.
         let mut array = output::Array::new(out);
         for slice in slices {
             if let Err(error) = array.add(&slice?) {
@@ -247,7 +247,7 @@ fn list(args: &ListArgs) -> CommandResult {
     }
     let slices = slices.collect::<Result<Vec<_>, _>>()?;
     let entries: Vec<_> = slices.into_iter().flatten().collect();
-    written(output::entries(&entries, manner, out))
+    written(output::entries(&entries, style, out))
 }
 
 fn query(args: &QueryArgs) -> CommandResult {
@@ -267,8 +267,8 @@ fn allow(args: AllowArgs) -> CommandResult {
         Answer::Allowed { entry, published } => {
             if !published {
                 eprintln!(
-                    "pop-before-smtp: the map does not say so yet; `status` tells whether it can be \
-                     published"
+                    "pop-before-smtp: the map does not contain the address yet; see `status` for why \
+                     it is not published"
                 );
             }
             written(output::entry(&entry, stdout().lock()))
@@ -283,19 +283,19 @@ fn revoke(args: &RevokeArgs) -> CommandResult {
         Answer::Revoked { was_authorised, saved, published, stuck } => {
             if stuck {
                 eprintln!(
-                    "pop-before-smtp: the map can neither be published nor emptied, and the daemon's \
-                     log says why: Postfix may read the address in the old one for as long as it stays"
+                    "pop-before-smtp: the map can neither be published nor emptied, and may still \
+                     contain the address; the daemon's log says why"
                 );
             } else if !published {
                 eprintln!(
-                    "pop-before-smtp: the map is not published yet; `status` tells whether it can be: \
-                     Postfix may read the address in the old one for a minute more"
+                    "pop-before-smtp: the map is not published yet, and may contain the address for \
+                     another minute; see `status` for why"
                 );
             }
             if !saved {
                 eprintln!(
-                    "pop-before-smtp: the daemon cannot write that down yet, and `status` says why: \
-                     should it end suddenly before it can, that would be undone"
+                    "pop-before-smtp: the change is not saved to disk yet, so a crash would undo it; \
+                     see `status` for why"
                 );
             }
             let address = args.address.to_canonical();
@@ -317,8 +317,8 @@ fn revoke(args: &RevokeArgs) -> CommandResult {
 fn status(args: &ListArgs) -> CommandResult {
     match args.control.ask(&Request::Status)? {
         Answer::Status(status) => {
-            let manner = OutputStyle::of(&stdout());
-            written(output::status(&status, args.json, manner, BufWriter::new(stdout().lock())))
+            let style = OutputStyle::of(&stdout());
+            written(output::status(&status, args.json, style, BufWriter::new(stdout().lock())))
         }
         other => Err(client::unexpected_answer(&other).into()),
     }

@@ -1,7 +1,8 @@
-//! `test`: what the daemon would make of each input, without doing it.
+//! The command `test`: what the daemon would do with each input.
 //!
-//! Promise  the engine itself hears the inputs, in order, with the rules that `run` would have. Old
-//!          ones are no later than when they were written; that they would be late now is told.
+//! - **Promise**: the engine itself processes the inputs, in order, with the rules that `run` would
+//!   use. Old logins are processed as if they had arrived on time; the reason says if they would be
+//!   late now.
 
 use std::io::{self, BufRead, Write};
 use std::net::IpAddr;
@@ -14,12 +15,12 @@ use crate::engine::message::syslog::Frame;
 use crate::engine::time::Time;
 use crate::engine::verdict::{Outcome, Reason, Verdict};
 
-/// How inputs are separated and answers printed.
+/// The format of inputs and results.
 #[derive(Clone, Copy, Debug)]
 pub struct Format {
     /// The byte that ends an input.
     pub end: u8,
-    /// Whether answers are JSON.
+    /// Whether results are printed as JSON.
     pub json: bool,
 }
 
@@ -33,11 +34,11 @@ struct Line<'a> {
     reason: String,
 }
 
-/// Hears every input and prints what it is. Whether a login was among them. `now` is the time of
-/// day, for the word on inputs that would be late.
+/// Processes every input and prints the result. Returns whether there was a login. `now` is the
+/// current time, for the note on inputs that would be late.
 ///
 /// # Errors
-/// An input cannot be read, or an answer not written.
+/// An input cannot be read, or a result cannot be written.
 pub fn run(
     engine: &mut Engine,
     mut input: impl BufRead,
@@ -62,14 +63,14 @@ pub fn run(
             serde_json::to_writer(&mut output, &Line::of(n, &outcome, reason))?;
             writeln!(output)?;
         } else {
-            tell(n, &outcome, &reason, &frame, &mut output)?;
+            print(n, &outcome, &reason, &frame, &mut output)?;
         }
     }
     output.flush()?;
     Ok(found)
 }
 
-/// Why, and of what counts, or is half of it, whether it would if it arrived now.
+/// Returns the reason; for (partial) logins that would be late now, with a note.
 fn reason(engine: &Engine, outcome: &Outcome, frame: &[u8], now: Time) -> String {
     let reason = outcome.reason.to_string();
     if !matches!(outcome.verdict, Verdict::Login | Verdict::Partial) {
@@ -78,7 +79,7 @@ fn reason(engine: &Engine, outcome: &Outcome, frame: &[u8], now: Time) -> String
     let stamp = Frame::new(frame).message().ok().and_then(|message| message.stamp);
     let age = stamp.map(|stamp| now.since(stamp)).filter(|age| *age > engine.rules().grace);
     match age {
-        Some(age) => format!("{reason}; if it arrived only now: {}", Reason::Late(age)),
+        Some(age) => format!("{reason}; if it arrived now: {}", Reason::Late(age)),
         None => reason,
     }
 }
@@ -96,8 +97,8 @@ impl<'a> Line<'a> {
     }
 }
 
-/// `12 login    192.0.2.7 joe (dovecot): why`, and the input below it.
-fn tell(
+/// Prints `12 login    192.0.2.7 joe (dovecot): reason`, and the input below.
+fn print(
     n: u64,
     outcome: &Outcome,
     reason: &str,
@@ -131,7 +132,7 @@ mod tests {
     use crate::engine::maildaemons::{DaemonTable, Selection};
 
     #[test]
-    fn an_old_login_is_one_and_would_be_late_now() {
+    fn an_old_login_counts_with_a_note() {
         let table = DaemonTable::load(&[], &Selection::Verified).expect("sound files");
         let mut engine = Engine::new(Rules { table, ..Rules::default() });
         let line = |stamp: &str, rip: &str| {
@@ -151,8 +152,8 @@ mod tests {
         let output = String::from_utf8(output).expect("text");
         let lines: Vec<_> = output.lines().collect();
         assert!(lines[0].contains(r#""verdict":"login""#), "{output}");
-        let late = "; if it arrived only now: refused: its own date is 30 min ago, longer than ";
-        let told: Vec<_> = lines.iter().map(|line| line.contains(late)).collect();
-        assert_eq!(told, [true, false, false], "{output}");
+        let late = "; if it arrived now: refused: its own date is 30 min ago, longer than ";
+        let noted: Vec<_> = lines.iter().map(|line| line.contains(late)).collect();
+        assert_eq!(noted, [true, false, false], "{output}");
     }
 }

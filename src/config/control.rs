@@ -1,34 +1,37 @@
-//! The control sockets, checked: who may open the one changes who may relay.
+//! The control sockets, checked: anyone who may open `control` can change who may relay.
 
 use super::layer::Layer;
 use crate::error::{Failure, Failures};
 use crate::sys::unix_socket::UnixSocket;
 
-/// Where the control socket is unless the administrator says otherwise.
+/// The default path of the control socket.
 pub const DEFAULT_CONTROL: &str = "/run/pop-before-smtp/control.sock";
 
 /// The control sockets.
 #[derive(Clone, Debug)]
 pub struct Control {
-    /// The one on which everything can be asked and changed.
+    /// Accepts every request.
     pub change: UnixSocket,
-    /// The one on which nothing can be changed.
+    /// Accepts only requests that change nothing.
     pub read: Option<UnixSocket>,
 }
 
 impl Control {
-    /// Checks what a layer says.
-    pub fn of(layer: &Layer, faults: &mut Failures) -> Self {
+    /// Takes the options from a layer and adds what is wrong with them to `faults`.
+    pub fn from_layer(layer: &Layer, faults: &mut Failures) -> Self {
         let change = layer.control();
         let read = layer.control_read.clone();
         let path = change.path.display();
         if change.mode.0 & 0o007 != 0 {
-            let what = format!("control: with mode {:04o} anybody could authorise", change.mode.0);
+            let what = format!(
+                "control: with mode {:04o} anybody could authorise addresses",
+                change.mode.0
+            );
             faults.push(Failure::config(what).hint("give it to a group: ,mode=0660,group=NAME"));
         }
         if read.as_ref().is_some_and(|read| read.path == change.path) {
             let what = format!("`{path}` cannot be both control and control-read");
-            faults.push(Failure::config(what).hint("who may only read needs a socket of its own"));
+            faults.push(Failure::config(what).hint("give control-read another path"));
         }
         Self { change, read }
     }

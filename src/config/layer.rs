@@ -1,8 +1,9 @@
-//! One layer of configuration: what the command line, the environment or the file says.
+//! One layer of configuration: the options set on the command line, in the environment or in the
+//! file.
 //!
-//! Promise  the three layers have the same options with the same texts; the first layer that says
-//!          something about an option wins (deploy/guide/configuration.md). Unknown keys of the file
-//!          are refused. Unknown variables are not: Kubernetes sets some of the same prefix.
+//! - **Promise**: the three layers have the same options and accept the same values; the first layer
+//!   that sets an option wins (deploy/guide/configuration.md). Unknown keys of the file are refused.
+//!   Unknown variables are not: Kubernetes sets some with the same prefix.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,20 +16,20 @@ pub use super::options::Layer;
 use crate::error::{Failure, Failures};
 use crate::sys::trusted_file;
 
-/// What environment variables begin with.
+/// The prefix of environment variables.
 const PREFIX: &str = "POP_BEFORE_SMTP_";
-/// The file that is read if it is there and no other is named.
+/// The file that is read if it exists and no other is named.
 pub const DEFAULT_FILE: &str = "/etc/pop-before-smtp/config.toml";
-/// Names no file, so that the default one is not read.
+/// Stands for no file: the default one is not read either.
 const NO_FILE: &str = "/dev/null";
-/// A hundred times what all options take.
+/// Largest configuration file, in bytes: a hundred times what all options need.
 const MAX_FILE: u64 = 1 << 20;
 
 impl Layer {
-    /// The layers below the command line: environment over file.
+    /// Returns the layers below the command line: the environment over the file.
     ///
     /// # Errors
-    /// Each variable and each key that makes no sense, or a named file that cannot be read.
+    /// Every wrong variable and key, or a named file that cannot be read.
     pub fn below_command_line(file: Option<&Path>) -> Result<Self, Failures> {
         let named = file.map(Path::to_owned).or_else(|| Some(variable("config")?.into()));
         match (Self::from_environment(variable), Self::from_file(named.as_deref())) {
@@ -48,7 +49,7 @@ impl Layer {
             Ok(bytes) => bytes,
             Err(refusal) if named.is_none() && refusal.is_missing() => return Ok(Self::default()),
             Err(refusal) => {
-                let hint = "the daemon's user must be able to read it; --config names another";
+                let hint = "the daemon's user must be able to read it; --config names another file";
                 return Err(vec![refusal.failure(Failure::config, "configuration file", hint)]);
             }
         };
@@ -62,33 +63,33 @@ impl Layer {
         Ok(Self { file: Some(path.to_owned()), ..layer })
     }
 
-    /// Reads the text of a configuration file.
+    /// Parses the text of a configuration file.
     ///
     /// # Errors
-    /// For each key that is unknown or makes no sense, a sentence with its line; only one if the
-    /// text is no TOML or has tables, which no option is.
+    /// A sentence with the line for each key that is unknown or has a wrong value; only one
+    /// sentence if the text is not TOML or contains tables.
     pub fn from_toml(text: &str) -> Result<Self, Vec<String>> {
-        let whole = match read_toml(text) {
+        let whole = match parse_toml(text) {
             Ok(layer) => return Ok(layer),
             Err(fault) => fault,
         };
-        // The first fault ends the reading of a text, so each key is read by itself.
+        // The parser stops at the first fault, so each key is parsed separately.
         let keys = toml::from_str::<BTreeMap<Spanned<String>, Spanned<toml::Value>>>(text);
         let mut keys: Vec<_> = keys.unwrap_or_default().into_iter().collect();
         keys.sort_by_key(|(key, _)| key.span().start);
         let alone = keys.iter().filter_map(|(key, value)| {
             let (start, end) = (key.span().start, value.span().end);
             let lines_before = "\n".repeat(text[..start].matches('\n').count());
-            read_toml(&(lines_before + text.get(start..end)?)).err()
+            parse_toml(&(lines_before + text.get(start..end)?)).err()
         });
         let faults: Vec<_> = alone.collect();
         Err(if faults.contains(&whole) { faults } else { vec![whole] })
     }
 
-    /// Reads the environment through the command line's own parser, so that both say the same.
-    /// The items of a list are separated by blanks.
+    /// Parses the environment with the command line's own parser, so that both accept the same
+    /// values. The items of a list are separated by spaces.
     fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failures> {
-        /// The options alone, without a command.
+        /// The options without a command.
         #[derive(Parser)]
         #[command(no_binary_name = true, disable_help_flag = true)]
         struct Options {
@@ -105,17 +106,17 @@ impl Layer {
                 }
                 _ => vec![value],
             };
-            let words = items.into_iter().map(|item| {
-                let mut word = OsString::from(format!("--{option}="));
-                word.push(item);
-                word
+            let arguments = items.into_iter().map(|item| {
+                let mut argument = OsString::from(format!("--{option}="));
+                argument.push(item);
+                argument
             });
-            // One variable at a time, so that a fault names it.
-            let read = Options::command()
-                .try_get_matches_from(words)
+            // One variable at a time, so that the error names it.
+            let parsed = Options::command()
+                .try_get_matches_from(arguments)
                 .and_then(|matches| Options::from_arg_matches(&matches));
-            match read {
-                Ok(said) => layer = said.layer.over(layer),
+            match parsed {
+                Ok(parsed) => layer = parsed.layer.over(layer),
                 Err(error) => {
                     let text = error.to_string();
                     let first = text.lines().next().unwrap_or_default();
@@ -129,8 +130,8 @@ impl Layer {
     }
 }
 
-/// Reads the text of a layer, or says what is wrong first.
-fn read_toml(text: &str) -> Result<Layer, String> {
+/// Parses a layer, or returns the first fault with its line.
+fn parse_toml(text: &str) -> Result<Layer, String> {
     toml::from_str(text).map_err(|error| {
         let line = error.span().map(|span| text[..span.start].matches('\n').count() + 1);
         let line = line.map_or_else(String::new, |line| format!("line {line}: "));
@@ -138,7 +139,7 @@ fn read_toml(text: &str) -> Result<Layer, String> {
     })
 }
 
-/// The environment variable of an option.
+/// Returns the name of an option's environment variable.
 fn variable_name(option: &str) -> String {
     format!("{PREFIX}{}", option.to_uppercase().replace('-', "_"))
 }
@@ -155,7 +156,7 @@ mod tests {
     use crate::config::options::OPTIONS;
 
     #[test]
-    fn layers_say_the_same_in_the_same_words() {
+    fn environment_and_file_accept_the_same_values() {
         let variables = |name: &str| match name {
             "listen" => Some("unix:/run/a.sock udp:127.0.0.1:514".into()),
             "map-value" => Some("OK a b".into()),
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_has_its_row() {
+    fn every_option_has_a_row() {
         let command = Layer::augment_args(clap::Command::new("x"));
         let names: Vec<_> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
         let rows: Vec<_> = OPTIONS.iter().map(|option| option.name).collect();
@@ -220,10 +221,10 @@ mod tests {
     fn faults_name_their_place() {
         let rows: [(&str, &[&str]); 6] = [
             ("grace = '1m'\ngrase = '1m'", &["line 2: unknown field `grase`"]),
-            ("grace = 'soon'", &["line 1: `soon` is no duration"]),
+            ("grace = 'soon'", &["line 1: `soon` is not a duration"]),
             (
                 "state = 'é'\ngrase = 1\n# é\ngrace = 'soon'\nlisten = [\n 'x',\n]\ndry-run = 1\n",
-                &["line 2: unknown", "line 4: `soon`", "line 5: `x` is", "line 8: invalid type"],
+                &["line 2: unknown", "line 4: `soon`", "line 5: `x`:", "line 8: invalid type"],
             ),
             ("grase = 1\n[grace]\nx = 1\n", &["line 2: invalid type"]),
             ("grase = 1\ngrace = [", &["line 2: "]),
@@ -241,8 +242,8 @@ mod tests {
         let wrong = wrong.expect_err("two faults");
         let [listen, grace] = wrong.as_slice() else { panic!("{wrong:?}") };
         for (fault, name) in [(listen, "LISTEN"), (grace, "GRACE")] {
-            let said = fault.to_string();
-            assert!(said.contains(&format!("POP_BEFORE_SMTP_{name}:")) && said.contains("`soon`"));
+            let text = fault.to_string();
+            assert!(text.contains(&format!("POP_BEFORE_SMTP_{name}:")) && text.contains("`soon`"));
         }
     }
 }

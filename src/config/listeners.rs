@@ -1,4 +1,4 @@
-//! Who may speak over the receiving sockets, and for whom: checked.
+//! The options that restrict senders and hosts, checked.
 
 use nix::unistd::User;
 
@@ -8,7 +8,7 @@ use crate::engine::message::hosts::Hosts;
 use crate::error::{Failure, Failures};
 use crate::sys::trusted_file::NOBODY;
 
-/// The users whose processes are heard over Unix sockets, if not all.
+/// Returns the users whose processes may send over Unix sockets; `None` accepts all.
 pub fn users(layer: &Layer, faults: &mut Failures) -> Option<Vec<u32>> {
     let names = layer.allow_uid.as_ref()?;
     let mut users = Vec::new();
@@ -19,7 +19,7 @@ pub fn users(layer: &Layer, faults: &mut Failures) -> Option<Vec<u32>> {
         }
     }
     if names.is_empty() {
-        let what = "allow-uid: the list is empty, so nobody would be heard";
+        let what = "allow-uid: the list is empty, so no frame would be accepted";
         faults
             .push(Failure::config(what).hint("name the user of your syslog daemon: root, syslog"));
     }
@@ -35,31 +35,34 @@ fn user(name: &str) -> Result<u32, Failure> {
             })?;
             let user = found.ok_or_else(|| {
                 Failure::config(format!("allow-uid: there is no user `{name}`")).hint(
-                    "`ps -eo user,comm` shows as whom your syslog daemon runs; a number will do",
+                    "`ps -eo user,comm` shows the user of your syslog daemon; a numeric id also \
+                     works",
                 )
             })?;
             user.uid.as_raw()
         }
     };
     if uid == NOBODY {
-        let what = format!("allow-uid: `{name}` is what the kernel calls all whom it cannot name");
-        return Err(Failure::config(what).hint("give your syslog daemon a user of its own"));
+        let what = format!("allow-uid: the kernel uses `{name}` for all users that it cannot map");
+        return Err(Failure::config(what).hint("run your syslog daemon as a user of its own"));
     }
     Ok(uid)
 }
 
-/// The hosts whose messages are believed.
+/// Returns the hosts whose messages are accepted.
 pub fn hosts(layer: &Layer) -> Hosts {
     let names = layer.allow_host.as_ref();
     names
         .map_or(Hosts::All, |names| Hosts::Named(names.iter().map(|name| name.0.clone()).collect()))
 }
 
-/// What looks protected and is not.
+/// Returns warnings about settings that do not restrict what they seem to.
 pub fn remarks(listen: &[Listen], users: Option<&Vec<u32>>) -> Vec<String> {
     let udp = listen.iter().filter(|listen| matches!(listen, Listen::Udp(_)) && users.is_some());
-    udp.map(|udp| format!("allow-uid: `{udp}` hears every local user; only a Unix socket tells"))
-        .collect()
+    udp.map(|udp| {
+        format!("allow-uid: `{udp}` accepts every local user; only Unix sockets identify users")
+    })
+    .collect()
 }
 
 #[cfg(test)]
@@ -72,9 +75,9 @@ mod tests {
             ("", Ok(None)),
             ("allow-uid = ['0', '4711']", Ok(Some(vec![0, 4711]))),
             ("allow-uid = ['root']", Ok(Some(vec![0]))),
-            ("allow-uid = []", Err("nobody would be heard")),
+            ("allow-uid = []", Err("no frame would be accepted")),
             ("allow-uid = ['nobodys-user']", Err("no user `nobodys-user`")),
-            ("allow-uid = ['65534']", Err("cannot name")),
+            ("allow-uid = ['65534']", Err("cannot map")),
             ("allow-uid = ['-1']", Err("no user `-1`")),
         ];
         for (text, expected) in rows {
@@ -91,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn udp_tells_no_user() {
+    fn allow_uid_does_not_restrict_udp() {
         let listen =
             ["unix:/run/a.sock", "udp:127.0.0.1:5514"].map(|text| text.parse().expect(text));
         assert_eq!(remarks(&listen, None).len(), 0);

@@ -1,7 +1,7 @@
-//! Every option of `run`, once: help, type, default, and whether a reload changes it.
+//! The table of all options of `run`: help, type, default, and whether a reload changes the option.
 //!
 //! - **Promise**: the struct [`Layer`], the precedence of layers, the help texts, the defaults and
-//!   the list of options that only a restart changes are all made of this one table.
+//!   the list of options that need a restart are generated from this one table.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,14 +17,14 @@ use crate::postfix::map_spec::MapSpec;
 use crate::sys::log::{LogFormat, LogLevel};
 use crate::sys::unix_socket::UnixSocket;
 
-/// What is known of an option.
+/// Facts about an option.
 #[derive(Clone, Copy, Debug)]
 pub struct OptionInfo {
     /// Its name on the command line and in the configuration file.
     pub name: &'static str,
-    /// Its default: a value, or what holds without one.
+    /// Its default: a value, or a description of what applies without one.
     pub default: Option<&'static str>,
-    /// Whether only a restart changes it; others follow a reload.
+    /// Whether a change needs a restart; for others a reload suffices.
     pub needs_restart: bool,
 }
 
@@ -46,8 +46,8 @@ macro_rules! needs_restart {
     };
 }
 
-/// Makes [`Layer`] and [`OPTIONS`] of the table. A row: help, further attributes for clap, name,
-/// type, a default value (`=`) or what holds without a value (`, or`), and what it takes to change it.
+/// Generates [`Layer`] and [`OPTIONS`] from the table. A row: help, further attributes for clap,
+/// name, type, a default value (`=`) or what applies without a value (`, or`), and what changes it.
 macro_rules! options {
     ($(
         $(#[doc = $help:literal])+
@@ -55,11 +55,12 @@ macro_rules! options {
         $field:ident ($name:literal): $type:ty $(= $default:expr)? $(, or $otherwise:expr)?
             => $change:ident;
     )+) => {
-        /// What the command line, the environment or the file says; every option may be missing.
+        /// The options set on the command line, in the environment or in the file; each may be missing.
+        #[allow(rustdoc::broken_intra_doc_links, reason = "brackets are for --help")]
         #[derive(Args, Clone, Debug, Default, Deserialize)]
         #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
         pub struct Layer {
-            /// The file of which it is.
+            /// The file it was read from.
             #[arg(skip)]
             #[serde(skip)]
             pub file: Option<PathBuf>,
@@ -71,7 +72,7 @@ macro_rules! options {
         }
 
         impl Layer {
-            /// Returns what this layer says, and where it says nothing, what the other one does.
+            /// Returns the options of this layer, and those of `under` where they are not set here.
             #[must_use]
             pub fn over(self, under: Self) -> Self {
                 Self {
@@ -80,7 +81,7 @@ macro_rules! options {
                 }
             }
 
-            /// Returns the options that differ in another layer and that only a restart changes.
+            /// Returns the options that differ from another layer and need a restart.
             pub fn restart_differences(&self, other: &Self) -> Vec<&'static str> {
                 let mut options = Vec::new();
                 $(
@@ -113,16 +114,16 @@ macro_rules! options {
     };
 }
 
-/// The help of an option, with its default.
+/// Returns the help of an option, with its default.
 fn help(lines: &[&str], default: Option<&str>) -> String {
     let help = lines.concat();
     let help = help.trim_start();
     default.map_or_else(|| help.to_owned(), |default| format!("{help} [default: {default}]"))
 }
 
-/// A default value, read as a user's value is.
+/// Parses a default value like a value that a user writes.
 fn default_value<T: FromStr>(text: &str) -> T {
-    text.parse().ok().expect("a test reads every default")
+    text.parse().ok().expect("a test parses every default")
 }
 
 options! {
@@ -134,17 +135,17 @@ options! {
     allow_from ("allow-from"): Vec<Network>, or "loopback" => restart;
     /// Accept Unix-socket frames only from processes of these users
     #[arg(value_name = "USER")]
-    allow_uid ("allow-uid"): Vec<String>, or "all who can open the socket" => restart;
+    allow_uid ("allow-uid"): Vec<String>, or "everyone who can open the socket" => restart;
     /// Accept only messages of these host names; - stands for messages without one
     #[arg(value_name = "NAME", allow_hyphen_values = true)]
     allow_host ("allow-host"): Vec<HostName>, or "every host" => reload;
     /// Access map to publish; TYPE may be `auto`
     #[arg(value_name = "TYPE:PATH")]
     map ("map"): MapSpec => restart;
-    /// The value of each entry
+    /// Value of each entry of the map, and of positive socketmap answers
     #[arg(value_name = "TEXT")]
     map_value ("map-value"): String = "OK" => restart;
-    /// Least time between two publications of the map
+    /// Minimum time between two publications of the map
     #[arg(value_name = "DURATION")]
     map_interval ("map-interval"): Span = "1s" => reload;
     /// Publish IPv6 addresses even where their key would admit other hosts too
@@ -156,23 +157,23 @@ options! {
     /// Answer Postfix's policy requests here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT
     #[arg(value_name = "ADDR")]
     policy ("policy"): Serve => restart;
-    /// Envelope sender that policy requests must have: any, user (who logged in), domain (of that
-    /// user)
+    /// Envelope senders admitted by policy requests: any, user (the logged-in user), domain (that
+    /// user's domain)
     #[arg(value_name = "WHAT", hide_possible_values = true)]
     sender ("sender"): SenderRule = "any" => reload;
     /// Domains of users whose login name has none
     #[arg(value_name = "DOMAIN")]
     sender_domains ("sender-domains"): Vec<String> => reload;
-    /// File of lines `login address[, address...]`: what users may also send as
+    /// File of lines `login address[, address...]`: further senders that users may use
     #[arg(value_name = "FILE")]
     sender_table ("sender-table"): PathBuf => reload;
-    /// Map of Postfix, as in smtpd_sender_login_maps: senders, and the logins that may use them
+    /// Postfix map as in smtpd_sender_login_maps: senders, and the logins that may use them
     #[arg(value_name = "TYPE:PATH")]
     sender_login_map ("sender-login-map"): Vec<MapSpec> => reload;
     /// Characters that begin an address extension
     #[arg(value_name = "CHARS")]
     sender_delimiter ("sender-delimiter"): String, or "Postfix's recipient_delimiter" => reload;
-    /// Answer to another sender: dunno (as if not authorised), reject, or `reject TEXT` (550 5.7.1
+    /// Answer to any other sender: dunno (as if not authorised), reject, or `reject TEXT` (550 5.7.1
     /// and the text)
     #[arg(value_name = "WHAT")]
     sender_mismatch ("sender-mismatch"): Mismatch = "dunno" => reload;
@@ -182,7 +183,7 @@ options! {
     /// Remember who has logged in
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
     remember_users ("remember-users"): bool = "true" => reload;
-    /// Do not authorise an address from which more different users than this have logged in
+    /// Do not authorise an address from which more than this many users have logged in
     #[arg(value_name = "N")]
     max_users_per_address ("max-users-per-address"): usize => reload;
     /// Postfix's configuration directory
@@ -191,44 +192,44 @@ options! {
     /// How long a login authorises
     #[arg(value_name = "DURATION")]
     grace ("grace"): Span = "30m" => reload;
-    /// A client that stays connected stays authorised, and the grace counts from the log-out; without
-    /// a log-out it ends after this time
+    /// Keep clients authorised while they are connected, and count the grace from the log-out; if none
+    /// is seen, assume it after this time
     #[arg(value_name = "DURATION")]
     extend_while_connected ("extend-while-connected"): Span, or "off" => reload;
-    /// Most addresses held; when it is reached, the grant that expires first is evicted
+    /// Maximum number of addresses; when it is reached, the entry closest to expiry is evicted
     #[arg(value_name = "N")]
     max_clients ("max-clients"): usize = "65536" => reload;
     /// Mail daemons whose logins count
     #[arg(value_name = "NAME")]
-    daemon ("daemon"): Vec<String>, or "all that are verified" => reload;
+    daemon ("daemon"): Vec<String>, or "all verified ones" => reload;
     /// Accept a mail daemon's logins only from these facilities
     #[arg(value_name = "DAEMON=FACILITY[,FACILITY...]")]
     facility ("facility"): Vec<Facilities>, or "any facility" => reload;
     /// Directory with your own mail daemons
     #[arg(value_name = "DIR")]
     daemons_dir ("daemons-dir"): PathBuf, or DEFAULT_DAEMONS_DIR => reload;
-    /// Never authorised: loopback, link-local, own, gateway, mynetworks, a network, or none
+    /// Never authorise: loopback, link-local, own, gateway, mynetworks, a network, or none
     #[arg(value_name = "WHAT")]
     exclude ("exclude"): Vec<ExcludeWhat>, or "the first five" => reload;
-    /// File that keeps grants over a restart
+    /// File that keeps the authorised clients across restarts
     #[arg(value_name = "FILE")]
     state ("state"): PathBuf = DEFAULT_STATE => restart;
     /// Control socket: PATH[,mode=0660][,group=NAME]
     #[arg(value_name = "PATH")]
     control ("control"): UnixSocket = DEFAULT_CONTROL => restart;
-    /// A second control socket, on which nothing can be changed: PATH[,mode=0660][,group=NAME]
+    /// Second, read-only control socket: PATH[,mode=0660][,group=NAME]
     #[arg(value_name = "PATH")]
     control_read ("control-read"): UnixSocket => restart;
     /// Log what would be authorised and published; write no map and no state
     #[arg(short = 'n', num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
     dry_run ("dry-run"): bool = "false" => restart;
-    /// Serve metrics and health checks here, by HTTP: inet:HOST:PORT
+    /// Serve metrics and health checks over HTTP here: inet:HOST:PORT
     #[arg(value_name = "ADDR")]
     metrics ("metrics"): Inet => restart;
-    /// How much is logged to stderr: error, warn, info, debug
+    /// Log messages of this and higher levels to stderr: error, warn, info, debug
     #[arg(value_name = "LEVEL")]
     log_level ("log-level"): LogLevel = "info" => restart;
-    /// What the log looks like: text, json, journald
+    /// Format of the log: text, json, journald
     #[arg(value_name = "FORMAT", hide_possible_values = true)]
-    log_format ("log-format"): LogFormat, or "journald in the journal, else text" => restart;
+    log_format ("log-format"): LogFormat, or "journald if stderr is the journal, else text" => restart;
 }

@@ -1,5 +1,5 @@
-//! What binds the envelope sender, checked: a configuration that looks protected and is not is
-//! refused.
+//! The options that restrict the envelope sender, checked: a configuration that only seems to
+//! restrict it is refused.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -13,34 +13,34 @@ use crate::engine::protocol::sender_logins::Binding;
 use crate::error::{Failure, Failures};
 use crate::postfix::map_spec::MapSpec;
 
-/// Longest text of a refusal: a reply line has at most 512 bytes (RFC 5321, 4.5.3.1.5), and
-/// Postfix puts `<recipient>: Recipient address rejected: ` before it.
+/// Longest text of a refusal, in bytes: a reply line has at most 512 bytes (RFC 5321, 4.5.3.1.5),
+/// and Postfix puts `<recipient>: Recipient address rejected: ` before the text.
 const MAX_TEXT: usize = 200;
 
-/// What a user is told who may not send as what he tried.
+/// The default text for users who may not use the sender that they tried.
 const DEFAULT_TEXT: &str = "This sender is not the user who checked mail from here. Send as the \
                             account whose mail you check, check its mail first, and try again.";
 
-/// What `--sender` says.
+/// The value of `--sender`.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum SenderRule {
     /// Any sender.
     #[default]
     Any,
-    /// The sender is the user who logged in.
+    /// Only the logged-in user.
     User,
-    /// The sender's domain is that of the user who logged in.
+    /// Any sender in the domain of the logged-in user.
     Domain,
 }
 
-/// What happens to another sender.
+/// The answer to any other sender.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Mismatch {
-    /// The next restriction decides, as for a stranger.
+    /// The next restriction decides, as for a client that is not authorised.
     #[default]
     Dunno,
-    /// It is refused at once, with a text for the user.
+    /// The sender is refused at once, with this text for the user.
     Reject(String),
 }
 
@@ -55,39 +55,40 @@ impl FromStr for Mismatch {
         };
         if text.len() > MAX_TEXT || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
             return Err(format!(
-                "the text after reject is not 1 to {MAX_TEXT} printable ASCII characters"
+                "the text after reject must be 1 to {MAX_TEXT} printable ASCII characters"
             ));
         }
         Ok(Self::Reject(text.to_owned()))
     }
 }
 
-/// Who may send as what, and what is known of users.
+/// The rules for envelope senders and the use of user names.
 #[derive(Clone, Debug)]
 pub struct Sending {
-    /// What binds the sender.
+    /// Which senders are admitted.
     pub binding: Binding,
-    /// Domains of logins that have none, in lower case.
+    /// Domains of logins without one, in lower case.
     pub domains: Vec<String>,
-    /// The file that lists what some may send as besides.
+    /// The file that lists further senders of some users.
     pub table: Option<PathBuf>,
-    /// Maps of Postfix that say which logins may use a sender.
+    /// Postfix maps that list the logins that may use a sender.
     pub login_maps: Vec<MapSpec>,
-    /// The characters that begin an extension, if they are not to be learned of Postfix.
+    /// The characters that begin an address extension; `None` asks Postfix for them.
     pub delimiters: Option<String>,
-    /// Whether users may send as nobody.
+    /// Whether users may use the null sender.
     pub allow_null: bool,
-    /// What Postfix is told about another sender.
+    /// The answer to any other sender.
     pub mismatch: Action,
-    /// Whether it is remembered who has logged in.
+    /// Whether user names are kept.
     pub remember_users: bool,
-    /// Most users of an address that is authorised.
+    /// Maximum number of users of an authorised address.
     pub max_users: Option<usize>,
 }
 
 impl Sending {
-    /// Checks what a layer says. `by_policy` is whether Postfix can ask by the policy protocol.
-    pub fn of(layer: &Layer, by_policy: bool, faults: &mut Failures) -> Self {
+    /// Takes the options from a layer and adds what is wrong with them to `faults`. `by_policy` is
+    /// whether the policy protocol is served.
+    pub fn from_layer(layer: &Layer, by_policy: bool, faults: &mut Failures) -> Self {
         let mut fault = |what: String, hint: &str| faults.push(Failure::config(what).hint(hint));
         let rule = layer.sender();
         let remember_users = layer.remember_users();
@@ -103,50 +104,53 @@ impl Sending {
         for (option, _) in needing_a_rule.iter().filter(|(_, is_set)| *is_set) {
             if rule == SenderRule::Any {
                 fault(
-                    format!("{option} stands beside `sender = any`, which admits every sender"),
-                    "add --sender user or --sender domain, or leave it out",
+                    format!(
+                        "{option}: has no effect with `sender = any`, which admits every sender"
+                    ),
+                    "add --sender user or --sender domain, or remove the option",
                 );
             }
         }
         if rule != SenderRule::Any && !by_policy {
             fault(
-                "sender: only policy requests name the sender, and policy is off; every sender \
+                "sender: only policy requests contain the sender, and policy is off; every sender \
                  would be admitted"
                     .into(),
-                "add --policy unix:/PATH and name it in main.cf, or take --sender any",
+                "add --policy unix:/PATH and name it in main.cf, or use --sender any",
             );
         }
         if rule != SenderRule::Any && !remember_users {
             fault(
-                "sender: without remember-users nobody knows who has logged in".into(),
-                "leave out remember-users = false, or take --sender any",
+                "sender: without remember-users it is not known who has logged in".into(),
+                "remove remember-users = false, or use --sender any",
             );
         }
         if let Some(most) = layer.max_users_per_address {
             if !(1..MAX_USERS).contains(&most) {
                 fault(
                     format!("max-users-per-address: {most} is not between 1 and {}", MAX_USERS - 1),
-                    "leave it out, and any number of users may share an address",
+                    "remove it to let any number of users share an address",
                 );
             }
             if !remember_users {
                 fault(
                     "max-users-per-address: without remember-users users are not counted".into(),
-                    "leave out remember-users = false, or max-users-per-address",
+                    "remove remember-users = false or max-users-per-address",
                 );
             }
         }
         let domains = layer.sender_domains.clone().unwrap_or_default();
         if let Some(wrong) = domains.iter().find(|domain| !is_domain(domain)) {
             fault(
-                format!("sender-domains: `{}` is no domain", wrong.escape_debug()),
+                format!("sender-domains: `{}` is not a domain", wrong.escape_debug()),
                 "write the part after the @, such as example.org",
             );
         }
         if let Some(path) = layer.sender_table.as_ref().filter(|path| !path.is_absolute()) {
             fault(
                 format!("sender-table: `{}` is not an absolute path", path.display()),
-                "begin it with /; it is a file of lines `login address[, address...]`",
+                "write the whole path, beginning with /, of a file of lines `login address[, \
+                 address...]`",
             );
         }
         Self {
@@ -169,25 +173,25 @@ impl Sending {
         }
     }
 
-    /// What should be known though it keeps nothing from running. `unbound` is what else Postfix
-    /// may ask.
-    pub fn remarks(&self, unbound: &[&str]) -> Vec<String> {
+    /// Returns warnings that do not prevent the start. `unrestricted` are the outputs that Postfix
+    /// may use without naming the sender.
+    pub fn remarks(&self, unrestricted: &[&str]) -> Vec<String> {
         if self.binding == Binding::Any {
             return Vec::new();
         }
-        let mut remarks: Vec<String> = unbound
+        let mut remarks: Vec<String> = unrestricted
             .iter()
             .map(|what| {
                 format!(
-                    "sender: the {what} does not bind senders; where main.cf names it in \
+                    "sender: the {what} does not restrict senders; if main.cf names it in \
                      smtpd_relay_restrictions, every sender is admitted"
                 )
             })
             .collect();
         if self.domains.is_empty() {
             remarks.push(
-                "sender-domains is empty: users whose login name has no domain may send as nobody \
-                 but what sender-table lists"
+                "sender-domains is empty: users whose login name has no domain may only use the \
+                 senders that sender-table and sender-login-map list"
                     .into(),
             );
         }
@@ -205,18 +209,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_only_looks_protected_is_refused() {
+    fn ineffective_sender_options_are_refused() {
         let rows = [
             ("sender = 'user'", false, Some("policy is off")),
             ("sender = 'domain'", false, Some("policy is off")),
             ("sender = 'user'", true, None),
             ("sender = 'any'", false, None),
             ("sender = 'user'\nremember-users = false", true, Some("without remember-users")),
-            ("sender-table = '/t'", true, Some("sender-table stands beside")),
-            ("sender-mismatch = 'reject'", true, Some("sender-mismatch stands beside")),
-            ("allow-null-sender = false", true, Some("allow-null-sender stands beside")),
+            ("sender-table = '/t'", true, Some("sender-table: has no effect")),
+            ("sender-mismatch = 'reject'", true, Some("sender-mismatch: has no effect")),
+            ("allow-null-sender = false", true, Some("allow-null-sender: has no effect")),
             ("sender = 'user'\nsender-table = 't'", true, Some("not an absolute path")),
-            ("sender = 'user'\nsender-domains = ['@a.example']", true, Some("no domain")),
+            ("sender = 'user'\nsender-domains = ['@a.example']", true, Some("not a domain")),
             ("sender = 'user'\nsender-domains = ['A.example']", true, None),
             ("sender = 'user'\nsender-mismatch = 'reject no'", true, None),
             ("max-users-per-address = 0", false, Some("between 1 and 63")),
@@ -227,31 +231,32 @@ mod tests {
         for (text, by_policy, expected) in rows {
             let layer = Layer::from_toml(text).expect(text);
             let mut faults = Vec::new();
-            let _ = Sending::of(&layer, by_policy, &mut faults);
-            let said = faults.iter().map(Failure::what).collect::<Vec<_>>().join("; ");
+            let _ = Sending::from_layer(&layer, by_policy, &mut faults);
+            let found = faults.iter().map(Failure::what).collect::<Vec<_>>().join("; ");
             match expected {
-                None => assert_eq!(said, "", "{text}"),
-                Some(part) => assert!(faults.len() == 1 && said.contains(part), "{text}: {said}"),
+                None => assert_eq!(found, "", "{text}"),
+                Some(part) => assert!(faults.len() == 1 && found.contains(part), "{text}: {found}"),
             }
         }
     }
 
     #[test]
-    fn what_another_sender_is_told() {
-        let told = |text: &str| text.parse::<Mismatch>();
-        assert_eq!(told("dunno"), Ok(Mismatch::Dunno));
-        assert_eq!(told("reject"), Ok(Mismatch::Reject(DEFAULT_TEXT.into())));
-        assert_eq!(told("reject  No. Never."), Ok(Mismatch::Reject("No. Never.".into())));
+    fn answers_to_other_senders() {
+        let parse = |text: &str| text.parse::<Mismatch>();
+        assert_eq!(parse("dunno"), Ok(Mismatch::Dunno));
+        assert_eq!(parse("reject"), Ok(Mismatch::Reject(DEFAULT_TEXT.into())));
+        assert_eq!(parse("reject  No. Never."), Ok(Mismatch::Reject("No. Never.".into())));
         let long = format!("reject {}", "x".repeat(MAX_TEXT + 1));
         for wrong in ["", "no", "dunno x", "rejected", "reject a\nb", "reject jä", &long] {
-            assert!(told(wrong).is_err(), "{wrong:?}");
+            assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }
 
     #[test]
-    fn remarks_only_where_senders_are_bound() {
-        let sending =
-            |text: &str| Sending::of(&Layer::from_toml(text).expect(text), true, &mut Vec::new());
+    fn remarks_only_where_senders_are_restricted() {
+        let sending = |text: &str| {
+            Sending::from_layer(&Layer::from_toml(text).expect(text), true, &mut Vec::new())
+        };
         assert_eq!(sending("").remarks(&["map"]).len(), 0);
         assert_eq!(sending("sender = 'user'").remarks(&["map", "socketmap"]).len(), 3);
         let bound = "sender = 'user'\nsender-domains = ['example.org']";

@@ -1,7 +1,7 @@
-//! The values of options as types that cannot be wrong.
+//! The values of options, as types that cannot hold wrong values.
 //!
-//! Promise  each reads itself from the text that a user writes, on the command line, in the
-//!          environment and in the configuration file alike, and says what is wrong with it.
+//! - **Promise**: each type is parsed from the same text on the command line, in the environment and
+//!   in the configuration file; the error says what is wrong with the text.
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,7 +17,7 @@ use crate::postfix::map_spec::MapSpec;
 use crate::sys::log::LogLevel;
 use crate::sys::unix_socket::UnixSocket;
 
-/// Reads a value from a string wherever serde finds one.
+/// Implements `Deserialize` by parsing a string.
 macro_rules! deserialize_from_text {
     ($($name:ty),+ $(,)?) => {$(
         impl<'de> Deserialize<'de> for $name {
@@ -42,7 +42,7 @@ deserialize_from_text!(
     MapSpec
 );
 
-/// Reads a value from one of its words.
+/// Implements `FromStr` with the names of `clap::ValueEnum`.
 macro_rules! from_value_enum {
     ($($name:ty),+) => {$(
         impl FromStr for $name {
@@ -57,7 +57,7 @@ macro_rules! from_value_enum {
 
 from_value_enum!(SenderRule, LogLevel);
 
-/// A length of time: `30m`, `1800s`, `1h 30m`. At least one second.
+/// A duration: `30m`, `1800s`, `1h 30m`. At least one second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
@@ -66,16 +66,16 @@ impl FromStr for Span {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let span = humantime::parse_duration(text).map_err(|why| {
-            format!("`{text}` is no duration ({why}); write 30m, 1800s or 1h 30m")
+            format!("`{text}` is not a duration ({why}); write 30m, 1800s or 1h 30m")
         })?;
         if span < Duration::from_secs(1) {
-            return Err(format!("`{text}` is shorter than a second"));
+            return Err(format!("`{text}` is shorter than one second"));
         }
         Ok(Self(span))
     }
 }
 
-/// Where syslog frames are received.
+/// The address of a socket that receives syslog frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listen {
     /// A Unix datagram socket.
@@ -93,7 +93,7 @@ impl FromStr for Listen {
             Some(("udp", address)) => host_and_port(address)
                 .map(Self::Udp)
                 .ok_or_else(|| format!("`{text}`: write udp:HOST:PORT with a numeric address")),
-            _ => Err(format!("`{text}` is neither unix:/PATH nor udp:HOST:PORT")),
+            _ => Err(format!("`{text}`: write unix:/PATH or udp:HOST:PORT")),
         }
     }
 }
@@ -114,7 +114,7 @@ impl fmt::Display for Listen {
     }
 }
 
-/// Where Postfix is answered.
+/// The address of a socket on which Postfix sends requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Serve {
     /// A Unix stream socket.
@@ -134,7 +134,7 @@ impl FromStr for Serve {
             Some(("inet", address)) => host_and_port(address)
                 .map(Self::Inet)
                 .ok_or_else(|| format!("`{text}`: write inet:HOST:PORT with a numeric address")),
-            _ => Err(format!("`{text}` is neither unix:/PATH nor inet:HOST:PORT")),
+            _ => Err(format!("`{text}`: write unix:/PATH or inet:HOST:PORT")),
         }
     }
 }
@@ -148,7 +148,7 @@ impl fmt::Display for Serve {
     }
 }
 
-/// Where monitoring asks.
+/// The address of the socket for metrics and health checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inet(pub SocketAddr);
 
@@ -179,23 +179,23 @@ impl FromStr for Network {
     fn from_str(text: &str) -> Result<Self, String> {
         let bare = text.replace(['[', ']'], "");
         let address = bare.parse().map(|address: std::net::IpAddr| address.to_canonical().into());
-        let net: IpNet = address
-            .or_else(|_| bare.parse())
-            .map_err(|_| format!("`{text}` is no network; write 192.0.2.0/24 or 2001:db8::/32"))?;
-        Ok(Self(folded(net.trunc())))
+        let net: IpNet = address.or_else(|_| bare.parse()).map_err(|_| {
+            format!("`{text}` is not a network; write 192.0.2.0/24 or 2001:db8::/32")
+        })?;
+        Ok(Self(unmapped(net.trunc())))
     }
 }
 
-/// A network of IPv4-mapped addresses as the IPv4 network that it is: all addresses that are
-/// compared with it are canonical.
-fn folded(net: IpNet) -> IpNet {
+/// Turns a network of IPv4-mapped addresses into the IPv4 network: all addresses that are compared
+/// with it are canonical.
+fn unmapped(net: IpNet) -> IpNet {
     let IpNet::V6(v6) = net else { return net };
     let length = v6.prefix_len().checked_sub(96);
     let v4 = v6.addr().to_ipv4_mapped().zip(length);
     v4.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(net, IpNet::V4)
 }
 
-/// What is never authorised.
+/// Addresses that are never authorised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExcludeWhat {
     /// 127.0.0.0/8 and ::1.
@@ -215,7 +215,7 @@ pub enum ExcludeWhat {
 }
 
 impl ExcludeWhat {
-    /// What is excluded unless the administrator says otherwise.
+    /// The default exclusions.
     pub const DEFAULT: [Self; 5] =
         [Self::Loopback, Self::LinkLocal, Self::Own, Self::Gateway, Self::Mynetworks];
 }
@@ -233,15 +233,15 @@ impl FromStr for ExcludeWhat {
             "none" => Self::None,
             network => Self::Network(network.parse().map_err(|_| {
                 format!(
-                    "`{text}` is neither loopback, link-local, own, gateway, mynetworks, none nor \
-                     a network"
+                    "`{text}`: write loopback, link-local, own, gateway, mynetworks, none or a \
+                     network"
                 )
             })?),
         })
     }
 }
 
-/// A host name as it stands in frames, or `-` for frames without one.
+/// A host name as it appears in frames, or `-` for frames without one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostName(pub String);
 
@@ -251,13 +251,15 @@ impl FromStr for HostName {
     fn from_str(text: &str) -> Result<Self, String> {
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             let shown = text.escape_debug();
-            return Err(format!("`{shown}` is no host name; write it as it stands in your log"));
+            return Err(format!(
+                "`{shown}` is not a host name; write it as it appears in your log"
+            ));
         }
         Ok(Self(text.to_owned()))
     }
 }
 
-/// The facilities to which a mail daemon logs: `qpopper=local0,mail`.
+/// The facilities from which a mail daemon's logins count: `qpopper=local0,mail`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facilities {
     /// The mail daemon's name.
@@ -272,7 +274,9 @@ impl FromStr for Facilities {
     fn from_str(text: &str) -> Result<Self, String> {
         let parts = text.split_once('=').filter(|(daemon, _)| !daemon.is_empty());
         let (daemon, names) = parts.ok_or_else(|| {
-            format!("`{text}`: write DAEMON=FACILITY[,FACILITY...], such as qpopper=local0,mail")
+            format!(
+                "`{text}`: write DAEMON=FACILITY[,FACILITY...], for example qpopper=local0,mail"
+            )
         })?;
         let codes = names.split(',').map(facility_code).collect::<Result<_, _>>();
         let codes = codes.map_err(|why| format!("`{text}`: {why}"))?;
@@ -309,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn where_postfix_is_answered() {
+    fn lookup_sockets() {
         let shown = |text: &str| text.parse::<Serve>().map(|serve| serve.to_string());
         for good in ["unix:/run/x.sock", "inet:127.0.0.1:10040", "inet:[::1]:10040"] {
             assert_eq!(shown(good), Ok(good.to_owned()));
@@ -337,10 +341,10 @@ mod tests {
 
     #[test]
     fn facilities() {
-        let read = |text: &str| text.parse::<Facilities>().map(|read| (read.daemon, read.codes));
-        assert_eq!(read("qpopper=local0,mail"), Ok(("qpopper".to_owned(), vec![16, 2])));
+        let parse = |text: &str| text.parse::<Facilities>().map(|read| (read.daemon, read.codes));
+        assert_eq!(parse("qpopper=local0,mail"), Ok(("qpopper".to_owned(), vec![16, 2])));
         for wrong in ["qpopper", "qpopper=", "=mail", "qpopper=mial", "qpopper=mail,", "a=mail b"] {
-            assert!(read(wrong).is_err(), "{wrong}");
+            assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -1,34 +1,34 @@
-//! Asking the running daemon over its control socket, or its reading socket.
+//! Sends requests to the running daemon over its control socket or its read-only one.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::protocol::{Answer, Entry, Request, Rights};
+use super::protocol::{Access, Answer, Entry, Request};
 use crate::error::Failure;
 
-/// The daemon answers in milliseconds, a change within seconds.
+/// Time limit for an answer: the daemon answers in milliseconds, and changes take seconds.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Asks the daemon that listens on a control socket. Where that may not be opened, what only reads
-/// is asked over `reading`.
+/// Sends a request to the daemon and returns its answer. If `control` may not be opened, a request
+/// that changes nothing is sent over `read_only`.
 ///
 /// # Errors
-/// The daemon cannot be reached, or does not answer; what it refuses is a failure as well.
-pub fn ask(control: &Path, reading: Option<&Path>, request: &Request) -> Result<Answer, Failure> {
-    Answers::to(control, reading, request)?.next()
+/// The daemon cannot be reached, does not answer, or refuses the request.
+pub fn ask(control: &Path, read_only: Option<&Path>, request: &Request) -> Result<Answer, Failure> {
+    Answers::to(control, read_only, request)?.next()
 }
 
-/// Asks for all who are authorised, by address: a slice after the other, none of them empty.
+/// Requests the list of authorised addresses, in order, as slices that are not empty.
 ///
 /// # Errors
-/// As [`ask`], also in the middle of the list.
+/// As for [`ask`], also in the middle of the list.
 pub fn list(
     control: &Path,
-    reading: Option<&Path>,
+    read_only: Option<&Path>,
 ) -> Result<impl Iterator<Item = Result<Vec<Entry>, Failure>>, Failure> {
-    let mut answers = Answers::to(control, reading, &Request::List)?;
+    let mut answers = Answers::to(control, read_only, &Request::List)?;
     let slice = move || match answers.next() {
         Ok(Answer::List(entries)) if entries.is_empty() => None,
         Ok(Answer::List(entries)) => Some(Ok(entries)),
@@ -38,30 +38,30 @@ pub fn list(
     Ok(std::iter::from_fn(slice))
 }
 
-/// The daemon answered another question.
+/// Returns the failure for an answer of the wrong kind.
 pub fn unexpected_answer(answer: &Answer) -> Failure {
-    Failure::bug(format!("the daemon's answer does not fit the question: {answer:?}"))
+    Failure::bug(format!("unexpected answer from the daemon: {answer:?}"))
 }
 
-/// What the daemon answers to a request, line by line.
+/// The daemon's answers to a request, line by line.
 struct Answers {
     path: PathBuf,
-    needs: Rights,
+    needs: Access,
     lines: BufReader<UnixStream>,
 }
 
 impl Answers {
-    fn to(control: &Path, reading: Option<&Path>, request: &Request) -> Result<Self, Failure> {
+    fn to(control: &Path, read_only: Option<&Path>, request: &Request) -> Result<Self, Failure> {
         let needs = request.needs();
-        let reading = reading.filter(|_| needs == Rights::Read);
-        let (path, connected) = match (UnixStream::connect(control), reading) {
-            (Err(error), Some(reading)) if error.kind() == io::ErrorKind::PermissionDenied => {
-                (reading, UnixStream::connect(reading))
+        let read_only = read_only.filter(|_| needs == Access::Read);
+        let (path, connected) = match (UnixStream::connect(control), read_only) {
+            (Err(error), Some(read_only)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                (read_only, UnixStream::connect(read_only))
             }
             (connected, _) => (control, connected),
         };
-        let asked = connected.and_then(|stream| send(stream, request));
-        let stream = asked.map_err(|error| unreachable(path, &error, needs))?;
+        let sent = connected.and_then(|stream| send(stream, request));
+        let stream = sent.map_err(|error| unreachable(path, &error, needs))?;
         Ok(Self { path: path.to_owned(), needs, lines: BufReader::new(stream) })
     }
 
@@ -69,27 +69,24 @@ impl Answers {
         let mut line = String::new();
         let read = self.lines.read_line(&mut line);
         read.map_err(|error| unreachable(&self.path, &error, self.needs))?;
-        let unlike = |why: String| {
+        let mismatch = |why: String| {
             let shown = self.path.display();
-            let what = format!(
-                "the daemon behind `{shown}` and this command do not understand each other: {why}"
-            );
-            Failure::unavailable(what)
-                .hint("daemon and command are perhaps of different versions; restart the daemon")
+            let what = format!("the daemon at `{shown}` does not understand this command: {why}");
+            Failure::unavailable(what).hint("they may be of different versions; restart the daemon")
         };
         if !line.ends_with('\n') {
             let shown = self.path.display();
-            let what = format!("the daemon behind `{shown}` ended before it had answered");
+            let what = format!("the daemon at `{shown}` closed the connection before it answered");
             return Err(Failure::unavailable(what).hint(
-                "once it runs again, `list` shows what holds; a list that nobody reads for 10 s is \
-                 broken off: write a long one to a file",
+                "if it was restarted, see `list` for what is authorised now; a list that is not \
+                 read for 10 s is cut off: write a long one to a file",
             ));
         }
         match serde_json::from_str(&line) {
             Ok(Answer::Refused(why)) => Err(Failure::refused(why)),
-            Ok(Answer::Unknown(why)) => Err(unlike(why)),
+            Ok(Answer::Unknown(why)) => Err(mismatch(why)),
             Ok(answer) => Ok(answer),
-            Err(error) => Err(unlike(error.to_string())),
+            Err(error) => Err(mismatch(error.to_string())),
         }
     }
 }
@@ -103,15 +100,15 @@ fn send(mut stream: UnixStream, request: &Request) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-fn unreachable(path: &Path, error: &io::Error, needed: Rights) -> Failure {
+fn unreachable(path: &Path, error: &io::Error, needed: Access) -> Failure {
     let what = format!("cannot reach the daemon over `{}`: {error}", path.display());
     Failure::unavailable(what).hint(match (error.kind(), needed) {
-        (io::ErrorKind::PermissionDenied, Rights::Read) => {
+        (io::ErrorKind::PermissionDenied, Access::Read) => {
             "run this as root or as a member of the group of `control` or `control-read`"
         }
-        (io::ErrorKind::PermissionDenied, Rights::Change) => {
+        (io::ErrorKind::PermissionDenied, Access::Change) => {
             "run this as root or as a member of the group of `control`"
         }
-        _ => "is it running? another control socket is named with --control",
+        _ => "is it running? --control names another control socket",
     })
 }

@@ -1,7 +1,7 @@
-//! How commands and the running daemon speak with each other.
+//! The control protocol between commands and the running daemon.
 //!
-//! - **Parts**: `protocol` is what they say, with `status` as the longest answer; `client` asks. The
-//!   daemon's side is [`crate::daemon::control`].
+//! - **Parts**: [`protocol`] has the requests and answers, [`status`] the longest answer; [`client`]
+//!   sends requests. The daemon's side is [`crate::daemon::control`].
 
 pub mod client;
 pub mod protocol;

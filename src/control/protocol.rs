@@ -1,5 +1,4 @@
-//! What goes over the control sockets: one line of JSON asks, one line of JSON answers; a list takes
-//! more.
+//! Requests and answers on the control sockets: one line of JSON each; a list takes several lines.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,31 +10,31 @@ use crate::engine::time::Time;
 
 /// What the clients of a socket may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rights {
-    /// Ask.
+pub enum Access {
+    /// Only query.
     Read,
-    /// Ask and change who is authorised.
+    /// Query, and change who is authorised.
     Change,
 }
 
-/// What an operator can ask.
+/// A request of an operator.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
-    /// Who is authorised now.
+    /// List the authorised addresses.
     List,
-    /// Is this address authorised?
+    /// Test whether an address is authorised.
     Query {
         /// The address.
         address: IpAddr,
     },
-    /// Authorise by hand.
+    /// Authorise an address manually.
     Allow {
         /// The address.
         address: IpAddr,
-        /// For how many seconds; the grace period if missing.
+        /// For how many seconds; the grace if missing.
         seconds: Option<u64>,
-        /// Why.
+        /// The operator's note.
         note: Option<String>,
     },
     /// End an authorisation.
@@ -45,9 +44,9 @@ pub enum Request {
         /// For how many seconds new logins do not count.
         block: Option<u64>,
     },
-    /// How the daemon is.
+    /// Return the daemon's status.
     Status,
-    /// Has this test message of `doctor` arrived?
+    /// Test whether a test message of `doctor` has arrived.
     Probe {
         /// Its text.
         text: String,
@@ -55,37 +54,37 @@ pub enum Request {
 }
 
 impl Request {
-    /// What it takes to ask this.
-    pub const fn needs(&self) -> Rights {
+    /// Returns the access that it needs.
+    pub const fn needs(&self) -> Access {
         match self {
-            Self::List | Self::Query { .. } | Self::Status | Self::Probe { .. } => Rights::Read,
-            Self::Allow { .. } | Self::Revoke { .. } => Rights::Change,
+            Self::List | Self::Query { .. } | Self::Status | Self::Probe { .. } => Access::Read,
+            Self::Allow { .. } | Self::Revoke { .. } => Access::Change,
         }
     }
 }
 
-/// What the daemon answers.
+/// An answer of the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Answer {
-    /// To `List`: some of them, by address. More answers follow; the last one lists nobody.
+    /// To `List`: some entries, by address. More answers follow; the last one is empty.
     List(Vec<Entry>),
     /// To `Query`: the entry, if the address is authorised.
     Query(Option<Entry>),
     /// To `Allow`.
     Allowed {
-        /// The right that the address has now.
+        /// The entry of the address.
         entry: Entry,
-        /// Whether the map, if there is one, says so.
+        /// Whether the map, if there is one, contains it.
         published: bool,
     },
     /// To `Revoke`.
     Revoked {
         /// Whether the address was authorised.
         was_authorised: bool,
-        /// Whether its end is on the disk; if not, a sudden end of the daemon would undo it.
+        /// Whether the change is on disk; if not, a crash would undo it.
         saved: bool,
-        /// Whether the map, if there is one, does not have it any more.
+        /// Whether the map, if there is one, no longer contains the address.
         published: bool,
         /// Whether the map can neither be published nor emptied.
         stuck: bool,
@@ -94,9 +93,9 @@ pub enum Answer {
     Status(Box<Status>),
     /// To `Probe`: how often it has arrived.
     Probe(usize),
-    /// The request is understood and not met.
+    /// The request was refused, with the reason.
     Refused(String),
-    /// The request is not understood.
+    /// The request was not understood.
     Unknown(String),
 }
 
@@ -105,29 +104,29 @@ pub enum Answer {
 pub struct Entry {
     /// The client, canonical.
     pub address: IpAddr,
-    /// Who logged in last.
+    /// The user who logged in last.
     pub user: Option<String>,
-    /// All who have logged in and whose right lasts, the latest last.
+    /// All users whose logins still count, the latest last.
     pub users: Vec<String>,
-    /// The mail daemon; nothing if authorised by hand.
+    /// The mail daemon; nothing if authorised manually.
     pub daemon: Option<String>,
-    /// The host that logged it.
+    /// The host that logged the login.
     pub host: Option<String>,
-    /// The first login of this unbroken time, RFC 3339.
+    /// Since when it has been authorised without interruption, RFC 3339.
     pub since: String,
-    /// The end of the right, RFC 3339.
+    /// When the grant expires, RFC 3339.
     pub expires: String,
     /// Whole seconds until then, rounded up.
     pub expires_in: u64,
-    /// Logins since then.
+    /// Logins since `since`.
     pub logins: u64,
-    /// What the operator wrote about it.
+    /// The operator's note.
     pub note: Option<String>,
 }
 
-/// A moment as RFC 3339 text in UTC, to the second.
+/// Formats a time as RFC 3339 text in UTC, to the second.
 pub fn rfc3339(time: Time) -> String {
-    // A damaged state file may hold a moment that no calendar has; the engine caps deadlines.
+    // A damaged state file may contain a time that no calendar has; the engine caps deadlines.
     let moment = UNIX_EPOCH.checked_add(Duration::from_millis(time.as_millis()));
     let printable = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
     humantime::format_rfc3339_seconds(moment.unwrap_or(printable).min(printable)).to_string()

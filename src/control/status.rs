@@ -1,6 +1,6 @@
-//! How the daemon is, as `status --json` prints it.
+//! The daemon's status, as `status --json` prints it.
 //!
-//! Promise  numbers only: what a stranger wrote never stands in it.
+//! - **Promise**: it never contains text from received frames.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,47 +9,47 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 /// What to do about a mail daemon whose logins have stopped.
-pub const STOPPED: &str = "has an upgrade changed the wording of its log? feed such a line to \
+pub const STOPPED: &str = "has an upgrade changed its log messages? try a login line with \
                            `pop-before-smtp test`";
 
-/// How the daemon is.
+/// The daemon's status.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Status {
     /// The program's version.
     pub version: String,
     /// When the daemon was started, RFC 3339.
     pub started: String,
-    /// The moment of all this, RFC 3339.
+    /// When this status was taken, RFC 3339.
     pub now: String,
-    /// Addresses that are authorised.
+    /// Authorised addresses.
     pub clients: usize,
-    /// Most of them that are held.
+    /// The maximum number of authorised addresses.
     pub max_clients: usize,
     /// Addresses that are not authorised because too many users share them.
     pub shared: Vec<SharedAddress>,
     /// The receiving sockets.
     pub listeners: Vec<ListenerStatus>,
-    /// The sockets on which Postfix asks.
+    /// The sockets on which Postfix sends requests.
     pub lookups: Vec<LookupStatus>,
     /// Frames that were processed.
     pub frames: u64,
-    /// What became of them.
+    /// The results of processing them.
     pub counts: Counts,
     /// Complete logins.
     pub logins: u64,
-    /// When the last login was heard, RFC 3339.
+    /// When the last login was seen, RFC 3339.
     pub last_login: Option<String>,
-    /// What each mail daemon has contributed.
+    /// The mail daemons, by name.
     pub daemons: BTreeMap<String, DaemonStatus>,
     /// The map.
     pub map: MapStatus,
-    /// What keeps the state file from being written, if something does.
+    /// Why the state file cannot be written, if so.
     pub state_fault: Option<StateFault>,
-    /// Lines of the log that were dropped because nobody read them in time.
+    /// Log lines that were dropped because stderr was not read in time.
     pub log_lines_lost: u64,
 }
 
-/// What became of frames, and of the addresses that they authorised. All counters only grow.
+/// Results of processing frames, and changes of grants. All counters only grow.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Counts {
@@ -65,7 +65,7 @@ pub struct Counts {
     pub expired: u64,
     /// Addresses that became authorised.
     pub granted: u64,
-    /// Logins that were delivered when their own date was older than the grace.
+    /// Logins dated longer ago than the grace when they arrived.
     pub late: u64,
     /// Frames that are not syslog messages.
     pub malformed: u64,
@@ -73,9 +73,9 @@ pub struct Counts {
     pub other_hosts: u64,
     /// Messages of programs that belong to no mail daemon.
     pub other_programs: u64,
-    /// Logins refused because the tables that keep processes apart were full.
+    /// Logins refused because the tables of processes were full.
     pub overloaded: u64,
-    /// Messages that match a login pattern and are not trusted, or are too long for one.
+    /// Messages that match a login pattern but are not trusted or too long.
     pub refused: u64,
     /// Addresses that lost their grant because too many users share them.
     pub shared: u64,
@@ -102,17 +102,17 @@ pub struct ListenerStatus {
     pub frames: u64,
     /// Frames of senders that `allow-from` or `allow-uid` does not name.
     pub rejected: u64,
-    /// Frames larger than any frame should be.
+    /// Frames that were larger than the limit.
     pub oversized: u64,
     /// Frames that the kernel dropped because the receive buffer was full.
     pub kernel_drops: u64,
-    /// Errors of the socket that did not end it.
+    /// Temporary errors of the socket.
     pub errors: u64,
-    /// Bytes that its receive buffer takes, as the kernel counts them (socket(7), `SO_RCVBUF`).
+    /// The size of its receive buffer in bytes, as the kernel counts it (socket(7), `SO_RCVBUF`).
     pub receive_buffer: Option<usize>,
 }
 
-/// An address that too many users share.
+/// An address shared by too many users.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SharedAddress {
     /// The address.
@@ -121,24 +121,24 @@ pub struct SharedAddress {
     pub users: usize,
 }
 
-/// One socket on which Postfix asks.
+/// One socket on which Postfix sends requests.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LookupStatus {
     /// Its protocol: `socketmap` or `policy`.
     pub protocol: String,
     /// Where it listens: `unix:PATH`, `inet:HOST:PORT`, or `systemd` if it has no name.
     pub address: String,
-    /// Connections that are open.
+    /// Open connections.
     pub connections: u64,
     /// Requests that were answered.
     pub requests: u64,
-    /// Those of them whose client may relay.
+    /// Requests whose client may relay.
     pub admitted: u64,
-    /// Those of them that were refused with a text, because of their sender.
+    /// Requests that were rejected with a text because of their sender.
     pub rejected: u64,
-    /// Connections that were closed because of what came over them, or because nothing did.
+    /// Connections that were closed because of malformed input or a timeout.
     pub broken: u64,
-    /// Connections that were idle and made room for others.
+    /// Idle connections that were closed to make room for others.
     pub evicted: u64,
 }
 
@@ -148,72 +148,71 @@ impl fmt::Display for LookupStatus {
     }
 }
 
-/// What one mail daemon has contributed.
+/// The status of one mail daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct DaemonStatus {
     /// Complete logins.
     pub logins: u64,
-    /// Messages of its programs that no pattern fits.
+    /// Messages of its programs that match no pattern.
     pub unmatched: u64,
-    /// When its last login was heard, RFC 3339.
+    /// When its last login was seen, RFC 3339.
     pub last_login: Option<String>,
     /// The facilities from which its logins came.
     pub facilities: Vec<String>,
-    /// Its logins have stopped although it goes on to log: its wording may have changed.
+    /// Whether its logins have stopped although it still logs: its messages may have changed.
     pub stopped: bool,
 }
 
-/// The map.
+/// The status of the map.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct MapStatus {
-    /// As main.cf names it.
+    /// Its name in main.cf.
     pub table: Option<String>,
-    /// The number of the last generation that was published.
+    /// The last generation that was published.
     pub published: u64,
-    /// The number of the generation that says who is authorised now.
+    /// The generation that lists who is authorised now.
     pub wanted: u64,
     /// When the last generation was published, RFC 3339.
     pub last_publication: Option<String>,
     /// How long that took, in seconds.
     pub last_publication_seconds: Option<f64>,
-    /// Generations that were published, ever.
+    /// Generations that were published since the start.
     pub publications: u64,
-    /// Attempts that failed, ever.
+    /// Attempts that failed since the start.
     pub publication_failures: u64,
-    /// Whether it lists nobody, because it could not be published for long.
+    /// Whether it was emptied because it could not be published for a minute.
     pub emptied: bool,
-    /// Whether somebody whose time is up stands in it: for a moment, if it can be published.
+    /// Whether it lists expired clients, which is normal until the next publication.
     pub has_stale_entries: bool,
-    /// Whether it had to be emptied for that and could not be.
+    /// Whether it lists expired clients and could not be emptied.
     pub stuck: bool,
-    /// For how long it has been tried to publish a generation, in seconds, if that takes longer than
-    /// usual.
+    /// How long publication has been tried, in seconds, if that takes longer than usual.
     pub trying_seconds: Option<f64>,
     /// Whether another generation is due.
     pub pending: bool,
-    /// Attempts that have failed since the last success.
+    /// Failed attempts since the last success.
     pub failures: u32,
-    /// Authorised addresses that are kept out of it, because their keys would admit others.
+    /// Authorised addresses that are left out of it because their keys would admit other hosts.
     pub kept_out: usize,
 }
 
 impl MapStatus {
-    /// What Postfix reads while no generation can be published.
+    /// Returns what Postfix reads while no generation can be published.
     pub fn meanwhile(&self) -> &'static str {
         match (self.emptied, self.stuck, self.has_stale_entries) {
-            (true, ..) => "it lists nobody",
-            (_, true, _) => "it lists clients whose time is up, and COULD NOT BE EMPTIED",
-            (_, _, true) => "it lists clients whose time is up, and will be emptied",
-            _ => "the old one stays",
+            (true, ..) => "map emptied",
+            (_, true, _) => "expired clients still listed, COULD NOT BE EMPTIED",
+            (_, _, true) => "expired clients still listed, will be emptied",
+            _ => "previous map in use",
         }
     }
 }
 
-/// What keeps the state file from being written.
+/// Why the state file cannot be written.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct StateFault {
     /// For how many seconds that has been tried.
     pub seconds: f64,
-    /// Why it fails.
+    /// The last error.
     pub error: String,
 }

@@ -1,10 +1,11 @@
-//! The connections of one listener: so many at once, and one that is idle makes room for the next.
+//! The connections of one listener: limited in number; when all slots are in use, a new connection
+//! replaces an idle one.
 //!
-//! Promise  whoever comes gets a slot at once. Who goes for it is the one that has never asked,
-//!          the oldest of them first; else the one that has done nothing for longest; one whose
-//!          request is being worked on only if all are. Those who have come last are spared: their
-//!          request may be on its way. All connections end with this value.
-//! Not here what is said over a connection, and how long it may take.
+//! - **Promise**: a new connection gets a slot at once. The one evicted for it is the oldest that has
+//!   not sent a request; otherwise the one that has been idle longest; one that waits for an answer
+//!   only if all do. The newest connections are spared, because their request may be on its way.
+//!   Dropping [`Connections`] closes them all.
+//! - **Not here**: what is sent over a connection, and its time limits.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,107 +13,107 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::{AbortHandle, Id, JoinSet};
 
-/// Of so many slots one is kept for those who have come last and not asked yet: else a crowd that
-/// connects without a pause would take the slot of each before its request can be read.
-const SPARED: usize = 8;
+/// One slot in this many is kept for new connections without a request: otherwise clients that
+/// connect without pause would evict each other before a request can be read.
+const SPARED_SHARE: usize = 8;
 
-/// What a connection is doing, in the order in which such connections have to go.
+/// What a connection is doing, in the order of eviction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
-    /// It has not asked anything yet.
+    /// It has not sent a request yet.
     #[default]
     Silent,
-    /// It has asked; the next step is its own.
+    /// Its requests are answered.
     Idle,
     /// It waits for an answer.
     Waiting,
 }
 
-/// The slot of one connection, which tells what the connection is doing.
+/// The slot of one connection, with what the connection is doing.
 #[derive(Debug, Default)]
 pub struct Slot {
-    turns: Arc<AtomicU64>,
-    /// What it is doing, and since which turn.
-    doing: Mutex<(Stage, u64)>,
+    sequence: Arc<AtomicU64>,
+    /// The stage, and its number in the sequence of all changes.
+    stage: Mutex<(Stage, u64)>,
 }
 
 impl Slot {
-    fn new(turns: &Arc<AtomicU64>) -> Self {
-        let slot = Self { turns: Arc::clone(turns), ..Self::default() };
+    fn new(sequence: &Arc<AtomicU64>) -> Self {
+        let slot = Self { sequence: Arc::clone(sequence), ..Self::default() };
         slot.set(Stage::Silent);
         slot
     }
 
-    /// A request has arrived, and will take a while.
+    /// Marks that a request has arrived and its answer will take a while.
     pub fn waiting(&self) {
         self.set(Stage::Waiting);
     }
 
-    /// A request is answered, or a part of its answer has been taken.
+    /// Marks that a request is answered, or that the client has read a part of the answer.
     pub fn idle(&self) {
         self.set(Stage::Idle);
     }
 
     fn set(&self, stage: Stage) {
-        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
-        *self.doing.lock().unwrap_or_else(PoisonError::into_inner) = (stage, turn);
+        let number = self.sequence.fetch_add(1, Ordering::Relaxed);
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = (stage, number);
     }
 
-    fn doing(&self) -> (Stage, u64) {
-        *self.doing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn stage(&self) -> (Stage, u64) {
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The connections of one listener.
 #[derive(Debug)]
 pub struct Connections {
-    most: usize,
-    turns: Arc<AtomicU64>,
+    limit: usize,
+    sequence: Arc<AtomicU64>,
     tasks: JoinSet<()>,
     slots: HashMap<Id, (Arc<Slot>, AbortHandle)>,
 }
 
 impl Connections {
-    /// For so many at once, at least one.
-    pub fn new(most: usize) -> Self {
+    /// Creates a set of at most `limit` connections, at least one.
+    pub fn new(limit: usize) -> Self {
         let (tasks, slots) = (JoinSet::new(), HashMap::new());
-        Self { most: most.max(1), turns: Arc::default(), tasks, slots }
+        Self { limit: limit.max(1), sequence: Arc::default(), tasks, slots }
     }
 
-    /// Serves one more. Returns whether another one had to go for it, which has ended then.
-    pub async fn serve<F>(&mut self, converse: impl FnOnce(Arc<Slot>) -> F) -> bool
+    /// Serves a new connection. Returns whether another one was closed for it.
+    pub async fn serve<F>(&mut self, handle: impl FnOnce(Arc<Slot>) -> F) -> bool
     where
         F: Future<Output = ()> + Send + 'static,
     {
         while let Some(ended) = self.tasks.try_join_next_with_id() {
             self.remove(ended);
         }
-        let is_full = self.tasks.len() >= self.most;
+        let is_full = self.tasks.len() >= self.limit;
         if is_full {
-            if let Some(slot) = self.first_to_go() {
-                slot.abort();
+            if let Some(task) = self.to_evict() {
+                task.abort();
             }
-            // Its file is closed before there is another one.
+            // Its file descriptor is closed before the next one is used.
             if let Some(ended) = self.tasks.join_next_with_id().await {
                 self.remove(ended);
             }
         }
-        let slot = Arc::new(Slot::new(&self.turns));
-        let task = self.tasks.spawn(converse(Arc::clone(&slot)));
+        let slot = Arc::new(Slot::new(&self.sequence));
+        let task = self.tasks.spawn(handle(Arc::clone(&slot)));
         self.slots.insert(task.id(), (slot, task));
-        // Its request may be here already, and counts before the next connection does.
+        // Its request may have arrived already: read it before the next connection is accepted.
         tokio::task::yield_now().await;
         is_full
     }
 
-    fn first_to_go(&self) -> Option<&AbortHandle> {
-        let doing = || self.slots.values().map(|(slot, task)| (slot.doing(), task));
-        let silent = doing().filter(|((stage, _), _)| *stage == Stage::Silent).count();
+    fn to_evict(&self) -> Option<&AbortHandle> {
+        let stages = || self.slots.values().map(|(slot, task)| (slot.stage(), task));
+        let silent = stages().filter(|((stage, _), _)| *stage == Stage::Silent).count();
         let rank = |(stage, since)| match stage {
-            Stage::Silent if silent <= self.most / SPARED => (Stage::Idle, since),
+            Stage::Silent if silent <= self.limit / SPARED_SHARE => (Stage::Idle, since),
             _ => (stage, since),
         };
-        doing().min_by_key(|(doing, _)| rank(*doing)).map(|(_, task)| task)
+        stages().min_by_key(|(stage, _)| rank(*stage)).map(|(_, task)| task)
     }
 
     fn remove(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
@@ -127,93 +128,93 @@ mod tests {
 
     use super::*;
 
-    /// Connections that stay, by number, until they have to go.
+    /// Connections, by number, that stay open until they are evicted.
     struct Scene {
         connections: Connections,
         slots: Vec<Arc<Slot>>,
-        gone: Arc<Mutex<Vec<usize>>>,
+        closed: Arc<Mutex<Vec<usize>>>,
     }
 
-    /// Says who has gone.
-    struct Last(usize, Arc<Mutex<Vec<usize>>>);
+    /// Records the number of a connection when it is closed.
+    struct RecordsClose(usize, Arc<Mutex<Vec<usize>>>);
 
-    impl Drop for Last {
+    impl Drop for RecordsClose {
         fn drop(&mut self) {
             self.1.lock().expect("a lock").push(self.0);
         }
     }
 
     impl Scene {
-        fn new(most: usize) -> Self {
-            Self { connections: Connections::new(most), slots: Vec::new(), gone: Arc::default() }
+        fn new(limit: usize) -> Self {
+            Self { connections: Connections::new(limit), slots: Vec::new(), closed: Arc::default() }
         }
 
-        /// One more comes; who has gone for it.
-        async fn come(&mut self) -> Option<usize> {
-            let last = Last(self.slots.len(), Arc::clone(&self.gone));
+        /// Opens one more connection and returns the one that was evicted for it.
+        async fn connect(&mut self) -> Option<usize> {
+            let guard = RecordsClose(self.slots.len(), Arc::clone(&self.closed));
             let slots = &mut self.slots;
             let served = self.connections.serve(|slot| {
                 slots.push(slot);
                 async move {
-                    let _last = last;
+                    let _guard = guard;
                     pending().await
                 }
             });
-            let had_to_go = served.await;
-            let gone = self.gone.lock().expect("a lock").pop();
-            assert_eq!(had_to_go, gone.is_some());
-            gone
+            let has_evicted = served.await;
+            let closed = self.closed.lock().expect("a lock").pop();
+            assert_eq!(has_evicted, closed.is_some());
+            closed
         }
     }
 
     #[tokio::test]
-    async fn those_who_never_ask_go_first_and_the_oldest_of_them() {
+    async fn silent_connections_are_evicted_first_oldest_first() {
         let mut scene = Scene::new(8);
         for _ in 0..8 {
-            assert_eq!(scene.come().await, None);
+            assert_eq!(scene.connect().await, None);
         }
         scene.slots[0].idle();
         scene.slots[2].waiting();
-        let mut gone = Vec::new();
+        let mut evicted = Vec::new();
         for _ in 0..12 {
-            gone.extend(scene.come().await);
+            evicted.extend(scene.connect().await);
         }
-        assert_eq!(gone, [1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
+        assert_eq!(evicted, [1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13]);
         assert_eq!(scene.connections.slots.len(), 8);
     }
 
     #[tokio::test]
-    async fn then_the_one_that_has_been_idle_longest() {
+    async fn then_the_longest_idle_connection() {
         let mut scene = Scene::new(8);
         for _ in 0..8 {
-            scene.come().await;
+            scene.connect().await;
         }
         scene.slots[0].waiting();
         for number in [3, 1, 2, 4, 5, 6, 7, 3] {
             scene.slots[number].idle();
         }
-        assert_eq!(scene.come().await, Some(1));
-        assert_eq!(scene.come().await, Some(2), "the last one is spared, it may be about to ask");
-        assert_eq!(scene.come().await, Some(8), "two are not");
+        assert_eq!(scene.connect().await, Some(1));
+        assert_eq!(scene.connect().await, Some(2), "one silent connection is spared");
+        assert_eq!(scene.connect().await, Some(8), "two are not");
         scene.slots[9].idle();
         scene.slots[10].idle();
-        assert_eq!(scene.come().await, Some(4));
+        assert_eq!(scene.connect().await, Some(4));
     }
 
     #[tokio::test]
-    async fn one_that_waits_for_its_answer_goes_if_all_do() {
+    async fn waiting_connections_are_evicted_only_if_all_wait() {
         let mut scene = Scene::new(2);
         for number in [0, 1] {
-            scene.come().await;
+            scene.connect().await;
             scene.slots[number].waiting();
         }
         scene.slots[0].waiting();
-        assert_eq!(scene.come().await, Some(1));
-        assert_eq!(scene.come().await, Some(2));
+        assert_eq!(scene.connect().await, Some(1));
+        assert_eq!(scene.connect().await, Some(2));
     }
 
     #[tokio::test]
-    async fn who_leaves_needs_nobody_to_go() {
+    async fn closed_connections_free_their_slots() {
         let mut connections = Connections::new(1);
         for _ in 0..100 {
             assert!(!connections.serve(|_| async {}).await);

@@ -1,9 +1,9 @@
-//! The loop that takes out what has ended, and says so.
+//! The loop that removes expired grants and logs removals.
 //!
-//! Promise  it waits for nothing but the next moment at which a right ends. Each address that is no
-//!          longer authorised has its line, but for those that had to make room: a flood of logins
-//!          would have a line for each, so their number is said, limiter.
-//! Not here the map, which follows by itself.
+//! - **Promise**: it sleeps until the next grant expires. Each address that is no longer authorised
+//!   is logged, except evicted ones: a flood of logins would log a line for each, so only their
+//!   number is logged, at a limited rate.
+//! - **Not here**: the map, which [`super::publisher`] updates.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::control::status::STOPPED;
 use crate::engine::{RemovalReason, Removed};
 use crate::sys::log_limit::LogLimiter;
 
-/// It looks around at least this often.
+/// Longest sleep.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
-/// Goes on until the task is dropped.
+/// Runs until the task is dropped.
 pub async fn run(shared: Arc<Shared>) {
     let removals = RemovalLog::default();
     loop {
@@ -26,7 +26,7 @@ pub async fn run(shared: Arc<Shared>) {
             shared.with(|engine, now| (engine.tick(now), engine.stopped_daemons(now)));
         removals.log(&removed);
         for daemon in stopped {
-            warn!(%daemon, "no login for long, although it goes on to log; {STOPPED}");
+            warn!(%daemon, "no login for a long time, although it still logs; {STOPPED}");
         }
         let nap = shared.with(|engine, now| engine.sweep_at().map(|at| at.since(now)));
         tokio::select! {
@@ -36,15 +36,15 @@ pub async fn run(shared: Arc<Shared>) {
     }
 }
 
-/// What has been said lately.
+/// Logs removals, evictions at a limited rate.
 #[derive(Debug, Default)]
 struct RemovalLog {
     evictions: LogLimiter,
 }
 
 impl RemovalLog {
-    /// Says who has left. To be called now and then even if nobody has: what was held back may be
-    /// due.
+    /// Logs removals. Call it from time to time even without any: a number that was held back may
+    /// be due.
     fn log(&self, removed: &[Removed]) {
         let mut evicted = 0;
         for Removed { grant, reason } in removed {
@@ -57,10 +57,7 @@ impl RemovalLog {
             }
         }
         if let Some(evicted) = self.evictions.record(evicted) {
-            warn!(
-                evicted,
-                "max-clients is reached: the addresses that would have ended first made room"
-            );
+            warn!(evicted, "max-clients is reached: the addresses closest to expiry were evicted");
         }
     }
 }

@@ -1,26 +1,25 @@
-//! What the process knows, who logs in from where, stays in it.
+//! Keeps what the process knows, who logs in from where, inside the process.
 //!
-//! Promise  no core file is written, and no other process of the same user looks into the memory
-//!          (prctl(2), `PR_SET_DUMPABLE`). Programs that are started inherit the first. What it
-//!          makes on the disk is for nobody else to write.
-//! Limits   root sees everything all the same.
+//! - **Promise**: no core file is written, and no other process of the same user can read the memory
+//!   (prctl(2), `PR_SET_DUMPABLE`). Child processes write no core files either. Files that the daemon
+//!   creates are writable only for their owner.
+//! - **Limits**: root can still read everything.
 
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tracing::warn;
 
-/// Takes the right to write from others, whatever the umask that was inherited gives them. A
-/// narrower one stays.
+/// Adds group and other write permission to the inherited umask.
 pub fn narrow_umask() {
     let least = Mode::S_IWGRP | Mode::S_IWOTH;
     umask(umask(least) | least);
 }
 
-/// Switches core files off, and debuggers of the same user. What fails is said and no more.
+/// Disables core files, and debuggers of the same user. Failures are only logged.
 pub fn close_memory() {
     let closed = setrlimit(Resource::RLIMIT_CORE, 0, 0).and_then(|()| set_dumpable(false));
     if let Err(error) = closed {
-        warn!(%error, "a crash may leave a core file, with the names of users in it");
+        warn!(%error, "cannot disable core files: a crash may write user names to disk");
     }
 }

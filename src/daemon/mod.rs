@@ -1,12 +1,12 @@
-//! The daemon while it runs, and the order of its life: bind, restore, publish, ready, serve, end.
+//! The running daemon, in this order: bind, restore, publish, ready, serve, shut down.
 //!
-//! - **Promise**: frames are processed and lookups answered from the moment the state is restored
-//!   (before, the kernel keeps them waiting). systemd is told "ready" when the first map is in place.
-//!   At the end the state is on disk, the map is empty and the sockets are gone, within a bounded time.
-//! - **Parts**: `start` makes them and `reload` learns again; [`receiver`], [`lookup`], [`control`] and
-//!   [`metrics`] serve; [`publisher`], [`expiry`] and [`state_file`] follow; [`status`] is what is told
-//!   of all. They meet only in [`shared`].
-//! - **Not here**: `offline` is for the commands that need no running daemon.
+//! - **Promise**: frames are processed and lookups answered as soon as the state is restored (before,
+//!   the kernel queues them). systemd is notified when the first map is in place. After a shutdown the
+//!   state is on disk, the map is empty and the sockets are removed, within a bounded time.
+//! - **Parts**: `start` builds them and `reload` updates the rules; [`receiver`], [`lookup`],
+//!   [`control`] and [`metrics`] serve; [`publisher`], [`expiry`] and [`state_file`] follow the
+//!   engine; [`status`] takes snapshots. They share only [`shared`].
+//! - **Not here**: `offline` is for commands that need no running daemon.
 
 pub mod connections;
 pub mod control;
@@ -35,7 +35,7 @@ use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::config::layer::Layer;
-use crate::control::protocol::Rights;
+use crate::control::protocol::Access;
 use crate::error::{Failure, Failures};
 use crate::rules;
 use crate::rules::Exclusions;
@@ -50,20 +50,20 @@ use receiver::bind;
 use receiver::bind::ReceiverSockets;
 use shared::Shared;
 use signals::{Requested, Signals};
-use status::Describe;
+use status::StatusSource;
 
 pub use offline::{examine, wipe};
 
-/// For the state to be saved, and for the map to be emptied: each takes a second. Service managers
-/// wait for longer than both (systemd.service(5): 90 s).
+/// Time limit for saving the state, and for emptying the map: each usually takes a second. Service
+/// managers wait longer than both together (systemd.service(5): 90 s).
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
-/// Frames still taken from each socket on the way out.
+/// Most frames processed from each socket during shutdown.
 const LAST_FRAMES: usize = 10_000;
 
-/// Runs the daemon until a signal ends it. `layers` reads the configuration, now and on SIGHUP.
+/// Runs the daemon until a signal stops it. `layers` reads the configuration again on SIGHUP.
 ///
 /// # Errors
-/// Everything that keeps it from starting; nothing has been started then.
+/// Everything that prevents the start, before anything is running, and failures at shutdown.
 pub async fn run(
     config: Config,
     passed: Passed,
@@ -72,16 +72,16 @@ pub async fn run(
 ) -> Result<(), Failures> {
     hardening::close_memory();
     let signals = Signals::new()?;
-    let impatient = Signals::new()?;
+    let second_signal = Signals::new()?;
     tokio::select! {
-        outcome = live(config, passed, log, layers, signals) => outcome,
-        // All that lived is gone by now, a postmap at work as well. Not by the way out of main:
-        // the runtime would wait there for a disk that is stuck.
-        () = impatient.second() => std::process::exit(1),
+        outcome = run_until_stopped(config, passed, log, layers, signals) => outcome,
+        // The other future is dropped by now, with any running postmap. Exit here, because on
+        // return from main the runtime would wait for a disk that is stuck.
+        () = second_signal.second() => std::process::exit(1),
     }
 }
 
-async fn live(
+async fn run_until_stopped(
     config: Config,
     mut passed: Passed,
     log: Log,
@@ -92,18 +92,18 @@ async fn live(
     for remark in &exclusions.remarks {
         warn!("{remark}");
     }
-    let outlet = start::outlet(&config, &exclusions.remarks).await?;
+    let output = start::map_output(&config, &exclusions.remarks).await?;
     start::make_default_directories(&config);
-    // The files of the sockets go with these names, however this function ends.
+    // Dropping `files` removes the socket files, however this function returns.
     let control::bind::ControlSockets { listeners, files: _control_files } =
         control::bind::all(&config)?;
     let ReceiverSockets { receivers, files: _files } = bind::all(&config, &mut passed)?;
     let lookup::bind::LookupSockets { services, files: _lookup_files } =
-        start::asked(&config, &mut passed)?;
+        start::lookup_sockets(&config, &mut passed)?;
     let metrics_listeners = metrics::bind::all(&config, &mut passed)?;
     let starting = async {
         let locks = start::lock_files(&config).await?;
-        match start::daemon(&config, rules, outlet, receivers, services, log).await {
+        match start::daemon(&config, rules, output, receivers, services, log).await {
             Ok(daemon) => Ok((locks, daemon)),
             Err(failure) => {
                 locks.release();
@@ -118,24 +118,24 @@ async fn live(
             return Ok(());
         }
     };
-    let read = || Config::of(&layers()?, passed.roles());
+    let read = || Config::from_layer(&layers()?, passed.roles());
     let outcome =
         daemon.serve(listeners, metrics_listeners, exclusions, signals, &config, read).await;
-    let left = daemon.leave().await.map_err(Failures::from);
-    if left.is_ok() {
+    let shutdown = daemon.shut_down().await.map_err(Failures::from);
+    if shutdown.is_ok() {
         locks.release();
     }
-    outcome.and(left)
+    outcome.and(shutdown)
 }
 
-/// The parts that live together.
+/// The parts of the running daemon.
 struct Running {
     shared: Arc<Shared>,
     receivers: Arc<Vec<Receiver>>,
     services: Arc<Vec<LookupService>>,
     publisher: Publisher,
-    describe: Describe,
-    /// A task for each receiver; it ends with the cause if that fails.
+    source: StatusSource,
+    /// One task for each receiver; it returns the cause if the receiver fails.
     receiving: JoinSet<String>,
     /// All other tasks.
     helpers: JoinSet<()>,
@@ -144,7 +144,7 @@ struct Running {
 impl Running {
     async fn serve(
         &mut self,
-        listeners: Vec<(UnixListener, Rights)>,
+        listeners: Vec<(UnixListener, Access)>,
         metrics_listeners: Vec<MetricsListener>,
         exclusions: Exclusions,
         mut signals: Signals,
@@ -162,18 +162,15 @@ impl Running {
         }
         helpers.spawn(expiry::run(Arc::clone(&self.shared)));
         helpers.spawn(lookup::serve(Arc::clone(&self.services), Arc::clone(&self.shared)));
-        if let Some(state) = self.describe.state.clone() {
+        if let Some(state) = self.source.state.clone() {
             let shared = Arc::clone(&self.shared);
             helpers.spawn(async move { state.keep(&shared).await });
         }
-        let monitored: Vec<String> =
+        let metrics_names: Vec<String> =
             metrics_listeners.iter().map(|listener| listener.name.clone()).collect();
-        let answering = metrics::http::serve(
-            metrics_listeners,
-            self.describe.clone(),
-            Arc::clone(&self.shared),
-        );
-        helpers.spawn(answering);
+        let serve_metrics =
+            metrics::http::serve(metrics_listeners, self.source.clone(), Arc::clone(&self.shared));
+        helpers.spawn(serve_metrics);
         let published = tokio::select! {
             published = publisher.first() => published,
             () = signals.stop() => return Ok(()),
@@ -183,9 +180,9 @@ impl Running {
                 .hint("`pop-before-smtp check` and a manual `postmap` show more")
                 .into());
         }
-        for (listener, rights) in listeners {
+        for (listener, access) in listeners {
             let shared = Arc::clone(&self.shared);
-            helpers.spawn(control::serve(listener, rights, shared, self.describe.clone()));
+            helpers.spawn(control::serve(listener, access, shared, self.source.clone()));
         }
         helpers.spawn(watchdog());
         let exclusions = Arc::new(Mutex::new(exclusions));
@@ -196,13 +193,13 @@ impl Running {
         for service in self.services.iter() {
             info!(%service, "answering Postfix");
         }
-        for listener in monitored {
-            info!(listener, "answering monitoring");
+        for listener in metrics_names {
+            info!(listener, "serving metrics");
         }
         systemd::ready("serving");
-        info!(version = env!("CARGO_PKG_VERSION"), map = self.describe.map, "ready");
+        info!(version = env!("CARGO_PKG_VERSION"), map = self.source.map, "ready");
         let shared = Arc::clone(&self.shared);
-        let attend = async {
+        let wait_for_signals = async {
             loop {
                 tokio::select! {
                     Some(ended) = receiving.join_next() => {
@@ -217,11 +214,14 @@ impl Running {
                                 Ok(()) => info!("configuration reloaded"),
                                 Err(failures) => {
                                     for failure in failures {
-                                        error!("not reloaded, the old configuration stays: {failure}");
+                                        error!(
+                                            "not reloaded, the old configuration stays in use: \
+                                             {failure}"
+                                        );
                                     }
                                 }
                             }
-                            // In any case: whoever sends the signal may have found the map damaged.
+                            // In any case: a damaged map may be the reason for the signal.
                             shared.with(|engine, _| engine.publish_again());
                             systemd::ready("serving");
                         }
@@ -229,23 +229,23 @@ impl Running {
                 }
             }
         };
-        // Side by side: a reload waits for Postfix, and the map must not wait for the reload.
+        // Concurrently: a reload waits for Postfix, and the map must not wait for the reload.
         tokio::select! {
-            outcome = attend => outcome,
+            outcome = wait_for_signals => outcome,
             () = publisher.run() => Ok(()),
         }
     }
 
-    async fn leave(&mut self) -> Result<(), Failure> {
+    async fn shut_down(&mut self) -> Result<(), Failure> {
         systemd::stopping();
-        // What they did from here on would be forgotten.
+        // Their changes from here on would not be saved.
         self.receiving.shutdown().await;
         self.helpers.shutdown().await;
         for receiver in self.receivers.iter() {
             receiver.drain(LAST_FRAMES, &self.shared);
         }
-        // What could not be saved has been said, unless the disk keeps silent.
-        let is_saved = match &self.describe.state {
+        // A failure has been logged, unless the disk does not answer.
+        let is_saved = match &self.source.state {
             Some(state) => {
                 timeout(SHUTDOWN_TIMEOUT, state.save(&self.shared)).await.unwrap_or_default()
             }
@@ -255,17 +255,17 @@ impl Running {
             timeout(SHUTDOWN_TIMEOUT, self.publisher.publish_empty()).await.unwrap_or_default();
         if !is_emptied {
             return Err(Failure::io(
-                "the empty map could not be published; the log says why, unless the disk does not \
-                 answer at all. The clients of the old one may relay for as long as it stays",
+                "the empty map could not be published: see the log, unless the disk does not answer \
+                 at all. The clients in the previous map can relay until it is removed",
             )
-            .hint("take the map out of main.cf, or empty its source and run postmap"));
+            .hint("remove the map from main.cf, or empty its source file and run postmap"));
         }
         if !is_saved {
             return Err(Failure::io(
-                "the last state could not be saved; the log says why, unless the disk does not answer \
-                 at all. The next start knows what was saved before",
+                "the state could not be saved: see the log, unless the disk does not answer at all. \
+                 The next start restores what was saved before",
             )
-            .hint("the map is empty: nobody may relay by it"));
+            .hint("the map is empty: nobody can relay through it"));
         }
         info!("stopped");
         Ok(())

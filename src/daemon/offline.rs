@@ -1,4 +1,4 @@
-//! What other commands do in the daemon's place: examine what it would refuse, empty its map.
+//! What other commands do without a running daemon: check what it would refuse, empty its map.
 
 use super::start::map_target;
 use super::state_file;
@@ -12,15 +12,14 @@ use crate::rules;
 use crate::rules::sender_logins;
 use crate::sys::lock::Lock;
 
-/// Examines what `run` would refuse at the start, without starting anything, if systemd passes
-/// sockets for these roles. What should be known but keeps nothing from running is returned.
-/// Sockets are not touched, and the state file is only looked at.
+/// Checks what `run` would refuse at the start if systemd passed sockets with these roles. Returns
+/// warnings that do not prevent the start. Neither sockets nor the state file are changed.
 ///
 /// # Errors
-/// Every fault.
+/// Everything that is wrong.
 pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>, Failures> {
-    let config = Config::of(layer, passed);
-    let matching = Matching::of(layer);
+    let config = Config::from_layer(layer, passed);
+    let matching = Matching::from_layer(layer);
     let (learned, table) = match &config {
         Ok(config) => (rules::build(config).await.map(|(_, exclusions)| exclusions), Ok(None)),
         Err(_) => (
@@ -37,13 +36,13 @@ pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>
         Ok(config) => config.state.as_deref().map_or(Ok(()), state_file::examine),
         Err(_) => layer.state.as_deref().map_or(Ok(()), state_file::examine),
     };
-    // A table that cannot be had is among the faults of what was learned.
+    // A table that cannot be loaded is among the faults in `learned`.
     let proofs = rules::load(&matching).map_or(Ok(Vec::new()), |table| rules::prove(&table));
     match (config, learned, proofs, table, target, state) {
         (Ok(_), Ok(exclusions), Ok(mut remarks), Ok(_), Ok(target), Ok(())) => {
             remarks.extend(exclusions.remarks);
             let remark = target.and_then(|target| target.remark().map(str::to_owned));
-            // The state file is often beside the map.
+            // The state file is often next to the map.
             if let Some(remark) = remark.filter(|remark| !remarks.contains(remark)) {
                 remarks.push(remark);
             }
@@ -59,21 +58,22 @@ pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>
     }
 }
 
-/// Publishes an empty map in the place of a daemon that has ended, so that nobody may relay by what
-/// it has left. The state file stays: the next start knows who may. The map, if there is one.
+/// Publishes an empty map after a daemon has crashed, so that nobody can relay through the one it
+/// left. The state file stays: the next start restores the grants. Returns the map's name, if the
+/// configuration has a map.
 ///
 /// # Errors
-/// A daemon runs, or the map cannot be published.
+/// A daemon is running, or the map cannot be published.
 pub async fn wipe(layer: &Layer) -> Result<Option<String>, Failure> {
     let Some(map) = layer.map.as_ref().filter(|_| layer.dry_run != Some(true)) else {
         return Ok(None);
     };
-    // The value stands in no entry. Faults in other options are no reason to leave the map.
-    let mut target = map_target(map, MapValue::default(), &Matching::of(layer)).await?;
+    // An empty map has no values. Errors in other options must not prevent the wipe.
+    let mut target = map_target(map, MapValue::default(), &Matching::from_layer(layer)).await?;
     let _lock = Lock::take(&map.path)?;
     let empty = Generation { number: 0, addresses: Vec::new() };
     if let Err(failure) = target.publish(&empty).await {
-        // Where no map can be built, the daemon may have laid up an empty one.
+        // If no map can be built, the daemon may have prepared a fallback map.
         target.empty().await.map_err(|_| Failure::io(failure.to_string()))?;
     }
     Ok(Some(target.table()))

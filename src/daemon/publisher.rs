@@ -1,9 +1,9 @@
-//! The slow loop: publish the map, sleep until the next moment that matters to it.
+//! The loop that publishes the map.
 //!
-//! Promise  one publication at a time, in full. A failure leaves the old map and is retried after
-//!          a growing pause. If somebody whose right has ended stands in it for a minute, because
-//!          postmap fails or does not end, it is emptied. A map that somebody else has removed or
-//!          changed is published again.
+//! - **Promise**: one publication at a time, of the whole map. A failure leaves the previous map and
+//!   is retried after a growing pause. If the map lists expired clients for a minute, because postmap
+//!   fails or hangs, it is emptied. A map that another process has removed or changed is published
+//!   again.
 
 use std::io;
 use std::sync::Arc;
@@ -17,35 +17,35 @@ use super::shared::Shared;
 use crate::engine::publication::Generation;
 use crate::postfix::access_map::MapTarget;
 
-/// The loop looks around at least this often.
+/// Longest sleep.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
-/// While one is built it looks whether somebody stands in the old one for too long.
-const LOOK: Duration = Duration::from_secs(1);
+/// While a map is built, the previous one is checked for stale entries this often.
+const STALE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// For the last map, which is empty: then there is the one that was laid up.
-const LAST_BUILD: Duration = Duration::from_secs(10);
+/// Time limit for building the empty map at shutdown; after it the fallback map is used.
+const LAST_BUILD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where generations go.
+/// Where generations are published.
 #[derive(Debug)]
 pub enum MapOutput {
     /// A map that Postfix reads.
     Postmap(MapTarget),
-    /// Only said: the command that would be run.
+    /// Only the log: the command that would be run, if there is a map.
     DryRun(Option<String>),
 }
 
-/// The publisher's tools.
+/// Publishes generations of the map.
 #[derive(Debug)]
 pub struct Publisher {
-    /// The door to the engine.
+    /// The engine.
     pub shared: Arc<Shared>,
-    /// Where generations go.
-    pub outlet: MapOutput,
+    /// Where generations are published.
+    pub output: MapOutput,
 }
 
 impl Publisher {
-    /// Publishes for the first time. Whether it went well; if not, the cause has been said.
+    /// Publishes for the first time. Returns whether it succeeded; if not, the cause has been logged.
     pub async fn first(&mut self) -> bool {
         let published = match self.due().await {
             Some(generation) => self.publish(&generation).await,
@@ -58,20 +58,20 @@ impl Publisher {
     }
 
     async fn prepare_fallback(&self) {
-        if let MapOutput::Postmap(map) = &self.outlet
+        if let MapOutput::Postmap(map) = &self.output
             && let Err(failure) = map.prepare_fallback().await
         {
-            warn!("no empty map is laid up for the case that none can be built: {failure}");
+            warn!("cannot prepare the fallback map: {failure}");
         }
     }
 
-    /// Goes on until the task is dropped.
+    /// Runs until the task is dropped.
     pub async fn run(&mut self) {
         loop {
             if let Some(generation) = self.due().await
                 && self.publish(&generation).await
             {
-                // The one before may be in use.
+                // The previous one may be in use.
                 self.prepare_fallback().await;
             }
             if self
@@ -89,46 +89,42 @@ impl Publisher {
         }
     }
 
-    /// Publishes a map without any entry: nobody will take an address out while the daemon is
-    /// away. Whether it went well; if not, the cause has been said.
+    /// Publishes an empty map, because nothing removes expired addresses while the daemon is not
+    /// running. Returns whether it succeeded; if not, the cause has been logged.
     pub async fn publish_empty(&mut self) -> bool {
         let generation = self.shared.with(|engine, _| engine.last_generation());
-        if timeout(LAST_BUILD, self.publish(&generation)).await.unwrap_or_default() {
+        if timeout(LAST_BUILD_TIMEOUT, self.publish(&generation)).await.unwrap_or_default() {
             return true;
         }
         let emptied = self.empty().await;
         match &emptied {
-            Ok(()) => {
-                warn!("the map lists nobody now: the empty one laid up beside it took its place")
-            }
-            Err(error) => {
-                error!(%error, "the empty map laid up beside it could not take its place")
-            }
+            Ok(()) => warn!("map emptied with the fallback map: an empty one could not be built"),
+            Err(error) => error!(%error, "cannot replace the map with the fallback map"),
         }
         emptied.is_ok()
     }
 
-    /// Empties a map that cannot be published and lists somebody whose time is up.
+    /// Empties a map that lists expired clients and cannot be published.
     async fn empty_stale_map(&mut self) {
         match self.empty().await {
             Ok(()) => error!(
-                "the map lists nobody now: clients whose time is up stood in it, and it could not \
-                 be published without them. Nobody can relay by it until it is"
+                "map emptied: it still listed expired clients and could not be rebuilt; nobody can \
+                 relay through it until it is"
             ),
             Err(error) => {
                 self.shared.with(|engine, now| engine.not_emptied(now));
                 error!(
                     %error,
-                    "the map lists clients whose time is up, and could not be emptied; take it out \
-                     of main.cf until it can be built"
+                    "the map lists expired clients and could not be emptied; remove it from main.cf \
+                     until it can be built"
                 );
             }
         }
     }
 
-    /// Puts an empty map into place, laid up before.
+    /// Replaces the map with the fallback map.
     async fn empty(&mut self) -> io::Result<()> {
-        let MapOutput::Postmap(map) = &mut self.outlet else { return Ok(()) };
+        let MapOutput::Postmap(map) = &mut self.output else { return Ok(()) };
         if self.shared.with(|engine, _| engine.publication().is_emptied()) {
             return Ok(());
         }
@@ -137,23 +133,23 @@ impl Publisher {
         Ok(())
     }
 
-    /// A map that is no longer what was published has to be published again.
+    /// Schedules a publication if another process has removed or changed the map.
     async fn check_map_files(&self) {
-        let MapOutput::Postmap(map) = &self.outlet else { return };
-        // A generation that is due makes it right in any case.
+        let MapOutput::Postmap(map) = &self.output else { return };
+        // A generation that is due replaces the files anyway.
         if self.shared.with(|engine, _| engine.publication().due().is_some()) {
             return;
         }
         if let Some(path) = map.modified_externally().await {
             warn!(
                 path = %path.display(),
-                "somebody else has removed or changed a file of the map; it is published again"
+                "another process has removed or changed a file of the map; publishing it again"
             );
             self.shared.with(|engine, _| engine.publish_again());
         }
     }
 
-    /// The generation that is due, if one is.
+    /// Returns the generation that is due, if any.
     async fn due(&self) -> Option<Generation> {
         let number = self.shared.with(|engine, now| engine.due(now))?;
         let shared = Arc::clone(&self.shared);
@@ -164,14 +160,14 @@ impl Publisher {
         match listed.await {
             Ok(addresses) => Some(Generation { number, addresses }),
             Err(lost) => {
-                error!("the map could not be put together: {lost}");
+                error!("cannot collect the addresses for the map: {lost}");
                 None
             }
         }
     }
 
     async fn publish(&mut self, generation: &Generation) -> bool {
-        let outcome = match &mut self.outlet {
+        let outcome = match &mut self.output {
             MapOutput::Postmap(map) => {
                 let given_up = map.given_up();
                 tokio::select! {
@@ -198,7 +194,7 @@ impl Publisher {
                     info!(
                         failures,
                         clients = generation.addresses.len(),
-                        "the map is published again"
+                        "map published after failures"
                     );
                 }
                 true
@@ -212,14 +208,17 @@ impl Publisher {
     }
 }
 
-/// Waits until somebody whose right has ended has stood in the map for too long.
+/// Waits until the map has listed expired clients for too long.
 async fn stale_too_long(shared: &Shared) {
     loop {
         let left =
             shared.with(|engine, now| engine.publication().empty_at().map(|at| at.since(now)));
         match left {
             Some(Duration::ZERO) => return,
-            left => tokio::time::sleep(left.unwrap_or(LOOK).min(LOOK)).await,
+            left => {
+                let pause = left.unwrap_or(STALE_CHECK_INTERVAL).min(STALE_CHECK_INTERVAL);
+                tokio::time::sleep(pause).await;
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is learned again while the daemon runs: the configuration, and the host's own addresses.
+//! What is read again while the daemon runs: the configuration, and the host's own addresses.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::error::Failures;
 use crate::rules;
 use crate::rules::Exclusions;
 
-/// The host is asked for its own addresses and gateways this often.
+/// How often the host's own addresses and gateways are read.
 const HOST_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Makes new rules and puts them in the place of the old ones, or leaves these.
+/// Replaces the rules by new ones, or leaves them unchanged on failure.
 pub(super) async fn reload(
     shared: &Shared,
     exclusions: &Mutex<Exclusions>,
@@ -30,13 +30,13 @@ pub(super) async fn reload(
     for remark in &learned.remarks {
         warn!("{remark}");
     }
-    // First, or else the old ones might be looked up once more and come back after the reload.
+    // First, or `watch_host` might apply the old exclusions again after the reload.
     *exclusions.lock().unwrap_or_else(|p| p.into_inner()) = learned;
     shared.with(|engine, now| engine.reload(now, rules));
     Ok(())
 }
 
-/// Addresses and gateways of the host may change while the daemon runs.
+/// Updates the exclusions when addresses or gateways of the host change.
 pub(super) async fn watch_host(shared: Arc<Shared>, exclusions: Arc<Mutex<Exclusions>>) {
     loop {
         tokio::time::sleep(HOST_INTERVAL).await;
@@ -48,7 +48,9 @@ pub(super) async fn watch_host(shared: Arc<Shared>, exclusions: Arc<Mutex<Exclus
                     engine.exclude(now, exclude);
                 }
             }),
-            Err(error) => warn!(%error, "cannot learn this host's addresses; the old ones hold"),
+            Err(error) => {
+                warn!(%error, "cannot read this host's addresses; the previous ones stay excluded")
+            }
         }
     }
 }

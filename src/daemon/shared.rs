@@ -1,8 +1,7 @@
-//! The one door to the engine: the lock, the clock, and the bells for those who wait for it.
+//! The only access to the engine: the lock, the clock, and notifications for tasks that wait for it.
 //!
-//! Promise  what is asked of the engine is a synchronous closure, so the lock is never held
-//!          across a wait, and what goes over the whole set is asked slice by slice. This file is
-//!          the only reader of the clock.
+//! - **Promise**: the engine is used in synchronous closures, so the lock is never held across an
+//!   await; the whole set is visited slice by slice. This file is the only reader of the clock.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
@@ -15,8 +14,8 @@ use crate::engine::Engine;
 use crate::engine::grants::Slice;
 use crate::engine::time::Time;
 
-/// The wall clock at the start plus the time since on `CLOCK_BOOTTIME`: it never jumps, it counts
-/// the time for which the host was suspended, and its moments outlive the process.
+/// The wall clock at the start plus the time since then on `CLOCK_BOOTTIME`: it never jumps, it
+/// includes the time for which the host was suspended, and its times are valid after a restart.
 #[derive(Debug)]
 struct Clock {
     start: Time,
@@ -38,7 +37,7 @@ fn since_boot() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME exists since Linux 2.6.39").into()
 }
 
-/// Between two slices, long enough for whoever waits for the lock to get it.
+/// Pause between two slices, long enough for another thread to get the lock.
 const BETWEEN_SLICES: Duration = Duration::from_micros(60);
 
 /// The engine, shared by all tasks.
@@ -50,14 +49,14 @@ pub struct Shared {
     publication_moved: Notify,
     state_changed: Notify,
     save_wanted: Notify,
-    /// The last change that the disk has.
+    /// The last change that is on disk.
     saved: watch::Sender<u64>,
-    /// The last generation of the map.
+    /// The last generation that was published.
     published: watch::Sender<u64>,
 }
 
 impl Shared {
-    /// Puts an engine after the door.
+    /// Shares an engine.
     pub fn new(engine: Engine) -> Self {
         Self {
             engine: Mutex::new(engine),
@@ -71,19 +70,20 @@ impl Shared {
         }
     }
 
-    /// Asks the engine something, at this moment.
-    pub fn with<R>(&self, ask: impl FnOnce(&mut Engine, Time) -> R) -> R {
+    /// Calls `use_engine` with the engine and the current time, and wakes tasks that wait for a
+    /// change.
+    pub fn with<R>(&self, use_engine: impl FnOnce(&mut Engine, Time) -> R) -> R {
         // The engine does not panic; if it did, its counters and sets would still be sound.
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
         let (sweep_at, publish_at) = (engine.sweep_at(), engine.publish_at());
         let (has_changes, published) =
             (engine.has_changes(), engine.publication().published_generation());
-        let answer = ask(&mut engine, self.clock.now());
+        let result = use_engine(&mut engine, self.clock.now());
         let sweep_moved = engine.sweep_at() != sweep_at;
         if sweep_moved {
             self.sweep_moved.notify_one();
         }
-        // Also then: whoever publishes looks after the map when something happens.
+        // The publisher also checks the map's files when a grant has changed.
         if sweep_moved || engine.publish_at() != publish_at {
             self.publication_moved.notify_one();
         }
@@ -93,12 +93,11 @@ impl Shared {
         if engine.publication().published_generation() != published {
             self.published.send_replace(engine.publication().published_generation());
         }
-        answer
+        result
     }
 
-    /// What the engine says of all that it holds: it is asked for one slice after another, which
-    /// begins after an address, and others have their turn in between. For threads that may
-    /// sleep.
+    /// Iterates over the whole set slice by slice, and lets others use the engine in between. `ask`
+    /// returns the slice after an address. For threads that may sleep.
     pub fn slices<T>(
         &self,
         ask: impl Fn(&Engine, Time, Option<IpAddr>) -> Slice<T>,
@@ -107,7 +106,7 @@ impl Shared {
         std::iter::from_fn(move || {
             let after = next?;
             if after.is_some() {
-                self.let_others_in();
+                self.yield_lock();
             }
             let slice = self.with(|engine, now| ask(engine, now, after));
             next = slice.next.map(Some);
@@ -115,48 +114,48 @@ impl Shared {
         })
     }
 
-    /// Waits until the next moment to take out what has ended may be another one.
+    /// Waits until the time of the next expiry may have changed.
     pub async fn sweep_moved(&self) {
         self.sweep_moved.notified().await;
     }
 
-    /// Waits until the next moment of a publication may be another one.
+    /// Waits until the time of the next publication may have changed.
     pub async fn publication_moved(&self) {
         self.publication_moved.notified().await;
     }
 
-    /// Between two slices: whoever waits for the lock gets it. For threads that may sleep.
-    pub fn let_others_in(&self) {
+    /// Sleeps between two slices, so that others get the lock. For threads that may sleep.
+    pub fn yield_lock(&self) {
         std::thread::sleep(BETWEEN_SLICES);
     }
 
-    /// Waits until the state file is to have something that it does not have.
+    /// Waits until there are changes that the state file does not have.
     pub async fn state_changed(&self) {
         self.state_changed.notified().await;
     }
 
-    /// Waits until somebody waits for the state file.
+    /// Waits until a task waits for the state file.
     pub async fn save_wanted(&self) {
         self.save_wanted.notified().await;
     }
 
-    /// The disk has all changes up to this one.
+    /// Records that all changes up to this one are on disk.
     pub fn mark_saved(&self, last_change: u64) {
         self.saved.send_replace(last_change);
     }
 
-    /// Waits until the disk has all that the engine has decided until now.
+    /// Waits until all changes so far are on disk.
     pub async fn saved(&self) {
         let last_change = self.with(|engine, _| engine.last_change());
         self.save_wanted.notify_one();
-        // Its sender is here: it does not close.
+        // The sender lives as long as `self`, so this cannot fail.
         let _ = self.saved.subscribe().wait_for(|saved| *saved >= last_change).await;
     }
 
-    /// Waits until the map says what is decided until now.
+    /// Waits until the map has all changes so far.
     pub async fn published(&self) {
         let wanted = self.with(|engine, _| engine.publication().desired());
-        // Its sender is here: it does not close.
+        // The sender lives as long as `self`, so this cannot fail.
         let _ = self.published.subscribe().wait_for(|published| *published >= wanted).await;
     }
 }

@@ -1,22 +1,22 @@
-//! The signals of the service manager and the terminal: TERM and INT end, HUP reloads.
+//! The signals of the service manager and the terminal: TERM and INT stop the daemon, HUP reloads.
 //!
-//! Not here what is done then.
+//! - **Not here**: what is done then.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::info;
 
 use crate::error::Failure;
 
-/// What a signal asks for.
+/// What a signal requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requested {
-    /// The end.
+    /// To shut down.
     Stop,
-    /// Reading the configuration again.
+    /// To read the configuration again.
     Reload,
 }
 
-/// The signals that are caught from now on. Each value hears all of them.
+/// The signals that are caught. Each value receives all of them.
 #[derive(Debug)]
 pub struct Signals {
     term: Signal,
@@ -25,10 +25,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches them.
+    /// Catches signals from now on.
     ///
     /// # Errors
-    /// The operating system does not let us.
+    /// The operating system refuses.
     pub fn new() -> Result<Self, Failure> {
         let catch = |kind| {
             signal(kind).map_err(|error| Failure::io(format!("cannot catch signals: {error}")))
@@ -40,7 +40,7 @@ impl Signals {
         })
     }
 
-    /// Waits for what is asked for next.
+    /// Waits for the next request.
     pub async fn next(&mut self) -> Requested {
         tokio::select! {
             () = stop(&mut self.term, &mut self.int) => Requested::Stop,
@@ -48,22 +48,22 @@ impl Signals {
         }
     }
 
-    /// Waits for a signal that asks for the end, and for no other.
+    /// Waits for a request to stop.
     pub async fn stop(&mut self) {
         stop(&mut self.term, &mut self.int).await;
     }
 
-    /// Waits for the second signal that asks for the end.
+    /// Waits for the second request to stop.
     pub async fn second(mut self) {
         either(&mut self.term, &mut self.int).await;
         either(&mut self.term, &mut self.int).await;
     }
 }
 
-/// Waits for a signal that asks for the end.
+/// Waits for a request to stop, and logs it.
 async fn stop(term: &mut Signal, int: &mut Signal) {
     either(term, int).await;
-    info!("stopping; a second signal ends at once");
+    info!("stopping; a second signal exits immediately");
 }
 
 async fn either(one: &mut Signal, other: &mut Signal) {

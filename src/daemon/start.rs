@@ -1,4 +1,4 @@
-//! From the configuration to the parts of the daemon.
+//! Builds the parts of the daemon from the configuration.
 
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::publisher::{MapOutput, Publisher};
 use super::receiver::Receiver;
 use super::shared::Shared;
 use super::state_file::StateFile;
-use super::status::Describe;
+use super::status::StatusSource;
 use crate::config::control::DEFAULT_CONTROL;
 use crate::config::{Config, DEFAULT_STATE, Matching};
 use crate::engine::{Engine, Rules};
@@ -27,15 +27,15 @@ use crate::sys::blocking::blocking;
 use crate::sys::lock::Lock;
 use crate::sys::log::Log;
 
-/// Where generations of the map go. What has been `said` is not said again.
-pub(super) async fn outlet(config: &Config, said: &[String]) -> Result<MapOutput, Failure> {
+/// Prepares the map's output. Remarks that are in `logged` are not logged again.
+pub(super) async fn map_output(config: &Config, logged: &[String]) -> Result<MapOutput, Failure> {
     match &config.map {
         None => Ok(MapOutput::DryRun(None)),
         Some(map) if config.dry_run => Ok(MapOutput::DryRun(Some(format!("postmap -r {map}.new")))),
         Some(map) => {
             let target = map_target(map, config.map_value.clone(), &config.matching).await?;
             if let Some(remark) =
-                target.remark().filter(|remark| !said.iter().any(|it| it == remark))
+                target.remark().filter(|remark| !logged.iter().any(|it| it == remark))
             {
                 warn!("{remark}");
             }
@@ -44,19 +44,19 @@ pub(super) async fn outlet(config: &Config, said: &[String]) -> Result<MapOutput
     }
 }
 
-/// The locks of the map and the state file: two daemons on one of them would undo each other's work.
-/// They are released at an orderly end only. Otherwise a thread may wait for a disk that is stuck,
-/// and write when that goes on: no other daemon before this process is gone.
+/// The locks of the map and the state file: two daemons that share a file would overwrite each
+/// other's changes. They are released only after a clean shutdown. Otherwise a thread may still wait
+/// for a stuck disk and write later, so no other daemon may start before this process has exited.
 pub(super) struct Locks(ManuallyDrop<Vec<Lock>>);
 
 impl Locks {
-    /// Nothing of this process writes any more.
+    /// Releases them; nothing in this process writes any more.
     pub(super) fn release(self) {
         drop(ManuallyDrop::into_inner(self.0));
     }
 }
 
-/// Takes them, on a thread that may wait for the disk: a signal is heard meanwhile.
+/// Takes the locks, on a thread that may wait for the disk, so that signals are handled meanwhile.
 pub(super) async fn lock_files(config: &Config) -> Result<Locks, Failure> {
     let map = config.map.as_ref().filter(|_| !config.dry_run).map(|map| map.path.clone());
     let paths: Vec<PathBuf> = map.into_iter().chain(config.state.clone()).collect();
@@ -64,21 +64,21 @@ pub(super) async fn lock_files(config: &Config) -> Result<Locks, Failure> {
     Ok(Locks(ManuallyDrop::new(locks)))
 }
 
-/// The directories of the default paths are ours to make; others are the administrator's.
+/// Creates the directories of the default paths; others are the administrator's task.
 pub(super) fn make_default_directories(config: &Config) {
     let state = config.state.as_deref();
     let control = Some(config.control.change.path.as_path());
     for (path, default) in [(state, DEFAULT_STATE), (control, DEFAULT_CONTROL)] {
         let ours = path.filter(|path| *path == Path::new(default));
         if let Some(parent) = ours.and_then(|path| path.parent()) {
-            // What cannot be made is reported where it is needed.
+            // A failure is reported where the directory is needed.
             let _ = std::fs::create_dir(parent);
         }
     }
 }
 
-/// Where Postfix asks; a dry run answers nobody, for it authorises nobody.
-pub(super) fn asked(
+/// Makes the sockets for Postfix's requests; a dry run has none, because it authorises nobody.
+pub(super) fn lookup_sockets(
     config: &Config,
     passed: &mut Passed,
 ) -> Result<lookup::bind::LookupSockets, Failure> {
@@ -88,7 +88,7 @@ pub(super) fn asked(
     lookup::bind::all(config, passed)
 }
 
-/// The map, if it can be published.
+/// Prepares a map for publication.
 pub(super) async fn map_target(
     map: &MapSpec,
     value: MapValue,
@@ -98,11 +98,11 @@ pub(super) async fn map_target(
     MapTarget::prepare(postfix, map, value).await
 }
 
-/// All parts, with the state restored, on a thread that may wait; nothing runs yet.
+/// Builds all parts and restores the state, on a thread that may wait for the disk. Nothing runs yet.
 pub(super) async fn daemon(
     config: &Config,
     rules: Rules,
-    outlet: MapOutput,
+    output: MapOutput,
     receivers: Vec<Receiver>,
     services: Vec<LookupService>,
     log: Log,
@@ -113,13 +113,13 @@ pub(super) async fn daemon(
     let state = blocking(restore).await?.map(Arc::new);
     let receivers = Arc::new(receivers);
     let services = Arc::new(services);
-    let map = match &outlet {
+    let map = match &output {
         MapOutput::Postmap(target) => Some(target.table()),
         MapOutput::DryRun(_) => None,
     };
     let started = shared.with(|_, now| now);
     Ok(Running {
-        describe: Describe {
+        source: StatusSource {
             receivers: Arc::clone(&receivers),
             services: Arc::clone(&services),
             map,
@@ -127,7 +127,7 @@ pub(super) async fn daemon(
             log,
             started,
         },
-        publisher: Publisher { shared: Arc::clone(&shared), outlet },
+        publisher: Publisher { shared: Arc::clone(&shared), output },
         receivers,
         services,
         shared,

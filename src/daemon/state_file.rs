@@ -1,13 +1,13 @@
-//! The state file on disk: read once, appended to, and written anew when it has grown.
+//! The state file: read once, appended to, and rewritten when it has grown.
 //!
-//! Promise  what the engine decides is on the disk within a second, and nobody waits for that but
-//!          who asks for it (`Shared::saved`). While the file cannot be written, that is said, and
-//!          changes nothing else. No record is lost by that: the next attempt writes the whole
-//!          file. So does the next one after somebody else has removed or changed the file.
-//! Limits   one thread writes at a time. A line longer than `MAX_LINE` is damage. The file is
-//!          written anew above twice its live size, which takes a tenth of a second for 65,536
-//!          addresses.
-//! Not here what the lines mean (`engine::state`).
+//! - **Promise**: changes are on disk within a second, and only callers of [`Shared::saved`] wait for
+//!   that. While the file cannot be written, this is reported, and everything else continues. No
+//!   record is lost: the next attempt writes the whole file, also after another process has removed
+//!   or changed it.
+//! - **Limits**: one thread writes at a time. A line longer than `MAX_LINE` counts as damage. The
+//!   file is rewritten above twice its live size, which takes a tenth of a second for 65,536
+//!   addresses.
+//! - **Not here**: the meaning of the lines ([`crate::engine::state`]).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
@@ -34,30 +34,31 @@ use crate::sys::log_limit::LogLimiter;
 use crate::sys::trusted_file;
 use crate::sys::trusted_file::ReadFailure;
 
-/// Bytes of a line: four times what the names of `MAX_USERS` take.
+/// Longest line, in bytes: four times the size of `MAX_USERS` names.
 const MAX_LINE: u64 = 64 << 10;
-/// Below this size a file is not worth making anew.
+/// Files below this size, in bytes, are not rewritten.
 const SMALL: usize = 64 << 10;
-/// The file names who reads his mail from where.
+/// The mode of the file: it lists which user logged in from where.
 const MODE: u32 = 0o600;
-/// Twice what ten million addresses take, with long names of users. It is read line by line.
+/// Largest file, in bytes: twice the size of ten million addresses with long user names. It is read
+/// line by line.
 const MAX_FILE: u64 = 16 << 30;
 
-/// What changes in this time is written together: with what the disk takes for it, it is there
+/// Changes within this time are written together; with the time that the disk takes, they are there
 /// within a second.
 const BATCH: Duration = Duration::from_millis(250);
-/// The file is looked after at least this often, also if nothing changes.
+/// The file is checked at least this often, even if nothing changes.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 /// After a failure the pause before the next attempt doubles up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
-/// A disk that is busy takes a batch within this time.
+/// A write that takes longer is reported as a failure; even a busy disk is faster.
 const SLOW: Duration = Duration::from_secs(5);
 
 /// The state file.
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
-    /// Locked by the thread that writes. Missing after a failure: the next attempt writes the whole
+    /// Locked by the thread that writes. `None` after a failure: the next attempt writes the whole
     /// file.
     open: Arc<tokio::sync::Mutex<Option<OpenFile>>>,
     attempts: Mutex<Attempts>,
@@ -68,7 +69,7 @@ struct OpenFile {
     file: File,
     live: usize,
     size: usize,
-    /// After the last record.
+    /// Taken after the last write.
     file_stamp: FileStamp,
 }
 
@@ -77,26 +78,26 @@ struct OpenFile {
 struct Attempts {
     /// When the first began.
     since: Option<Time>,
-    /// Why the last that failed did.
+    /// The last error.
     error: Option<String>,
-    said: LogLimiter,
+    limiter: LogLimiter,
 }
 
 impl StateFile {
-    /// Lets the engine take over what the file holds, and makes the file anew.
+    /// Restores the engine's state from the file, and rewrites the file.
     ///
     /// # Errors
-    /// The file is there and cannot be read, or a new one cannot be written.
+    /// The file exists and cannot be read, or a new one cannot be written.
     pub fn restore(path: &Path, shared: &Shared) -> Result<Self, Failure> {
         let shown = path.display();
         match trusted_file::open_own(path, MAX_FILE, geteuid().as_raw()) {
             Ok(file) => {
                 let reading = read(file).map_err(|error| {
                     Failure::io(format!("cannot read the state file `{shown}`: {error}"))
-                        .hint("to start without it, move it away")
+                        .hint("to start without it, rename it")
                 })?;
                 let restored = shared.with(|engine, now| engine.restore(now, reading));
-                say(path, &restored);
+                log_restored(path, &restored);
             }
             Err(refusal) if refusal.is_missing() => {}
             Err(refusal) => return Err(failure(refusal)),
@@ -104,13 +105,12 @@ impl StateFile {
         let state =
             Self { path: path.to_owned(), open: Arc::default(), attempts: Mutex::default() };
         state.begin(shared);
-        match OpenFile::anew(path, shared) {
+        match OpenFile::create(path, shared) {
             Ok(open) => {
                 *state.attempts() = Attempts::default();
                 Ok(Self { open: Arc::new(Some(open).into()), ..state })
             }
-            // That passes, and the old file stands. The disk may not have all of it yet, and that
-            // takes no room.
+            // Temporary, and the old file is still there. Syncing it needs no space.
             Err(error)
                 if [ErrorKind::StorageFull, ErrorKind::QuotaExceeded].contains(&error.kind())
                     && (!path.exists() || files::sync(path).is_ok()) =>
@@ -130,7 +130,7 @@ impl StateFile {
     pub async fn keep(&self, shared: &Arc<Shared>) {
         let mut pause = BATCH;
         loop {
-            // After a failure there is something to write in any case.
+            // After a failure there is always something to write.
             if self.attempts().error.is_none() {
                 tokio::select! {
                     () = shared.state_changed() => {}
@@ -145,14 +145,14 @@ impl StateFile {
         }
     }
 
-    /// Has all that the engine has decided until now on the disk. Whether it is; if not, the cause
-    /// has been said.
+    /// Writes all changes so far to disk. Returns whether that succeeded; if not, the cause has been
+    /// logged.
     pub async fn save(&self, shared: &Arc<Shared>) -> bool {
         // If a record cannot be appended, the whole file is written.
         self.write(shared).await || self.write(shared).await
     }
 
-    /// What keeps the file from being written, if something does.
+    /// Returns why the file cannot be written, if so.
     pub fn fault(&self, now: Time) -> Option<StateFault> {
         let Attempts { since, error, .. } = &*self.attempts();
         let (since, error) = (since.as_ref()?, error.clone()?);
@@ -160,12 +160,12 @@ impl StateFile {
     }
 
     async fn write(&self, shared: &Arc<Shared>) -> bool {
-        // Until the thread is done, even if nobody waits for it any more: two of them would spoil each
-        // other's files.
+        // Held until the thread is done, even if nobody waits for it any more: two threads would
+        // corrupt the file.
         let mut open = Arc::clone(&self.open).lock_owned().await;
         self.begin(shared);
-        let (path, known) = (self.path.clone(), Arc::clone(shared));
-        let mut writing = pin!(blocking(move || write(&mut open, &path, &known)));
+        let (path, shared_by_thread) = (self.path.clone(), Arc::clone(shared));
+        let mut writing = pin!(blocking(move || write(&mut open, &path, &shared_by_thread)));
         let written = match timeout(SLOW, &mut writing).await {
             Ok(written) => written,
             Err(_) => {
@@ -196,12 +196,12 @@ impl StateFile {
 
     fn failed(&self, error: &str) {
         let mut attempts = self.attempts();
-        if let Some(failures) = attempts.said.record(1) {
+        if let Some(failures) = attempts.limiter.record(1) {
             error!(
                 path = %self.path.display(),
                 error,
                 failures,
-                "state not saved: logins count all the same, but a crash would forget the latest"
+                "state not saved: logins still count, but a crash would lose the latest"
             );
         }
         attempts.error = Some(error.to_owned());
@@ -212,7 +212,7 @@ impl StateFile {
     }
 }
 
-/// Brings the file up to date, and says which change is the last that the disk has.
+/// Brings the file up to date, and returns the last change that is on disk.
 fn write(file: &mut Option<OpenFile>, path: &Path, shared: &Shared) -> io::Result<u64> {
     let (mut text, mut whole) = (String::new(), false);
     let last_change = loop {
@@ -222,7 +222,7 @@ fn write(file: &mut Option<OpenFile>, path: &Path, shared: &Shared) -> io::Resul
         if let Some(number) = journal.number {
             break number;
         }
-        shared.let_others_in();
+        shared.yield_lock();
     };
     let appends = |open: &OpenFile| !whole && (text.is_empty() || !open.has_grown());
     let open = match file.take().filter(appends) {
@@ -230,21 +230,21 @@ fn write(file: &mut Option<OpenFile>, path: &Path, shared: &Shared) -> io::Resul
         Some(_) => {
             warn!(
                 path = %path.display(),
-                "somebody else has removed or changed the state file; it is made anew"
+                "another process has removed or changed the state file; writing it again"
             );
-            OpenFile::anew(path, shared)?
+            OpenFile::create(path, shared)?
         }
-        None => OpenFile::anew(path, shared)?,
+        None => OpenFile::create(path, shared)?,
     };
     *file = Some(open);
     Ok(last_change)
 }
 
-/// Says whether a daemon would refuse the file at its start. As whom it runs is not known here, but
-/// the file's directory belongs to that user, or to root.
+/// Checks whether a daemon would refuse the file at the start. The daemon's user is not known here,
+/// but the file's directory belongs to that user or to root.
 ///
 /// # Errors
-/// The file is there and breaks the rule; that it cannot be read is no fault.
+/// The file exists and is not trusted. A file that cannot be read is not an error.
 pub fn examine(path: &Path) -> Result<(), Failure> {
     let owner = fs::metadata(files::directory(path)).map_or(0, |found| found.uid());
     match trusted_file::open_own(path, MAX_FILE, owner) {
@@ -254,40 +254,40 @@ pub fn examine(path: &Path) -> Result<(), Failure> {
 }
 
 fn failure(refusal: ReadFailure) -> Failure {
-    let hint = "the daemon's user must own it; to start without it, move it away";
+    let hint = "the daemon's user must own it; to start without it, rename it";
     refusal.failure(Failure::io, "state file", hint)
 }
 
 fn read(file: File) -> io::Result<Restoration> {
     let found = file.metadata()?;
-    let mut reading = Restoration::written(moment(&found));
+    let mut restoration = Restoration::written(modified(&found));
     let mut file = BufReader::new(file);
     let mut line = Vec::new();
     while file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? > 0 {
-        reading.line(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
+        restoration.line(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
         line.clear();
     }
-    Ok(reading)
+    Ok(restoration)
 }
 
-/// When it was written to last.
-fn moment(found: &fs::Metadata) -> Time {
+/// Returns when a file was last written to.
+fn modified(found: &fs::Metadata) -> Time {
     let seconds = u64::try_from(found.mtime()).unwrap_or_default();
     let nanoseconds = u64::try_from(found.mtime_nsec()).unwrap_or_default();
     Time::default() + Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds)
 }
 
-fn say(path: &Path, restored: &Restored) {
+fn log_restored(path: &Path, restored: &Restored) {
     if restored.foreign || restored.damaged > 0 {
         let kept = files::with_suffix(path, ".damaged");
-        // By another name, which takes no room: a new file is about to take the place of this one.
+        // A second name needs no space; the file itself is about to be replaced.
         let copied = files::remove(&kept).and_then(|()| fs::hard_link(path, &kept)).is_ok();
         warn!(
             path = %path.display(),
             damaged_lines = restored.damaged,
             foreign = restored.foreign,
             copy = copied.then(|| tracing::field::display(kept.display())),
-            "the state file is not whole; what was understood goes on"
+            "the state file is damaged; its readable records were restored"
         );
     }
     if *restored != Restored::default() {
@@ -302,7 +302,7 @@ fn say(path: &Path, restored: &Restored) {
 }
 
 impl OpenFile {
-    fn anew(path: &Path, shared: &Shared) -> io::Result<Self> {
+    fn create(path: &Path, shared: &Shared) -> io::Result<Self> {
         let mut size = 0;
         files::replace(path, MODE, |file| {
             for text in shared.slices(|engine, now, after| engine.state(now, after)) {
@@ -321,7 +321,7 @@ impl OpenFile {
         self.size > 2 * self.live + SMALL
     }
 
-    /// Whether the file at this path still is ours, and nobody else has written to it.
+    /// Returns whether the file at this path is still this one, unchanged by other processes.
     fn is_at(&self, path: &Path) -> bool {
         files::file_stamp(path).is_ok_and(|found| found == self.file_stamp)
     }

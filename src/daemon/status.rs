@@ -1,6 +1,6 @@
-//! The daemon at one moment, for `status`, monitoring and health checks.
+//! A snapshot of the daemon, for `status`, metrics and health checks.
 //!
-//! - **Not here**: what it looks like on the wire ([`crate::control::status`]).
+//! - **Not here**: its form in the control protocol ([`crate::control::status`]).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,61 +23,61 @@ use crate::engine::stats::{DaemonStats, Stats};
 use crate::engine::time::Time;
 use crate::sys::log::Log;
 
-/// An attempt to publish the map takes a moment, and twice as long as the last one at most.
+/// An attempt to publish the map is slow after this time, and after twice the time of the last one.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// What does not change while the daemon runs, and the receivers, which count for themselves.
+/// The parts of the daemon that have their own counters, and what does not change while it runs.
 #[derive(Clone, Debug)]
-pub struct Describe {
+pub struct StatusSource {
     /// The receivers.
     pub receivers: Arc<Vec<Receiver>>,
-    /// The sockets on which Postfix asks, which count for themselves too.
+    /// The sockets on which Postfix sends requests.
     pub services: Arc<Vec<LookupService>>,
-    /// The map as main.cf names it.
+    /// The map's name in main.cf.
     pub map: Option<String>,
     /// The state file, if there is one.
     pub state: Option<Arc<StateFile>>,
-    /// The log, which counts what it loses.
+    /// The log, which counts dropped lines.
     pub log: Log,
     /// When the daemon was started.
     pub started: Time,
 }
 
-/// The daemon at one moment: what `status`, monitoring and health checks are made of.
+/// A snapshot of the daemon.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The moment.
+    /// When it was taken.
     pub now: Time,
     /// When the daemon was started.
     pub started: Time,
-    /// Addresses that are authorised.
+    /// Authorised addresses.
     pub clients: usize,
-    /// Most addresses that are held.
+    /// The maximum number of authorised addresses.
     pub max_clients: usize,
-    /// Addresses that too many users share, and how many those are.
+    /// Addresses shared by too many users, with the number of users.
     pub shared: Vec<(IpAddr, usize)>,
-    /// Authorised addresses that are not published, because their keys would admit others.
+    /// Authorised addresses that are left out of the map because their keys would admit other hosts.
     pub kept_out: usize,
-    /// The mail daemons in force.
+    /// The mail daemons in use.
     pub daemons: Vec<Name>,
-    /// What was counted.
+    /// The engine's counters.
     pub stats: Stats,
     /// The state of publication.
     pub publication: Publication,
-    /// The map as main.cf names it.
+    /// The map's name in main.cf.
     pub table: Option<String>,
     /// The receiving sockets.
     pub listeners: Vec<ListenerStatus>,
-    /// The sockets on which Postfix asks.
+    /// The sockets on which Postfix sends requests.
     pub lookups: Vec<LookupStatus>,
-    /// What keeps the state file from being written, if something does.
+    /// Why the state file cannot be written, if so.
     pub state_fault: Option<StateFault>,
-    /// Lines of the log that were dropped.
+    /// Log lines that were dropped.
     pub log_lines_lost: u64,
 }
 
-impl Describe {
-    /// Returns the daemon as it is now.
+impl StatusSource {
+    /// Takes a snapshot.
     pub fn snapshot(&self, shared: &Shared) -> Snapshot {
         shared.with(|engine, now| Snapshot {
             now,
@@ -99,7 +99,7 @@ impl Describe {
 }
 
 impl Snapshot {
-    /// Returns it as `status` sends it.
+    /// Converts it to the form of the control protocol.
     pub fn status(self) -> Status {
         let shared = self.shared.iter();
         Status {

@@ -142,7 +142,7 @@ fn test_forwarder(
     before: &Status,
     report: &mut Report,
 ) {
-    let matching = Matching::of(layer);
+    let matching = Matching::from_layer(layer);
     // Faults of the table are reported with the configuration.
     let Ok(table) = rules::load(&matching) else { return };
     ForwarderTest { log_socket, control, daemons: table.daemons() }.run(before, report);
@@ -197,7 +197,7 @@ async fn examine_postfix(
 
 /// Returns the configured channels, if the configuration is valid.
 async fn configured(setup: &Setup, layer: &Layer, passed: &[SocketRole]) -> Vec<Channel> {
-    let Ok(config) = Config::of(layer, passed) else { return Vec::new() };
+    let Ok(config) = Config::from_layer(layer, passed) else { return Vec::new() };
     let table = match &config.map {
         Some(MapSpec { kind, path }) => {
             setup.postfix.map_type(kind).await.ok().map(|kind| format!("{kind}:{}", path.display()))

@@ -51,6 +51,8 @@ pub enum LogFormat {
 const QUEUE_SIZE: usize = 1 << 20;
 /// Longest wait for the queue at the end; a reader that reads needs far less.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Lines that follow within this time are written together: a flood of logins wakes the writer rarely.
+const BATCH: Duration = Duration::from_millis(5);
 /// Pause before the next attempt where stderr is non-blocking (`O_NONBLOCK`, set by another program
 /// that shares it).
 const PAUSE: Duration = Duration::from_millis(20);
@@ -185,6 +187,7 @@ impl Queue {
             waiting.unreported += dropped + if writable { 0 } else { report };
             drop(waiting);
             self.changed.notify_all();
+            thread::sleep(BATCH);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The commands as scripts use them: exit status, what is on stdout, and JSON.
+//! The commands as scripts use them: exit status, stdout and JSON.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -13,14 +13,14 @@ use crate::support::story::login_frame;
 
 const A: &str = "198.51.100.7";
 
-/// Exit status, stdout and stderr.
+/// Returns exit status, stdout and stderr.
 fn outcome(output: Output) -> (Option<i32>, String, String) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
-fn ask(daemon: &Daemon, words: &str) -> (Option<i32>, String, String) {
-    outcome(daemon.command(&words.split(' ').collect::<Vec<_>>()))
+fn ask(daemon: &Daemon, arguments: &str) -> (Option<i32>, String, String) {
+    outcome(daemon.command(&arguments.split(' ').collect::<Vec<_>>()))
 }
 
 fn keys(value: &Value) -> BTreeSet<&str> {
@@ -28,7 +28,7 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 }
 
 #[test]
-fn operators_ask_and_change() {
+fn operators_query_and_change() {
     let home = Home::new();
     let daemon = home.start(&["--grace", "20m"]);
     let (code, out, said) = ask(&daemon, "list");
@@ -45,15 +45,15 @@ fn operators_ask_and_change() {
         assert_eq!(list[0][key], *value, "{key}: {list}");
     }
     assert!((1190..=1200).contains(&list[0]["expires_in"].as_u64().expect("a number")), "{list}");
-    let moment = |key: &str| {
+    let time = |key: &str| {
         let text = list[0][key].as_str().expect("a text");
         humantime::parse_rfc3339(text).unwrap_or_else(|why| panic!("{key} {text}: {why}"))
     };
-    let span = moment("expires").duration_since(moment("since")).expect("the end is later");
+    let span = time("expires").duration_since(time("since")).expect("it expires later");
     assert!((1199..=1201).contains(&span.as_secs()), "{list}");
 
-    // In the order in which they are given: status, and words on stdout or stderr.
-    for (words, code, says) in [
+    // In this order: each row has the arguments, the exit status, and a text on stdout or stderr.
+    for (arguments, code, expected) in [
         ("query 198.51.100.7", 0, "198.51.100.7 is authorised (joe, dovecot) until "),
         ("query ::ffff:198.51.100.7", 0, "198.51.100.7 is authorised"),
         ("query 198.51.100.70", 1, "198.51.100.70 is not authorised"),
@@ -66,7 +66,7 @@ fn operators_ask_and_change() {
         ),
         ("allow 198.51.100.9", 0, "20m"),
         ("allow 198.51.100.9 --for never", 2, "`never`"),
-        ("allow 198.51.100.9 --for 0s", 2, "`0s` is shorter than a second"),
+        ("allow 198.51.100.9 --for 0s", 2, "`0s` is shorter than one second"),
         (
             "allow 127.0.0.1",
             1,
@@ -85,11 +85,11 @@ fn operators_ask_and_change() {
         ("status", 0, "map         lmdb:"),
         ("nonsense", 2, "nonsense"),
     ] {
-        let (status, out, said) = ask(&daemon, words);
-        assert_eq!(status, Some(code), "{words}: {out}{said}");
-        let refused = code >= 2 || (code == 1 && words.starts_with("allow"));
-        let (speaks, silent) = if refused { (&said, &out) } else { (&out, &said) };
-        assert!(speaks.contains(says) && silent.is_empty(), "{words}: {out}\n{said}");
+        let (status, out, said) = ask(&daemon, arguments);
+        assert_eq!(status, Some(code), "{arguments}: {out}{said}");
+        let is_refused = code >= 2 || (code == 1 && arguments.starts_with("allow"));
+        let (used, empty) = if is_refused { (&said, &out) } else { (&out, &said) };
+        assert!(used.contains(expected) && empty.is_empty(), "{arguments}: {out}\n{said}");
     }
 
     daemon.wait_until_said("revoked=true block=\"1h\"");
@@ -123,9 +123,9 @@ fn operators_ask_and_change() {
     assert!(daemon.stop().success());
 }
 
-/// Whoever looks for help finds no noise in it, and every command its configuration.
+/// The help does not list the values of switches, and every command accepts `--config`.
 #[test]
-fn words_and_help() {
+fn help_and_configuration_files() {
     let help = |command: &str| {
         outcome(program().args([command, "--help"]).output().expect("it can be started")).1
     };
@@ -146,16 +146,16 @@ fn words_and_help() {
 }
 
 #[test]
-fn without_a_daemon_they_say_so() {
+fn without_a_daemon_commands_fail_with_a_hint() {
     let home = Home::new();
     let control = home.at("control.sock");
-    for words in
+    for arguments in
         ["list", "list --json", "query 192.0.2.7", "allow 192.0.2.7", "revoke 192.0.2.7", "status"]
     {
         let mut command = program();
-        command.args(words.split(' ')).arg("--control").arg(&control);
+        command.args(arguments.split(' ')).arg("--control").arg(&control);
         let (status, out, said) = outcome(command.output().expect("it can be started"));
-        assert_eq!((status, out.as_str()), (Some(69), ""), "{words}: {said}");
+        assert_eq!((status, out.as_str()), (Some(69), ""), "{arguments}: {said}");
         assert!(said.contains("cannot reach the daemon") && said.contains("hint: "), "{said}");
     }
 }
@@ -173,7 +173,7 @@ fn test(options: &[&str], input: &[u8]) -> (Option<i32>, String, String) {
     outcome(child.wait_with_output().expect("it ends"))
 }
 
-/// The verdicts of `test --json`, with address and user.
+/// Returns the verdicts of `test --json`, with address and user.
 fn verdicts(out: &str) -> Vec<(String, Value, Value)> {
     let line = |(n, line): (u64, &str)| {
         let value: Value = serde_json::from_str(line).expect("each line is JSON");
@@ -181,14 +181,14 @@ fn verdicts(out: &str) -> Vec<(String, Value, Value)> {
         assert_eq!(keys(&value), expected.into_iter().collect(), "{line}");
         assert_eq!(value["n"], n, "{line}");
         assert!(value["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{line}");
-        let verdict = value["verdict"].as_str().expect("a word").to_owned();
+        let verdict = value["verdict"].as_str().expect("a text").to_owned();
         (verdict, value["address"].clone(), value["user"].clone())
     };
     (1..).zip(out.lines()).map(line).collect()
 }
 
 #[test]
-fn test_says_what_it_would_make_of_lines() {
+fn test_prints_verdicts() {
     let logout = "Nov 22 07:31:23 mx1 vm-pop3d[7]: Session ended for user: 'joe' from 192.0.2.8, nmsgs=1, ndel=0";
     let rfc5424 = "<22>1 2026-11-22T07:31:23Z mx1 dovecot - - - imap-login: Login: user=<ann>, method=PLAIN, rip=::ffff:192.0.2.9, lip=192.0.2.1, mpid=7, session=<a>";
     let local = DOVECOT.replace("rip=192.0.2.7", "rip=127.0.0.1");
@@ -212,26 +212,25 @@ fn test_says_what_it_would_make_of_lines() {
     let (status, out, _) = test(&[], lines.as_bytes());
     assert_eq!(status, Some(0), "{out}");
     for (n, (verdict, address, user)) in (1..).zip(&expected) {
-        let words = [Some(verdict.as_str()), address.as_str(), user.as_str()];
-        let begin = words.into_iter().flatten().collect::<Vec<_>>().join(" ");
+        let fields = [Some(verdict.as_str()), address.as_str(), user.as_str()];
+        let begin = fields.into_iter().flatten().collect::<Vec<_>>().join(" ");
         let found = out.lines().any(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let line = words.join(" ");
-            line.starts_with(&format!("{n} {begin}"))
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            fields.join(" ").starts_with(&format!("{n} {begin}"))
         });
         assert!(found, "{n} {begin}: {out}");
     }
 }
 
 #[test]
-fn test_reads_frames_with_line_feeds_and_files() {
+fn test_reads_frames_with_newlines_and_files() {
     let forged = format!("Nov 22 07:31:23 mx1 ftpd[7]: user x\n{DOVECOT}");
     let frames =
         [forged.as_bytes(), b"\0", DOVECOT.as_bytes(), b"\0\0\xff\xfe\0", DOVECOT.as_bytes()];
     for option in ["-0", "--null"] {
         let (status, out, _) = test(&[option, "--json"], &frames.concat());
-        let words: Vec<String> = verdicts(&out).into_iter().map(|row| row.0).collect();
-        assert_eq!((status, words.join(" ").as_str()), (Some(0), "none login none none login"));
+        let found: Vec<String> = verdicts(&out).into_iter().map(|row| row.0).collect();
+        assert_eq!((status, found.join(" ").as_str()), (Some(0), "none login none none login"));
     }
     let (status, out, _) = test(&["--json"], b"nothing\n");
     assert_eq!((status, verdicts(&out).len()), (Some(1), 1), "no login found");
@@ -249,9 +248,9 @@ fn test_reads_frames_with_line_feeds_and_files() {
     assert!(said.contains("/nowhere") && said.contains("No such file"), "{said}");
 }
 
-/// A dry run decides and says everything, and writes neither map nor state.
+/// A dry run decides and logs everything, and writes neither map nor state.
 #[test]
-fn a_dry_run_only_says_what_it_would_do() {
+fn a_dry_run_only_logs() {
     let home = Home::new();
     let daemon = home.start(&["--dry-run"]);
     home.wire.send(login_frame(A).as_bytes());
@@ -269,7 +268,7 @@ fn wipe(home: &Home, more: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn wipe_empties_what_a_crash_has_left_and_nothing_else() {
+fn wipe_empties_the_map_that_a_crash_has_left() {
     let home = Home::new();
     let mut daemon = home.start(&[]);
     home.wire.send(login_frame(A).as_bytes());
@@ -282,11 +281,11 @@ fn wipe_empties_what_a_crash_has_left_and_nothing_else() {
     home.wait_until_saved(A, &daemon);
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
-    assert_eq!(home.map_says(A).as_deref(), Some("OK"), "left behind");
-    // Also under a configuration that keeps the daemon from starting.
+    assert_eq!(home.map_says(A).as_deref(), Some("OK"), "the crash has left it");
+    // Also with a configuration that the daemon would refuse.
     let (status, out, said) = wipe(&home, &["--grace", "8days"]);
     assert_eq!((status, said.as_str()), (Some(0), ""), "{out}");
-    assert_eq!(out, format!("the map {} lists nobody now\n", home.table()));
+    assert_eq!(out, format!("the map {} is empty now\n", home.table()));
     assert_eq!(home.map_says(A), None);
     assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
     assert!(!home.at("clients.lock").exists());
@@ -294,7 +293,7 @@ fn wipe_empties_what_a_crash_has_left_and_nothing_else() {
     let daemon = home.start(&[]);
     assert_eq!(home.map_says(A).as_deref(), Some("OK"), "the state file stays");
     assert!(daemon.stop().success());
-    assert_eq!(wipe(&home, &[]).0, Some(0), "after an orderly end");
+    assert_eq!(wipe(&home, &[]).0, Some(0), "after a clean shutdown");
     assert_eq!(home.map_says(A), None);
 
     home.play_postmap("exit 1");
@@ -307,9 +306,9 @@ fn wipe_empties_what_a_crash_has_left_and_nothing_else() {
         outcome(failing.output().expect("it can be started"))
     };
     let (status, _, said) = failing();
-    assert_eq!(status, Some(0), "the daemon has laid up an empty map: {said}");
+    assert_eq!(status, Some(0), "the daemon has prepared a fallback map: {said}");
     assert_eq!(home.map_says(A), None);
-    // It was the only one.
+    // There is no second fallback map.
     let (status, out, said) = failing();
     assert_eq!((status, out.as_str()), (Some(74), ""), "{said}");
     assert!(said.contains("was not published"), "{said}");

@@ -1,5 +1,5 @@
-//! What is wrong is refused at the start: one clear sentence with a hint, the documented exit
-//! status, and nothing started, made or left behind.
+//! Wrong configurations are refused at the start, with one clear sentence, a hint and the documented
+//! exit status; no file is created or left.
 
 #![allow(clippy::unwrap_used, reason = "a home that cannot be built ends the test")]
 
@@ -23,11 +23,11 @@ const IO: i32 = 74;
 const CONFIG: i32 = 78;
 
 /// A user that is neither root nor the daemon's.
-const STRANGER: u32 = 4711;
+const OTHER_USER: u32 = 4711;
 
-/// One wrong configuration: which, the file, a variable of the environment, the words after `run`,
-/// the exit status, and what stderr must say. `{home}` is a directory of the test; `{listen}`,
-/// `{map}` and `{etc}` (where main.cf is) are options that are right.
+/// One wrong configuration: a title, the file, an environment variable, the arguments of `run`, the
+/// exit status, and what stderr must contain. `{home}` is a directory of the test; `{listen}`,
+/// `{map}` and `{etc}` (the directory of main.cf) are correct options.
 type Row<'a> = (&'a str, &'a str, (&'a str, &'a str), &'a str, i32, &'a [&'a str]);
 
 const NONE: (&str, &str) = ("LC_ALL", "C");
@@ -58,7 +58,7 @@ const ROWS: &[Row<'_>] = &[
     ("sender-table that is a pipe", "", NONE, "{listen} {map} {policy} --sender-table {home}/trust/pipe", CONFIG, &["sender-table", "not a regular file", "hint: "]),
     ("unknown daemon", "", NONE, "{listen} {map} --daemon dovcot", CONFIG, &["dovcot"]),
     ("no listener", "", NONE, "{map}", CONFIG, &["no socket", "--listen", "hint: "]),
-    ("no outlet", "", NONE, "{listen}", CONFIG, &["nothing to tell Postfix", "--map", "hint: "]),
+    ("no output", "", NONE, "{listen}", CONFIG, &["neither a map nor a socket for Postfix", "--map", "hint: "]),
     ("one socket twice", "", NONE, "{listen} {listen} {map}", CONFIG, &["twice", "log.sock", "hint: "]),
     ("relative socket", "", NONE, "--listen unix:log.sock {map}", USAGE, &["log.sock", "absolute"]),
     ("no host, only a name", "", NONE, "--listen udp:mx1:514 {map}", USAGE, &["udp:mx1:514", "numeric"]),
@@ -71,7 +71,7 @@ const ROWS: &[Row<'_>] = &[
     ("nobody", "", NONE, "{listen} {map} --allow-uid 65534", CONFIG, &["65534", "hint: "]),
     ("no user", "allow-uid = []", NONE, "{listen} {map}", CONFIG, &["allow-uid", "empty", "hint: "]),
     ("no host", "allow-host = []", NONE, "{listen} {map}", CONFIG, &["allow-host", "empty", "hint: "]),
-    ("host", "", ("POP_BEFORE_SMTP_ALLOW_HOST", "m\u{fc}nchen"), "{listen} {map}", CONFIG, &["POP_BEFORE_SMTP_ALLOW_HOST", "no host name"]),
+    ("host", "", ("POP_BEFORE_SMTP_ALLOW_HOST", "m\u{fc}nchen"), "{listen} {map}", CONFIG, &["POP_BEFORE_SMTP_ALLOW_HOST", "not a host name"]),
     ("unknown facility", "facility = ['dovecot=mial']", NONE, "{listen} {map}", CONFIG, &["line 1", "`mial` is no syslog facility", "local0"]),
     ("facility of nobody", "", NONE, "{listen} {map} --facility mail", USAGE, &["DAEMON=FACILITY"]),
     ("facility of an unknown daemon", "", NONE, "{listen} {map} --facility dovcot=mail", CONFIG, &["no mail daemon `dovcot`", "`pop-before-smtp daemons` lists"]),
@@ -127,7 +127,7 @@ address = "192.0.2.7"
 user = "joe"
 "#;
 
-/// A home with everything that can be in the way.
+/// A home with files and sockets that get in the way.
 struct Home {
     dir: tempfile::TempDir,
     postfix: Postfix,
@@ -145,7 +145,7 @@ impl Home {
         }
         fs::set_permissions(at("open.d"), Permissions::from_mode(0o1777)).unwrap();
         fs::write(at("foreign.d/own.toml"), DAEMON).unwrap();
-        chown(at("foreign.d/own.toml"), Some(STRANGER), None).unwrap();
+        chown(at("foreign.d/own.toml"), Some(OTHER_USER), None).unwrap();
         for (name, mode) in [("trusted", 0o644), ("grouped", 0o664), ("open", 0o666)] {
             fs::write(at("trust").join(name), "").unwrap();
             fs::set_permissions(at("trust").join(name), Permissions::from_mode(mode)).unwrap();
@@ -157,7 +157,7 @@ impl Home {
             symlink("trusted", at("trust").join(link)).unwrap();
         }
         for name in ["foreign", "foreign.link"] {
-            lchown(at("trust").join(name), Some(STRANGER), None).unwrap();
+            lchown(at("trust").join(name), Some(OTHER_USER), None).unwrap();
         }
         let key = DAEMON.replace("programs = [\"ownd\"]", "patern = \"x\"");
         fs::write(at("key/own.toml"), key).unwrap();
@@ -172,8 +172,8 @@ impl Home {
         Self { dir, postfix, udp, _taken: taken }
     }
 
-    fn words(&self, words: &str) -> Vec<String> {
-        let words = words
+    fn expand(&self, text: &str) -> Vec<String> {
+        let text = text
             .replace(
                 "{policy}",
                 "--policy unix:{home}/policy.sock --sender user --sender-delimiter=",
@@ -185,20 +185,21 @@ impl Home {
             .replace("{home}", &self.dir.path().display().to_string())
             .replace("{port}", &self.udp.local_addr().unwrap().port().to_string())
             .replace("{long}", &"x".repeat(120));
-        words.split(' ').map(str::to_owned).collect()
+        text.split(' ').map(str::to_owned).collect()
     }
 
-    /// The words of a command with all that keeps it at home.
-    fn complete(&self, words: &str) -> Vec<String> {
-        let mut words = self.words(words);
+    /// Expands the arguments of a command, and adds options so that it only uses this home.
+    fn complete(&self, text: &str) -> Vec<String> {
+        let mut arguments = self.expand(text);
         for (option, name) in
             [("--control", "control.sock"), ("--config", "config.toml"), ("--state", "state")]
         {
-            if !words.iter().any(|word| word == option) {
-                words.extend([option.to_owned(), self.dir.path().join(name).display().to_string()]);
+            if !arguments.iter().any(|argument| argument == option) {
+                let path = self.dir.path().join(name).display().to_string();
+                arguments.extend([option.to_owned(), path]);
             }
         }
-        words
+        arguments
     }
 
     fn files(&self) -> BTreeSet<String> {
@@ -207,21 +208,21 @@ impl Home {
     }
 }
 
-/// Runs a command to its end.
-fn ends(mut command: Command) -> (Option<i32>, String) {
+/// Runs a command, and returns its exit status and stderr.
+fn run(mut command: Command) -> (Option<i32>, String) {
     let said = tempfile::NamedTempFile::new().unwrap();
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(said.reopen().unwrap());
     let status = Process::spawn(&mut command).wait();
     (status.code(), fs::read_to_string(said.path()).unwrap())
 }
 
-fn check_sentence(what: &str, outcome: &(Option<i32>, String), status: i32, says: &[String]) {
+fn check_sentence(what: &str, outcome: &(Option<i32>, String), status: i32, texts: &[String]) {
     let (code, said) = outcome;
     assert_eq!(*code, Some(status), "{what}: {said}");
-    for words in says {
-        assert!(said.contains(words), "{what}: {words:?} is not in: {said}");
+    for text in texts {
+        assert!(said.contains(text), "{what}: {text:?} is not in: {said}");
     }
-    // What only a running daemon finds out stands in its log.
+    // Faults that only a running daemon detects are in its log.
     let sentences = said.matches("pop-before-smtp: ").count() + said.matches(" ERROR ").count();
     assert!(status == USAGE || sentences == 1, "{what}: {sentences} sentences: {said}");
     assert!(!said.contains("panicked") && !said.contains("Error {"), "{what}: {said}");
@@ -230,20 +231,20 @@ fn check_sentence(what: &str, outcome: &(Option<i32>, String), status: i32, says
 #[test]
 fn wrong_configurations_are_refused() {
     let home = Home::new();
-    for (what, file, (variable, value), words, status, says) in ROWS {
+    for (what, file, (variable, value), arguments, status, texts) in ROWS {
         fs::write(home.dir.path().join("config.toml"), file).unwrap();
         let before = home.files();
-        let mut words = home.complete(words);
+        let mut arguments = home.complete(arguments);
         if *variable == "POP_BEFORE_SMTP_CONFIG" {
-            let config = words.iter().position(|word| word == "--config").expect("completed");
-            words.drain(config..config + 2);
+            let config = arguments.iter().position(|one| one == "--config").expect("completed");
+            arguments.drain(config..config + 2);
         }
         let mut command = program();
-        command.arg("run").args(words).env(variable, home.words(value).join(" "));
-        let outcome = ends(command);
-        let says: Vec<String> = says.iter().map(|text| home.words(text).join(" ")).collect();
-        check_sentence(what, &outcome, *status, &says);
-        assert_eq!(home.files(), before, "{what}: nothing new, nothing gone");
+        command.arg("run").args(arguments).env(variable, home.expand(value).join(" "));
+        let outcome = run(command);
+        let texts: Vec<String> = texts.iter().map(|text| home.expand(text).join(" ")).collect();
+        check_sentence(what, &outcome, *status, &texts);
+        assert_eq!(home.files(), before, "{what}: no file created or removed");
     }
     assert_eq!(fs::read_to_string(home.dir.path().join("taken.file")).unwrap(), "precious");
 }
@@ -263,20 +264,20 @@ fn a_missing_postmap_is_refused() {
         command.arg(home.dir.path().join("taken.file")).arg(daemon.get_program());
         command.arg("run").args(home.complete("{listen} {map} --exclude none"));
         command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        let says = [missing, "neither in PATH", "hint: ", "install Postfix"].map(str::to_owned);
-        check_sentence(missing, &ends(command), CONFIG, &says);
+        let texts = [missing, "neither in PATH", "hint: ", "install Postfix"].map(str::to_owned);
+        check_sentence(missing, &run(command), CONFIG, &texts);
     }
     assert_eq!(home.files(), before);
 }
 
-fn check(home: &Home, words: &str) -> (Option<i32>, String, String) {
-    let output = program().arg("check").args(home.complete(words)).output().unwrap();
+fn check(home: &Home, arguments: &str) -> (Option<i32>, String, String) {
+    let output = program().arg("check").args(home.complete(arguments)).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
 
 #[test]
-fn check_says_every_fault_at_once() {
+fn check_reports_every_fault_at_once() {
     let home = Home::new();
     fs::write(home.dir.path().join("config.toml"), "max-clients = 0\n").unwrap();
     let before = home.files();
@@ -303,7 +304,7 @@ fn check_says_every_fault_at_once() {
     let other = home.dir.path().join("foreign.d/other.toml");
     fs::set_permissions(other, Permissions::from_mode(0o606)).unwrap();
     let faults = ["trust/open`", "foreign.d/own.toml`", "foreign.d/other.toml`", "trust/link`"];
-    // Beside another fault as without it.
+    // With another fault and without it.
     for max_clients in [0, 1] {
         fs::write(home.dir.path().join("config.toml"), format!("max-clients = {max_clients}\n"))
             .unwrap();
@@ -318,9 +319,9 @@ fn check_says_every_fault_at_once() {
 
     fs::write(home.dir.path().join("config.toml"), "").unwrap();
     let (status, out, said) = check(&home, "{listen} {map}");
-    assert_eq!((status, out.as_str()), (Some(0), "no fault found\n"), "{said}");
+    assert_eq!((status, out.as_str()), (Some(0), "no errors found\n"), "{said}");
     let (status, out, said) = check(&home, "{listen} {map} --json");
     assert_eq!((status, out.as_str()), (Some(0), "{\"faults\":[],\"ok\":true}\n"), "{said}");
-    assert_eq!(home.files(), before, "check makes nothing");
+    assert_eq!(home.files(), before, "check creates no file");
     assert!(Path::new(&home.dir.path().join("taken.file")).exists());
 }

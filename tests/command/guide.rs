@@ -1,5 +1,5 @@
-//! The README and its guide hang together: short pages, links that lead somewhere, files that are
-//! there, symptoms in the words of the program.
+//! The README and the guide are consistent: short pages, valid links, existing files, and symptoms
+//! that quote the program's messages.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a file that cannot be read ends the test")]
 
@@ -11,16 +11,16 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 const TROUBLESHOOTING: &str = "deploy/guide/troubleshooting.md";
 
-/// The README is read before anything else: more belongs into the guide.
+/// Most lines of the README; more belongs in the guide.
 const README_LINES: usize = 200;
-/// Longer lines of prose are hard to compare and to read in a terminal.
+/// Most characters of a line of prose; longer ones are hard to read in a terminal or a diff.
 const LINE_CHARACTERS: usize = 120;
 
 fn read(path: &str) -> String {
     fs::read_to_string(format!("{ROOT}/{path}")).unwrap_or_else(|why| panic!("{path}: {why}"))
 }
 
-/// The README and the pages of the guide, by their paths below the root.
+/// Returns the README and the pages of the guide, by their paths below the root.
 fn pages() -> Vec<String> {
     let guide = fs::read_dir(format!("{ROOT}/deploy/guide")).unwrap();
     let names = guide.map(|entry| entry.unwrap().file_name().into_string().expect("UTF-8"));
@@ -31,9 +31,8 @@ fn pages() -> Vec<String> {
     pages
 }
 
-/// What README and guide tell to type is about files that are there.
 #[test]
-fn the_files_that_are_named_are_there() {
+fn named_files_exist() {
     let mut all = BTreeSet::new();
     for page in pages() {
         let text = read(&page);
@@ -48,9 +47,9 @@ fn the_files_that_are_named_are_there() {
 }
 
 #[test]
-fn the_pages_are_short() {
+fn pages_are_short() {
     let lines = read("README.md").lines().count();
-    assert!(lines <= README_LINES, "the README has {lines} lines: {README_LINES} are the most");
+    assert!(lines <= README_LINES, "the README has {lines} lines, at most {README_LINES} allowed");
     for page in pages() {
         for (number, line) in prose(&read(&page)) {
             let length = line.chars().count();
@@ -60,7 +59,7 @@ fn the_pages_are_short() {
     }
 }
 
-/// The lines of a page outside its blocks of code, counted from 1.
+/// Returns the lines of a page outside code blocks, numbered from 1.
 fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut is_code = false;
     text.lines().enumerate().filter_map(move |(index, line)| {
@@ -70,7 +69,7 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// The headings of a page, as GitHub makes anchors of them.
+/// Returns the anchors that GitHub makes of a page's headings.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut anchors = BTreeSet::new();
     for (_, line) in prose(text).filter(|(_, line)| line.starts_with('#')) {
@@ -84,7 +83,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 
 /// Every relative link in README and guide leads to a file, and to a heading in it.
 #[test]
-fn links_lead_somewhere() {
+fn links_are_valid() {
     let mut count = 0;
     let others = ["CHANGELOG.md", "deploy/container/README.md"].map(str::to_owned);
     for page in pages().into_iter().chain(others) {
@@ -99,7 +98,7 @@ fn links_lead_somewhere() {
             let directory = Path::new(ROOT).join(&page).parent().expect("a directory").to_owned();
             let target: PathBuf =
                 if path.is_empty() { Path::new(ROOT).join(&page) } else { directory.join(path) };
-            assert!(target.exists(), "{page}: {link} is not there");
+            assert!(target.exists(), "{page}: {link} does not exist");
             let anchors = || anchors(&fs::read_to_string(&target).expect("a page"));
             assert!(anchor.is_empty() || anchors().contains(anchor), "{page}: {link}: no heading");
         }
@@ -107,7 +106,7 @@ fn links_lead_somewhere() {
     assert!(count > 50, "{count} links");
 }
 
-/// The text of all sources, with literals that are written over several lines joined.
+/// Returns the text of all sources, with string literals of several lines joined.
 fn sources(directory: &Path) -> String {
     let continued = regex::Regex::new(r"\\\n\s*").expect("a pattern");
     let mut all = String::new();
@@ -122,19 +121,19 @@ fn sources(directory: &Path) -> String {
     all
 }
 
-/// The guide's symptoms are found by the words that the program says.
+/// The guide's symptoms quote messages of the program.
 #[test]
-fn the_symptoms_are_what_the_program_says() {
+fn symptoms_quote_messages() {
     let text = read(TROUBLESHOOTING);
-    let (_, said) = text.split_once("\n## What pop-before-smtp says\n").expect("the part is there");
-    let said = said.split("\n## ").next().expect("a part");
-    let headings = said.lines().filter_map(|line| line.strip_prefix("### "));
+    let (_, part) = text.split_once("\n## What pop-before-smtp says\n").expect("the part is there");
+    let part = part.split("\n## ").next().expect("a part");
+    let headings = part.lines().filter_map(|line| line.strip_prefix("### "));
     let sources = sources(&Path::new(ROOT).join("src"));
     let mut count = 0;
     for heading in headings {
-        let words = heading.trim_matches('`');
-        assert!(words.len() + 2 == heading.len(), "no literal text: {heading}");
-        assert!(sources.contains(words), "no message says {words:?}");
+        let message = heading.trim_matches('`');
+        assert!(message.len() + 2 == heading.len(), "no literal text: {heading}");
+        assert!(sources.contains(message), "no message contains {message:?}");
         count += 1;
     }
     assert!(count > 10, "{count} symptoms");

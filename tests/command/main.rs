@@ -1,9 +1,8 @@
-//! The program as a command: what it prints, with which status it ends, and whether the documents
-//! say the same.
+//! The commands: what they print, their exit status, and whether the documentation agrees.
 //!
-//! Layers   `commands` and `eyes` what scripts and people see; `config_faults` what is refused;
-//!          `doctor` what it finds and mends; `readme`, `guide` and `manuals` the documents.
-//! Needs    root; a mount namespace; Postfix and rsyslog.
+//! - **Parts**: `commands` and `output` test what scripts and people see, `config_faults` what is
+//!   refused, `doctor` what it finds; `readme`, `guide` and `manuals` test the documentation.
+//! - **Needs**: root; a mount namespace; Postfix and rsyslog.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -11,7 +10,7 @@ mod support;
 mod commands;
 mod config_faults;
 mod doctor;
-mod eyes;
 mod guide;
 mod manuals;
+mod output;
 mod readme;

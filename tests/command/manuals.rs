@@ -1,7 +1,7 @@
-//! Manual pages and completions say what the program does: they are made of its own command line
-//! and of the commented configuration.
+//! Man pages and completions agree with the program: they are generated from its command line and
+//! from the commented configuration.
 //!
-//! With UPDATE_DOCS=1 the files in deploy/ are written anew instead of compared.
+//! With UPDATE_DOCS=1 the files in deploy/ are written instead of compared.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a file that cannot be read ends the test")]
 
@@ -16,18 +16,18 @@ use pop_before_smtp::cli::Cli;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const NAME: &str = "pop-before-smtp";
 
-/// This file of deploy/ is what the program says.
+/// Checks that a file of deploy/ is up to date, or writes it.
 fn must_be(file: &str, expected: &str) {
     let path = format!("{ROOT}/deploy/{file}");
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(path, expected).unwrap();
     } else {
         let found = fs::read_to_string(&path).unwrap_or_default();
-        assert!(found == expected, "deploy/{file} is not what the program says: UPDATE_DOCS=1");
+        assert!(found == expected, "deploy/{file} is out of date: run with UPDATE_DOCS=1");
     }
 }
 
-/// A manual page: a title, and the text by hand with something in place of a comment.
+/// Checks a man page: a title, and the hand-written text with a comment replaced by `content`.
 fn manual(page: &str, section: u8, place: &str, content: &str) {
     let text = fs::read_to_string(format!("{ROOT}/deploy/man/{page}.{section}.in")).unwrap();
     let place = format!(".\\\" {place}\n");
@@ -59,7 +59,7 @@ fn the_manual_has_every_command() {
         let about = command.get_about().unwrap_or_else(|| panic!("{command:?}")).to_string();
         let name = roff(command.get_name());
         text += &format!(".SS {name}{}", roff(&format!("{about}.")));
-        // What a page of its own would define once: its heading and the apostrophe.
+        // A page of its own would define these once: its heading and the apostrophe.
         let of_a_page =
             |line: &str| [".SH", ".ie", ".el"].iter().any(|word| line.starts_with(word));
         let options = options.replace("\\*(Aq", "'");
@@ -114,7 +114,7 @@ fn shells_complete_every_command() {
     }
 }
 
-/// What bash offers behind these words.
+/// Returns what bash offers as completion of the last word.
 fn completed(words: &[&str]) -> String {
     let script = format!(
         "source deploy/completions/{NAME}.bash; COMP_WORDS=({NAME} {}); COMP_CWORD={}; \

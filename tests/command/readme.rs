@@ -1,5 +1,4 @@
-//! The README, its guide and the other files in deploy/ say what the program is: tables, defaults and
-//! samples.
+//! The tables, defaults and samples in the README, the guide and other files agree with the program.
 //!
 //! With UPDATE_DOCS=1 the two tables of the guide are rewritten instead of compared.
 
@@ -26,7 +25,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(format!("{ROOT}/{path}")).unwrap_or_else(|why| panic!("{path}: {why}"))
 }
 
-/// What stands in a text between two lines, without them.
+/// Returns the text between two lines, without them.
 fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     let at = text.find(begin).unwrap_or_else(|| panic!("{begin:?} is missing"));
     let after = &text[at..];
@@ -35,7 +34,7 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     &after[start..stop]
 }
 
-/// The part of this name in a page is what the program says.
+/// Checks that a part of a page is up to date, or writes it.
 fn must_be(page: &str, name: &str, expected: &str) {
     let text = read(page);
     let (begin, end) = (format!("<!-- {name}:"), format!("<!-- end of {name} -->"));
@@ -59,7 +58,7 @@ struct RunOption {
     meaning: String,
 }
 
-/// All options of `run` that the three layers share.
+/// Returns all options of `run` that the three layers share.
 fn options() -> Vec<RunOption> {
     let cli = Cli::command();
     let run = cli.find_subcommand("run").expect("there is `run`");
@@ -104,7 +103,7 @@ fn the_guide_has_every_option() {
     must_be(CONFIGURATION, "options", &(table + "\n"));
 }
 
-/// The built-in descriptions, by name.
+/// Returns the built-in descriptions, by name.
 fn descriptions() -> BTreeMap<String, toml::Table> {
     let mut all = BTreeMap::new();
     for entry in fs::read_dir(format!("{ROOT}/src/engine/maildaemons")).unwrap() {
@@ -152,7 +151,7 @@ fn the_guide_has_every_mail_daemon() {
     }
 }
 
-/// Runs `test` as the guide shows it, and gives what it prints.
+/// Runs `test` as the guide shows it, and returns its output.
 fn answers(input: &str, options: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pop-before-smtp"));
     // Neither this host's configuration nor its addresses.
@@ -164,7 +163,7 @@ fn answers(input: &str, options: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The block of text below a mark.
+/// Returns the block of text below a mark.
 fn sample<'a>(text: &'a str, mark: &str) -> &'a str {
     let block =
         text.split_once(&format!("{mark}\n```text\n")).expect("the mark stands above a block");
@@ -203,8 +202,8 @@ fn readme_and_guide_have_the_lines_of_main_cf() {
     assert!(guide.contains(&format!("`postscreen_access_list {setting}`")), "{setting}");
 }
 
-/// Every key is in the example file, with its default, and the file is sound with and without the
-/// marks before its keys.
+/// The example file has every key with its default, and is valid with and without the `#` before
+/// keys.
 #[test]
 fn the_example_file_has_every_key() {
     let text = read("deploy/example.toml");
@@ -228,16 +227,16 @@ fn the_example_file_has_every_key() {
     for RunOption { name, default, .. } in &options {
         let value = set.get(name).unwrap_or_else(|| panic!("{name} is missing"));
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        // Others have no default, or words for it.
+        // Others have no default, or a description of it.
         let is_literal =
             !default.contains(' ') && !["none", "loopback", "off"].contains(&&**default);
         assert!(!is_literal || value == *default, "{name}: {value}, and the default is {default}");
     }
 }
 
-/// tests/README.md has a row for each binary, and its examples name tests that there are.
+/// tests/README.md has a row for each binary, and its examples name existing tests.
 #[test]
-fn the_readme_of_the_tests_knows_them() {
+fn the_readme_of_the_tests_is_complete() {
     let text = read("tests/README.md");
     let mut binaries: Vec<String> = fs::read_dir(format!("{ROOT}/tests"))
         .unwrap()

@@ -1,4 +1,4 @@
-//! Sockets that outlive the daemon, as systemd holds them: restarts under a stream of logins lose
+//! Sockets that outlive the daemon, as systemd holds them: restarts during a stream of logins lose
 //! none, whether syslog(3) or a real rsyslogd sends them, over a Unix socket or UDP.
 
 use std::collections::BTreeSet;
@@ -18,7 +18,7 @@ use crate::support::{PATIENCE, directory, within};
 
 /// Logins of each sender; about two seconds of them.
 const LOGINS: u8 = 250;
-/// Between two logins of one sender: a queue that a restart fills is not what is tested over UDP.
+/// Pause between two logins of one sender, so that a restart does not fill the queue of UDP.
 const PAUSE: Duration = Duration::from_millis(8);
 /// Restarts while they are sent.
 const RESTARTS: usize = 4;

@@ -1,5 +1,4 @@
-//! The life of the process, seen from outside: ready, heard, reloaded, stopped, killed, started
-//! again.
+//! The life cycle of the process: start, reload, stop, kill and restart.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -32,7 +31,7 @@ fn status(daemon: &Daemon) -> Value {
 }
 
 #[test]
-fn ready_means_that_the_map_is_there() {
+fn ready_means_that_the_map_is_published() {
     let home = Home::new();
     home.put_gate_before_postmap();
     home.hang_postmap();
@@ -44,26 +43,26 @@ fn ready_means_that_the_map_is_there() {
     home.release_postmap();
     eventually("it is ready", PATIENCE, || daemon.has_notified("READY=1"));
     assert!(home.map_says(GENERATION).is_some(), "ready without a map");
-    // What came before is not lost.
+    // A login before that is not lost.
     home.wait_until_mapped(A, &daemon);
 }
 
 #[test]
-fn frames_are_heard_from_those_who_may_speak() {
+fn frames_are_accepted_only_from_allowed_senders() {
     let home = Home::new();
     let udp = Wire::udp();
     let Wire::Udp(port) = &udp else { panic!("it is UDP") };
     let listen = udp.to_string();
     let daemon = home.start(&["--listen", &listen, "--allow-from", "127.0.0.1/32"]);
-    let stranger = UdpSocket::bind("127.0.0.2:0").unwrap();
+    let other = UdpSocket::bind("127.0.0.2:0").unwrap();
     for _ in 0..3 {
         let frame = login_frame("198.51.100.66");
-        stranger.send_to(frame.as_bytes(), ("127.0.0.1", port.number())).unwrap();
+        other.send_to(frame.as_bytes(), ("127.0.0.1", port.number())).unwrap();
     }
-    // One socket keeps the order: when this one counts, the others have been decided.
+    // A socket keeps the order: when this frame counts, the others have been processed.
     udp.send(login_frame(A).as_bytes());
     daemon.wait_until_authorised(A);
-    assert!(!daemon.query("198.51.100.66"), "a stranger was heard");
+    assert!(!daemon.query("198.51.100.66"), "another sender was accepted");
     log_in(&home, &daemon, B);
     home.wait_until_mapped(B, &daemon);
 
@@ -72,11 +71,11 @@ fn frames_are_heard_from_those_who_may_speak() {
     assert_eq!(status["listeners"][1]["frames"], 1, "{status}");
     assert_eq!(status["listeners"][1]["rejected"], 3, "{status}");
     assert_eq!((&status["frames"], &status["clients"]), (&2.into(), &2.into()), "{status}");
-    assert!(!daemon.said().contains("198.51.100.66"), "a stranger fills the log");
+    assert!(!daemon.said().contains("198.51.100.66"), "another sender fills the log");
 }
 
 #[test]
-fn a_socket_that_nobody_uses_is_replaced() {
+fn a_stale_socket_is_replaced() {
     let home = Home::new();
     for name in ["log.sock", "control.sock"] {
         drop(UnixDatagram::bind(home.at(name)).unwrap());
@@ -108,7 +107,7 @@ user = "joe"
 "#;
 
 #[test]
-fn a_reload_takes_effect_or_changes_nothing() {
+fn a_reload_applies_everything_or_nothing() {
     let home = Home::new();
     let daemons = home.at("daemons");
     fs::create_dir(&daemons).unwrap();
@@ -122,7 +121,7 @@ fn a_reload_takes_effect_or_changes_nothing() {
     let own = |address| format!("<22>Nov 22 07:31:23 mx1 ownd[7]: login joe {address}");
     home.wire.send(own("198.51.100.66").as_bytes());
     log_in(&home, &daemon, A);
-    assert!(!daemon.query("198.51.100.66"), "an unknown daemon was believed");
+    assert!(!daemon.query("198.51.100.66"), "the login of an unknown mail daemon counted");
 
     configure("10m");
     fs::write(daemons.join("own.toml"), OWN).unwrap();
@@ -136,8 +135,8 @@ fn a_reload_takes_effect_or_changes_nothing() {
     home.wire.send(own(B).as_bytes());
     daemon.wait_until_authorised(B);
     let left = |daemon: &Daemon, index: usize| daemon.list()[index]["expires_in"].as_u64().unwrap();
-    assert!((3500..=3600).contains(&left(&daemon, 0)), "an old right is kept");
-    assert!((550..=600).contains(&left(&daemon, 1)), "the new grace counts");
+    assert!((3500..=3600).contains(&left(&daemon, 0)), "an existing grant is unchanged");
+    assert!((550..=600).contains(&left(&daemon, 1)), "the new grace applies");
 
     let text = fs::read_to_string(home.at("config.toml")).unwrap();
     fs::write(home.at("config.toml"), text + "map-value = 'permit'\nlog-level = 'debug'\n")
@@ -180,7 +179,7 @@ fn grants(home: &Home) -> Vec<String> {
 }
 
 #[test]
-fn it_ends_in_order_and_goes_on_where_it_was() {
+fn a_clean_restart_keeps_everything() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let home = Home::new();
         let mut daemon = home.start(&[]);
@@ -193,7 +192,7 @@ fn it_ends_in_order_and_goes_on_where_it_was() {
         daemon.signal(signal);
         assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.said());
         assert!(daemon.has_notified("STOPPING=1"));
-        assert_eq!(home.map_says(A), None, "nobody will take it out");
+        assert_eq!(home.map_says(A), None, "nothing would remove it");
         assert!(home.map_says(GENERATION).is_some_and(|text| text.starts_with("DUNNO ")));
         assert!(home.sockets().is_empty(), "{:?}", home.sockets());
         let saved = grants(&home);
@@ -202,7 +201,7 @@ fn it_ends_in_order_and_goes_on_where_it_was() {
         let daemon = home.start(&[]);
         assert_eq!(expiry(&daemon), before);
         assert_eq!(grants(&home), saved);
-        assert_eq!(home.map_says(A).as_deref(), Some("OK"), "ready, and the map is not the last");
+        assert_eq!(home.map_says(A).as_deref(), Some("OK"), "ready, but the map is old");
         let list = daemon.list();
         assert_eq!((&list[1]["note"], &list[1]["logins"]), (&"a guest".into(), &1.into()));
         assert!(daemon.stop().success());
@@ -210,7 +209,7 @@ fn it_ends_in_order_and_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_second_signal_ends_at_once() {
+fn a_second_signal_exits_immediately() {
     let home = Home::new();
     home.put_gate_before_postmap();
     let mut daemon = home.start(&[]);
@@ -231,7 +230,7 @@ fn a_second_signal_ends_at_once() {
 
 #[test]
 fn it_can_be_stopped_before_it_is_ready() {
-    for impatient in [false, true] {
+    for twice in [false, true] {
         let home = Home::new();
         home.put_gate_before_postmap();
         home.hang_postmap();
@@ -239,20 +238,20 @@ fn it_can_be_stopped_before_it_is_ready() {
         home.wait_until_hanging();
         daemon.signal(Signal::SIGTERM);
         daemon.wait_until_said("stopping");
-        if impatient {
+        if twice {
             daemon.signal(Signal::SIGTERM);
         } else {
             home.release_postmap();
         }
-        assert_eq!(daemon.wait().code(), Some(i32::from(impatient)), "{}", daemon.said());
+        assert_eq!(daemon.wait().code(), Some(i32::from(twice)), "{}", daemon.said());
         assert!(!daemon.has_notified("READY=1"));
-        assert_eq!(home.map_says(GENERATION).is_some(), !impatient, "an empty map at the end");
+        assert_eq!(home.map_says(GENERATION).is_some(), !twice, "an empty map at the end");
         let _ = fs::remove_file(home.at("hang"));
     }
 }
 
 #[test]
-fn after_a_kill_it_starts_by_itself() {
+fn after_a_kill_it_starts_without_help() {
     let home = Home::new();
     let mut daemon = home.start(&[]);
     log_in(&home, &daemon, A);
@@ -263,8 +262,8 @@ fn after_a_kill_it_starts_by_itself() {
     daemon.wait();
     let saved = grants(&home);
     assert_eq!(saved.len(), 2, "{saved:?}");
-    assert_eq!(home.sockets(), ["control.sock", "log.sock"], "left behind");
-    assert_eq!(home.map_says(A).as_deref(), Some("OK"), "left behind");
+    assert_eq!(home.sockets(), ["control.sock", "log.sock"], "not removed");
+    assert_eq!(home.map_says(A).as_deref(), Some("OK"), "not emptied");
 
     let state = fs::read_to_string(home.at("state")).unwrap();
     fs::write(home.at("state"), state + &format!("gone\t{A}\t.\ngrant\t{B}\ttorn")).unwrap();
@@ -273,16 +272,16 @@ fn after_a_kill_it_starts_by_itself() {
     }
     let daemon = home.start(&[]);
     assert!(!home.at("clients.new").exists() && !home.at("clients.new.lmdb").exists());
-    assert_eq!(home.map_says(A), None, "the map is that of the new set");
+    assert_eq!(home.map_says(A), None, "the map has the restored grants");
     assert_eq!(home.map_says(B).as_deref(), Some("OK"));
     assert_eq!(grants(&home), saved[1..], "the torn record changes nothing");
-    assert!(daemon.said().contains("not whole") && home.at("state.damaged").exists());
+    assert!(daemon.said().contains("is damaged") && home.at("state.damaged").exists());
     log_in(&home, &daemon, A);
     assert!(daemon.stop().success());
 }
 
 #[test]
-fn a_second_one_is_refused_and_the_first_goes_on() {
+fn a_second_daemon_is_refused_and_the_first_continues() {
     let home = Home::new();
     let daemon = home.start(&[]);
     log_in(&home, &daemon, A);
@@ -302,9 +301,9 @@ fn a_second_one_is_refused_and_the_first_goes_on() {
     assert!(daemon.stop().success());
 }
 
-/// Whoever may write the state file may authorise anybody.
+/// Anyone who can write to the state file can authorise any address.
 #[test]
-fn a_state_file_that_others_may_write_is_not_believed() {
+fn a_state_file_that_others_may_write_is_not_trusted() {
     let home = Home::new();
     let state = home.at("state");
     fs::write(&state, "pop-before-smtp state 1\n").unwrap();
@@ -316,9 +315,9 @@ fn a_state_file_that_others_may_write_is_not_believed() {
     assert!(home.start(&[]).stop().success());
 }
 
-/// As root, which may read everything.
+/// As root, who can read everything.
 #[test]
-fn a_state_file_of_another_user_or_behind_a_link_is_not_believed() {
+fn a_state_file_of_another_user_or_a_link_is_not_trusted() {
     assert!(nix::unistd::geteuid().is_root());
     let home = Home::new();
     let mut daemon = home.start(&[]);
@@ -327,13 +326,13 @@ fn a_state_file_of_another_user_or_behind_a_link_is_not_believed() {
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
     let state = home.at("state");
-    let is_refused = |why: &str, mend: &str| {
+    let is_refused = |why: &str, fix: &str| {
         let before = fs::read_to_string(&state).unwrap();
         let mut daemon = home.spawn(&[]);
         assert_eq!(daemon.wait().code(), Some(74), "{}", daemon.said());
         daemon.wait_until_said(why);
-        daemon.wait_until_said(&format!("{mend} {}`", state.display()));
-        assert_eq!(fs::read_to_string(&state).unwrap(), before, "it stays as it was");
+        daemon.wait_until_said(&format!("{fix} {}`", state.display()));
+        assert_eq!(fs::read_to_string(&state).unwrap(), before, "it is unchanged");
     };
     chown(&state, Some(4711), None).unwrap();
     is_refused("it belongs to user 4711", "`chown root");
@@ -343,12 +342,12 @@ fn a_state_file_of_another_user_or_behind_a_link_is_not_believed() {
     is_refused("it is a symbolic link", "`rm");
     fs::rename(home.at("moved"), &state).unwrap();
     let daemon = home.start(&[]);
-    assert!(daemon.query(A), "what it was before: {}", daemon.said());
+    assert!(daemon.query(A), "the state is restored: {}", daemon.said());
 }
 
-/// A configuration that is no longer trusted is no reason to end, or to forget the one that was.
+/// If the configuration is no longer trusted, the daemon continues with the previous one.
 #[test]
-fn what_is_not_trusted_is_not_reloaded() {
+fn an_untrusted_configuration_is_not_reloaded() {
     let home = Home::new();
     let config = home.at("config.toml");
     fs::write(&config, "grace = '1h'\n").unwrap();
@@ -362,17 +361,18 @@ fn what_is_not_trusted_is_not_reloaded() {
     assert!(daemon.stop().success());
 }
 
-/// Whoever may replace the configuration may not write one that counts, but he can take it away.
+/// A user who can write to the directory cannot replace the configuration by one that is trusted,
+/// but can remove it.
 #[test]
-fn a_directory_that_is_open_to_all_is_said_once() {
+fn a_world_writable_directory_is_logged_once() {
     let home = Home::new();
-    let place = home.at("etc");
-    fs::create_dir(&place).unwrap();
-    fs::write(place.join("config.toml"), "").unwrap();
-    fs::set_permissions(&place, fs::Permissions::from_mode(0o777)).unwrap();
-    let config = place.join("config.toml").display().to_string();
+    let directory = home.at("etc");
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("config.toml"), "").unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+    let config = directory.join("config.toml").display().to_string();
     let daemon = home.start(&["--config", &config]);
-    let remark = format!("any local user can write to {}", place.display());
+    let remark = format!("any local user can write to {}", directory.display());
     assert_eq!(daemon.said().matches(&remark).count(), 1, "{}", daemon.said());
     assert!(daemon.stop().success());
 }

@@ -1,4 +1,4 @@
-//! The daemon's log: it never holds up the daemon, and it has the form that its reader wants.
+//! The daemon's log: it never blocks the daemon, and it has the right format for its reader.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -33,7 +33,7 @@ fn run(dir: &TempDir, options: &[&str]) -> Command {
     command
 }
 
-/// What `status --json` says, when it answers.
+/// Returns `status --json`, once the daemon answers.
 fn status(dir: &Path) -> Option<Value> {
     let mut command = program();
     command.args(["status", "--json", "--control"]).arg(dir.join("control"));
@@ -44,7 +44,8 @@ fn send(dir: &Path, frames: impl Iterator<Item = String>) {
     let socket = UnixDatagram::unbound().expect("a socket");
     socket.set_write_timeout(Some(PATIENCE)).expect("a time limit");
     for frame in frames {
-        socket.send_to(frame.as_bytes(), dir.join("log.sock")).expect("nobody waits for the log");
+        let sent = socket.send_to(frame.as_bytes(), dir.join("log.sock"));
+        sent.expect("the daemon does not wait for its log");
     }
 }
 
@@ -55,7 +56,7 @@ fn a_log_that_nobody_reads_holds_up_nothing() {
     let mut daemon = Process::spawn(command.stderr(Stdio::piped()));
     let stderr = daemon.child().stderr.take().expect("it is piped");
     eventually("it answers", PATIENCE, || status(dir.path()).is_some());
-    // Each client twice: what a renewal says is longer, and in all it is more than there is room for.
+    // Each client twice: renewals log longer lines, and in total they need more than the buffer.
     let senders: Vec<_> = (0..SENDERS)
         .map(|sender| {
             let dir = dir.path().to_owned();
@@ -68,7 +69,7 @@ fn a_log_that_nobody_reads_holds_up_nothing() {
         sender.join().expect("it could send");
     }
     let all = u64::from(SENDERS) * u64::from(FRAMES);
-    eventually("all are heard", PATIENCE, || {
+    eventually("all are processed", PATIENCE, || {
         status(dir.path()).is_some_and(|status| status["frames"] == 2 * all)
     });
     let status = status(dir.path()).expect("it answers");
@@ -101,7 +102,7 @@ fn a_full_pipe_does_not_hold_up_the_end() {
     assert!(said.contains("ready") && !said.contains("stopped"), "the pipe was not full");
 }
 
-/// Runs the daemon with its log in a file until it stops in order.
+/// Runs the daemon with its log in a file until it stops, and returns the log.
 fn logged(dir: &TempDir, options: &[&str], in_journal: bool) -> String {
     let path = dir.path().join("said");
     let file = File::create(&path).expect("a file");
@@ -115,18 +116,18 @@ fn logged(dir: &TempDir, options: &[&str], in_journal: bool) -> String {
     fs::write(dir.path().join("config.toml"), "grace = 'soon'").expect("a file");
     daemon.signal(Signal::SIGHUP);
     let said = || fs::read_to_string(&path).expect("text");
-    eventually("it refuses", PATIENCE, || said().contains("not reloaded"));
+    eventually("the reload fails", PATIENCE, || said().contains("not reloaded"));
     assert!(daemon.stop().success());
     said()
 }
 
 #[test]
-fn each_reader_gets_its_form() {
+fn each_reader_gets_its_format() {
     let dir = directory();
     let text = logged(&dir, &[], false);
-    let line = text.lines().find(|line| line.contains("authorised")).expect("it is said");
-    let (moment, rest) = line.split_once(' ').expect("a time");
-    assert!(humantime::parse_rfc3339(moment).is_ok(), "{line}");
+    let line = text.lines().find(|line| line.contains("authorised")).expect("it is logged");
+    let (time, rest) = line.split_once(' ').expect("a time");
+    assert!(humantime::parse_rfc3339(time).is_ok(), "{line}");
     assert_eq!(
         rest.trim_start(),
         "INFO authorised address=198.51.100.7 user=\"joe\" daemon=\"dovecot\""
@@ -138,10 +139,10 @@ fn each_reader_gets_its_form() {
         json.lines().map(|line| serde_json::from_str(line).expect("an object")).collect();
     for line in &lines {
         assert!(line["message"].is_string() && line["level"].is_string(), "{line}");
-        let moment = line["timestamp"].as_str().expect("a time");
-        assert!(humantime::parse_rfc3339(moment).is_ok(), "{line}");
+        let time = line["timestamp"].as_str().expect("a time");
+        assert!(humantime::parse_rfc3339(time).is_ok(), "{line}");
     }
-    let login = lines.iter().find(|line| line["message"] == "authorised").expect("it is said");
+    let login = lines.iter().find(|line| line["message"] == "authorised").expect("it is logged");
     assert_eq!((&login["address"], &login["user"]), (&"198.51.100.7".into(), &"joe".into()));
     assert!(lines.iter().any(|line| line["level"] == "ERROR"), "{json}");
 
@@ -151,8 +152,8 @@ fn each_reader_gets_its_form() {
             let begin: String = line.chars().take(3).collect();
             assert!(["<3>", "<4>", "<6>", "<7>"].contains(&&*begin), "{line}");
         }
-        let says = |words: &str| journal.lines().any(|line| line.starts_with(words));
-        assert!(says("<6>authorised address=198.51.100.7"), "{journal}");
-        assert!(says("<3>not reloaded"), "{journal}");
+        let has_line = |begin: &str| journal.lines().any(|line| line.starts_with(begin));
+        assert!(has_line("<6>authorised address=198.51.100.7"), "{journal}");
+        assert!(has_line("<3>not reloaded"), "{journal}");
     }
 }

@@ -1,5 +1,5 @@
-//! Both protocols over real sockets of the real program: what is answered, what ends a connection,
-//! and that those who do nothing cost nothing.
+//! Both protocols over real sockets: what is answered, what closes a connection, and the cost of
+//! idle connections.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -20,13 +20,13 @@ use crate::support::wire::{Port, Wire};
 use crate::support::{PATIENCE, directory, eventually};
 
 const CLIENT: &str = "192.0.2.7";
-const STRANGER: &str = "192.0.2.8";
+const OTHER: &str = "192.0.2.8";
 const YES: &[u8] = b"5:OK OK,";
 const NO: &[u8] = b"9:NOTFOUND ,";
 const PERMIT: &[u8] = b"action=OK\n\n";
 const DUNNO: &[u8] = b"action=DUNNO\n\n";
 
-/// The kind of socket on which Postfix asks.
+/// The kind of a lookup socket.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Unix,
@@ -49,7 +49,7 @@ impl Site {
         Self::start_for(protocol, kind, "", more)
     }
 
-    /// `access` stands behind the path of a Unix socket.
+    /// Appends `access` to the path of a Unix socket.
     fn start_for(protocol: &str, kind: Kind, access: &str, more: &[&str]) -> Self {
         let (dir, wire, port) = (directory(), Wire::udp(), Port::claim());
         let address = match kind {
@@ -58,7 +58,7 @@ impl Site {
         };
         let mut options = vec!["--listen".to_owned(), wire.to_string()];
         options.extend([format!("--{protocol}"), address]);
-        options.extend(more.iter().map(|&word| word.to_owned()));
+        options.extend(more.iter().map(|&option| option.to_owned()));
         let daemon = Daemon::start(dir.path(), &options);
         Self { dir, wire, port, kind, daemon }
     }
@@ -118,15 +118,15 @@ impl Peer {
         );
     }
 
-    /// Sends it, and expects this and then the end of the connection.
+    /// Sends a request, and expects this reply and then the end of the connection.
     fn breaks_after(mut self, request: &[u8], reply: &[u8]) {
-        // The other side may hang up before it has everything.
+        // The daemon may close the connection before it has read everything.
         let _ = self.0.write_all(request);
         let mut got = Vec::new();
         let end = self.0.read_to_end(&mut got);
         let shown = request[..request.len().min(100)].escape_ascii();
         assert_eq!(got.escape_ascii().to_string(), reply.escape_ascii().to_string(), "{shown}");
-        // What was sent and never read makes TCP say so.
+        // TCP resets a connection with unread input.
         let reset = |error: std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
         assert!(end.is_ok() || end.is_err_and(reset), "{shown}: it is still open");
     }
@@ -157,7 +157,7 @@ fn socketmap() {
             (CLIENT, YES),
             ("2001:db8::7", YES),
             ("::ffff:192.0.2.7", YES),
-            (STRANGER, NO),
+            (OTHER, NO),
             ("2001:db8::7:1", NO),
             ("unknown", NO),
             ("mail.example.org", NO),
@@ -217,7 +217,7 @@ fn policy() {
             ("CONNECT", CLIENT, DUNNO),
             ("MAIL", CLIENT, DUNNO),
             ("", CLIENT, DUNNO),
-            ("RCPT", STRANGER, DUNNO),
+            ("RCPT", OTHER, DUNNO),
             ("RCPT", "unknown", DUNNO),
             ("RCPT", "192.0.2", DUNNO),
             ("RCPT", "", DUNNO),
@@ -253,7 +253,7 @@ fn policy() {
 }
 
 #[test]
-fn bound_senders() {
+fn restricted_senders() {
     let table = directory();
     let path = table.path().join("senders");
     std::fs::write(&path, "ann sales@example.org\n").expect("it can be done");
@@ -297,8 +297,8 @@ fn bound_senders() {
         (CLIENT, "joe@example.net", rejected),
         (CLIENT, "", rejected),
         (CLIENT, "joe", rejected),
-        (STRANGER, "joe@example.org", DUNNO),
-        (STRANGER, "eve@example.org", DUNNO),
+        (OTHER, "joe@example.org", DUNNO),
+        (OTHER, "eve@example.org", DUNNO),
     ] {
         peer.ask(&request("RCPT", client, sender), reply);
     }
@@ -309,7 +309,7 @@ fn bound_senders() {
 }
 
 #[test]
-fn a_shared_address_is_said_once() {
+fn a_shared_address_is_logged_once() {
     let site = Site::start("socketmap", Kind::Unix, &["--max-users-per-address=2"]);
     site.login("joe", CLIENT);
     site.login("ann", CLIENT);
@@ -325,7 +325,7 @@ fn a_shared_address_is_said_once() {
     eventually("it is no longer authorised", PATIENCE, || !site.daemon.query(CLIENT));
     peer.ask(&query(CLIENT), NO);
     site.daemon.wait_until_said("max-users-per-address");
-    site.login("eve", STRANGER);
+    site.login("eve", OTHER);
     assert_eq!(site.daemon.said().matches("max-users-per-address").count(), 1);
     let status = status(&site.daemon);
     assert_eq!(status["counts"]["shared"], 1);
@@ -333,7 +333,7 @@ fn a_shared_address_is_said_once() {
     assert_eq!(status["clients"], 1);
 }
 
-/// Memory of the daemon, in KiB.
+/// Returns the daemon's memory, in KiB.
 fn memory(daemon: &Daemon) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.id()));
     let status = status.expect("it runs");
@@ -343,7 +343,7 @@ fn memory(daemon: &Daemon) -> u64 {
 }
 
 #[test]
-fn hundreds_who_do_nothing_cost_nothing() {
+fn hundreds_of_idle_connections_cost_little() {
     for (protocol, asked, reply) in [
         ("socketmap", query(CLIENT), NO),
         ("policy", request("RCPT", CLIENT, "joe@example.org"), DUNNO),
@@ -374,18 +374,17 @@ fn hundreds_who_do_nothing_cost_nothing() {
     }
 }
 
-/// More than a service has seats.
-const CROWD: usize = 2300;
+/// More connections than a service has slots.
+const MANY: usize = 2300;
 
 fn status(daemon: &Daemon) -> serde_json::Value {
     let status = daemon.command(&["status", "--json"]).stdout;
     serde_json::from_slice(&status).expect("JSON")
 }
 
-/// Who is silent, or asks so slowly that nothing comes of it, takes nobody's seat: neither of the
-/// other service nor of his own.
+/// Silent and slow connections block nobody, neither on the other service nor on their own.
 #[test]
-fn a_crowd_keeps_nobody_from_asking() {
+fn many_connections_block_nobody() {
     // For this end of the connections; the daemon raises its own limit.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("it may be raised");
@@ -400,9 +399,9 @@ fn a_crowd_keeps_nobody_from_asking() {
     let asked = request("RCPT", CLIENT, "joe@example.org");
     let mut old = connect();
     old.ask(&asked, DUNNO);
-    let mut crowd: Vec<Peer> = (0..CROWD).map(|_| connect()).collect();
-    for each in &mut crowd {
-        // It may have lost its seat.
+    let mut many: Vec<Peer> = (0..MANY).map(|_| connect()).collect();
+    for each in &mut many {
+        // It may have been evicted.
         let _ = each.0.write_all(b"r");
     }
     let begin = Instant::now();
@@ -414,16 +413,16 @@ fn a_crowd_keeps_nobody_from_asking() {
     let lookups = &status(&site.daemon)["lookups"];
     let (socketmap, policy) = (&lookups[0], &lookups[1]);
     assert_eq!((&socketmap["evicted"], &socketmap["connections"]), (&0.into(), &1.into()));
-    // The old one, the crowd and a new one, in 2,000 seats.
+    // The old one, the many and a new one, in 2,000 slots.
     let evicted = policy["evicted"].as_u64().expect("a number");
-    assert_eq!(evicted, CROWD as u64 + 2 - 2000, "{policy}");
+    assert_eq!(evicted, MANY as u64 + 2 - 2000, "{policy}");
     assert_eq!(policy["connections"], 2000, "{policy}");
     assert!(!site.daemon.said().contains("connection"), "{}", site.daemon.said());
-    drop(crowd);
+    drop(many);
     assert!(site.daemon.stop().success());
 }
 
-/// Sockets that systemd has made are told apart by their names.
+/// Sockets passed by systemd are distinguished by their names.
 #[test]
 fn passed_sockets() {
     let dir = directory();
@@ -454,7 +453,7 @@ fn passed_sockets() {
     assert!(process.stop().success());
     assert!(at("policy").exists(), "it is systemd's");
     let said = std::fs::read_to_string(at("said")).expect("its log");
-    assert!(said.contains("does not bind senders"), "{said}");
+    assert!(said.contains("does not restrict senders"), "{said}");
 }
 
 #[test]
@@ -470,14 +469,14 @@ fn socket_files() {
 }
 
 #[test]
-fn what_is_refused_at_the_start() {
+fn wrong_options_are_refused_at_the_start() {
     let dir = directory();
     let socketmap = format!("unix:{}/socketmap", dir.path().display());
     let policy = format!("unix:{}/policy", dir.path().display());
     let wire = Wire::udp();
     let postfix = Postfix::configure("reject_unauth_destination");
     let rows: &[(&[&str], &str)] = &[
-        (&[], "nothing to tell Postfix by"),
+        (&[], "neither a map nor a socket for Postfix"),
         (&["--socketmap", &socketmap, "--sender=user"], "policy is off"),
         (&["--socketmap", &policy, "--policy", &policy], "cannot be both"),
         (&["--policy", "unix:policy"], "must be absolute"),
@@ -487,13 +486,13 @@ fn what_is_refused_at_the_start() {
         (&["--policy", &policy, "--sender=user", "--sender-table=/nowhere"], "sender-table"),
     ];
     for (options, expected) in rows {
-        let mut words = vec!["--listen".to_owned(), wire.to_string()];
-        words.extend(options.iter().map(|&word| word.to_owned()));
-        words.extend(["--postfix-config".into(), postfix.config().display().to_string()]);
-        let mut daemon = Daemon::spawn(dir.path(), &words);
+        let mut arguments = vec!["--listen".to_owned(), wire.to_string()];
+        arguments.extend(options.iter().map(|&option| option.to_owned()));
+        arguments.extend(["--postfix-config".into(), postfix.config().display().to_string()]);
+        let mut daemon = Daemon::spawn(dir.path(), &arguments);
         let status = daemon.wait();
         assert!(!status.success());
         daemon.wait_until_said(expected);
-        assert!(!dir.path().join("policy").exists(), "{options:?} leaves a socket behind");
+        assert!(!dir.path().join("policy").exists(), "{options:?} leaves a socket");
     }
 }

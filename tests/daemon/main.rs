@@ -1,18 +1,18 @@
-//! The running daemon: its life, its sockets, its log, its numbers.
+//! The running daemon: its life cycle, sockets, log and metrics.
 //!
-//! Layers   `life`, `handover` and `conduct` the process; `sender_filter` whose frames count; `lookup` who
-//!          asks; `operators` who commands; `log` and `metrics` what it tells.
-//! Needs    root; Postfix, whose postmap builds the map; rsyslog, a C compiler, and in target/tools
-//!          promtool.
+//! - **Parts**: `life`, `handover` and `process` test the process, `sender_filter` whose frames are
+//!   accepted, `lookup` Postfix's requests, `control` those of operators; `log` and `metrics`.
+//! - **Needs**: root; Postfix, whose postmap builds the map; rsyslog, a C compiler, and promtool in
+//!   target/tools.
 
 #[path = "../support/mod.rs"]
 mod support;
 
-mod conduct;
+mod control;
 mod handover;
 mod life;
 mod log;
 mod lookup;
 mod metrics;
-mod operators;
+mod process;
 mod sender_filter;

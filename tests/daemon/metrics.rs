@@ -1,5 +1,5 @@
-//! What monitoring sees: the real daemon over HTTP, judged by a strict reader of the exposition
-//! format and by promtool; clients that do harm; alerts and dashboard.
+//! Metrics and health checks over HTTP, checked by a strict parser of the exposition format and by
+//! promtool; also hostile clients, alerts and dashboard.
 
 #![allow(clippy::panic, reason = "a page that cannot be read ends the test")]
 
@@ -31,7 +31,7 @@ fn connect(port: &Port) -> TcpStream {
     stream
 }
 
-/// Everything that comes back for these bytes.
+/// Returns the reply to a request.
 fn reply(port: &Port, request: &[u8]) -> String {
     let mut stream = connect(port);
     stream.write_all(request).expect("it is open");
@@ -48,7 +48,7 @@ fn get(port: &Port, path: &str) -> (String, String) {
     (head.lines().next().expect("a status line").to_owned(), body.to_owned())
 }
 
-/// A home with a daemon that answers monitoring.
+/// Starts a daemon that serves metrics.
 fn start(home: &Home, more: &[&str]) -> (Port, Daemon) {
     let port = Port::claim();
     let address = format!("inet:127.0.0.1:{}", port.number());
@@ -56,10 +56,10 @@ fn start(home: &Home, more: &[&str]) -> (Port, Daemon) {
     (port, daemon)
 }
 
-/// The samples of a page by their names with labels. Stricter than the format demands: HELP and
-/// TYPE come first and once, all samples of a name stand together, no sample comes twice.
-fn read(page: &str) -> BTreeMap<String, f64> {
-    let word = regex::Regex::new("^[a-z][a-z0-9_]*$").expect("a pattern");
+/// Parses a page into samples by name and labels. Stricter than the format: HELP and TYPE come first
+/// and once, all samples of a name are adjacent, and no sample comes twice.
+fn parse(page: &str) -> BTreeMap<String, f64> {
+    let valid_name = regex::Regex::new("^[a-z][a-z0-9_]*$").expect("a pattern");
     let labels =
         regex::Regex::new(r#"^\{([a-z_]+="([^"\\\n]|\\[\\"n])*"(,|\}))+$"#).expect("a pattern");
     let (mut samples, mut seen) = (BTreeMap::new(), BTreeSet::new());
@@ -68,7 +68,7 @@ fn read(page: &str) -> BTreeMap<String, f64> {
     while let Some(line) = lines.next() {
         let help = line.strip_prefix("# HELP ").unwrap_or_else(|| panic!("HELP, not {line}"));
         let (name, help) = help.split_once(' ').expect("a help text");
-        assert!(name.starts_with("pop_before_smtp_") && word.is_match(name), "{name}");
+        assert!(name.starts_with("pop_before_smtp_") && valid_name.is_match(name), "{name}");
         assert!(seen.insert(name.to_owned()), "{name} comes twice");
         assert!(help.ends_with('.'), "{name}: {help}");
         let kind = lines.next().and_then(|line| line.strip_prefix(&format!("# TYPE {name} ")));
@@ -94,7 +94,7 @@ fn promtool() -> Command {
 }
 
 #[test]
-fn what_has_happened_is_counted() {
+fn events_are_counted() {
     let home = Home::new();
     let udp = Wire::udp();
     let listen = udp.to_string();
@@ -118,13 +118,13 @@ fn what_has_happened_is_counted() {
     let rejected =
         format!("pop_before_smtp_frames_dropped_total{{listener=\"{udp}\",reason=\"sender\"}}");
     eventually("all is counted", PATIENCE, || {
-        let samples = read(&get(&port, "/metrics").1);
+        let samples = parse(&get(&port, "/metrics").1);
         samples[&rejected] == 1.0 && samples["pop_before_smtp_publications_total"] == 2.0
     });
 
     let (status, page) = get(&port, "/metrics");
     assert_eq!(status, "HTTP/1.1 200 OK");
-    let samples = read(&page);
+    let samples = parse(&page);
     let wire = &home.wire;
     for (sample, value) in [
         (format!("build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1.0),
@@ -161,16 +161,16 @@ fn what_has_happened_is_counted() {
         assert_eq!(samples.get(&sample), Some(&value), "{sample}: {page}");
     }
     let now = std::time::UNIX_EPOCH.elapsed().expect("it is later than 1970").as_secs_f64();
-    for moment in [
+    for name in [
         "start_time_seconds",
         "last_publication_timestamp_seconds",
         "last_login_timestamp_seconds{daemon=\"dovecot\"}",
     ] {
-        let moment = samples[&format!("pop_before_smtp_{moment}")];
-        assert!((now - 60.0..=now + 1.0).contains(&moment), "{moment} and now {now}");
+        let time = samples[&format!("pop_before_smtp_{name}")];
+        assert!((now - 60.0..=now + 1.0).contains(&time), "{name} {time}, now {now}");
     }
     for secret in [A, "joe", "198.51.100.66", "mx1"] {
-        assert!(!page.contains(secret), "{secret} stands in {page}");
+        assert!(!page.contains(secret), "{secret} is in {page}");
     }
 
     let mut check = promtool();
@@ -188,7 +188,7 @@ fn what_has_happened_is_counted() {
 }
 
 #[test]
-fn health_is_told_before_and_after_the_first_map() {
+fn unhealthy_until_the_first_map_is_published() {
     let home = Home::new();
     home.put_gate_before_postmap();
     home.hang_postmap();
@@ -199,31 +199,31 @@ fn health_is_told_before_and_after_the_first_map() {
     let (status, why) = get(&port, "/healthz");
     assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
     assert_eq!(why, "no map has been published yet\n");
-    read(&get(&port, "/metrics").1);
+    parse(&get(&port, "/metrics").1);
     home.release_postmap();
     eventually("it is ready", PATIENCE, || daemon.has_notified("READY=1"));
     assert_eq!(get(&port, "/healthz").0, "HTTP/1.1 200 OK");
-    // A postmap that hangs holds up neither.
+    // A postmap that hangs blocks neither page.
     home.hang_postmap();
     home.wire.send(login_frame(A).as_bytes());
     home.wait_until_hanging();
     assert_eq!(get(&port, "/livez").0, "HTTP/1.1 200 OK");
-    let samples = read(&get(&port, "/metrics").1);
+    let samples = parse(&get(&port, "/metrics").1);
     let generation = |what: &str| samples[&format!("pop_before_smtp_map_generation_{what}")];
     assert!(generation("published") < generation("desired"), "{samples:?}");
     home.release_postmap();
     assert!(daemon.stop().success());
 }
 
-/// A state file that cannot be written is told everywhere, once, and so is that it can be again.
-/// Logins count all the while.
+/// A state file that cannot be written is reported everywhere, and logged once; so is the recovery.
+/// Logins count meanwhile.
 #[test]
-fn a_state_that_is_not_saved_is_told_everywhere() {
+fn an_unsaved_state_is_reported_everywhere() {
     let home = Home::with_directories("lmdb");
     let disk = SmallDisk::mount(home.at("states"));
     let state = home.at("states/state").display().to_string();
     let (port, daemon) = start(&home, &["--state", &state]);
-    let unsaved = || read(&get(&port, "/metrics").1)["pop_before_smtp_state_unsaved"];
+    let unsaved = || parse(&get(&port, "/metrics").1)["pop_before_smtp_state_unsaved"];
     let status = || String::from_utf8(daemon.command(&["status"]).stdout).expect("text");
     let fault = || {
         let output = daemon.command(&["status", "--json"]);
@@ -233,21 +233,21 @@ fn a_state_that_is_not_saved_is_told_everywhere() {
     assert_eq!((get(&port, "/healthz").0.as_str(), unsaved()), ("HTTP/1.1 200 OK", 0.0));
     assert_eq!(fault(), Value::Null);
     disk.fill(0);
-    // What the file has of its last page takes some.
+    // The last page of the file still takes some records.
     for number in 0..100 {
         home.wire.send(login_frame(std::net::Ipv4Addr::from(0xc612_0001_u32 + number)).as_bytes());
     }
     home.wire.send(login_frame(A).as_bytes());
     daemon.wait_until_authorised(A);
     home.wait_until_mapped(A, &daemon);
-    eventually("it is told", PATIENCE, || unsaved() == 1.0);
+    eventually("it is reported", PATIENCE, || unsaved() == 1.0);
     let (head, why) = get(&port, "/healthz");
     assert_eq!(head, "HTTP/1.1 503 Service Unavailable");
     assert!(why.contains("No space left") && why.contains("logins still count"), "{why}");
     assert!(status().contains("NOT SAVED for") && status().contains("No space left"));
     assert!(fault()["seconds"].is_number(), "{}", fault());
     assert!(fault()["error"].as_str().is_some_and(|error| error.contains("No space left")));
-    // More attempts than one.
+    // Several attempts.
     std::thread::sleep(Duration::from_secs(4));
     assert_eq!(daemon.said().matches("state not saved").count(), 1, "{}", daemon.said());
     assert_eq!(daemon.list().as_array().map(Vec::len), Some(101));
@@ -262,7 +262,7 @@ fn a_state_that_is_not_saved_is_told_everywhere() {
 }
 
 #[test]
-fn only_what_is_there_may_be_asked() {
+fn wrong_requests_are_refused() {
     let home = Home::new();
     let (port, daemon) = start(&home, &[]);
     let long = format!("GET /metrics HTTP/1.1\r\nA: {}", "a".repeat(20_000));
@@ -293,42 +293,42 @@ fn only_what_is_there_may_be_asked() {
 }
 
 #[test]
-fn clients_that_do_harm_keep_nobody_from_asking() {
+fn hostile_clients_block_nobody() {
     let home = Home::new();
     let (port, daemon) = start(&home, &[]);
     let idle: Vec<_> = (0..200).map(|_| connect(&port)).collect();
     let begin = Instant::now();
-    read(&get(&port, "/metrics").1);
+    parse(&get(&port, "/metrics").1);
     assert!(begin.elapsed() < Duration::from_secs(3), "idle clients: {:?}", begin.elapsed());
-    // Slow ones: a byte now and then. Others that go in the middle, or do not read.
+    // Slow clients send a byte from time to time. Others disconnect early, or do not read.
     let mut slow: Vec<_> = (0..100).map(|_| connect(&port)).collect();
     for _ in 0..5 {
         for stream in &mut slow {
-            // It may have been shown out.
+            // It may have been evicted.
             let _ = stream.write_all(b"G");
         }
-        let mut deaf = connect(&port);
-        let _ = deaf.write_all(b"GET /metrics HTTP/1.1\r\n\r\n");
-        drop(deaf);
-        let mut rude = connect(&port);
-        let _ = rude.write_all(&[0xff; 100_000]);
-        read(&get(&port, "/metrics").1);
+        let mut early = connect(&port);
+        let _ = early.write_all(b"GET /metrics HTTP/1.1\r\n\r\n");
+        drop(early);
+        let mut garbage = connect(&port);
+        let _ = garbage.write_all(&[0xff; 100_000]);
+        parse(&get(&port, "/metrics").1);
     }
     home.wire.send(login_frame(A).as_bytes());
     home.wait_until_mapped(A, &daemon);
     let open = fs::read_dir(format!("/proc/{}/fd", daemon.id())).expect("its files").count();
     assert!(open < 100, "{open} files are open");
-    // The last to come have a seat, and lose it when their time is up.
+    // The newest have a slot, and lose it at the time limit.
     let mut last = slow.pop().expect("there are some");
     let end = last.read_to_end(&mut Vec::new());
     let waits = end.is_err_and(|why| why.kind() == std::io::ErrorKind::WouldBlock);
-    assert!(!waits && begin.elapsed() < PATIENCE, "a slow client keeps its seat");
+    assert!(!waits && begin.elapsed() < PATIENCE, "a slow client keeps its slot");
     drop(idle);
     assert!(daemon.stop().success());
 }
 
 #[test]
-fn a_passed_socket_is_told_by_its_name() {
+fn a_passed_socket_is_identified_by_its_name() {
     let dir = directory();
     let at = |name: &str| dir.path().join(name);
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -347,35 +347,35 @@ fn a_passed_socket_is_told_by_its_name() {
     stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").expect("it is open");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer");
-    read(text.split_once("\r\n\r\n").expect("a head").1);
+    parse(text.split_once("\r\n\r\n").expect("a head").1);
     assert!(process.stop().success());
 }
 
 #[test]
-fn what_is_refused_at_the_start() {
+fn wrong_addresses_are_refused_at_the_start() {
     let home = Home::new();
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let taken = format!("inet:{}", listener.local_addr().expect("it is bound"));
-    for (address, says) in [
+    for (address, expected) in [
         ("unix:/run/metrics", "write inet:HOST:PORT"),
         ("inet:9475", "write inet:HOST:PORT"),
-        (&taken, "another program has this port"),
+        (&taken, "another program uses this port"),
         ("inet:192.0.2.1:9475", "this host does not have that address"),
     ] {
         let mut daemon = home.spawn(&["--metrics", address]);
         assert!(!daemon.wait().success());
-        daemon.wait_until_said(says);
+        daemon.wait_until_said(expected);
     }
 }
 
-/// The names of metrics in a text.
+/// Returns the names of metrics in a text.
 fn names(text: &str) -> BTreeSet<String> {
     let name = regex::Regex::new("pop_before_smtp_[a-z0-9_]+").expect("a pattern");
     name.find_iter(text).map(|found| found.as_str().to_owned()).collect()
 }
 
 #[test]
-fn alerts_and_dashboard_ask_for_what_there_is() {
+fn alerts_and_dashboard_use_existing_metrics() {
     let home = Home::new();
     let (port, daemon) = start(&home, &[]);
     let exported = names(&get(&port, "/metrics").1);
@@ -405,16 +405,16 @@ fn alerts_and_dashboard_ask_for_what_there_is() {
             queries.push(serde_json::json!({ "record": "dashboard", "expr": query }));
         }
     }
-    // As rules promtool reads them; JSON is YAML.
+    // promtool reads them as rules; JSON is YAML.
     let queries = serde_json::json!({ "groups": [{ "name": "dashboard", "rules": queries }] });
     fs::write(home.at("queries.yml"), queries.to_string()).expect("a file");
-    for words in [
+    for arguments in [
         ["check", "rules", "--lint=none", &home.at("queries.yml").display().to_string()],
         ["check", "rules", "--lint-fatal", &at("deploy/monitoring/alerts.yml")],
         ["test", "rules", "--", &at("tests/monitoring/alerts_test.yml")],
     ] {
-        let judged = promtool().args(words).output().expect("promtool runs");
-        assert!(judged.status.success(), "{judged:?}");
+        let checked = promtool().args(arguments).output().expect("promtool runs");
+        assert!(checked.status.success(), "{checked:?}");
     }
     assert!(daemon.stop().success());
 }

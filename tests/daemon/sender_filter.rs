@@ -1,5 +1,5 @@
-//! Who may speak, and what a socket may go through: users, hosts, facilities, errors that pass,
-//! files that come along.
+//! Whose frames are accepted: users, hosts and facilities; also temporary errors of a socket, and
+//! file descriptors sent with frames.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -35,7 +35,7 @@ fn status(daemon: &Daemon) -> Value {
     serde_json::from_slice(&output.stdout).expect("status --json prints JSON")
 }
 
-/// A library that makes recvmmsg(2) fail while a file says so.
+/// Builds a library that makes recvmmsg(2) fail with the error number in a file, while that exists.
 fn build_shim(home: &Home) {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/recvmmsg.c");
     let mut cc = Command::new("cc");
@@ -44,7 +44,7 @@ fn build_shim(home: &Home) {
 }
 
 #[test]
-fn errors_that_pass_end_nothing() {
+fn temporary_errors_do_not_stop_the_receiver() {
     let home = Home::new();
     build_shim(&home);
     let udp = Wire::udp();
@@ -80,7 +80,7 @@ fn errors_that_pass_end_nothing() {
             assert!(begin.elapsed() >= Duration::from_millis(200), "{code}: it does not pause");
         }
         fs::remove_file(home.at("fails")).unwrap();
-        // One that says nothing is at the socket needs a new frame to be woken.
+        // After EAGAIN only a new frame wakes the receiver.
         for wire in [&home.wire, &udp] {
             wire.send(login_frame(&client).as_bytes());
         }
@@ -94,7 +94,7 @@ fn errors_that_pass_end_nothing() {
     daemon.wait_until_said("a receiver has failed: udp:");
 }
 
-/// Sends a frame, and a file along with it several times.
+/// Sends a frame with the file descriptor of a file, several times.
 fn send_with_files(path: &Path, frame: &str, file: &Path, times: usize) {
     let socket = UnixDatagram::unbound().unwrap();
     let file = fs::File::open(file).unwrap();
@@ -106,8 +106,8 @@ fn send_with_files(path: &Path, frame: &str, file: &Path, times: usize) {
 }
 
 #[test]
-fn files_that_come_along_stay_outside() {
-    for (options, heard) in [(&[][..], true), (&["--allow-uid", "0"][..], false)] {
+fn file_descriptors_sent_with_frames_are_closed() {
+    for (options, is_accepted) in [(&[][..], true), (&["--allow-uid", "0"][..], false)] {
         let home = Home::new();
         let daemon = home.start(options);
         home.wire.send(login_frame(A).as_bytes());
@@ -119,7 +119,7 @@ fn files_that_come_along_stay_outside() {
         }
         home.wire.send(login_frame(B).as_bytes());
         daemon.wait_until_authorised(B);
-        assert_eq!(daemon.query(EVIL), heard, "{options:?}");
+        assert_eq!(daemon.query(EVIL), is_accepted, "{options:?}");
         let open = fs::read_dir(format!("/proc/{}/fd", daemon.id())).expect("it runs");
         let links = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
         assert_eq!(links.filter(|link| *link == file).count(), 0, "{options:?}: it keeps files");
@@ -127,8 +127,8 @@ fn files_that_come_along_stay_outside() {
     }
 }
 
-/// Another user logs what looks like a login.
-fn speak_as(user: &str, path: &Path, address: &str) {
+/// Logs a login as another user.
+fn log_as(user: &str, path: &Path, address: &str) {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", user, "--regid", "65533", "--clear-groups"]);
     command.args(["logger", "--socket-errors=on", "--priority=mail.info", "--tag=dovecot"]);
@@ -138,15 +138,15 @@ fn speak_as(user: &str, path: &Path, address: &str) {
 }
 
 #[test]
-fn users_are_told_by_the_kernel() {
+fn frames_are_accepted_by_user() {
     let home = Home::new();
     let path = home.at("log.sock");
     let options = ["--allow-uid=4711", "--allow-uid=daemon", "--log-level=debug"];
     let daemon = home.start_for(",mode=0666", &options);
-    speak_as("4712", &path, EVIL);
+    log_as("4712", &path, EVIL);
     home.wire.send(login_frame(EVIL).as_bytes());
-    speak_as("4711", &path, A);
-    speak_as("1", &path, B);
+    log_as("4711", &path, A);
+    log_as("1", &path, B);
     daemon.wait_until_authorised(B);
     assert!(daemon.query(A) && !daemon.query(EVIL), "{}", daemon.said());
     let status = status(&daemon);
@@ -157,21 +157,21 @@ fn users_are_told_by_the_kernel() {
     assert!(daemon.stop().success());
 
     let daemon = home.start_for(",mode=0666", &[]);
-    speak_as("4712", &path, EVIL);
+    log_as("4712", &path, EVIL);
     daemon.wait_until_authorised(EVIL);
     assert!(daemon.stop().success());
 }
 
-/// What systemd's socket has taken before the daemon asks for credentials has no sender, and so is
-/// not heard.
+/// A frame that systemd's socket has received before the daemon requests credentials has no sender,
+/// and so is rejected.
 #[test]
-fn users_of_a_passed_socket() {
+fn frames_on_a_passed_socket_are_accepted_by_user() {
     let dir = directory();
     let at = |name: &str| dir.path().join(name);
     let socket = UnixDatagram::bind(at("log")).unwrap();
     fs::set_permissions(at("log"), fs::Permissions::from_mode(0o666)).unwrap();
     fs::write(at("config.toml"), "").unwrap();
-    speak_as("4711", &at("log"), EVIL);
+    log_as("4711", &at("log"), EVIL);
     let mut command = Command::new("/bin/sh");
     let script = "exec 3<&0 </dev/null; LISTEN_PID=$$ exec \"$@\"";
     command.args(["-c", script, "sh"]).arg(program().get_program());
@@ -186,15 +186,15 @@ fn users_of_a_passed_socket() {
         query.output().expect("it can be started").status.code()
     };
     eventually("it is ready", PATIENCE, || query(A) == Some(1));
-    speak_as("4712", &at("log"), B);
-    speak_as("4711", &at("log"), A);
-    eventually("the named user is heard", PATIENCE, || query(A) == Some(0));
+    log_as("4712", &at("log"), B);
+    log_as("4711", &at("log"), A);
+    eventually("the named user is accepted", PATIENCE, || query(A) == Some(0));
     assert_eq!((query(B), query(EVIL)), (Some(1), Some(1)));
     assert!(process.stop().success());
 }
 
 #[test]
-fn hosts_are_believed_by_name() {
+fn messages_are_accepted_by_host_name() {
     let named = |names: &[&str]| Rules {
         hosts: Hosts::Named(names.iter().map(|&name| name.to_owned()).collect()),
         ..rules()
@@ -216,7 +216,7 @@ fn hosts_are_believed_by_name() {
         .refused(&frame(" mx1 "), &other(Some("mx1")))
         .process(&frame(" - "), Verdict::Login)
         .process(&frame(" "), Verdict::Login);
-    // Lines of another host take no part in a login that is told over several.
+    // Lines of another host do not count towards a login of several lines.
     let (connect, login) =
         ("vm-pop3d[7]: Connect from 192.0.2.8", "vm-pop3d[7]: User 'joe' logged in");
     let line = |host: &str, text: &str| format!("<22>Nov 22 07:31:23 {host} {text}");
@@ -253,9 +253,9 @@ fn a_reload_changes_hosts_and_facilities() {
     assert!(daemon.stop().success());
 }
 
-/// `test` shows what `run` would make of it.
+/// `test` applies the same options as `run`.
 #[test]
-fn test_believes_the_same() {
+fn test_accepts_the_same() {
     let dir = directory();
     let file = dir.path().join("lines");
     let daemons = dir.path().join("daemons");
@@ -275,16 +275,16 @@ fn test_believes_the_same() {
         (&["--facility", "dovcot=local3"], 78, "facility: there is no mail daemon `dovcot`"),
         (&["--facility", "dovecot=lokal3"], 2, "`lokal3` is no syslog facility (they are kern"),
     ];
-    for (options, code, says) in rows {
+    for (options, code, expected) in rows {
         let mut command = program();
         command.arg("test").arg(&file).args(["--exclude=none", "--config=/dev/null"]);
         let output = command.arg("--daemons-dir").arg(&daemons).args(*options).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8(text).unwrap();
         assert_eq!(output.status.code(), Some(*code), "{options:?}: {text}");
-        assert!(text.contains(says), "{options:?}: {text}");
+        assert!(text.contains(expected), "{options:?}: {text}");
     }
-    // The examples of a description prove true as it stands there.
+    // The examples of a description are tested without `facility`.
     let own = program().args(["daemons", "dovecot"]).output().unwrap().stdout;
     fs::write(daemons.join("dovecot.toml"), own).unwrap();
     let mut check = program();

@@ -212,7 +212,7 @@ fn full_state_disk_prolongs_no_grant() {
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
     assert!(revoked.status.success());
     let said = String::from_utf8_lossy(&revoked.stderr);
-    assert!(said.contains("cannot write that down yet"), "{said}");
+    assert!(said.contains("not saved to disk yet"), "{said}");
     assert!(!daemon.query(A), "the grant is removed anyway");
     assert!(daemon.command(&["allow", B]).status.success());
     assert!(daemon.query(B), "{}", daemon.said());
@@ -314,7 +314,7 @@ fn a_disk_that_stalls_delays_nobody() {
     let revoked = daemon.command(&["revoke", "198.18.0.1"]);
     assert!(revoked.status.success());
     let said = String::from_utf8_lossy(&revoked.stderr);
-    assert!(said.contains("cannot write that down yet"), "{said}");
+    assert!(said.contains("not saved to disk yet"), "{said}");
     assert!(!daemon.query("198.18.0.1"), "the grant is removed anyway");
     wait_until_unmapped(&home, "198.18.0.1", &daemon);
     is_no_flood("a disk that stalls", &daemon, before, 10);
@@ -372,7 +372,7 @@ fn shutdown_does_not_wait_for_a_stalled_disk() {
     disk.stall();
     log_in(&home, &daemon, B);
     daemon.signal(nix::sys::signal::Signal::SIGTERM);
-    let reported = || daemon.said().contains("the last state could not be saved");
+    let reported = || daemon.said().contains("the state could not be saved");
     eventually("it gives up", Duration::from_secs(20) + PATIENCE, reported);
     assert_eq!(home.map_says(A), None, "the map is empty");
     assert!(home.map_says("_pbs_generation_").is_some(), "the empty map is valid");

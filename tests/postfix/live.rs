@@ -300,5 +300,5 @@ fn many_sessions_at_once() {
     let answered = within(PATIENCE, || site.postfix.relay(CLIENT) == 250);
     assert!(answered);
     let status = String::from_utf8(daemon.command(&["status"]).stdout).expect("text");
-    assert!(status.contains("POSTFIX ASKS") && status.contains("policy unix:"), "{status}");
+    assert!(status.contains("POSTFIX SOCKET") && status.contains("policy unix:"), "{status}");
 }

@@ -1,7 +1,7 @@
-//! Answers for eyes and for scripts.
+//! Output of the commands, for people and for scripts.
 //!
-//! Promise  foreign text is shown with its control characters escaped, except in JSON, which has
-//!          its own escapes. Only a terminal gets colours and cut names.
+//! - **Promise**: foreign text is printed with its control characters escaped, except in JSON, which
+//!   has its own escapes. Only a terminal gets colours and shortened names.
 
 mod status;
 mod table;
@@ -21,9 +21,9 @@ pub use status::status;
 
 /// Sample logins shown for each mail daemon; `daemons NAME` shows all.
 const SAMPLES: usize = 3;
-/// Samples are cut here: some show what happens to a line that is far too long.
+/// Samples are cut after this many characters: some test what happens to very long lines.
 const SAMPLE_WIDTH: usize = 160;
-/// A right with fewer seconds left is marked: its client should collect mail before he sends.
+/// A grant with fewer seconds left is marked: the client should check mail before sending.
 const SOON: u64 = 300;
 
 fn json_line(value: &impl serde::Serialize, mut output: impl Write) -> io::Result<()> {
@@ -31,24 +31,24 @@ fn json_line(value: &impl serde::Serialize, mut output: impl Write) -> io::Resul
     writeln!(output)
 }
 
-/// A moment of an answer, since 1970.
+/// Parses a time of an answer, as the time since 1970.
 fn moment(rfc3339: &str) -> Option<Duration> {
     humantime::parse_rfc3339(rfc3339).ok()?.duration_since(UNIX_EPOCH).ok()
 }
 
-/// How long ago a moment was.
+/// Returns how long ago a time was.
 fn ago(now: Option<Duration>, moment: Option<Duration>) -> Option<String> {
     Some(span(now?.saturating_sub(moment?).as_secs()))
 }
 
-/// `list --json`: an array on one line, written as its entries come.
+/// The output of `list --json`: an array on one line, written as its entries arrive.
 pub struct Array<W> {
     output: W,
     is_begun: bool,
 }
 
 impl<W: Write> Array<W> {
-    /// One of which nothing is written yet.
+    /// Creates an array of which nothing is written yet.
     pub const fn new(output: W) -> Self {
         Self { output, is_begun: false }
     }
@@ -78,8 +78,8 @@ impl<W: Write> Array<W> {
     }
 }
 
-/// `list`.
-pub fn entries(entries: &[Entry], manner: OutputStyle, mut output: impl Write) -> io::Result<()> {
+/// Prints the table of `list`.
+pub fn entries(entries: &[Entry], style: OutputStyle, mut output: impl Write) -> io::Result<()> {
     if entries.is_empty() {
         return writeln!(output, "nobody is authorised");
     }
@@ -116,10 +116,10 @@ pub fn entries(entries: &[Entry], manner: OutputStyle, mut output: impl Write) -
             entry.note.as_deref().map(clean).unwrap_or_default().into(),
         ]);
     }
-    table.print(manner, output)
+    table.print(style, output)
 }
 
-/// `query` and `allow`.
+/// Prints the answer to `query` and `allow`.
 pub fn entry(entry: &Entry, mut output: impl Write) -> io::Result<()> {
     let by = entry.daemon.as_deref().unwrap_or("manual");
     let who: Vec<String> = entry.users.iter().map(String::as_str).chain([by]).map(clean).collect();
@@ -128,7 +128,7 @@ pub fn entry(entry: &Entry, mut output: impl Write) -> io::Result<()> {
     writeln!(output, "{address} is authorised ({who}) until {expires}, {}", span(entry.expires_in))
 }
 
-/// `daemons`.
+/// Prints the answer to `daemons`.
 pub fn daemons(daemons: &[MailDaemon], as_json: bool, mut output: impl Write) -> io::Result<()> {
     if as_json {
         return json_line(&daemons.iter().map(daemon_json).collect::<Vec<_>>(), output);
@@ -148,12 +148,12 @@ pub fn daemons(daemons: &[MailDaemon], as_json: bool, mut output: impl Write) ->
     Ok(())
 }
 
-/// The lines of each example that shows a login.
+/// Returns the lines of each example that shows a login.
 fn samples(daemon: &MailDaemon) -> impl Iterator<Item = &Vec<String>> {
     daemon.examples.iter().filter(|example| example.is_login()).map(|example| &example.lines)
 }
 
-/// `daemons NAME`.
+/// Prints the answer to `daemons NAME`.
 pub fn daemon(daemon: &MailDaemon, as_json: bool, mut output: impl Write) -> io::Result<()> {
     if as_json {
         json_line(&daemon_json(daemon), output)
@@ -175,7 +175,7 @@ fn daemon_json(daemon: &MailDaemon) -> serde_json::Value {
     })
 }
 
-/// `check --json`.
+/// Prints the answer to `check --json`.
 pub fn faults(faults: &[Failure], output: impl Write) -> io::Result<()> {
     let fault = |f: &Failure| json!({ "fault": f.what(), "hint": f.hint_text() });
     let list: Vec<_> = faults.iter().map(fault).collect();

@@ -1,4 +1,4 @@
-//! `status`: what matters first, what is wrong in words that stand out, then tables.
+//! The output of `status`: first what matters, with problems in capitals, then tables.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -8,23 +8,23 @@ use super::{ago, json_line, moment};
 use crate::control::status::{Counts, MapStatus, STOPPED, StateFault, Status};
 use crate::sys::terminal::{OutputStyle, Style};
 
-/// The names of the lines are padded to this.
+/// Columns of the labels.
 const LABEL: usize = 12;
 
-/// `status`.
+/// Prints the answer to `status`.
 ///
 /// # Errors
 /// The output cannot be written.
 pub fn status(
     status: &Status,
     as_json: bool,
-    manner: OutputStyle,
+    style: OutputStyle,
     mut output: impl Write,
 ) -> io::Result<()> {
     if as_json {
         return json_line(status, output);
     }
-    let page = StatusPage { status, manner, now: moment(&status.now) };
+    let page = StatusPage { status, style, now: moment(&status.now) };
     let mut text = Vec::new();
     page.summary(&mut text)?;
     page.listeners(&mut text)?;
@@ -35,18 +35,18 @@ pub fn status(
 
 struct StatusPage<'s> {
     status: &'s Status,
-    manner: OutputStyle,
+    style: OutputStyle,
     now: Option<Duration>,
 }
 
 impl StatusPage<'_> {
     fn line(&self, label: &str, text: &str, output: &mut Vec<u8>) -> io::Result<()> {
-        writeln!(output, "{}{text}", self.manner.paint(Style::Head, &format!("{label:LABEL$}")))
+        writeln!(output, "{}{text}", self.style.paint(Style::Head, &format!("{label:LABEL$}")))
     }
 
     fn summary(&self, output: &mut Vec<u8>) -> io::Result<()> {
         let status = self.status;
-        let title = self.manner.paint(Style::Head, &format!("pop-before-smtp {}", status.version));
+        let title = self.style.paint(Style::Head, &format!("pop-before-smtp {}", status.version));
         let up = self.ago(&status.started);
         writeln!(output, "{title}, up {up}, since {}", status.started)?;
         self.line(
@@ -62,9 +62,9 @@ impl StatusPage<'_> {
         self.map(&status.map, output)?;
         if let Some(StateFault { seconds, error }) = &status.state_fault {
             let text = format!(
-                "NOT SAVED for {seconds:.0} s: {error}; a crash would forget the latest logins"
+                "NOT SAVED for {seconds:.0} s: {error}; a crash would lose the latest logins"
             );
-            self.line("state", &self.manner.paint(Style::Bad, &text), output)?;
+            self.line("state", &self.style.paint(Style::Bad, &text), output)?;
         }
         self.line("frames", &status.frames.to_string(), output)?;
         for (what, count) in counted(&status.counts).into_iter().filter(|(_, count)| *count > 0) {
@@ -72,11 +72,11 @@ impl StatusPage<'_> {
         }
         for shared in &status.shared {
             let text = format!("{}: {} users, not authorised", shared.address, shared.users);
-            self.line("shared", &self.manner.paint(Style::Odd, &text), output)?;
+            self.line("shared", &self.style.paint(Style::Odd, &text), output)?;
         }
         if status.log_lines_lost > 0 {
-            let text = format!("{} lines lost: they were not read in time", status.log_lines_lost);
-            self.line("log", &self.manner.paint(Style::Bad, &text), output)?;
+            let text = format!("dropped {} lines: stderr is not being read", status.log_lines_lost);
+            self.line("log", &self.style.paint(Style::Bad, &text), output)?;
         }
         Ok(())
     }
@@ -85,24 +85,24 @@ impl StatusPage<'_> {
         let Some(table) = &map.table else { return Ok(()) };
         let (state, tint) = match (map.trying_seconds, map.pending) {
             (None, false) => ("up to date".into(), Style::Good),
-            (None, true) => ("a generation is due".into(), Style::Odd),
+            (None, true) => ("a new generation is due".into(), Style::Odd),
             (Some(seconds), _) => {
-                let failed = match map.failures {
-                    0 => "the first attempt goes on".into(),
-                    1 => "1 attempt has failed".into(),
-                    more => format!("{more} attempts have failed"),
+                let attempts = match map.failures {
+                    0 => "attempt 1 running".into(),
+                    1 => "1 attempt failed".into(),
+                    more => format!("{more} attempts failed"),
                 };
                 let meanwhile = map.meanwhile();
                 let text =
-                    format!("NOT UP TO DATE, {meanwhile}; tried for {seconds:.0} s, {failed}");
+                    format!("OUT OF DATE ({meanwhile}); publishing for {seconds:.0} s, {attempts}");
                 (text, Style::Bad)
             }
         };
-        self.line("map", &format!("{table}: {}", self.manner.paint(tint, &state)), output)?;
+        self.line("map", &format!("{table}: {}", self.style.paint(tint, &state)), output)?;
         if let Some(at) = &map.last_publication {
             let took = Duration::from_secs_f64(map.last_publication_seconds.unwrap_or_default());
             let text = format!(
-                "generation {} published {} ago, at {at}, in {} ms; {} in all, attempts that failed: {}",
+                "generation {} published {} ago, at {at}, in {} ms; {} in total, failed attempts: {}",
                 map.published,
                 self.ago(at),
                 took.as_millis(),
@@ -113,8 +113,8 @@ impl StatusPage<'_> {
         }
         if map.kept_out > 0 {
             let text =
-                format!("{} with `::` kept out (--map-inexact-ipv6 publishes them)", map.kept_out);
-            self.line("", &self.manner.paint(Style::Odd, &text), output)?;
+                format!("{} with `::` left out (--map-inexact-ipv6 publishes them)", map.kept_out);
+            self.line("", &self.style.paint(Style::Odd, &text), output)?;
         }
         Ok(())
     }
@@ -162,15 +162,16 @@ impl StatusPage<'_> {
         }
         self.table(&table, !self.status.daemons.is_empty(), output)?;
         for (name, _) in self.status.daemons.iter().filter(|(_, daemon)| daemon.stopped) {
-            let text = format!("{name}: NO LOGIN FOR LONG although it logs; {STOPPED}");
-            writeln!(output, "{}", self.manner.paint(Style::Bad, &text))?;
+            let text =
+                format!("{name}: NO LOGIN FOR A LONG TIME, although it still logs; {STOPPED}");
+            writeln!(output, "{}", self.style.paint(Style::Bad, &text))?;
         }
         Ok(())
     }
 
     fn lookups(&self, output: &mut Vec<u8>) -> io::Result<()> {
         let mut table = Table::new(&[
-            Column::left("POSTFIX ASKS"),
+            Column::left("POSTFIX SOCKET"),
             Column::right("REQUESTS"),
             Column::right("ADMITTED"),
             Column::right("REJECTED"),
@@ -192,12 +193,12 @@ impl StatusPage<'_> {
         self.table(&table, !self.status.lookups.is_empty(), output)
     }
 
-    fn table(&self, table: &Table, is_there: bool, output: &mut Vec<u8>) -> io::Result<()> {
-        if !is_there {
+    fn table(&self, table: &Table, has_rows: bool, output: &mut Vec<u8>) -> io::Result<()> {
+        if !has_rows {
             return Ok(());
         }
         writeln!(output)?;
-        table.print(self.manner, output)
+        table.print(self.style, output)
     }
 
     fn ago(&self, at: &str) -> String {
@@ -205,12 +206,12 @@ impl StatusPage<'_> {
     }
 }
 
-/// A number, in its tint unless it is zero.
+/// Returns a cell with a number, tinted unless it is zero.
 fn number(number: u64, tint: Style) -> Cell {
     Cell(number.to_string(), if number == 0 { Style::Plain } else { tint })
 }
 
-/// What is counted, in the order in which it is printed.
+/// Returns the counters with their labels, in the order in which they are printed.
 fn counted(counts: &Counts) -> [(&'static str, u64); 13] {
     [
         ("not syslog", counts.malformed),
@@ -219,8 +220,8 @@ fn counted(counts: &Counts) -> [(&'static str, u64); 13] {
         ("logins from excluded addresses", counts.excluded),
         ("logins from blocked addresses", counts.blocked),
         ("logins refused", counts.refused),
-        ("logins refused for lack of room", counts.overloaded),
-        ("late logins (their own date is older than --grace)", counts.late),
+        ("logins refused because tables were full", counts.overloaded),
+        ("late logins (dated longer ago than --grace)", counts.late),
         ("ambiguous logins (several connections of the same process)", counts.ambiguous),
         ("addresses authorised", counts.granted),
         ("addresses expired", counts.expired),

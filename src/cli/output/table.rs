@@ -1,18 +1,18 @@
-//! Rows under a head, each column as wide as its widest field.
+//! Tables: rows under a heading, each column as wide as its widest cell.
 //!
-//! Promise  on a terminal a row takes one line if that is possible: columns of names are cut, the
-//!          widest first, but not below `NARROW`. Elsewhere nothing is cut.
+//! - **Promise**: on a terminal a row fits on one line if possible: columns of names are cut, the
+//!   widest first, but not below `NARROW`. Elsewhere nothing is cut.
 
 use std::io::{self, Write};
 
 use crate::sys::terminal::{OutputStyle, Style};
 
-/// Enough of a name to tell it from others.
+/// Fewest characters of a cut name.
 const NARROW: usize = 12;
-/// Between two columns.
+/// Spaces between two columns.
 const GAP: usize = 2;
 
-/// What stands in a field, and its tint.
+/// The text of a cell, and its tint.
 pub struct Cell(pub String, pub Style);
 
 impl From<String> for Cell {
@@ -25,24 +25,24 @@ impl From<String> for Cell {
 #[derive(Clone, Copy)]
 pub struct Column {
     name: &'static str,
-    to_the_right: bool,
+    align_right: bool,
     may_be_cut: bool,
 }
 
 impl Column {
-    /// One that begins at its left edge.
+    /// Creates a left-aligned column.
     pub const fn left(name: &'static str) -> Self {
-        Self { name, to_the_right: false, may_be_cut: false }
+        Self { name, align_right: false, may_be_cut: false }
     }
 
-    /// One that ends at its right edge, for numbers and times.
+    /// Creates a right-aligned column, for numbers and times.
     pub const fn right(name: &'static str) -> Self {
-        Self { name, to_the_right: true, may_be_cut: false }
+        Self { name, align_right: true, may_be_cut: false }
     }
 
-    /// One that may be cut.
+    /// Creates a left-aligned column that may be cut.
     pub const fn cut(name: &'static str) -> Self {
-        Self { name, to_the_right: false, may_be_cut: true }
+        Self { name, align_right: false, may_be_cut: true }
     }
 }
 
@@ -53,12 +53,12 @@ pub struct Table {
 }
 
 impl Table {
-    /// One without rows.
+    /// Creates a table without rows.
     pub fn new(columns: &[Column]) -> Self {
         Self { columns: columns.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row with a field for each column.
+    /// Adds a row with a cell for each column.
     pub fn add(&mut self, row: Vec<Cell>) {
         debug_assert_eq!(row.len(), self.columns.len());
         self.rows.push(row);
@@ -68,37 +68,37 @@ impl Table {
     ///
     /// # Errors
     /// The output cannot be written.
-    pub fn print(&self, manner: OutputStyle, mut output: impl Write) -> io::Result<()> {
-        let widths = self.widths(manner);
+    pub fn print(&self, style: OutputStyle, mut output: impl Write) -> io::Result<()> {
+        let widths = self.widths(style);
         let head = self.columns.iter().map(|column| Cell(column.name.into(), Style::Head));
         let head: Vec<Cell> = head.collect();
         for row in std::iter::once(&head).chain(&self.rows) {
-            // Blanks at the end of a line are not printed.
-            let mut blanks = 0;
+            // Spaces at the end of a line are not printed.
+            let mut spaces = 0;
             for ((Cell(text, tint), &width), column) in row.iter().zip(&widths).zip(&self.columns) {
                 let text = cut(text, width);
                 let spare = width - length(&text);
-                let (before, after) = if column.to_the_right { (spare, 0) } else { (0, spare) };
+                let (before, after) = if column.align_right { (spare, 0) } else { (0, spare) };
                 if !text.is_empty() {
-                    write!(output, "{:1$}{2}", "", blanks + before, manner.paint(*tint, &text))?;
-                    blanks = 0;
+                    write!(output, "{:1$}{2}", "", spaces + before, style.paint(*tint, &text))?;
+                    spaces = 0;
                 } else {
-                    blanks += before;
+                    spaces += before;
                 }
-                blanks += after + GAP;
+                spaces += after + GAP;
             }
             writeln!(output)?;
         }
         Ok(())
     }
 
-    fn widths(&self, manner: OutputStyle) -> Vec<usize> {
+    fn widths(&self, style: OutputStyle) -> Vec<usize> {
         let widest = |(index, column): (usize, &Column)| {
-            let fields = self.rows.iter().map(|row| length(&row[index].0));
-            fields.chain([column.name.len()]).max().unwrap_or_default()
+            let cells = self.rows.iter().map(|row| length(&row[index].0));
+            cells.chain([column.name.len()]).max().unwrap_or_default()
         };
         let mut widths: Vec<usize> = self.columns.iter().enumerate().map(widest).collect();
-        let Some(room) = manner.width else { return widths };
+        let Some(room) = style.width else { return widths };
         loop {
             let excess =
                 (widths.iter().sum::<usize>() + GAP * (widths.len() - 1)).saturating_sub(room);
@@ -127,7 +127,7 @@ fn cut(text: &str, width: usize) -> String {
 mod tests {
     use super::*;
 
-    fn printed(manner: OutputStyle) -> String {
+    fn printed(style: OutputStyle) -> String {
         let mut table = Table::new(&[
             Column::left("ADDRESS"),
             Column::cut("USERS"),
@@ -147,12 +147,12 @@ mod tests {
             ]);
         }
         let mut output = Vec::new();
-        table.print(manner, &mut output).expect("a Vec takes all");
+        table.print(style, &mut output).expect("a Vec takes all");
         String::from_utf8(output).expect("text")
     }
 
     #[test]
-    fn columns_fit_their_contents() {
+    fn columns_fit_their_widest_cell() {
         assert_eq!(
             printed(OutputStyle::default()),
             "ADDRESS      USERS                              LOGINS  NOTE\n\
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_change_no_column() {
+    fn colours_do_not_change_widths() {
         let shown = printed(OutputStyle { colour: true, width: None });
         let plain = shown.replace("\x1b[1m", "").replace("\x1b[32m", "").replace("\x1b[0m", "");
         assert_ne!(plain, shown);

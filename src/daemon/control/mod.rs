@@ -1,10 +1,10 @@
-//! The operators' Unix sockets: one line of JSON asks, one line of JSON answers; a list takes more.
+//! The control sockets: one line of JSON for a request, one for its answer; a list takes several.
 //!
-//! Promise  who may open the control socket may ask and change, who may open the reading socket
-//!          may only ask; their file modes admit root, the daemon's user and one group each. A
-//!          slow or silent client keeps nobody from asking, and no more of a list in memory than
-//!          a slice.
-//! Layers   `bind` makes the sockets, `connections` says who keeps a slot; here what goes over them.
+//! - **Promise**: clients of the control socket may query and change, clients of the read-only one
+//!   may only query; the file modes admit root, the daemon's user and one group each. A slow or
+//!   silent client blocks nobody, and never holds more than one slice of a list in memory.
+//! - **Layers**: [`bind`] creates the sockets, [`super::connections`] limits the connections; here
+//!   requests are answered.
 
 pub mod bind;
 
@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use super::connections::{Connections, Slot};
 use super::shared::Shared;
 use super::status;
-use crate::control::protocol::{Answer, Entry, Request, Rights, rfc3339};
+use crate::control::protocol::{Access, Answer, Entry, Request, rfc3339};
 use crate::engine::Engine;
 use crate::engine::grants::grant::{Grant, GrantedBy};
 use crate::engine::grants::{GrantOutcome, Slice};
@@ -31,18 +31,18 @@ use crate::engine::message::address;
 use crate::engine::time::Time;
 use crate::sys::log_limit::LogLimiter;
 
-/// A request fits easily; a note is the only part of free length.
+/// Longest request, in bytes; only a note can be long.
 const MAX_REQUEST: u64 = 4096;
-/// Operators' scripts, health checks, a fail2ban: no more at once. A list that is not taken holds a
+/// Enough for operators' scripts, health checks and fail2ban. A list that is not read holds one
 /// slice, some 400 kB of text.
 const MAX_CONNECTIONS: usize = 32;
-/// A client asks in the moment in which it connects; one that does not gives up its slot.
+/// Time limit for a request: clients send it as soon as they are connected.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-/// For what was revoked to be on the disk, which takes a fraction of a second.
+/// Time limit for a change to be on disk, which usually takes a fraction of a second.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// For the map to say it: a large one takes seconds.
+/// Time limit for a change to be in the map; a large map takes seconds.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
-/// For an answer, or a slice of a list, to be taken.
+/// Time limit for the client to read an answer, or a slice of a list.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn entry(grant: &Grant, now: Time) -> Entry {
@@ -61,40 +61,43 @@ fn entry(grant: &Grant, now: Time) -> Entry {
         expires: rfc3339(grant.until),
         expires_in: grant.until.since(now).as_millis().div_ceil(1000) as u64,
         logins: grant.logins,
-        note: grant.manual.as_ref().and_then(|hand| hand.note.clone()),
+        note: grant.manual.as_ref().and_then(|manual| manual.note.clone()),
     }
 }
 
-/// Answers the operators of one socket until the task is dropped.
+/// Serves one control socket until the task is dropped.
 pub async fn serve(
     listener: UnixListener,
-    rights: Rights,
+    access: Access,
     shared: Arc<Shared>,
-    describe: status::Describe,
+    source: status::StatusSource,
 ) {
     let mut connections = Connections::new(MAX_CONNECTIONS);
-    let (refused, slow) = (LogLimiter::default(), Arc::new(LogLimiter::default()));
+    let (evicted, slow) = (LogLimiter::default(), Arc::new(LogLimiter::default()));
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (shared, describe) = (Arc::clone(&shared), describe.clone());
+                let (shared, source) = (Arc::clone(&shared), source.clone());
                 let slow = Arc::clone(&slow);
-                let converse = |slot: Arc<Slot>| async move {
-                    if let Err(error) = converse(stream, &slot, rights, shared, describe).await {
-                        debug!(%error, "control connection broke");
+                let handle = |slot: Arc<Slot>| async move {
+                    if let Err(error) = handle(stream, &slot, access, shared, source).await {
+                        debug!(%error, "control connection failed");
                         if error.kind() == io::ErrorKind::TimedOut
                             && let Some(times) = slow.record(1)
                         {
-                            warn!(times, "a control client was too slow and lost its connection");
+                            warn!(
+                                times,
+                                "a control client was too slow; its connection was closed"
+                            );
                         }
                     }
                 };
-                if connections.serve(converse).await
-                    && let Some(times) = refused.record(1)
+                if connections.serve(handle).await
+                    && let Some(times) = evicted.record(1)
                 {
                     warn!(
                         times,
-                        "all {MAX_CONNECTIONS} control connections are taken; an idle one was closed"
+                        "all {MAX_CONNECTIONS} control connections are in use; an idle one was closed"
                     );
                 }
             }
@@ -106,12 +109,12 @@ pub async fn serve(
     }
 }
 
-async fn converse(
+async fn handle(
     stream: UnixStream,
     slot: &Slot,
-    rights: Rights,
+    access: Access,
     shared: Arc<Shared>,
-    describe: status::Describe,
+    source: status::StatusSource,
 ) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
@@ -123,17 +126,17 @@ async fn converse(
         write_list(&mut write, slot, &shared).await?;
     }
     let answer = match request {
-        Ok(request) if request.needs() == Rights::Change && rights == Rights::Read => {
-            let why = "this socket is for reading; only the control socket changes";
+        Ok(request) if request.needs() == Access::Change && access == Access::Read => {
+            let why = "this socket is read-only; use the control socket for changes";
             Answer::Refused(why.into())
         }
-        Ok(request) => answer(request, &shared, &describe).await,
+        Ok(request) => answer(request, &shared, &source).await,
         Err(error) => Answer::Unknown(error.to_string()),
     };
     write_line(&mut write, slot, &text(&answer)?).await
 }
 
-/// Writes all who are authorised, by address, slice by slice.
+/// Writes the list of authorised addresses, in order, slice by slice.
 async fn write_list(
     write: &mut OwnedWriteHalf,
     slot: &Slot,
@@ -142,7 +145,7 @@ async fn write_list(
     let mut next = Some(None);
     while let Some(after) = next {
         let shared = Arc::clone(shared);
-        // The threads that process frames have better things to do.
+        // Not on the threads that process frames.
         let slice = spawn_blocking(move || {
             let slice =
                 |engine: &mut Engine, now| engine.list(now, after, |grant| entry(grant, now));
@@ -168,35 +171,33 @@ async fn write_line(write: &mut OwnedWriteHalf, slot: &Slot, text: &[u8]) -> io:
     timeout(WRITE_TIMEOUT, write.write_all(text)).await?
 }
 
-async fn answer(request: Request, shared: &Shared, describe: &status::Describe) -> Answer {
+async fn answer(request: Request, shared: &Shared, source: &status::StatusSource) -> Answer {
     match request {
-        // The end of the list, which has been written.
+        // The end of a list that has been written already.
         Request::List => Answer::List(Vec::new()),
         Request::Query { address } => shared.with(|engine, now| {
             Answer::Query(engine.admits(now, address).map(|grant| entry(grant, now)))
         }),
         Request::Allow { address, seconds, note } => {
             match allow(shared, address, seconds.map(Duration::from_secs), note) {
-                Ok(entry) => {
-                    Answer::Allowed { entry, published: published(shared, describe).await }
-                }
+                Ok(entry) => Answer::Allowed { entry, published: published(shared, source).await },
                 Err(why) => Answer::Refused(why),
             }
         }
         Request::Revoke { address, block } => {
             let was_authorised = revoke(shared, address, block.map(Duration::from_secs));
-            let saved = saved(shared, describe).await;
-            let published = published(shared, describe).await;
+            let saved = saved(shared, source).await;
+            let published = published(shared, source).await;
             let publication = shared.with(|engine, _| *engine.publication());
             Answer::Revoked {
                 was_authorised,
                 saved,
-                // An empty map does not have the address either.
+                // An empty map does not contain the address either.
                 published: published || publication.is_emptied(),
                 stuck: publication.is_stuck(),
             }
         }
-        Request::Status => Answer::Status(Box::new(describe.snapshot(shared).status())),
+        Request::Status => Answer::Status(Box::new(source.snapshot(shared).status())),
         Request::Probe { text } => {
             Answer::Probe(shared.with(|engine, _| engine.probes().count(&text)))
         }
@@ -204,16 +205,16 @@ async fn answer(request: Request, shared: &Shared, describe: &status::Describe) 
 }
 
 /// Waits until the state file has all changes, and returns whether it has.
-async fn saved(shared: &Shared, describe: &status::Describe) -> bool {
-    describe.state.is_none() || timeout(SAVE_TIMEOUT, shared.saved()).await.is_ok()
+async fn saved(shared: &Shared, source: &status::StatusSource) -> bool {
+    source.state.is_none() || timeout(SAVE_TIMEOUT, shared.saved()).await.is_ok()
 }
 
-/// Waits until the map has all changes, and returns whether it has. While publication fails it does
-/// not wait.
-async fn published(shared: &Shared, describe: &status::Describe) -> bool {
+/// Waits until the map has all changes, and returns whether it has. Does not wait while publication
+/// fails.
+async fn published(shared: &Shared, source: &status::StatusSource) -> bool {
     let failing = shared.with(|engine, _| engine.publication().failures() > 0);
     let limit = if failing { Duration::ZERO } else { PUBLISH_TIMEOUT };
-    describe.map.is_none() || timeout(limit, shared.published()).await.is_ok()
+    source.map.is_none() || timeout(limit, shared.published()).await.is_ok()
 }
 
 /// Authorises an address, or returns why it cannot be.
@@ -228,8 +229,7 @@ fn allow(
     let (outcome, entry) = shared.with(|engine, now| {
         let outcome = engine.allow(now, address, span, note).map_err(|list| {
             format!(
-                "{address} is never authorised: it belongs to `{list}`; the option `exclude` \
-                 decides this"
+                "{address} is never authorised: it belongs to `{list}`; see the option `exclude`"
             )
         })?;
         Ok::<_, String>((outcome, engine.admits(now, address).map(|grant| entry(grant, now))))

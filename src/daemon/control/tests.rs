@@ -1,4 +1,4 @@
-//! What goes over one connection.
+//! Tests of one connection.
 
 use std::net::Ipv4Addr;
 
@@ -6,11 +6,11 @@ use super::*;
 use crate::engine::Rules;
 use crate::sys::log::Log;
 
-/// More than a socket holds: nobody else reads it meanwhile.
+/// More grants than fit into the buffers of a socket.
 const MANY: u32 = 20_000;
 
-fn describe() -> status::Describe {
-    status::Describe {
+fn source() -> status::StatusSource {
+    status::StatusSource {
         receivers: Arc::default(),
         services: Arc::default(),
         map: None,
@@ -32,11 +32,11 @@ fn many() -> Arc<Shared> {
 }
 
 #[tokio::test]
-async fn a_list_comes_in_slices() {
+async fn a_list_is_sent_in_slices() {
     let (mut peer, stream) = UnixStream::pair().expect("a pair");
     peer.write_all(b"{\"command\":\"list\"}\n").await.expect("there is room");
     let (slot, shared) = (Slot::default(), many());
-    let served = converse(stream, &slot, Rights::Read, Arc::clone(&shared), describe());
+    let served = handle(stream, &slot, Access::Read, Arc::clone(&shared), source());
     let read = async {
         let (mut listed, mut longest) = (Vec::new(), 0);
         let mut lines = BufReader::new(peer).lines();
@@ -46,7 +46,7 @@ async fn a_list_comes_in_slices() {
                 Answer::List(entries) => listed.push(entries),
                 other => panic!("{other:?}"),
             }
-            // Whoever takes his time holds up nobody: whom it lists can change meanwhile.
+            // A slow reader blocks nobody: grants can change meanwhile.
             shared.with(|engine, now| {
                 let last = Ipv4Addr::from(0xc612_0000 + MANY - 1).into();
                 engine.revoke(now, last, None)
@@ -64,9 +64,9 @@ async fn a_list_comes_in_slices() {
     assert_eq!(addresses, expected.collect::<Vec<IpAddr>>());
 }
 
-/// How long a client is borne that sends this and reads nothing.
+/// Each row: what a client sends that reads nothing, and after how many seconds it times out.
 #[tokio::test(start_paused = true)]
-async fn patience() {
+async fn slow_clients_time_out() {
     let shared = many();
     let query = "{\"command\":\"query\",\"address\":\"192.0.2.7\"}\n";
     let rows = [
@@ -75,17 +75,17 @@ async fn patience() {
         ("{\"command\":\"list\"}\n", Some(10)),
         (query, None),
     ];
-    for (says, seconds) in rows {
+    for (sent, seconds) in rows {
         let (mut peer, stream) = UnixStream::pair().expect("a pair");
-        peer.write_all(says.as_bytes()).await.expect("there is room");
+        peer.write_all(sent.as_bytes()).await.expect("there is room");
         let begin = tokio::time::Instant::now();
         let (slot, shared) = (Slot::default(), Arc::clone(&shared));
-        let ended = converse(stream, &slot, Rights::Read, shared, describe()).await;
-        let slow = ended.map_err(|error| error.kind());
+        let handled = handle(stream, &slot, Access::Read, shared, source()).await;
+        let outcome = handled.map_err(|error| error.kind());
         let expected = if seconds.is_some() { Err(io::ErrorKind::TimedOut) } else { Ok(()) };
-        assert_eq!(slow, expected, "{says}");
+        assert_eq!(outcome, expected, "{sent}");
         let expected = Duration::from_secs(seconds.unwrap_or_default());
         let took = begin.elapsed().saturating_sub(expected);
-        assert!(took < Duration::from_millis(100), "{says}: {took:?} longer");
+        assert!(took < Duration::from_millis(100), "{sent}: {took:?} longer");
     }
 }

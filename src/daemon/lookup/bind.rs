@@ -1,8 +1,8 @@
-//! Making the sockets on which Postfix asks.
+//! Creates the sockets on which Postfix sends requests.
 //!
-//! Promise  sockets that systemd has passed are told apart by their names; the files of those made
-//!          here go with them. A queue of connections that are not accepted yet is long enough for
-//!          a Postfix that starts all its processes at once.
+//! - **Promise**: sockets passed by systemd are distinguished by their names; the files of sockets
+//!   created here are removed at the end. The backlog is long enough for a Postfix that starts all
+//!   its processes at once.
 
 use std::io;
 
@@ -18,7 +18,7 @@ use crate::error::Failure;
 use crate::sys::unix_socket;
 use crate::sys::unix_socket::SocketFile;
 
-/// Connections that the kernel keeps until they are accepted.
+/// Connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 1024;
 
 /// Services, and the socket files to remove at the end.
@@ -26,14 +26,14 @@ const BACKLOG: i32 = 1024;
 pub struct LookupSockets {
     /// The services.
     pub services: Vec<LookupService>,
-    /// The files of Unix sockets that were made here.
+    /// The files of Unix sockets that were created here.
     pub files: Vec<SocketFile>,
 }
 
-/// Makes all sockets on which Postfix is to be answered, after those that systemd has passed.
+/// Takes over the sockets that systemd has passed, and creates the configured ones.
 ///
 /// # Errors
-/// A socket cannot be made, or a passed one is of the wrong kind.
+/// A socket cannot be created, or a passed one is of the wrong kind.
 pub fn all(config: &Config, passed: &mut Passed) -> Result<LookupSockets, Failure> {
     let mut bound = LookupSockets::default();
     let lookups = &config.lookups;
@@ -55,7 +55,7 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<LookupSockets, Failur
                 let (listener, file) = unix_socket::bind_stream(&socket.path)?;
                 file.give_to(socket)?;
                 bound.files.push(file);
-                watched_unix(listener).map_err(cannot_listen)?
+                async_unix(listener).map_err(cannot_listen)?
             }
             Serve::Inet(address) => LookupListener::Inet(inet(*address).map_err(cannot_listen)?),
         };
@@ -65,7 +65,7 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<LookupSockets, Failur
 }
 
 impl LookupListener {
-    /// Where it listens, as the configuration would say it, if it has a name.
+    /// Returns its address as the configuration writes it, if it has one.
     fn address(&self) -> Option<String> {
         match self {
             Self::Unix(listener) => {
@@ -87,37 +87,37 @@ impl LookupSockets {
 fn cannot_listen(serve: &Serve, error: &io::Error) -> Failure {
     Failure::io(format!("cannot answer Postfix on `{serve}`: {error}")).hint(match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "another program has this port; `ss -ltnp` shows which, or choose another port"
+            "another program uses this port; `ss -ltnp` shows which, or choose another port"
         }
         io::ErrorKind::AddrNotAvailable => "this host does not have that address",
-        _ => "name another address",
+        _ => "choose another address",
     })
 }
 
 fn take_passed(passed: &mut Passed, role: SocketRole) -> Result<Option<LookupListener>, Failure> {
     let wrong = |error: io::Error| {
-        let what = format!("a {role:?} socket that systemd has passed cannot be used: {error}");
+        let what = format!("cannot use the {role:?} socket that systemd has passed: {error}");
         Failure::config(what).hint("use ListenStream= in the socket unit")
     };
     let Some(index) = passed.next_of(role) else { return Ok(None) };
     let listener = match passed.sockets().take_unix_listener(index) {
-        Ok(listener) => listener.map(watched_unix),
-        Err(_) => passed.sockets().take_tcp_listener(index).map_err(wrong)?.map(watched_inet),
+        Ok(listener) => listener.map(async_unix),
+        Err(_) => passed.sockets().take_tcp_listener(index).map_err(wrong)?.map(async_inet),
     };
     listener.transpose().map_err(wrong)
 }
 
-fn watched_unix(listener: std::os::unix::net::UnixListener) -> io::Result<LookupListener> {
+fn async_unix(listener: std::os::unix::net::UnixListener) -> io::Result<LookupListener> {
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener).map(LookupListener::Unix)
 }
 
-fn watched_inet(listener: std::net::TcpListener) -> io::Result<LookupListener> {
+fn async_inet(listener: std::net::TcpListener) -> io::Result<LookupListener> {
     listener.set_nonblocking(true)?;
     TcpListener::from_std(listener).map(LookupListener::Inet)
 }
 
-/// A TCP socket that listens at an address.
+/// Creates a TCP socket that listens on an address.
 ///
 /// # Errors
 /// The kernel refuses.
@@ -126,7 +126,7 @@ pub fn inet(address: std::net::SocketAddr) -> io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // A restart does not wait for the connections of its predecessor.
+    // A restart must not wait for the previous daemon's connections.
     socket.set_reuse_address(true)?;
     socket.bind(&SockAddr::from(address))?;
     socket.listen(BACKLOG)?;

@@ -1,13 +1,11 @@
-//! Postfix asks: one loop for the socketmap and the policy protocol.
+//! Answers Postfix's requests: one loop for the socketmap and the policy protocol.
 //!
-//! Promise  each answer is the engine's truth at this moment. A connection stays open for as many
-//!          requests as its client has; a slow or silent one costs a few kilobytes, and ends when
-//!          another one needs its slot: Postfix asks again over a new one.
-//!          What is not understood ends its connection; nothing that a client sends is logged
-//!          above debug level.
-//! Layers   the protocols are in `engine::protocol`, from bytes to bytes;
-//!          `bind` makes the sockets, `connections` says who keeps a slot; here limits and
-//!          patience.
+//! - **Promise**: each answer reflects the engine's current state. A connection stays open for any
+//!   number of requests; a slow or silent one costs a few kilobytes, and is closed when another one
+//!   needs its slot: Postfix then repeats its request over a new connection. Malformed input closes
+//!   its connection; nothing that a client sends is logged above debug level.
+//! - **Layers**: the protocols are in [`crate::engine::protocol`], from bytes to bytes; [`bind`]
+//!   creates the sockets, [`super::connections`] limits the connections; here are the time limits.
 
 pub mod bind;
 
@@ -34,31 +32,31 @@ use crate::engine::protocol::socketmap;
 use crate::engine::time::Time;
 use crate::postfix::map_spec::MapValue;
 
-/// Connections of a service at once: each smtpd process that has asked keeps one, and Postfix runs a
-/// hundred of them for each port (postconf(5), default_process_limit).
+/// Connections of one service: each smtpd process keeps one after its first request, and Postfix runs
+/// up to a hundred of them for each port (postconf(5), default_process_limit).
 const MAX_CONNECTIONS: u64 = 2000;
-/// File descriptors for everything else: operators and monitoring with all their slots, receivers,
-/// the pipes of a postmap.
+/// File descriptors for everything else: control and metrics connections, receivers, the pipes of a
+/// postmap.
 const OTHER_DESCRIPTORS: u64 = 256;
-/// Between two requests: longer than Postfix keeps an idle connection (smtpd_policy_service_max_idle
-/// is 300 s), so that it is Postfix who closes it.
-const IDLE: Duration = Duration::from_secs(600);
-/// For the rest of a request that has begun, and for a reply to be taken: a local peer needs no time.
+/// Time limit between two requests: longer than Postfix keeps an idle connection
+/// (smtpd_policy_service_max_idle is 300 s), so that Postfix closes it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// Time limit for the rest of a request, and for the client to read a reply.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
-/// Taken from a socket at once; a usual request has a few hundred bytes.
+/// Bytes read at once; a usual request has a few hundred.
 const CHUNK: usize = 4096;
 
-/// A protocol that Postfix speaks.
+/// A protocol of Postfix.
 #[derive(Clone, Debug)]
 pub enum Protocol {
     /// socketmap_table(5), with the value of each authorised address.
     Socketmap(MapValue),
-    /// Access policy delegation.
+    /// Access policy delegation (SMTPD_POLICY_README).
     Policy,
 }
 
 impl Protocol {
-    /// Returns its name, which is also that of the option.
+    /// Returns its name, which is also the name of the option.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Socketmap(_) => "socketmap",
@@ -66,7 +64,7 @@ impl Protocol {
         }
     }
 
-    /// Answers the request at the front of `input`.
+    /// Answers the first request in `input`.
     fn answer(
         &self,
         engine: &Engine,
@@ -75,8 +73,8 @@ impl Protocol {
         output: &mut Vec<u8>,
     ) -> Decoded<Answered> {
         match self {
-            Self::Socketmap(value) => socketmap::read(input).map(|asked| {
-                let admitted = asked.is_some_and(|address| engine.admits(now, address).is_some());
+            Self::Socketmap(value) => socketmap::read(input).map(|key| {
+                let admitted = key.is_some_and(|address| engine.admits(now, address).is_some());
                 socketmap::write(admitted.then(|| value.as_str()), output);
                 if admitted { Answered::Yes } else { Answered::No }
             }),
@@ -93,7 +91,7 @@ impl Protocol {
     }
 }
 
-/// What Postfix was told, for the counters.
+/// The answer to a request, for the counters.
 #[derive(Clone, Copy)]
 enum Answered {
     Yes,
@@ -101,27 +99,27 @@ enum Answered {
     Rejected,
 }
 
-/// What one service has counted.
+/// The counters of one service.
 #[derive(Debug, Default)]
 pub struct LookupCounters {
-    /// Connections that are open.
+    /// Open connections.
     pub open: AtomicU64,
     /// Requests that were answered.
     pub requests: AtomicU64,
-    /// Those of them whose client may relay.
+    /// Requests whose client may relay.
     pub admitted: AtomicU64,
-    /// Those of them that were refused with a text, because of their sender.
+    /// Requests that were rejected with a text because of their sender.
     pub rejected: AtomicU64,
-    /// Connections that were closed because of what came over them, or because nothing did.
+    /// Connections that were closed because of malformed input or a timeout.
     pub broken: AtomicU64,
-    /// Connections that were idle and made room for others.
+    /// Idle connections that were closed to make room for others.
     pub evicted: AtomicU64,
 }
 
 impl LookupCounters {
-    fn count(&self, told: Answered) {
+    fn count(&self, answered: Answered) {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        match told {
+        match answered {
             Answered::Yes => self.admitted.fetch_add(1, Ordering::Relaxed),
             Answered::Rejected => self.rejected.fetch_add(1, Ordering::Relaxed),
             Answered::No => 0,
@@ -129,14 +127,14 @@ impl LookupCounters {
     }
 }
 
-/// One socket on which Postfix asks.
+/// One socket on which Postfix sends requests.
 #[derive(Debug)]
 pub struct LookupService {
-    /// What Postfix asks.
+    /// Its protocol.
     pub protocol: Protocol,
-    /// Where it listens, or `systemd` if that has no name.
+    /// Its address, or `systemd` if it has none.
     pub address: String,
-    /// What it has counted.
+    /// Its counters.
     pub counters: LookupCounters,
     listener: LookupListener,
 }
@@ -147,22 +145,22 @@ enum LookupListener {
     Inet(TcpListener),
 }
 
-/// Answers on all services until the task is dropped.
+/// Serves all services until the task is dropped.
 pub async fn serve(services: Arc<Vec<LookupService>>, shared: Arc<Shared>) {
     if services.is_empty() {
         return;
     }
-    let slots = slots(services.len() as u64);
+    let limit = connection_limit(services.len() as u64);
     let mut loops = JoinSet::new();
     for index in 0..services.len() {
-        loops.spawn(accept(Arc::clone(&services), index, Arc::clone(&shared), slots));
+        loops.spawn(accept(Arc::clone(&services), index, Arc::clone(&shared), limit));
     }
     while loops.join_next().await.is_some() {}
 }
 
-/// How many connections each of some services may have at once: as many as the limit of open files
-/// admits for all of them together, which is raised if it is low.
-fn slots(services: u64) -> usize {
+/// Raises the limit of open files if it is low, and returns how many connections it allows for each
+/// service.
+fn connection_limit(services: u64) -> usize {
     let wanted = MAX_CONNECTIONS * services + OTHER_DESCRIPTORS;
     let granted = match getrlimit(Resource::RLIMIT_NOFILE) {
         Ok((soft, _)) if soft >= wanted => wanted,
@@ -172,32 +170,32 @@ fn slots(services: u64) -> usize {
         }
         Err(_) => 2 * OTHER_DESCRIPTORS,
     };
-    let slots = granted.saturating_sub(OTHER_DESCRIPTORS) / services;
-    if slots < MAX_CONNECTIONS {
-        warn!(connections = slots, "few connections at once; raise the limit of open files");
+    let connections = granted.saturating_sub(OTHER_DESCRIPTORS) / services;
+    if connections < MAX_CONNECTIONS {
+        warn!(connections, "few connections for Postfix: raise the limit of open files");
     }
-    usize::try_from(slots).unwrap_or(1)
+    usize::try_from(connections).unwrap_or(1)
 }
 
-/// Accepts connections, and ends them when it is dropped.
+/// Accepts connections, and closes them when it is dropped.
 async fn accept(
     services: Arc<Vec<LookupService>>,
     index: usize,
     shared: Arc<Shared>,
-    slots: usize,
+    limit: usize,
 ) {
-    let mut connections = Connections::new(slots);
+    let mut connections = Connections::new(limit);
     let service = &services[index];
     loop {
         match service.listener.accept().await {
             Ok(stream) => {
                 let (services, shared) = (Arc::clone(&services), Arc::clone(&shared));
-                let converse = |slot: Arc<Slot>| async move {
-                    services[index].converse(stream, &slot, &shared).await;
+                let handle = |slot: Arc<Slot>| async move {
+                    services[index].handle(stream, &slot, &shared).await;
                 };
-                if connections.serve(converse).await {
+                if connections.serve(handle).await {
                     service.counters.evicted.fetch_add(1, Ordering::Relaxed);
-                    debug!(%service, "all slots are taken; an idle connection ends");
+                    debug!(%service, "all connections are in use; an idle one was closed");
                 }
             }
             Err(error) => {
@@ -214,7 +212,7 @@ impl LookupListener {
             Self::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
             Self::Inet(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // Otherwise a reply may wait for the acknowledgement of the one before.
+                // Otherwise a reply may wait for the acknowledgement of the previous one.
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
             }
@@ -225,7 +223,7 @@ impl LookupListener {
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// A connection that is counted as open, however it ends.
+/// Counts a connection as open until it is dropped.
 struct OpenConnection<'c>(&'c LookupCounters);
 
 impl<'c> OpenConnection<'c> {
@@ -248,7 +246,7 @@ impl fmt::Display for LookupService {
 }
 
 impl LookupService {
-    async fn converse(&self, stream: Box<dyn Stream>, slot: &Slot, shared: &Shared) {
+    async fn handle(&self, stream: Box<dyn Stream>, slot: &Slot, shared: &Shared) {
         let _open = OpenConnection::new(&self.counters);
         if let Err(error) = self.answer_all(stream, slot, shared).await {
             self.counters.broken.fetch_add(1, Ordering::Relaxed);
@@ -256,7 +254,7 @@ impl LookupService {
         }
     }
 
-    /// Answers until the peer hangs up.
+    /// Answers requests until the peer closes the connection.
     async fn answer_all(
         &self,
         mut stream: Box<dyn Stream>,
@@ -264,7 +262,7 @@ impl LookupService {
         shared: &Shared,
     ) -> io::Result<()> {
         let (mut input, mut output) = (Vec::new(), Vec::new());
-        let mut deadline = Instant::now() + IDLE;
+        let mut deadline = Instant::now() + IDLE_TIMEOUT;
         loop {
             let begins = input.is_empty();
             input.reserve(CHUNK);
@@ -293,9 +291,9 @@ impl LookupService {
             rest?;
             if input.is_empty() {
                 input.shrink_to(CHUNK);
-                deadline = Instant::now() + IDLE;
+                deadline = Instant::now() + IDLE_TIMEOUT;
             } else if begins || used > 0 {
-                // It must be whole in time, however slowly it trickles in.
+                // One limit for the whole request, however slowly it arrives.
                 deadline = Instant::now() + REQUEST_TIMEOUT;
             }
         }
@@ -320,10 +318,10 @@ mod tests {
         }
     }
 
-    /// Pauses in seconds, each followed by some bytes.
+    /// Pauses in seconds, each followed by the bytes that are sent.
     type Script<'a> = &'a [(u64, &'a [u8])];
 
-    /// Plays what a client sends, and expects so many replies.
+    /// Plays the client's side, and expects this many replies.
     async fn play(script: Script<'_>, replies: usize) -> io::Result<()> {
         let (mut peer, stream) = tokio::io::duplex(CHUNK);
         let (service, shared) = (service(), Shared::new(Engine::new(Rules::default())));
@@ -332,28 +330,28 @@ mod tests {
         let played = async {
             for (pause, bytes) in script {
                 tokio::time::sleep(Duration::from_secs(*pause)).await;
-                // It may have hung up.
+                // The connection may have been closed.
                 let _ = peer.write_all(bytes).await;
             }
             let _ = peer.shutdown().await;
-            let mut got = Vec::new();
-            let _ = peer.read_to_end(&mut got).await;
-            got
+            let mut received = Vec::new();
+            let _ = peer.read_to_end(&mut received).await;
+            received
         };
-        let (served, got) = tokio::join!(served, played);
-        assert_eq!(got, REPLY.repeat(replies), "{script:?}");
+        let (served, received) = tokio::join!(served, played);
+        assert_eq!(received, REPLY.repeat(replies), "{script:?}");
         served
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_and_idle_connections_have_their_time() {
-        let (head, tail) = QUERY.split_at(5);
+    async fn slow_requests_and_idle_connections_time_out() {
+        let (head, rest) = QUERY.split_at(5);
         let rows: &[(Script<'_>, usize, bool)] = &[
             (&[(0, QUERY), (599, QUERY), (599, QUERY)], 3, true),
             (&[(0, QUERY), (601, QUERY)], 1, false),
             (&[(601, QUERY)], 0, false),
-            (&[(0, head), (29, tail), (29, QUERY)], 2, true),
-            (&[(0, head), (31, tail)], 0, false),
+            (&[(0, head), (29, rest), (29, QUERY)], 2, true),
+            (&[(0, head), (31, rest)], 0, false),
             (&[(0, &QUERY[..1]), (20, &QUERY[1..2]), (20, &QUERY[2..])], 0, false),
         ];
         for (script, replies, is_sound) in rows {

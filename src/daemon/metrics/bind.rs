@@ -1,4 +1,4 @@
-//! Making the sockets on which monitoring asks.
+//! Creates the sockets for metrics and health checks.
 
 use std::io;
 
@@ -11,10 +11,10 @@ use crate::daemon::lookup::bind::inet;
 use crate::daemon::passed::Passed;
 use crate::error::Failure;
 
-/// Makes the socket that the configuration names, after those that systemd has passed.
+/// Takes over the sockets that systemd has passed, and creates the configured one.
 ///
 /// # Errors
-/// The socket cannot be made, or a passed one is of the wrong kind.
+/// The socket cannot be created, or a passed one is of the wrong kind.
 pub fn all(config: &Config, passed: &mut Passed) -> Result<Vec<MetricsListener>, Failure> {
     let mut listeners = Vec::new();
     while let Some(index) = passed.next_of(SocketRole::Metrics) {
@@ -26,7 +26,7 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Vec<MetricsListener>,
             listener.map(watch).transpose()
         });
         let listener = taken.map_err(|error| {
-            let what = format!("the metrics socket that systemd has passed is no TCP one: {error}");
+            let what = format!("the metrics socket that systemd has passed is not TCP: {error}");
             Failure::config(what).hint("use ListenStream=HOST:PORT in the socket unit")
         })?;
         listeners.extend(
@@ -35,13 +35,13 @@ pub fn all(config: &Config, passed: &mut Passed) -> Result<Vec<MetricsListener>,
     }
     if let Some(address) = &config.metrics {
         let listener = inet(address.0).map_err(|error| {
-            let what = format!("cannot answer monitoring on `{address}`: {error}");
+            let what = format!("cannot serve metrics on `{address}`: {error}");
             Failure::io(what).hint(match error.kind() {
                 io::ErrorKind::AddrInUse => {
-                    "another program has this port; `ss -ltnp` shows which, or choose another port"
+                    "another program uses this port; `ss -ltnp` shows which, or choose another port"
                 }
                 io::ErrorKind::AddrNotAvailable => "this host does not have that address",
-                _ => "name another address",
+                _ => "choose another address",
             })
         })?;
         listeners.push(MetricsListener { name: address.to_string(), listener });

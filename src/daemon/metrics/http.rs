@@ -1,10 +1,9 @@
-//! The door for monitoring: HTTP/1.1, one request a connection.
+//! HTTP/1.1 for metrics and health checks, one request per connection.
 //!
-//! Promise  `/metrics` for Prometheus; `/healthz` 200 if all is well, else 503 and the reason;
-//!          `/livez` 200 as long as the daemon answers. Whoever comes to stay is shown out when
-//!          others come: a crowd of idle or slow clients keeps nobody from asking. Nothing that a
-//!          client sends is logged above debug level.
-//! Limits   in one block below.
+//! - **Promise**: `/metrics` for Prometheus; `/healthz` returns 200 if the daemon is healthy,
+//!   otherwise 503 and the reason; `/livez` returns 200 as long as the daemon answers. Idle and slow
+//!   clients lose their connections to new ones, so they block nobody. Nothing that a client sends is
+//!   logged above debug level.
 
 use std::fmt::Write as _;
 use std::io;
@@ -21,58 +20,58 @@ use tracing::{debug, warn};
 use super::{health, text};
 use crate::daemon::connections::{Connections, Slot};
 use crate::daemon::shared::Shared;
-use crate::daemon::status::Describe;
+use crate::daemon::status::StatusSource;
 
-/// Connections at once; one more, and an idle one is closed. A scrape takes milliseconds.
+/// Connections at once; a scrape takes milliseconds.
 const MAX_CONNECTIONS: usize = 32;
-/// A request's head; Prometheus sends some hundred bytes.
+/// Largest head of a request, in bytes; Prometheus sends a few hundred.
 const MAX_HEAD: usize = 8192;
-/// Its lines; likewise.
+/// Most header lines of a request.
 const MAX_HEADERS: usize = 64;
-/// For a whole connection, from the first byte to the last.
+/// Time limit for a whole connection, from the first byte to the last.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a client has sent beyond its request is read so long and so far, so that a reset does not
-/// take the answer from it.
+/// Time and bytes for reading what a client sends after its request: otherwise a reset could discard
+/// the answer.
 const LINGER: (Duration, u64) = (Duration::from_secs(1), 65_536);
-/// The answer to a head with more bytes or more lines.
+/// The status for a head with too many bytes or lines.
 const TOO_LARGE: &str = "431 Request Header Fields Too Large";
 
-/// A socket for monitoring.
+/// A socket for metrics and health checks.
 #[derive(Debug)]
 pub struct MetricsListener {
-    /// What it listens on, for people.
+    /// Its address, for the log.
     pub name: String,
     pub(super) listener: TcpListener,
 }
 
-/// Answers at all listeners until the task is dropped.
-pub async fn serve(listeners: Vec<MetricsListener>, describe: Describe, shared: Arc<Shared>) {
+/// Serves all listeners until the task is dropped.
+pub async fn serve(listeners: Vec<MetricsListener>, source: StatusSource, shared: Arc<Shared>) {
     let mut loops = JoinSet::new();
     for listener in listeners {
-        loops.spawn(accept(listener, describe.clone(), Arc::clone(&shared)));
+        loops.spawn(accept(listener, source.clone(), Arc::clone(&shared)));
     }
     while loops.join_next().await.is_some() {}
 }
 
-async fn accept(listener: MetricsListener, describe: Describe, shared: Arc<Shared>) {
-    // Whoever is shown out leaves his page half written: only one is written at a time.
+async fn accept(listener: MetricsListener, source: StatusSource, shared: Arc<Shared>) {
+    // An evicted connection leaves its page half written, so only one page is written at a time.
     let writer = Arc::new(Semaphore::new(1));
-    // Dropped with this task, it ends its connections.
+    // Dropped with this task, which closes the connections.
     let mut connections = Connections::new(MAX_CONNECTIONS);
     loop {
         match listener.listener.accept().await {
             Ok((stream, _)) => {
-                let (describe, shared) = (describe.clone(), Arc::clone(&shared));
+                let (source, shared) = (source.clone(), Arc::clone(&shared));
                 let writer = Arc::clone(&writer);
-                let converse = |slot: Arc<Slot>| async move {
-                    let served = converse(stream, &slot, describe, shared, writer);
-                    match timeout(REQUEST_TIMEOUT, served).await {
+                let handle = |slot: Arc<Slot>| async move {
+                    let handled = handle(stream, &slot, source, shared, writer);
+                    match timeout(REQUEST_TIMEOUT, handled).await {
                         Ok(Ok(())) => {}
-                        Ok(Err(error)) => debug!(%error, "metrics connection broke"),
-                        Err(_) => debug!("metrics connection took too long"),
+                        Ok(Err(error)) => debug!(%error, "metrics connection failed"),
+                        Err(_) => debug!("metrics connection timed out"),
                     }
                 };
-                connections.serve(converse).await;
+                connections.serve(handle).await;
             }
             Err(error) => {
                 warn!(listener = listener.name, %error, "cannot accept a connection");
@@ -82,17 +81,17 @@ async fn accept(listener: MetricsListener, describe: Describe, shared: Arc<Share
     }
 }
 
-async fn converse(
+async fn handle(
     mut stream: TcpStream,
     slot: &Slot,
-    describe: Describe,
+    source: StatusSource,
     shared: Arc<Shared>,
     writer: Arc<Semaphore>,
 ) -> io::Result<()> {
     let mut head = Vec::new();
-    let asked = loop {
-        match read(&head) {
-            Some(asked) => break asked,
+    let request = loop {
+        match parse(&head) {
+            Some(request) => break request,
             None if head.len() == MAX_HEAD => break HttpRequest::Wrong(TOO_LARGE),
             None => {}
         }
@@ -102,36 +101,36 @@ async fn converse(
         }
     };
     slot.waiting();
-    // It looks at every client; the threads that process frames have better things to do.
-    let turn = writer.acquire_owned().await.map_err(io::Error::other)?;
+    // A page visits every grant: not on the threads that process frames.
+    let permit = writer.acquire_owned().await.map_err(io::Error::other)?;
     let answer = spawn_blocking(move || {
-        let _turn = turn;
-        answer(&asked, &describe, &shared)
+        let _permit = permit;
+        answer(&request, &source, &shared)
     });
     let answer = answer.await.map_err(io::Error::other)?;
     slot.idle();
     stream.write_all(answer.as_bytes()).await?;
     stream.shutdown().await?;
     let mut rest = stream.take(LINGER.1);
-    // It has its answer; what becomes of the rest is its own affair.
+    // The client has its answer; an error no longer matters.
     let _ = timeout(LINGER.0, tokio::io::copy(&mut rest, &mut tokio::io::sink())).await;
     Ok(())
 }
 
-/// What a client asks for.
+/// A request.
 #[derive(Debug, PartialEq, Eq)]
 enum HttpRequest {
-    /// A page, with its body or without.
+    /// For a page, with or without its body.
     Page { path: String, body: bool },
-    /// What nobody may ask, and the status that says so.
+    /// A wrong request, with the status of the answer.
     Wrong(&'static str),
 }
 
-/// The request, if its head is whole or wrong already.
-fn read(head: &[u8]) -> Option<HttpRequest> {
+/// Parses a request; returns `None` while its head is incomplete.
+fn parse(head: &[u8]) -> Option<HttpRequest> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
-    let asked = match request.parse(head) {
+    let parsed = match request.parse(head) {
         Ok(httparse::Status::Partial) => return None,
         Ok(httparse::Status::Complete(_)) => match (request.method, request.path) {
             (Some(method @ ("GET" | "HEAD")), Some(target)) => {
@@ -143,20 +142,20 @@ fn read(head: &[u8]) -> Option<HttpRequest> {
         Err(httparse::Error::TooManyHeaders) => HttpRequest::Wrong(TOO_LARGE),
         Err(_) => HttpRequest::Wrong("400 Bad Request"),
     };
-    Some(asked)
+    Some(parsed)
 }
 
-fn answer(asked: &HttpRequest, describe: &Describe, shared: &Shared) -> String {
-    match asked {
+fn answer(request: &HttpRequest, source: &StatusSource, shared: &Shared) -> String {
+    match request {
         HttpRequest::Wrong(status) => response(status, &format!("{status}\n"), true),
         HttpRequest::Page { path, body } => match path.as_str() {
-            "/metrics" => response("200 OK", &text(describe, shared), *body),
-            "/healthz" => match health(describe, shared) {
-                Ok(()) => response("200 OK", "all is well\n", *body),
+            "/metrics" => response("200 OK", &text(source, shared), *body),
+            "/healthz" => match health(source, shared) {
+                Ok(()) => response("200 OK", "healthy\n", *body),
                 Err(why) => response("503 Service Unavailable", &format!("{why}\n"), *body),
             },
             "/livez" => response("200 OK", "alive\n", *body),
-            _ => response("404 Not Found", "there are /metrics, /healthz and /livez\n", *body),
+            _ => response("404 Not Found", "use /metrics, /healthz or /livez\n", *body),
         },
     }
 }
@@ -199,8 +198,8 @@ mod tests {
             ("\x16\x03\x01\x02", wrong("400 Bad Request")),
             (&many, wrong(TOO_LARGE)),
         ];
-        for (head, asked) in rows {
-            assert_eq!(read(head.as_bytes()), *asked, "{head:?}");
+        for (head, expected) in rows {
+            assert_eq!(parse(head.as_bytes()), *expected, "{head:?}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The counters as Prometheus reads them, and whether all is well.
+//! The metrics for Prometheus, and the health check.
 //!
-//! Promise  text format 0.0.4 (<https://prometheus.io/docs/instrumenting/exposition_formats>): each
-//!          name once with HELP and TYPE. Labels are few and of few values: mail daemons,
-//!          listeners, verdicts; never a client, never a user.
-//! Layers   `http` is the door; here what is said after it.
+//! - **Promise**: text format 0.0.4
+//!   (<https://prometheus.io/docs/instrumenting/exposition_formats>): each name once with HELP and
+//!   TYPE. Labels have few values: mail daemons, listeners, verdicts; never clients or users.
+//! - **Layers**: [`http`] serves the pages; here they are written.
 
 pub mod bind;
 pub mod http;
@@ -13,22 +13,22 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::shared::Shared;
-use super::status::{Describe, Snapshot};
+use super::status::{Snapshot, StatusSource};
 use crate::control::status::{LookupStatus, StateFault};
 use crate::engine::Engine;
 use crate::engine::publication::Publication;
 use crate::engine::stats::DaemonStats;
 use crate::engine::time::Time;
 
-/// What all names begin with.
+/// The prefix of all names.
 const PREFIX: &str = "pop_before_smtp_";
-/// A map that cannot be published for so long needs a person: six attempts have failed.
+/// A map that cannot be published for this time is unhealthy: six attempts have failed.
 const MAX_FAILING: Duration = Duration::from_secs(60);
 
 /// Returns all metrics.
-pub fn text(describe: &Describe, shared: &Shared) -> String {
+pub fn text(source: &StatusSource, shared: &Shared) -> String {
     let most_users = most_users(shared);
-    let snapshot = describe.snapshot(shared);
+    let snapshot = source.snapshot(shared);
     let mut page = MetricsPage::default();
     page.process(&snapshot);
     page.frames(&snapshot);
@@ -44,8 +44,8 @@ pub fn text(describe: &Describe, shared: &Shared) -> String {
 ///
 /// # Errors
 /// Returns a sentence that says what prevents it.
-pub fn health(describe: &Describe, shared: &Shared) -> Result<(), String> {
-    let snapshot = describe.snapshot(shared);
+pub fn health(source: &StatusSource, shared: &Shared) -> Result<(), String> {
+    let snapshot = source.snapshot(shared);
     published(&snapshot.publication, snapshot.now)?;
     match snapshot.state_fault {
         Some(StateFault { seconds, error }) => Err(format!(
@@ -60,21 +60,20 @@ fn published(publication: &Publication, now: Time) -> Result<(), String> {
     let trying = publication.trying_since().map(|since| now.since(since));
     let limit = MAX_FAILING.max(2 * publication.history().took);
     match trying {
-        _ if publication.is_stuck() => Err(
-            "the map lists clients whose time is up, and could not be emptied; the log says why"
-                .into(),
-        ),
+        _ if publication.is_stuck() => {
+            Err("the map lists expired clients and could not be emptied; the log says why".into())
+        }
         Some(time) if time >= limit => Err(format!(
-            "the map could not be published for {} s; {}, the log says why",
+            "the map could not be published for {} s ({}); the log says why",
             time.as_secs(),
-            if publication.is_emptied() { "it lists nobody now" } else { "the old one stays" }
+            if publication.is_emptied() { "map emptied" } else { "previous map in use" }
         )),
         _ if publication.published_generation() == 0 => Err("no map has been published yet".into()),
         _ => Ok(()),
     }
 }
 
-/// The most users of one address, authorised or not.
+/// Returns the highest number of users of one address, authorised or not.
 fn most_users(shared: &Shared) -> usize {
     let slices = shared.slices(|engine: &Engine, now, after| {
         engine.list(now, after, |grant| grant.user_count(now))
@@ -87,7 +86,7 @@ fn most_users(shared: &Shared) -> usize {
         .unwrap_or_default()
 }
 
-/// The text while it is written.
+/// The page while it is written.
 #[derive(Default)]
 struct MetricsPage(String);
 
@@ -187,14 +186,15 @@ impl MetricsPage {
 
     fn clients(&mut self, snapshot: &Snapshot, most_users: usize) {
         self.gauge("clients", "Addresses that are authorised.", snapshot.clients as f64);
-        let help = "The most addresses that are held.";
+        let help = "Maximum number of authorised addresses.";
         self.gauge("max_clients", help, snapshot.max_clients as f64);
-        let help = "Authorised addresses that are kept out of the map because their keys would \
-                    admit others.";
+        let help = "Authorised addresses that are left out of the map because their keys would \
+                    admit other hosts.";
         self.gauge("unpublished_clients", help, snapshot.kept_out as f64);
         let help = "Addresses that are not authorised because too many users share them.";
         self.gauge("shared_addresses", help, snapshot.shared.len() as f64);
-        let help = "The most users of one address whose logins still count; 64 means 64 or more.";
+        let help = "Highest number of users of one address whose logins still count; 64 means 64 or \
+                    more.";
         self.gauge("most_users_of_an_address", help, most_users as f64);
         let stats = &snapshot.stats;
         let events = [
@@ -286,21 +286,21 @@ mod tests {
     }
 
     #[test]
-    fn health_is_a_map_that_can_be_published() {
+    fn unhealthy_without_a_map_and_after_a_minute_of_failures() {
         let mut publication = Publication::unknown();
         assert!(published(&publication, at(0)).is_err_and(|why| why.contains("yet")));
         publication.published(1, at(1), Duration::ZERO);
         assert_eq!(published(&publication, at(9)), Ok(()));
         publication.failed(at(10));
         publication.failed(at(50));
-        assert_eq!(published(&publication, at(69)), Ok(()), "it may heal by itself");
+        assert_eq!(published(&publication, at(69)), Ok(()), "it may recover");
         assert!(published(&publication, at(70)).is_err_and(|why| why.contains("60 s")));
         publication.published(1, at(71), Duration::ZERO);
         assert_eq!(published(&publication, at(1000)), Ok(()));
     }
 
     #[test]
-    fn odd_values_are_escaped() {
+    fn label_values_are_escaped() {
         let mut page = MetricsPage::default();
         page.counter("x_total", "An x.", [(labels(&[("a", "b\"c\\d\ne"), ("f", "")]), 7)]);
         let expected = "# HELP pop_before_smtp_x_total An x.\n# TYPE pop_before_smtp_x_total counter\n\

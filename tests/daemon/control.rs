@@ -1,4 +1,4 @@
-//! Who may ask and who may change: two sockets, their groups, and clients that say nothing.
+//! The control sockets: who may query and who may change, long lists, and silent clients.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -15,26 +15,26 @@ use crate::support::story::login_frame;
 
 const A: &str = "198.51.100.7";
 const B: &str = "198.51.100.8";
-/// As many as are held by default.
+/// The default of `max-clients`.
 const CLIENTS: u32 = 65_536;
-/// A group that every system has, for those who may read.
+/// A group that every system has, for the read-only socket.
 const READERS: &str = "daemon";
 
 fn gid(name: &str) -> u32 {
     nix::unistd::Group::from_name(name).unwrap().expect("every system has it").gid.as_raw()
 }
 
-/// A command of a user in this group: exit status, and what it says.
-fn ask(home: &Home, group: u32, words: &[&str]) -> (Option<i32>, String) {
+/// Runs a command as a user in this group, and returns exit status and output.
+fn ask(home: &Home, group: u32, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = program();
-    command.args(words).arg("--config").arg(home.at("config.toml"));
+    command.args(arguments).arg("--config").arg(home.at("config.toml"));
     let output = command.uid(4711).gid(group).output().expect("it can be started");
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }
 
 #[test]
-fn readers_read_and_change_nothing() {
+fn readers_query_and_change_nothing() {
     let home = Home::new();
     let shown = |name: &str| home.at(name).display().to_string();
     let text = format!(
@@ -51,7 +51,7 @@ fn readers_read_and_change_nothing() {
     home.wire.send(login_frame(A).as_bytes());
     daemon.wait_until_authorised(A);
 
-    let (reader, stranger) = (gid(READERS), 65_533);
+    let (reader, other) = (gid(READERS), 65_533);
     let read = shown("read.sock");
     let rows: &[(u32, &[&str], i32, &str)] = &[
         (reader, &["list"], 0, A),
@@ -59,19 +59,19 @@ fn readers_read_and_change_nothing() {
         (reader, &["query", A], 0, "is authorised (joe"),
         (reader, &["query", B], 1, "is not authorised"),
         (reader, &["list", "--control", &read], 0, A),
-        // Not even tried there.
+        // The read-only socket is not tried for changes.
         (reader, &["allow", B], 69, "control.sock`: Permission denied"),
         (reader, &["revoke", A], 69, "member of the group of `control`"),
-        (reader, &["allow", B, "--control", &read], 1, "this socket is for reading"),
-        (reader, &["revoke", A, "--control", &read], 1, "this socket is for reading"),
-        (stranger, &["list"], 69, "read.sock`: Permission denied"),
-        (stranger, &["status"], 69, "`control-read`"),
-        (stranger, &["list", "--control", &read], 69, "Permission denied"),
+        (reader, &["allow", B, "--control", &read], 1, "this socket is read-only"),
+        (reader, &["revoke", A, "--control", &read], 1, "this socket is read-only"),
+        (other, &["list"], 69, "read.sock`: Permission denied"),
+        (other, &["status"], 69, "`control-read`"),
+        (other, &["list", "--control", &read], 69, "Permission denied"),
     ];
-    for (group, words, code, says) in rows {
-        let (status, text) = ask(&home, *group, words);
-        assert_eq!(status, Some(*code), "{group} {words:?}: {text}");
-        assert!(text.contains(says), "{group} {words:?}: {text}");
+    for (group, arguments, code, expected) in rows {
+        let (status, text) = ask(&home, *group, arguments);
+        assert_eq!(status, Some(*code), "{group} {arguments:?}: {text}");
+        assert!(text.contains(expected), "{group} {arguments:?}: {text}");
     }
     assert!(daemon.query(A) && !daemon.query(B));
     // Root needs no second socket.
@@ -82,7 +82,7 @@ fn readers_read_and_change_nothing() {
     assert!(home.sockets().is_empty(), "{:?}", home.sockets());
 }
 
-/// A figure of the daemon's memory, in KiB (proc(5), /proc/pid/status).
+/// Returns a figure of the daemon's memory, in KiB (proc(5), /proc/pid/status).
 fn memory(daemon: &Daemon, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a figure");
@@ -102,34 +102,34 @@ fn a_long_list_takes_no_memory() {
     daemon.wait_until_authorised(&last);
     home.wait_until_mapped(&last, &daemon);
     let before = memory(&daemon, "VmRSS:");
-    // The peak is that of now (proc(5), clear_refs).
+    // Reset the peak (proc(5), clear_refs).
     fs::write(format!("/proc/{}/clear_refs", daemon.id()), "5").unwrap();
     let listed = daemon.list();
     let listed = listed.as_array().expect("an array");
     assert_eq!(listed.len(), CLIENTS as usize);
     assert_eq!(listed[CLIENTS as usize - 1]["address"], *last);
     let peak = memory(&daemon, "VmHWM:");
-    println!("{before} KiB before the list, {peak} KiB at most meanwhile");
-    assert!(peak < before + 8 * 1024, "{before} KiB before, {peak} KiB meanwhile");
+    println!("{before} KiB before the list, at most {peak} KiB during it");
+    assert!(peak < before + 8 * 1024, "{before} KiB before, {peak} KiB during the list");
     assert!(daemon.stop().success());
 }
 
 #[test]
-fn the_silent_hold_up_nobody() {
+fn silent_clients_block_nobody() {
     let home = Home::new();
     let daemon = home.start(&[]);
     let connect = |_| UnixStream::connect(home.at("control.sock")).expect("it listens");
     let begin = Instant::now();
     let silent: Vec<UnixStream> = (0..600).map(connect).collect();
     assert!(!daemon.query(A));
-    // A moment, on a machine that does other things too; it would be 36 s if each had two seconds.
+    // Usually a moment; it would be 36 s if each silent client had two seconds.
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     let said = daemon.said();
-    assert_eq!(said.matches("all 32 control connections are taken").count(), 1, "{said}");
-    // The last of them have two seconds, if nobody else comes.
+    assert_eq!(said.matches("all 32 control connections are in use").count(), 1, "{said}");
+    // The last of them have two seconds, if no other client connects.
     daemon.wait_until_said("was too slow");
     drop(silent);
-    // Whoever asks and leaves without reading, or asks nonsense, takes nobody's place either.
+    // Clients that disconnect at once block nobody either.
     for _ in 0..100 {
         drop(connect(0));
     }

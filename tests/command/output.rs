@@ -1,4 +1,4 @@
-//! `list` and `status` as people see them, and as scripts read them without `--json`.
+//! The output of `list` and `status` on a terminal and in a pipe.
 
 use std::process::Command;
 
@@ -8,16 +8,16 @@ use crate::support::story::login_frame;
 
 const LONG: &str = "somebody.with.a.long.name@a.subdomain.of.a.long.domain.example.org";
 
-fn text(daemon: &Daemon, words: &[&str]) -> String {
-    String::from_utf8(daemon.command(words).stdout).expect("text")
+fn text(daemon: &Daemon, arguments: &[&str]) -> String {
+    String::from_utf8(daemon.command(arguments).stdout).expect("text")
 }
 
-/// What the command prints on a terminal of so many columns: script(1) makes one.
-fn on_terminal(home: &Home, word: &str, columns: u16, colour: bool) -> String {
+/// Returns what a command prints on a terminal with this many columns, made by script(1).
+fn on_terminal(home: &Home, subcommand: &str, columns: u16, colour: bool) -> String {
     let program = program().get_program().to_string_lossy().into_owned();
     let control = home.at("control.sock");
     let shell = format!(
-        "stty rows 40 cols {columns} < /dev/tty; {program} {word} --control {}",
+        "stty rows 40 cols {columns} < /dev/tty; {program} {subcommand} --control {}",
         control.display()
     );
     let mut command = Command::new("script");
@@ -30,7 +30,7 @@ fn on_terminal(home: &Home, word: &str, columns: u16, colour: bool) -> String {
 }
 
 #[test]
-fn a_table_for_eyes() {
+fn list_is_a_table() {
     let home = Home::new();
     let daemon = home.start(&[]);
     home.wire.send(login_frame("198.51.100.7").replace("<joe>", &format!("<{LONG}>")).as_bytes());
@@ -43,9 +43,9 @@ fn a_table_for_eyes() {
     let lines: Vec<&str> = list.lines().collect();
     assert_eq!(lines.len(), 3, "{list}");
     assert!(lines.iter().all(|line| line.trim_end() == *line), "{list:?}");
-    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let fields = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let head = ["ADDRESS", "USERS", "DAEMON", "HOST", "SINCE", "LEFT", "LOGINS", "NOTE"];
-    assert_eq!(words(lines[0]), head);
+    assert_eq!(fields(lines[0]), head);
     assert!(lines[1].starts_with(&format!("198.51.100.7  {LONG}  dovecot  mx1  ")), "{list}");
     assert!(lines[1].contains("s ago  29m ") || lines[1].contains("s ago  30m 0s"), "{list}");
     assert!(lines[2].ends_with("  a \\u{1b}[31mguest\\u{202e}\\nof ours"), "{list}");
@@ -61,7 +61,7 @@ fn a_table_for_eyes() {
 }
 
 #[test]
-fn a_status_at_a_glance() {
+fn status_is_a_summary_and_tables() {
     let home = Home::new();
     let daemon = home.start(&[]);
     let before = text(&daemon, &["status"]);
@@ -69,13 +69,13 @@ fn a_status_at_a_glance() {
     home.wire.send(login_frame("198.51.100.7").as_bytes());
     home.wire.send(b"<22>Nov 22 07:31:23 mx1 dovecot: nothing of interest");
     home.wait_until_mapped("198.51.100.7", &daemon);
-    crate::support::eventually("it is told", crate::support::PATIENCE, || {
+    crate::support::eventually("it is up to date", crate::support::PATIENCE, || {
         text(&daemon, &["status"]).contains("up to date")
     });
     let status = text(&daemon, &["status"]);
     let lines: Vec<&str> = status.lines().collect();
-    let begins = |words: &str| lines.iter().any(|line| line.starts_with(words));
-    for words in [
+    let has_line = |begin: &str| lines.iter().any(|line| line.starts_with(begin));
+    for begin in [
         concat!("pop-before-smtp ", env!("CARGO_PKG_VERSION"), ", up "),
         "clients     1 of at most 65536",
         "logins      1, the last ",
@@ -88,16 +88,16 @@ fn a_status_at_a_glance() {
         "MAIL DAEMON  LOGINS ",
         "dovecot           1 ",
     ] {
-        assert!(begins(words), "{words:?}: {status}");
+        assert!(has_line(begin), "{begin:?}: {status}");
     }
-    assert!(!status.contains('\x1b') && !begins("log "), "{status:?}");
+    assert!(!status.contains('\x1b') && !has_line("log "), "{status:?}");
     let json: serde_json::Value =
         serde_json::from_str(&text(&daemon, &["status", "--json"])).expect("JSON");
     assert_eq!(json["map"]["publications"], 2, "{json}");
     assert_eq!(json["map"]["publication_failures"], 0, "{json}");
-    for moment in ["/started", "/now", "/last_login", "/map/last_publication"] {
-        let text = json.pointer(moment).and_then(|moment| moment.as_str()).expect(moment);
-        assert!(humantime::parse_rfc3339(text).is_ok(), "{moment}: {text}");
+    for time in ["/started", "/now", "/last_login", "/map/last_publication"] {
+        let text = json.pointer(time).and_then(|time| time.as_str()).expect(time);
+        assert!(humantime::parse_rfc3339(text).is_ok(), "{time}: {text}");
     }
     assert!(json["map"]["last_publication_seconds"].as_f64().is_some_and(|s| s < 30.0), "{json}");
     assert!(on_terminal(&home, "status", 100, true).contains("\x1b[32mup to date\x1b[0m"));

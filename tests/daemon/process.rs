@@ -1,5 +1,4 @@
-//! How the process behaves: what it keeps to itself, what it leaves behind, what it says of crowds,
-//! and what it makes of its own words.
+//! The process: memory, child processes, many clients at once, and its own log as input.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -27,9 +26,9 @@ use crate::support::{PATIENCE, directory, eventually};
 
 const A: &str = "198.51.100.7";
 
-/// The daemon of a user without rights.
+/// With a daemon that does not run as root.
 #[test]
-fn its_memory_is_closed() {
+fn its_memory_cannot_be_read() {
     const USER: u32 = 4711;
     let dir = directory();
     std::os::unix::fs::chown(dir.path(), Some(USER), Some(USER)).unwrap();
@@ -43,20 +42,20 @@ fn its_memory_is_closed() {
     let process = Path::new("/proc").join(daemon.id().to_string());
     let limits = fs::read_to_string(process.join("limits")).unwrap();
     let cores = limits.lines().find(|line| line.starts_with("Max core file size"));
-    let words: Vec<&str> = cores.expect("the limit is there").split_whitespace().collect();
-    assert_eq!(words[4..6], ["0", "0"], "{limits}");
+    let fields: Vec<&str> = cores.expect("the limit is there").split_whitespace().collect();
+    assert_eq!(fields[4..6], ["0", "0"], "{limits}");
     let status = fs::read_to_string(process.join("status")).unwrap();
     assert!(status.contains(&format!("Uid:\t{USER}\t")), "{status}");
-    // proc(5): what belongs to the user as long as core files may be written is root's now.
+    // proc(5): these files belong to root if no core file may be written, otherwise to the user.
     assert_eq!(fs::metadata(process.join("mem")).unwrap().uid(), 0);
     wire.send(login_frame(A).as_bytes());
     daemon.wait_until_authorised(A);
     assert!(daemon.stop().success());
 }
 
-/// Neither before the daemon is ready nor on the way out.
+/// Neither before the daemon is ready nor during shutdown.
 #[test]
-fn no_postmap_outlives_an_impatient_end() {
+fn no_postmap_outlives_a_second_signal() {
     for is_ready in [false, true] {
         let home = Home::new();
         home.play_postmap(
@@ -75,15 +74,15 @@ fn no_postmap_outlives_an_impatient_end() {
         let pid = || fs::read_to_string(home.at("pid")).unwrap_or_default();
         eventually("postmap hangs", PATIENCE, || pid().ends_with('\n'));
         let stat = Path::new("/proc").join(pid().trim()).join("stat");
-        let lives = || fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
-        assert!(lives());
+        let is_running = || fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+        assert!(is_running());
         if !is_ready {
             daemon.signal(Signal::SIGTERM);
             daemon.wait_until_said("stopping");
         }
         daemon.signal(Signal::SIGTERM);
         assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.said());
-        eventually("postmap has ended", PATIENCE, || !lives());
+        eventually("postmap has exited", PATIENCE, || !is_running());
         assert!(home.sockets().is_empty(), "{:?}", home.sockets());
     }
 }
@@ -94,7 +93,7 @@ fn status(daemon: &Daemon) -> Value {
 }
 
 #[test]
-fn those_who_make_room_are_counted_and_not_listed() {
+fn evictions_are_counted_and_not_logged_one_by_one() {
     const LOGINS: u32 = 300;
     const CLIENTS: u32 = 5;
     let home = Home::new();
@@ -110,14 +109,14 @@ fn those_who_make_room_are_counted_and_not_listed() {
     daemon.wait_until_said("revoked manually");
     daemon.wait_until_said("max-clients is reached");
     let said = daemon.said();
-    assert_eq!(said.matches("made room").count(), 1, "{said}");
+    assert_eq!(said.matches("were evicted").count(), 1, "{said}");
     assert!(!said.contains("no longer authorised: max-clients"), "{said}");
     assert!(daemon.stop().success());
 }
 
-/// A process that may open few files has few connections for Postfix.
+/// With a low limit of open files, and so few connections for Postfix.
 #[test]
-fn a_crowd_of_lookups_keeps_nobody_from_asking() {
+fn silent_connections_do_not_block_lookups() {
     let dir = directory();
     let at = |name: &str| dir.path().join(name).display().to_string();
     fs::write(at("config.toml"), "").unwrap();
@@ -129,14 +128,14 @@ fn a_crowd_of_lookups_keeps_nobody_from_asking() {
     let mut process = Process::spawn(command.stderr(fs::File::create(at("said")).unwrap()));
     let said = || fs::read_to_string(at("said")).unwrap();
     eventually("it is ready", PATIENCE, || said().contains(" ready "));
-    eventually("it says how few", PATIENCE, || said().contains("few connections at once"));
+    eventually("it warns", PATIENCE, || said().contains("few connections for Postfix"));
     let query = "17:clients 192.0.2.7,".as_bytes();
     let ask = |stream: &mut UnixStream| {
         let mut reply = [0; 12];
         stream.write_all(query).and_then(|()| stream.read_exact(&mut reply)).unwrap();
     };
-    // More than there are seats, and none of them says a word.
-    let crowd: Vec<_> = (0..40).map(|_| UnixStream::connect(at("map")).unwrap()).collect();
+    // More than there are slots, all of them silent.
+    let silent: Vec<_> = (0..40).map(|_| UnixStream::connect(at("map")).unwrap()).collect();
     ask(&mut UnixStream::connect(at("map")).unwrap());
     let mut status = program();
     status.args(["status", "--json", "--control", &at("control.sock")]);
@@ -144,14 +143,14 @@ fn a_crowd_of_lookups_keeps_nobody_from_asking() {
     let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
     let evicted = status["lookups"][0]["evicted"].as_u64();
     assert!(evicted.is_some_and(|evicted| evicted > 30), "{status}");
-    drop(crowd);
+    drop(silent);
     assert!(process.stop().success());
 }
 
-/// Its own log at debug level, as the log of a mail daemon, through a real logger and a real syslog
-/// daemon, back into its own socket: no login is seen in it, and it comes to rest.
+/// Its own log at debug level returns to its socket as the log of a mail daemon, through a real
+/// logger and syslog daemon: no login is seen in it, and the loop ends.
 #[test]
-fn its_own_words_come_to_rest() {
+fn its_own_log_as_input_is_no_login_and_no_endless_loop() {
     for (wire_is_unix, format) in [(true, "text"), (false, "text"), (true, "json")] {
         let home = Home::new();
         let udp = Wire::udp();
@@ -169,9 +168,9 @@ fn its_own_words_come_to_rest() {
         let control = home.at("control.sock");
         command.arg("--config").arg(home.at("config.toml")).arg("--control").arg(&control);
         let mut daemon = Process::spawn(command.stderr(Stdio::from(OwnedFd::from(pipe))));
-        let ask = |words: &[&str]| {
+        let ask = |arguments: &[&str]| {
             let mut command = program();
-            let output = command.args(words).arg("--control").arg(&control).output().unwrap();
+            let output = command.args(arguments).arg("--control").arg(&control).output().unwrap();
             String::from_utf8(output.stdout).unwrap()
         };
         let frames = || {
@@ -180,8 +179,8 @@ fn its_own_words_come_to_rest() {
         };
         eventually("it is ready", PATIENCE, || frames().is_some());
 
-        // What looks like a login at every place of a line, backslashes and control bytes that
-        // grow when they are shown, and lines that a logger cuts into pieces.
+        // Texts that look like a login anywhere in a line, backslashes and control bytes that
+        // become longer when escaped, and lines that a logger splits.
         let login = login_frame("198.51.100.66");
         let text = &login[login.find("imap-login").expect("it is there")..];
         let long = |byte: &str| format!("<22>Nov 22 07:31:23 mx1 dovecot: {}", byte.repeat(6000));
@@ -202,18 +201,18 @@ fn its_own_words_come_to_rest() {
             wire.send(frame.as_bytes());
         }
         eventually("the real login counts", PATIENCE, || ask(&["list"]).contains("198.51.100.7"));
-        // At rest: no frame more within half a second.
+        // Ended: no further frame within half a second.
         let (mut last, mut since) = (None, Instant::now());
-        eventually("it comes to rest", PATIENCE, || {
+        eventually("the loop ends", PATIENCE, || {
             let now = frames();
             if now != last {
                 (last, since) = (now, Instant::now());
             }
             since.elapsed() > Duration::from_millis(500)
         });
-        let (heard, sent) = (last.expect("it answers"), odd.len() as u64);
-        println!("{sent} frames were sent and {heard} heard");
-        assert!(heard > 2 * sent && heard < 2000, "{heard} frames");
+        let (processed, sent) = (last.expect("it answers"), odd.len() as u64);
+        println!("{sent} frames were sent and {processed} processed");
+        assert!(processed > 2 * sent && processed < 2000, "{processed} frames");
         assert_eq!(
             ask(&["list", "--json"]).matches("\"address\"").count(),
             1,
