@@ -42,7 +42,7 @@ fn what_is_too_long_for_a_login_is_not_read() {
         for more in [1, 1000, 60_000 - most] {
             let reason = process(&mut engine, 0, &long(program, most + more));
             let tail = program == "pop3d" && more > 1000;
-            assert_eq!(reason, if tail { Reason::Tail } else { refused.clone() }, "{program}");
+            assert_eq!(reason, if tail { Reason::Continuation } else { refused.clone() }, "{program}");
         }
     }
     // Not even one that would fit.
