@@ -207,7 +207,7 @@ fn hosts_are_believed_by_name() {
         .refused(&frame(" "), &other(None))
         .refused("<22>Nov 22 07:31:23 mx2 sshd[7]: hello", &other(Some("mx2")))
         .rejects(&[A])
-        .look(|engine| {
+        .inspect(|engine| {
             assert_eq!((engine.stats().other_hosts, engine.stats().logins), (4, 0));
         })
         .process(&frame(" mx1 "), Verdict::Login)
