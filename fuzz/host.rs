@@ -1,15 +1,15 @@
-//! A mail host as a stranger meets it: daemons that log what clients make them log.
+//! A mail host under attack: daemons that log what clients make them log.
 //!
-//! Model    each daemon writes its fixed words and the stranger's text, treated as that daemon
-//!          treats it (escaped, cut, refused). A line that says "logged in" is written only for a
-//!          client who has logged in; the host remembers the true addresses of these.
-//! Feeds    frames come as libc writes them, as rsyslog forwards them, or as RFC 5424; one feed,
-//!          with or without priorities, for the whole run.
+//! - **Model**: each daemon logs its fixed text and the client's text, treated as by that daemon
+//!   (escaped, truncated, refused). A line with a login is logged only for a client that has logged
+//!   in; the host remembers these clients' real addresses.
+//! - **Formats**: frames as written by libc, as forwarded by rsyslog, or in RFC 5424; one format,
+//!   with or without priorities, for the whole run.
 
 use std::collections::{HashSet, VecDeque};
 use std::net::IpAddr;
 
-/// Texts that a stranger would use: the logins of every daemon, for an address that is not his.
+/// Texts that an attacker would use: the logins of every daemon, from another client's address.
 const FRAGMENTS: &[&str] = &[
     "LOGIN, user=joe, ip=[::ffff:198.51.100.7], port=[4242]",
     "LOGIN, user=joe, ip=[::ffff:198.51.100.7], port=[4242], protocol=IMAP",
@@ -63,13 +63,13 @@ const FRAGMENTS: &[&str] = &[
     "198.51.100.7",
 ];
 
-/// The fuzzer's bytes as decisions.
+/// The fuzzer's bytes, as decisions.
 pub struct Script<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> Script<'a> {
-    /// A script of these bytes.
+    /// Creates a script of these bytes.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes }
     }
@@ -80,7 +80,7 @@ impl<'a> Script<'a> {
         Some(*first)
     }
 
-    /// What the stranger types: fragments and bytes of his own, until the script says enough.
+    /// Returns what a client types: fragments and arbitrary bytes, until the script ends it.
     fn text(&mut self) -> Vec<u8> {
         let mut text = Vec::new();
         while let Some(byte) = self.byte() {
@@ -89,8 +89,8 @@ impl<'a> Script<'a> {
                 None if byte < 128 => break,
                 None => {
                     let count = usize::from(byte - 128).min(self.bytes.len());
-                    let (own, rest) = self.bytes.split_at(count);
-                    text.extend_from_slice(own);
+                    let (raw, rest) = self.bytes.split_at(count);
+                    text.extend_from_slice(raw);
                     self.bytes = rest;
                 }
             }
@@ -102,9 +102,9 @@ impl<'a> Script<'a> {
     }
 }
 
-/// How frames reach the receiver.
+/// The format in which frames reach the receiver.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Feed {
+enum Format {
     Libc,
     Rsyslog,
     Rfc5424,
@@ -114,47 +114,47 @@ enum Feed {
 /// The mail host.
 pub struct Host {
     name: u64,
-    feed: Option<Feed>,
-    /// The client of each process that serves one; the index is the PID.
+    format: Option<Format>,
+    /// The client of each process; the index is the PID.
     processes: [Option<IpAddr>; 6],
-    /// UW processes that have been sent to another server.
-    puppets: [bool; 6],
+    /// UW processes that are connected to a foreign server.
+    proxied: [bool; 6],
     logged_in: HashSet<IpAddr>,
     waiting: VecDeque<Vec<u8>>,
 }
 
 impl Host {
-    /// A host; the number is its name, so that nothing goes on from one host to the next.
+    /// Creates a host; the number is its name, so that hosts do not affect each other.
     pub fn new(name: u64) -> Self {
         Self {
             name,
-            feed: None,
+            format: None,
             processes: [None; 6],
-            puppets: [false; 6],
+            proxied: [false; 6],
             logged_in: HashSet::new(),
             waiting: VecDeque::new(),
         }
     }
 
-    /// Whether somebody has logged in from an address.
+    /// Returns whether a client has logged in from an address.
     pub fn has_logged_in(&self, address: IpAddr) -> bool {
         self.logged_in.contains(&address)
     }
 
-    /// The next frame, until the script ends.
+    /// Returns the next frame; `None` at the end of the script.
     pub fn next(&mut self, script: &mut Script<'_>) -> Option<Vec<u8>> {
-        if self.feed.is_none() {
-            let feeds = [Feed::Libc, Feed::Rsyslog, Feed::Rfc5424, Feed::NoPriority];
-            self.feed = Some(feeds[usize::from(script.byte()?) % feeds.len()]);
+        if self.format.is_none() {
+            let formats = [Format::Libc, Format::Rsyslog, Format::Rfc5424, Format::NoPriority];
+            self.format = Some(formats[usize::from(script.byte()?) % formats.len()]);
         }
         while self.waiting.is_empty() {
             let act = script.byte()?;
             let who = script.byte()?;
             let text = script.text();
             if act < 200 {
-                self.stranger(act, who, &text);
+                self.unauthenticated(act, who, &text);
             } else {
-                self.customer(act, who, &text);
+                self.authenticated(act, who, &text);
             }
         }
         self.waiting.pop_front()
@@ -165,18 +165,18 @@ impl Host {
         let stamp = "Nov 22 07:31:23";
         let name = self.name;
         let pid = pid.map_or(String::new(), |pid| format!("[{}]", pid + 100));
-        let text = match self.feed {
-            Some(Feed::Rsyslog | Feed::Rfc5424) => escaped(text),
+        let text = match self.format {
+            Some(Format::Rsyslog | Format::Rfc5424) => escaped(text),
             _ => text.to_vec(),
         };
-        let head = match self.feed {
-            Some(Feed::Rfc5424) => {
+        let head = match self.format {
+            Some(Format::Rfc5424) => {
                 let app = tag.split('/').next().unwrap_or(tag);
                 let pid = if pid.is_empty() { "-" } else { pid.trim_matches(['[', ']']) };
                 format!("<{priority}>1 2026-11-22T07:31:23+00:00 h{name} {app} {pid} - -  ")
             }
-            Some(Feed::Rsyslog) => format!("<{priority}>{stamp} h{name} {tag}{pid}: "),
-            Some(Feed::NoPriority) => format!("{stamp} h{name} {tag}{pid}: "),
+            Some(Format::Rsyslog) => format!("<{priority}>{stamp} h{name} {tag}{pid}: "),
+            Some(Format::NoPriority) => format!("{stamp} h{name} {tag}{pid}: "),
             _ => format!("<{priority}>{stamp} {tag}{pid}: "),
         };
         frame.extend_from_slice(head.as_bytes());
@@ -184,17 +184,17 @@ impl Host {
         self.waiting.push_back(frame);
     }
 
-    /// Courier writes `INFO: ` and the text to its logger, which reads 511 bytes at a time and
-    /// logs each piece as a message of its own.
+    /// Logs as Courier: it writes `INFO: ` and the text to its logger, which reads 511 bytes at a
+    /// time and logs each fragment as a message of its own.
     fn courier(&mut self, tag: &str, text: &[u8]) {
         let line = [b"INFO: ", &text[..text.len().min(1023)]].concat();
-        for (number, piece) in line.chunks(511).enumerate() {
-            self.log(22, tag, None, if number == 0 { &piece[6..] } else { piece });
+        for (number, fragment) in line.chunks(511).enumerate() {
+            self.log(22, tag, None, if number == 0 { &fragment[6..] } else { fragment });
         }
     }
 
-    /// Somebody without a password does something.
-    fn stranger(&mut self, act: u8, who: u8, text: &[u8]) {
+    /// An action of a client without a password.
+    fn unauthenticated(&mut self, act: u8, who: u8, text: &[u8]) {
         let own = format!("203.0.113.{who}");
         let pid = usize::from(who) % self.processes.len();
         let line =
@@ -245,15 +245,15 @@ impl Host {
                 let tail = format!(" host=[{own}]");
                 self.log(22, "imapd", Some(pid), &line("Logout user=", user, &tail));
             }
-            8 if !self.puppets[pid] => {
-                self.puppets[pid] = true;
+            8 if !self.proxied[pid] => {
+                self.proxied[pid] = true;
                 let word = &word[..word.len().min(80)];
                 let tail = format!(" host=[{own}]");
                 let text = line("IMAP login to host=evil.example user=", word, &tail);
                 self.log(22, "ipop3d", Some(pid), &text);
             }
             8 => {
-                // What the foreign server says, word for word.
+                // The foreign server's text, unchanged.
                 let priority = if who & 1 == 0 { 23 } else { 21 };
                 self.log(priority, "ipop3d", Some(pid), &one_line);
             }
@@ -339,14 +339,14 @@ impl Host {
         }
     }
 
-    /// A customer comes, logs in with his password, or goes.
-    fn customer(&mut self, act: u8, who: u8, text: &[u8]) {
+    /// An action of a client with a password.
+    fn authenticated(&mut self, act: u8, who: u8, text: &[u8]) {
         let pid = usize::from(who) % self.processes.len();
         let address = IpAddr::from([192, 0, 2, who]);
         let name: Vec<u8> = text.iter().copied().filter(|b| *b != b'\n').take(200).collect();
         let line = |head: &str, tail: &str| [head.as_bytes(), &name, tail.as_bytes()].concat();
         match act % 8 {
-            // Daemons with one process a client: a connection, and perhaps its login.
+            // Daemons with one process for each client: a connection, and perhaps its login.
             0 | 1 => {
                 let tag = ["vm-pop3d", "popa3d", "gnu-pop3d", "solid-pop3d"][usize::from(who) % 4];
                 let (priority, head) = match tag {
@@ -401,14 +401,14 @@ impl Host {
     }
 }
 
-/// Dovecot turns control bytes into question marks and cuts at 80 characters.
+/// Formats a user as Dovecot: control bytes become question marks, truncated to 80 characters.
 fn dovecot_user(text: &[u8]) -> Vec<u8> {
     let clean = |b: &u8| if *b < 32 || *b > 126 { b'?' } else { *b };
     let user: Vec<u8> = text.iter().map(clean).collect();
     if user.len() > 80 { [&user[..77], b"..."].concat() } else { user }
 }
 
-/// rsyslog writes control bytes as `#` and three octal digits.
+/// Escapes control bytes as rsyslog: `#` and three octal digits.
 fn escaped(text: &[u8]) -> Vec<u8> {
     let escape = |byte: &u8| match byte {
         0..32 => format!("#{byte:03o}").into_bytes(),

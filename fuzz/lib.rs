@@ -1,5 +1,5 @@
-//! What the fuzz targets share: an engine that believes every built-in mail daemon, and a mail
-//! host whose daemons log what clients with and without a password make them log.
+//! What the fuzz targets share: an engine with all built-in mail daemons, and a mail host whose
+//! daemons log what authenticated and unauthenticated clients make them log.
 
 pub mod host;
 
@@ -7,7 +7,7 @@ use pop_before_smtp::engine::maildaemons;
 use pop_before_smtp::engine::maildaemons::DaemonTable;
 use pop_before_smtp::engine::{Engine, Rules};
 
-/// An engine that believes every mail daemon it knows and excludes nobody.
+/// Creates an engine with all built-in mail daemons and without exclusions.
 pub fn engine() -> Engine {
     thread_local! {
         static DAEMONS: Vec<maildaemons::MailDaemon> = maildaemons::all(&[]).0;

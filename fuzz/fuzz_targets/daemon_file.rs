@@ -1,4 +1,4 @@
-//! A mail daemon's description from anybody: faults, never a panic, and a table that reads frames.
+//! An arbitrary mail daemon description: faults or a table that processes frames, never a panic.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

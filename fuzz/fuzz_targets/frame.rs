@@ -1,4 +1,4 @@
-//! One frame from anybody. An address that comes out authorised stands in the frame.
+//! An arbitrary frame: an address that it authorises is in the frame.
 #![no_main]
 
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::verdict::{Reason, Verdict};
 use pop_before_smtp_fuzz::engine;
 
-/// No address is written longer.
+/// Longest text of an address.
 const LONGEST: usize = 45;
 
 fuzz_target!(|frame: &[u8]| {
@@ -33,7 +33,7 @@ fuzz_target!(|frame: &[u8]| {
     });
 });
 
-/// Every whole address between bytes that no address has, or between colons.
+/// Returns every whole address between bytes that no address contains, or between colons.
 fn addresses_in(frame: &[u8]) -> impl Iterator<Item = IpAddr> {
     let words = frame.split(|byte| !byte.is_ascii_hexdigit() && !b".:".contains(byte));
     words

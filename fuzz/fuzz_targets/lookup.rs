@@ -1,5 +1,5 @@
-//! What anybody sends in Postfix's place, in both protocols: each answer is one well-formed reply,
-//! and only one address of all is admitted.
+//! Arbitrary bytes in both of Postfix's protocols: each answer is one well-formed reply, and only
+//! the one known address is admitted.
 #![no_main]
 
 use std::cell::RefCell;
@@ -42,7 +42,8 @@ fuzz_target!(|input: &[u8]| {
     });
 });
 
-/// Also in the IPv4-mapped form, whose last part may be written in hexadecimal digits.
+/// Returns whether a request contains the client, also in the IPv4-mapped form with hexadecimal
+/// digits.
 fn names_the_client(request: &[u8]) -> bool {
     let text = String::from_utf8_lossy(request).to_lowercase();
     text.contains(CLIENT) || text.contains("c000:0207") || text.contains("c000:207")

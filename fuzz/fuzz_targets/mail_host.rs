@@ -1,4 +1,4 @@
-//! A whole host under attack: only the addresses of those who really logged in are authorised.
+//! A whole host under attack: only the addresses of clients that really logged in are authorised.
 #![no_main]
 
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ use pop_before_smtp::engine::time::Time;
 use pop_before_smtp_fuzz::engine;
 use pop_before_smtp_fuzz::host::{Host, Script};
 
-/// A new engine after so many hosts: what it remembers of them is bounded, and would fill up.
+/// Hosts for one engine; its bounded tables would fill up with more.
 const HOSTS: u64 = 4096;
 
 thread_local! {

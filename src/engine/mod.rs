@@ -1,16 +1,38 @@
-//! The engine learns that somebody has logged in, remembers the address until a moment, and knows
+//! The engine: finds logins in log frames, keeps the expiring set of client addresses, and knows
 //! what Postfix should be told.
 //!
 //! - **Promise**: a value with synchronous methods. It knows no clock, socket, disk, log or thread;
-//!   the moment is an argument. It never panics on input. Calls that come early or twice change
-//!   nothing. When in doubt an address is not listed.
-//! - **A frame's way**: [`message`] reads it; [`maildaemons`] says what the message tells;
-//!   [`correlation`] what it means after those before it; `process` decides, and [`verdict`] says
-//!   what became of it and why.
+//!   the time is an argument. It never panics on input. When in doubt, an address is not listed.
+//! - **Path of a frame**: [`message`] parses it; [`maildaemons`] recognises what the message
+//!   reports; [`correlation`] interprets it together with earlier ones; `process` decides;
+//!   [`verdict`] names the result and the reason.
 //! - **The set**: [`grants`] are who may relay until when; [`publication`] is what the map should
-//!   list; [`state`] what survives a restart.
-//! - **Questions**: [`protocol`] reads Postfix's and writes the answers.
-//! - **Proof**: [`proof`] shows for tests and `check` that no stranger's message is a login.
+//!   list; [`state`] is what survives a restart.
+//! - **Lookups**: [`protocol`] parses Postfix's requests and writes the replies.
+//! - **Proof**: [`proof`] shows for tests and `check` that no pattern accepts a message which an
+//!   unauthenticated client can cause.
+//!
+//! # Order of calls
+//!
+//! `now` never decreases. Any call that changes the engine may change [`Engine::sweep_at`],
+//! [`Engine::publish_at`] and [`Engine::has_changes`].
+//!
+//! 1. **Start**: [`Engine::new`], then at most once [`Engine::restore`], before any frame.
+//! 2. **Events**, in any order: [`Engine::process`] for each frame, [`Engine::allow`] and
+//!    [`Engine::revoke`] for the operator, [`Engine::reload`] and [`Engine::exclude`] for new rules.
+//! 3. **Expiry**: [`Engine::tick`] at [`Engine::sweep_at`] (`None`: nothing to do; a time in the
+//!    past: at once). It returns each removal once; an early call is harmless, and so is a late one,
+//!    since lookups compare with the deadline themselves.
+//! 4. **Publication**: at [`Engine::publish_at`], [`Engine::due`] returns the number of a
+//!    generation. Collect [`Engine::listed`], publish it, and report [`Engine::published`] or
+//!    [`Engine::failed`]; both set the time of the next attempt. `due` reserves nothing, so only one
+//!    caller publishes. When [`Publication::empty_at`] has passed, empty the map and report
+//!    [`Engine::emptied`] (idempotent) or [`Engine::not_emptied`]. [`Engine::publish_again`] when
+//!    the map was modified externally; [`Engine::last_generation`] at the end.
+//! 5. **State file**: while [`Engine::has_changes`], append [`Engine::journal`] until its `number`
+//!    is set. If `whole` is set or a write has failed, write a new file with [`Engine::state`].
+//! 6. **Questions**, at any time: [`Engine::admits`], [`Engine::decide`], [`Engine::list`] and the
+//!    other methods with `&self` change nothing.
 
 pub mod correlation;
 pub mod grants;
@@ -46,43 +68,43 @@ use publication::{Generation, Publication};
 use stats::Stats;
 use time::Time;
 
-/// Rights that have ended and are taken out in one go: a million may end together, and nobody
-/// shall wait for all of them.
+/// Expired grants removed by one call: a million may expire together, and no caller should wait
+/// for all of them.
 const SWEEP: usize = 1024;
 
-/// Longest time for which the operator may authorise or block an address by hand.
+/// Longest time for which the operator may authorise or block an address.
 pub const MAX_MANUAL: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// What the administrator has decided; replaced as a whole by a reload.
+/// The configuration of the engine; a reload replaces it as a whole.
 #[derive(Debug)]
 pub struct Rules {
-    /// The mail daemons that are believed.
+    /// The mail daemons whose logins count.
     pub table: DaemonTable,
-    /// The hosts whose messages are believed.
+    /// The hosts whose messages are accepted.
     pub hosts: Hosts,
     /// How long a login authorises.
     pub grace: Duration,
-    /// Most addresses held.
+    /// Most addresses held at a time.
     pub max_clients: usize,
     /// Addresses that are never authorised.
     pub exclude: Exclude,
-    /// Whether it is remembered who has logged in.
+    /// Whether user names are remembered.
     pub remember_users: bool,
-    /// An address from which more users than this have logged in is not authorised. Below
+    /// An address from which more users than this have logged in is not authorised. Less than
     /// [`grants::grant::MAX_USERS`].
     pub max_users: Option<usize>,
-    /// Who may send as what.
+    /// Which users may use which envelope senders.
     pub senders: Senders,
-    /// If a client who stays connected stays authorised: for how long at most.
+    /// Longest time for which an open session extends a grant; `None`: sessions do not extend it.
     pub session_ceiling: Option<Duration>,
     /// Least time between two publications of the map.
     pub publish_interval: Duration,
-    /// Whether the map gets IPv6 addresses whose key would admit other hosts too.
+    /// Whether the map lists IPv6 addresses whose key would also admit other hosts.
     pub publish_inexact: bool,
 }
 
 impl Default for Rules {
-    /// The documented defaults, with no daemon and nobody excluded.
+    /// Returns the documented defaults, without mail daemons and exclusions.
     fn default() -> Self {
         Self {
             table: DaemonTable::default(),
@@ -100,7 +122,7 @@ impl Default for Rules {
     }
 }
 
-/// The engine. See the head of this file.
+/// The engine; see the [module](self) for the order of calls.
 #[derive(Debug)]
 pub struct Engine {
     rules: Rules,
@@ -117,7 +139,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine that holds nobody. A generation of the map is due at once.
+    /// Creates an engine with an empty set. A generation of the map is due at once.
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
@@ -134,12 +156,12 @@ impl Engine {
         }
     }
 
-    fn grant(&mut self, now: Time, address: IpAddr, given: GrantRequest) -> GrantOutcome {
+    fn grant(&mut self, now: Time, address: IpAddr, request: GrantRequest) -> GrantOutcome {
         self.expire(now, address);
         let admitted = self.grants.at(address, now).is_some();
-        let granted = self.grants.grant(address, given, now, self.rules.max_users);
+        let outcome = self.grants.grant(address, request, now, self.rules.max_users);
         self.changed(address);
-        match granted {
+        match outcome {
             GrantOutcome::New => {
                 self.stats.granted += 1;
                 if self.is_published(address) {
@@ -155,10 +177,10 @@ impl Engine {
             }
             GrantOutcome::Shared | GrantOutcome::Renewed => {}
         }
-        granted
+        outcome
     }
 
-    /// Makes the set obey `max_clients`.
+    /// Evicts entries until the set obeys `max_clients`.
     fn shrink(&mut self, now: Time) {
         while let Some(address) = self.grants.first_excess(self.rules.max_clients) {
             if self.expire(now, address) {
@@ -173,11 +195,11 @@ impl Engine {
 
     fn removed(&mut self, now: Time, grant: Grant, reason: RemovalReason) {
         self.sessions.forget(grant.address);
-        // That its time is up is in the record of the grant itself.
+        // The record of the grant already has its deadline.
         if reason != RemovalReason::Expired {
             self.changed(grant.address);
         }
-        // One that is shared has left before.
+        // A shared address was reported when it became shared.
         if !grant.shared {
             if self.is_listed(&grant) {
                 self.publication.remove(now);
@@ -186,12 +208,12 @@ impl Engine {
         }
     }
 
-    /// Whether the map lists an address while it is authorised.
+    /// Returns whether the map lists an address while it is authorised.
     pub fn is_published(&self, address: IpAddr) -> bool {
         self.rules.publish_inexact || !address::admits_others(address)
     }
 
-    /// Whether the map has the address of a right, while that lasts.
+    /// Returns whether the map lists a grant until its deadline.
     fn is_listed(&self, grant: &Grant) -> bool {
         !grant.shared && self.is_published(grant.address)
     }
@@ -203,7 +225,7 @@ impl Engine {
         }
     }
 
-    /// Takes an address out if its right has ended. Whether it had.
+    /// Removes an expired address; returns whether it had expired.
     fn expire(&mut self, now: Time, address: IpAddr) -> bool {
         if self.grants.get(address).is_none_or(|grant| now < grant.until) {
             return false;
@@ -218,12 +240,12 @@ impl Engine {
         true
     }
 
-    /// The truth, at the lookup: the right of an address at this moment.
+    /// Returns the grant of an address at this moment. The deadline decides, not the last sweep.
     pub fn admits(&self, now: Time, address: IpAddr) -> Option<&Grant> {
         self.grants.at(address.to_canonical(), now)
     }
 
-    /// What Postfix is told about a policy request.
+    /// Returns the reply to a policy request.
     pub fn decide(&self, now: Time, request: &policy::PolicyRequest<'_>) -> policy::Action {
         let asks = request.asks();
         let Some(grant) = asks.and_then(|address| self.admits(now, address)) else {
@@ -235,10 +257,10 @@ impl Engine {
         self.rules.senders.mismatch.clone()
     }
 
-    /// Authorises an address by hand, for `span` or else for the grace period.
+    /// Authorises an address for the operator, for `span` or else for the grace period.
     ///
     /// # Errors
-    /// The list on which the address stands as one that is never authorised.
+    /// The name of the exclusion list that contains the address.
     pub fn allow(
         &mut self,
         now: Time,
@@ -251,7 +273,7 @@ impl Engine {
             return Err(list.to_owned());
         }
         self.blocked.remove(&address);
-        // Also of one that has ended: its record would come to life if the clock were set back.
+        // Also for an expired block: its record would count again if the clock were set back.
         self.changes.block(address);
         let span = span.unwrap_or(self.rules.grace).min(MAX_MANUAL);
         Ok(self.grant(
@@ -261,8 +283,8 @@ impl Engine {
         ))
     }
 
-    /// Ends the right of an address now, and refuses new ones for a while if asked to. Whether
-    /// it had one.
+    /// Revokes the grant of an address, and refuses new ones for the time of `block`. Returns
+    /// whether the address was authorised.
     pub fn revoke(&mut self, now: Time, address: IpAddr, block: Option<Duration>) -> bool {
         let address = address.to_canonical();
         self.expire(now, address);
@@ -276,34 +298,34 @@ impl Engine {
         was_authorised
     }
 
-    /// Housekeeping: takes out what has ended and tells what has left the set since the last call.
-    /// If very much has ended, [`Self::sweep_at`] asks for another call at once.
+    /// Removes expired entries and returns what was removed since the last call. If very many have
+    /// expired, [`Self::sweep_at`] asks for another call at once.
     pub fn tick(&mut self, now: Time) -> Vec<Removed> {
         self.sweep(now);
         self.blocked.retain(|_, until| now < *until);
         std::mem::take(&mut self.removed)
     }
 
-    /// The next moment at which `tick` has something to do.
+    /// Returns the next moment at which [`Self::tick`] has something to do.
     pub fn sweep_at(&self) -> Option<Time> {
         if self.removed.is_empty() { self.grants.first_deadline() } else { Some(Time::default()) }
     }
 
-    /// The next moment at which a generation is due or the map has to be emptied.
+    /// Returns the next moment at which a generation is due or the map has to be emptied.
     pub fn publish_at(&self) -> Option<Time> {
         let due = self.publication.due().map(|(_, at)| at);
         [due, self.publication.empty_at()].into_iter().flatten().min()
     }
 
-    /// The number of another generation than the published one, if one is due. It says what
-    /// [`Self::listed`] says from now on; what changes meanwhile makes another one due.
+    /// Returns the number of the generation that is due, if one is. It contains what
+    /// [`Self::listed`] returns from now on; what changes meanwhile makes another one due.
     pub fn due(&mut self, now: Time) -> Option<u64> {
         let (number, _) = self.publication.due().filter(|(_, at)| *at <= now)?;
         self.publication.compose(now);
         Some(number)
     }
 
-    /// The addresses that the map should have, a slice of them.
+    /// Returns the next slice of the addresses that the map should list.
     pub fn listed(&self, now: Time, after: Option<IpAddr>) -> Slice<Vec<IpAddr>> {
         self.grants.slice(after, Vec::new(), |addresses, grant| {
             if now < grant.until && self.is_listed(grant) {
@@ -312,58 +334,59 @@ impl Engine {
         })
     }
 
-    /// The last generation: a map without any entry.
+    /// Returns the last generation: a map without clients.
     pub fn last_generation(&mut self) -> Generation {
         self.publication.change();
         Generation { number: self.publication.desired(), addresses: Vec::new() }
     }
 
-    /// What Postfix reads is not known any more: a generation is due although nothing has changed.
+    /// Makes a generation due although the set has not changed: what Postfix reads is no longer
+    /// known.
     pub fn publish_again(&mut self) {
         self.publication.again();
     }
 
-    /// Generation `number` is what Postfix reads from now on.
+    /// Records that Postfix reads generation `number` from now on.
     pub fn published(&mut self, number: u64, now: Time) {
         self.publication.published(number, now, self.rules.publish_interval);
     }
 
-    /// A generation could not be published. How long the pause before the next attempt is.
+    /// Records that a generation could not be published; returns the pause before the next attempt.
     pub fn failed(&mut self, now: Time) -> Duration {
         self.publication.failed(now)
     }
 
-    /// Postfix reads a map that lists nobody, for lack of a generation that could be published.
+    /// Records that Postfix reads an empty map because no generation could be published.
     pub fn emptied(&mut self) {
         self.publication.emptied();
     }
 
-    /// The map could not even be emptied.
+    /// Records that the map could not be emptied either.
     pub fn not_emptied(&mut self, now: Time) {
         self.publication.not_emptied(now);
     }
 
-    /// The state of publication.
+    /// Returns the state of publication.
     pub fn publication(&self) -> &Publication {
         &self.publication
     }
 
-    /// Replaces the rules and keeps the set, but for addresses that are excluded now or that more
-    /// users share than may. If sessions no longer count, those that are open end now.
+    /// Replaces the rules and keeps the set, except addresses that are now excluded or shared by too
+    /// many users. If sessions no longer count, the open ones end now.
     pub fn reload(&mut self, now: Time, rules: Rules) {
         while self.grants.first_expired(now).is_some() {
             self.sweep(now);
         }
         let inexact_changed = self.rules.publish_inexact != rules.publish_inexact;
-        let most_users = self.rules.max_users;
+        let old_max_users = self.rules.max_users;
         self.rules = rules;
         if !self.rules.remember_users {
             self.grants.forget_users();
         }
         if self.rules.session_ceiling.is_none() {
             for address in std::mem::take(&mut self.sessions).addresses() {
-                // How many may share an address is another matter, and comes next.
-                self.grants.end_sessions(address, now + self.rules.grace, most_users);
+                // With the old limit: `settle_all` below applies the new one and reports it.
+                self.grants.end_sessions(address, now + self.rules.grace, old_max_users);
                 self.changed(address);
             }
         }
@@ -382,7 +405,7 @@ impl Engine {
         }
     }
 
-    /// Replaces the lists of those that are never authorised.
+    /// Replaces the lists of addresses that are never authorised.
     pub fn exclude(&mut self, now: Time, exclude: Exclude) {
         self.rules.exclude = exclude;
         self.drop_excluded(now);
@@ -398,13 +421,13 @@ impl Engine {
         }
     }
 
-    /// The rules in force.
+    /// Returns the rules in force.
     pub fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    /// What `each` makes of the rights that are in force at this moment, by address, a slice of
-    /// them.
+    /// Returns the next slice of the grants in force, in the order of addresses, converted by
+    /// `each`.
     pub fn list<T>(
         &self,
         now: Time,
@@ -418,23 +441,26 @@ impl Engine {
         })
     }
 
-    /// How many addresses are authorised at this moment.
+    /// Returns how many addresses are authorised at this moment.
     pub fn clients_at(&self, now: Time) -> usize {
         self.grants.count(now)
     }
 
-    /// The addresses that too many users share, each with their number, in ascending order.
+    /// Returns the addresses shared by too many users, each with its number of users, in ascending
+    /// order.
     pub fn shared(&self, now: Time) -> Vec<(IpAddr, usize)> {
         let shared = self.grants.shared().filter(|grant| now < grant.until);
         shared.map(|grant| (grant.address, grant.user_count(now))).collect()
     }
 
-    /// How many addresses are held and kept out of the map because their key would admit others.
+    /// Returns how many addresses are kept out of the map because their key would also admit other
+    /// hosts.
     pub fn unpublished(&self) -> usize {
         if self.rules.publish_inexact { 0 } else { self.grants.inexact() }
     }
 
-    /// The mail daemons whose logins have stopped although they go on to log; each is told once.
+    /// Returns the mail daemons that continue to log but no longer log logins; each is returned
+    /// once.
     pub fn stopped_daemons(&mut self, now: Time) -> Vec<maildaemons::Name> {
         let stats = self.stats.daemons.iter_mut();
         stats
@@ -442,12 +468,12 @@ impl Engine {
             .collect()
     }
 
-    /// The probes that have arrived.
+    /// Returns the probes that have arrived.
     pub fn probes(&self) -> &Probes {
         &self.probes
     }
 
-    /// The counters.
+    /// Returns the counters.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }

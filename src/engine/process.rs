@@ -1,10 +1,10 @@
-//! A frame's way to its verdict.
+//! From a frame to its outcome.
 //!
-//! Promise  each step can only take trust away: a host that is believed, not the tail of a cut
-//!          line, not a repetition, a pattern of a daemon that fits whole, a frame that is not late,
-//!          a process that is believed, an address that may be authorised. What passes them all is
-//!          granted; every way out has its reason. What ends something or takes trust away counts
-//!          also as a tail or late.
+//! - **Promise**: each step can only take trust away. A login counts only if its host is accepted,
+//!   the line is neither a continuation nor a repetition, a pattern of a daemon matches as a whole,
+//!   the frame is not late, the process is trusted, and the address may be authorised. Every
+//!   refusal has its reason. Messages that end something or take trust away count even in
+//!   continuations and late frames.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -25,12 +25,12 @@ use super::verdict::{Outcome, Reason, Verdict};
 /// What rsyslog's `$RepeatedMsgReduction` puts before the message that was repeated.
 const REPEATED: &str = "message repeated ";
 
-/// A login on its way to a verdict.
+/// A login that is still being checked.
 struct Login<'a> {
     process: Option<Key>,
-    doubted: Option<Key>,
+    suspect: Option<Key>,
     session: Option<Key>,
-    /// How long ago it was, if that is longer than the grace.
+    /// Its age, if that exceeds the grace period.
     late: Option<Duration>,
     joins: bool,
     address: Option<IpAddr>,
@@ -41,7 +41,7 @@ struct Login<'a> {
 }
 
 impl Engine {
-    /// Hears one frame: the bytes of one datagram, which are one message.
+    /// Processes one frame: the bytes of one datagram, which are one message.
     pub fn process(&mut self, now: Time, source: Source, frame: &[u8]) -> Outcome {
         self.stats.frames += 1;
         let frame = Frame::new(frame);
@@ -65,12 +65,12 @@ impl Engine {
         message: &Message<'_>,
         length: usize,
     ) -> Outcome {
-        // Whatever it says, it takes no room among what is remembered of others.
+        // Before anything is remembered: other hosts must not fill the tables.
         if !self.rules.hosts.allows(message.host) {
             self.stats.other_hosts += 1;
             return nothing(Reason::OtherHost(message.host.map(str::to_owned)));
         }
-        // Says nothing of itself: neither a piece nor a tail.
+        // Written by the syslog server: neither a fragment nor a continuation of the daemon's.
         if message.text().starts_with(REPEATED) {
             return nothing(Reason::Repeated);
         }
@@ -78,17 +78,17 @@ impl Engine {
         let message = &of_nginx.unwrap_or(*message);
         let stream = self.streams.stream(source, message);
         let process = self.streams.process(source, message);
-        let tail =
-            self.rules.table.tails(message, length).map_or(Ok(false), |tails| {
-                self.streams.is_continuation(stream, process, tails, now)
+        let is_continuation =
+            self.rules.table.continuations(message, length).map_or(Ok(false), |following| {
+                self.streams.is_continuation(stream, process, following, now)
             });
-        let reading = self.rules.table.read(message, length);
-        match tail {
-            Ok(true) if !reading.takes_trust_away() => return nothing(Reason::Tail),
-            Err(Full) if !reading.takes_trust_away() => return self.overloaded(),
+        let found = self.rules.table.read(message, length);
+        match is_continuation {
+            Ok(true) if !found.takes_trust_away() => return nothing(Reason::Continuation),
+            Err(Full) if !found.takes_trust_away() => return self.overloaded(),
             _ => {}
         }
-        let (daemon, event) = match reading {
+        let (daemon, event) = match found {
             Match::UnknownProgram if message.program == probes::PROGRAM => {
                 self.probes.record(message.text());
                 return nothing(Reason::Probe);
@@ -105,7 +105,7 @@ impl Engine {
                 let daemon = Some(daemon.name.clone());
                 self.stats.refused += 1;
                 if let (Refusal::TooLong, Some(process)) = (&why, process) {
-                    // Nobody has seen how it ends: it may say that something has ended.
+                    // Its end was not read, and it may be the end of a connection or session.
                     self.streams.joins.end(process, now);
                     self.close(now, process);
                 }
@@ -114,11 +114,11 @@ impl Engine {
             Match::Event(daemon, event) => (daemon, event),
         };
         let name = daemon.name.clone();
-        // A daemon that can lose its credit loses it for the whole stream if it logs no PID.
+        // Without a PID, distrust applies to the whole stream.
         let suspect = daemon.distrusts().then_some(process.unwrap_or(stream));
-        // Where a severity was checked, it gives a stranger's text away.
-        let is_told = daemon.is_told_by_severity() && message.severity.is_some();
-        let doubted = suspect.filter(|_| !is_told);
+        // A severity, where the frame has one, already tells foreign text from a login.
+        let is_proved = daemon.is_told_by_severity() && message.severity.is_some();
+        let suspect = suspect.filter(|_| !is_proved);
         let joins = daemon.joins();
         let by_process = process.filter(|_| daemon.pid_per_session);
         let age = message.stamp.map(|stamp| now.since(stamp));
@@ -137,7 +137,7 @@ impl Engine {
                 }
                 nothing(Reason::Ended)
             }
-            Event::Distrust => match doubted.map(|key| self.streams.distrust(key, now)) {
+            Event::Distrust => match suspect.map(|key| self.streams.distrust(key, now)) {
                 Some(Err(Full)) => self.overloaded(),
                 _ => nothing(Reason::Distrust),
             },
@@ -164,7 +164,7 @@ impl Engine {
                     now,
                     Login {
                         process,
-                        doubted,
+                        suspect,
                         session,
                         late,
                         joins,
@@ -180,8 +180,8 @@ impl Engine {
         Outcome { daemon: Some(name), ..outcome }
     }
 
-    /// A client has connected to a process that will not name it again. From a late line the
-    /// address is not taken.
+    /// Remembers the client of a process whose login line will not name it. The address of a late
+    /// line is not used.
     fn process_connect(
         &mut self,
         now: Time,
@@ -209,14 +209,14 @@ impl Engine {
             self.stats.late += 1;
             return Outcome { address: login.address, user, ..nothing(Reason::Late(age)) };
         }
-        if let Some(process) = login.doubted
+        if let Some(process) = login.suspect
             && self.streams.is_distrusted(process, now)
         {
             self.stats.refused += 1;
             return Outcome { user, ..nothing(Reason::Distrusted) };
         }
         let joined = login.address.is_none();
-        // Also one that names its address has logged in, and another login is not its own.
+        // Also for a login that names its address: no later login may use the same connection.
         let process = login.process.filter(|_| login.joins);
         let client = process.map(|process| self.streams.joins.login(process, now));
         let address = match (login.address, client) {
@@ -249,20 +249,20 @@ impl Engine {
         }
         self.count_login(now, &login.daemon, login.facility);
         let remembered = user.clone().filter(|_| self.rules.remember_users);
-        let given = GrantRequest {
+        let request = GrantRequest {
             by: GrantedBy::Login(self.origins.share(&login.daemon, login.host)),
             span: self.span(now, address, remembered.clone(), login.session),
             user: remembered,
             note: None,
         };
-        match self.grant(now, address, given) {
+        match self.grant(now, address, request) {
             GrantOutcome::Shared => outcome(Verdict::Excluded, Reason::Shared),
             granted if joined => outcome(Verdict::Login, Reason::Joined(granted)),
             granted => outcome(Verdict::Login, Reason::LoggedIn(granted)),
         }
     }
 
-    /// For how long a login counts: for the grace, or while its session is open.
+    /// Returns how long a login counts: the grace period, or the ceiling if its session is open.
     fn span(
         &mut self,
         now: Time,
@@ -274,24 +274,24 @@ impl Engine {
             return self.rules.grace;
         };
         if self.sessions.is_open(key, now) {
-            // Its log-out has been lost, or comes from elsewhere and ends the new one too early.
+            // Its log-out was lost, or is still to come and will end the new session too early.
             self.close(now, key);
         }
         let is_open = self.sessions.open(key, address, user, now, now + ceiling);
         if is_open { ceiling.max(self.rules.grace) } else { self.rules.grace }
     }
 
-    /// A log-out: from now on its client has the grace, or what his other sessions give.
+    /// Closes a session: its client keeps the grace period, or what other sessions grant.
     fn close(&mut self, now: Time, session: Key) {
         if self.rules.session_ceiling.is_none() {
             return;
         }
         let Some(closed) = self.sessions.close(session, now) else { return };
         let last = now + self.rules.grace;
-        let (address, most_users) = (closed.address, self.rules.max_users);
+        let (address, max_users) = (closed.address, self.rules.max_users);
         let until = closed.address_until.max(Some(last));
         let user_until = closed.user_until.unwrap_or(last).max(last);
-        if self.grants.log_out(address, until, closed.user.zip(Some(user_until)), most_users) {
+        if self.grants.log_out(address, until, closed.user.zip(Some(user_until)), max_users) {
             self.changed(address);
         }
     }
@@ -319,8 +319,8 @@ mod tests {
     use crate::engine::maildaemons::{DaemonTable, Selection};
     use crate::engine::message::hosts::Hosts;
 
-    /// Lines that must be remembered before nothing more can be.
-    const ROOM: usize = 65_536;
+    /// Entries after which the tables are full.
+    const CAPACITY: usize = 65_536;
 
     fn engine() -> Engine {
         let table = DaemonTable::load(&[], &Selection::Verified).expect("sound files");
@@ -333,36 +333,37 @@ mod tests {
     }
 
     #[test]
-    fn no_login_is_joined_while_not_every_connection_is_known() {
+    fn no_login_is_joined_while_connections_are_forgotten() {
         let mut engine = engine();
-        let said = |pid, text| format!("Nov 22 07:31:23 mx1 popa3d[{pid}]: {text}");
-        let connect = |pid| said(pid, "Session from 192.0.2.7");
-        assert_eq!(first_too_many(&mut engine, connect), Some(ROOM));
-        let passed = said(7, "Authentication passed for joe");
+        let frame = |pid, text| format!("Nov 22 07:31:23 mx1 popa3d[{pid}]: {text}");
+        let connect = |pid| frame(pid, "Session from 192.0.2.7");
+        assert_eq!(first_refused(&mut engine, connect), Some(CAPACITY));
+        let passed = frame(7, "Authentication passed for joe");
         assert_eq!(process(&mut engine, 1, &passed), Reason::Overloaded);
         assert_eq!(engine.stats().overloaded, 2);
-        let named = said(7, "Authentication passed for joe -- [192.0.2.7]");
+        let named = frame(7, "Authentication passed for joe -- [192.0.2.7]");
         assert_eq!(process(&mut engine, 1, &named), Reason::LoggedIn(GrantOutcome::New));
         assert_eq!(process(&mut engine, 601, &connect(8)), Reason::Connected);
-        let passed = said(8, "Authentication passed for joe");
+        let passed = frame(8, "Authentication passed for joe");
         assert_eq!(process(&mut engine, 601, &passed), Reason::Joined(GrantOutcome::Renewed));
     }
 
-    /// Which of these frames is the first for which there was no room.
-    fn first_too_many(engine: &mut Engine, frame: impl Fn(usize) -> String) -> Option<usize> {
-        (0..=ROOM).find(|&number| process(engine, 0, &frame(number)) == Reason::Overloaded)
+    /// Returns the number of the first of these frames that is refused because a table is full.
+    fn first_refused(engine: &mut Engine, frame: impl Fn(usize) -> String) -> Option<usize> {
+        (0..=CAPACITY).find(|&number| process(engine, 0, &frame(number)) == Reason::Overloaded)
     }
 
     #[test]
-    fn who_may_have_a_cut_line_is_not_believed_while_too_many_do() {
+    fn daemons_with_split_lines_are_refused_while_fragments_are_forgotten() {
         let mut engine = engine();
         let name = "x".repeat(490); // with what stands before it, more than 505 bytes
-        let piece = |host| format!("Nov 22 07:31:23 mx{host} pop3d: LOGIN FAILED, user={name}");
-        assert_eq!(first_too_many(&mut engine, piece), Some(ROOM));
+        let fragment = |host| format!("Nov 22 07:31:23 mx{host} pop3d: LOGIN FAILED, user={name}");
+        assert_eq!(first_refused(&mut engine, fragment), Some(CAPACITY));
         let courier = "Nov 22 07:31:23 mx pop3d: LOGIN, user=joe, ip=[192.0.2.7], port=[4711]";
         assert_eq!(
             process(&mut engine, 1, courier).to_string(),
-            "refused: too many streams or processes are under suspicion"
+            "refused: too many processes or split lines to remember; check for a flood of log \
+             messages"
         );
         assert_eq!((engine.stats().overloaded, engine.stats().logins), (2, 0));
         let teapop = "Nov 22 07:31:23 mx teapop[7]: Successful login for joe [192.0.2.1] from \
@@ -370,7 +371,7 @@ mod tests {
         assert_eq!(
             process(&mut engine, 1, teapop),
             Reason::LoggedIn(GrantOutcome::New),
-            "never cut"
+            "its lines are never split"
         );
         let day = 24 * 3600;
         assert_eq!(process(&mut engine, day, courier), Reason::Overloaded);
@@ -378,22 +379,22 @@ mod tests {
     }
 
     #[test]
-    fn no_process_that_may_be_distrusted_is_believed_while_too_many_are() {
+    fn daemons_with_distrust_are_refused_while_distrusted_processes_are_forgotten() {
         let mut engine = engine();
         let away = |pid| format!("Nov 22 07:31:23 mx1 ipop3d[{pid}]: IMAP login to host=evil");
-        assert_eq!(first_too_many(&mut engine, away), Some(ROOM));
-        let said = |priority| {
+        assert_eq!(first_refused(&mut engine, away), Some(CAPACITY));
+        let frame = |priority| {
             let login = "Login user=joe host=[192.0.2.7] nmsgs=0/0";
             format!("{priority}Nov 22 07:31:23 mx1 ipop3d[99999]: {login}")
         };
-        assert_eq!(process(&mut engine, 1, &said("")), Reason::Distrusted);
+        assert_eq!(process(&mut engine, 1, &frame("")), Reason::Distrusted);
         assert_eq!((engine.stats().overloaded, engine.stats().refused), (1, 1));
-        let told = process(&mut engine, 1, &said("<22>"));
-        assert_eq!(told, Reason::LoggedIn(GrantOutcome::New), "its severity tells it");
+        let reason = process(&mut engine, 1, &frame("<22>"));
+        assert_eq!(reason, Reason::LoggedIn(GrantOutcome::New), "its severity proves it");
     }
 
     #[test]
-    fn what_another_host_says_is_counted_and_not_believed() {
+    fn messages_of_other_hosts_are_counted_and_ignored() {
         let hosts = Hosts::Named(vec!["mx1".into()]);
         let mut engine = Engine::new(Rules { hosts, ..engine().rules });
         let teapop = |host| {

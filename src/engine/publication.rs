@@ -1,11 +1,11 @@
-//! What the map should say, what it is known to say, and when to say it again.
+//! What the map should list, what it is known to list, and when to publish it again.
 //!
-//! Promise  the whole set is published from a level, not from edges: a change raises the number
-//!          that is desired, a success raises the number that is published, and while they differ
-//!          a generation is due. A failed publication needs no undo; its number has not moved.
-//! Limits   one generation per `interval` at most; after a failure the pause doubles from
-//!          `FIRST_PAUSE` to `LONGEST_PAUSE`.
-//! Not here postmap, files, and the set itself.
+//! - **Promise**: the whole set is published from a level, not from edges: a change raises the
+//!   desired number, a success raises the published number, and while they differ a generation is
+//!   due. A failed publication needs no undo; its number has not moved.
+//! - **Limits**: at most one generation per `interval`; after a failure the pause doubles from
+//!   `FIRST_PAUSE` to `LONGEST_PAUSE`.
+//! - **Not here**: postmap, files, and the set itself.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -13,15 +13,15 @@ use std::time::Duration;
 
 use super::time::Time;
 
-/// The key of the entry by which a publication is verified. No client has such a name.
+/// The key of the entry by which a publication is verified. No client has this name.
 pub const GENERATION_KEY: &str = "_pbs_generation_";
 
 /// After the first failure: long enough for a full disk's cleaner, short enough for a user.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// A neighbour that stays broken is tried this often.
+/// A postmap that keeps failing is retried this often.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// For so long, and twice what a publication takes, somebody may stand in the map who has left the
-/// set.
+/// So long, and twice the time of a publication, the map may list an address that was removed from
+/// the set.
 const MAX_STALE: Duration = Duration::from_secs(60);
 
 /// The whole map at one moment.
@@ -34,12 +34,13 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// What the generation entry of this generation says: `DUNNO` changes no decision of Postfix.
+    /// Returns the value of the generation's own entry; `DUNNO` changes no decision of Postfix.
     pub fn entry_value(&self) -> String {
         format!("DUNNO {}", self.number)
     }
 
-    /// The source of the access map (access(5)): one `ADDRESS VALUE` a line, then the generation.
+    /// Returns the source of the access map (access(5)): a line `ADDRESS VALUE` for each address,
+    /// then the generation's own entry.
     pub fn text(&self, value: &str) -> String {
         let mut text = String::with_capacity(self.addresses.len() * 20 + 64);
         for address in &self.addresses {
@@ -51,18 +52,18 @@ impl Generation {
     }
 }
 
-/// What became of the generations until now.
+/// Counters and times of the publications so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct History {
-    /// Generations that were published.
+    /// Published generations.
     pub published: u64,
-    /// Attempts that failed.
+    /// Failed attempts.
     pub failed: u64,
     /// When the last generation was published.
     pub last: Option<Time>,
-    /// How long that took, from the moment at which it was composed.
+    /// How long that took, from composing it.
     pub took: Duration,
-    /// When the first of the attempts began that have failed since the last success.
+    /// When the first attempt that failed since the last success began.
     pub failing_since: Option<Time>,
 }
 
@@ -73,18 +74,18 @@ pub struct Publication {
     published: u64,
     not_before: Time,
     failures: u32,
-    /// The map lists nobody, whatever was published last.
+    /// The map is empty, whatever was published last.
     emptied: bool,
-    /// Somebody stands in the map who has left the set: when it has to be emptied for that.
+    /// When the map has to be emptied, because it lists an address that was removed from the set.
     empty_at: Option<Time>,
-    /// It could not be.
+    /// Emptying it has failed.
     stuck: bool,
     composed: Option<Time>,
     history: History,
 }
 
 impl Publication {
-    /// A state in which a generation is due at once: what the map says now is unknown.
+    /// Creates a state in which a generation is due at once: what the map lists is unknown.
     pub fn unknown() -> Self {
         Self {
             desired: 1,
@@ -99,13 +100,13 @@ impl Publication {
         }
     }
 
-    /// The set has changed.
+    /// Records a change of the set.
     pub fn change(&mut self) {
         self.desired += 1;
     }
 
-    /// Something may have happened to the map: it is published again, at once if it could not be
-    /// published before.
+    /// Requests another publication, because the map may have changed; at once if the last attempt
+    /// has failed.
     pub fn again(&mut self) {
         self.change();
         if self.failures > 0 {
@@ -113,7 +114,7 @@ impl Publication {
         }
     }
 
-    /// Somebody has left the set whom the map has.
+    /// Records that an address was removed from the set which the map lists.
     pub fn remove(&mut self, now: Time) {
         self.change();
         if !self.emptied {
@@ -121,56 +122,57 @@ impl Publication {
         }
     }
 
-    /// Whether somebody stands in the map who has left the set.
+    /// Returns whether the map lists an address that was removed from the set.
     pub fn has_stale_entries(&self) -> bool {
         self.empty_at.is_some()
     }
 
-    /// When the map has to be emptied if no generation is published before: somebody who has left
-    /// stands in it for too long.
+    /// Returns when the map has to be emptied if no generation is published before, because it has
+    /// stale entries.
     pub fn empty_at(&self) -> Option<Time> {
         self.empty_at
     }
 
-    /// Whether it had to be emptied and could not be: nobody ends the rights of those in it.
+    /// Returns whether emptying the map has failed, so that clients in it may relay past their
+    /// deadlines.
     pub fn is_stuck(&self) -> bool {
         self.stuck
     }
 
-    /// The map could not be emptied; it is tried again later.
+    /// Records that the map could not be emptied; the next attempt follows later.
     pub fn not_emptied(&mut self, now: Time) {
         self.stuck = true;
         self.empty_at = Some(now + LONGEST_PAUSE);
     }
 
-    /// Whether the map lists nobody because it could not be published.
+    /// Returns whether the map is empty because it could not be published.
     pub fn is_emptied(&self) -> bool {
         self.emptied
     }
 
-    /// The map lists nobody, until a generation is published.
+    /// Records that the map is empty until a generation is published.
     pub fn emptied(&mut self) {
         self.emptied = true;
         self.empty_at = None;
         self.stuck = false;
     }
 
-    /// The number of the generation that says what the set is now.
+    /// Returns the number of the generation that contains the current set.
     pub fn desired(&self) -> u64 {
         self.desired
     }
 
-    /// The number of the generation that is due at some time, if one is.
+    /// Returns the number of the generation to be published, and from when on.
     pub fn due(&self) -> Option<(u64, Time)> {
         (self.published < self.desired).then_some((self.desired, self.not_before))
     }
 
-    /// A generation is composed, to be published.
+    /// Records that a generation is being composed.
     pub fn compose(&mut self, now: Time) {
         self.composed = Some(now);
     }
 
-    /// Generation `number` is what Postfix reads from now on; the next one waits for `interval`.
+    /// Records that Postfix reads generation `number`; the next one waits for `interval`.
     pub fn published(&mut self, number: u64, now: Time, interval: Duration) {
         self.published = self.published.max(number.min(self.desired));
         self.not_before = now + interval;
@@ -181,12 +183,12 @@ impl Publication {
         self.history.last = Some(now);
         self.history.took = self.composed.take().map_or(Duration::ZERO, |begin| now.since(begin));
         self.history.failing_since = None;
-        // Whoever has left since it was composed.
+        // For addresses removed since it was composed.
         let span = MAX_STALE + 2 * self.history.took;
         self.empty_at = self.empty_at.filter(|_| number < self.desired).map(|_| now + span);
     }
 
-    /// A generation could not be published; the pause before the next attempt grows.
+    /// Records a failed attempt; returns the pause before the next one, which grows.
     pub fn failed(&mut self, now: Time) -> Duration {
         let pause = FIRST_PAUSE * 2u32.saturating_pow(self.failures);
         let pause = pause.min(LONGEST_PAUSE);
@@ -197,22 +199,22 @@ impl Publication {
         pause
     }
 
-    /// Since when the map is to be published and is not: an attempt usually takes a moment.
+    /// Returns since when attempts have failed, or else when the running one began.
     pub fn trying_since(&self) -> Option<Time> {
         self.history.failing_since.or(self.composed)
     }
 
-    /// Failed attempts since the last success.
+    /// Returns the number of failed attempts since the last success.
     pub fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// What became of the generations until now.
+    /// Returns counters and times of the publications so far.
     pub fn history(&self) -> History {
         self.history
     }
 
-    /// The number of the last generation that was published.
+    /// Returns the number of the last published generation.
     pub fn published_generation(&self) -> u64 {
         self.published
     }
@@ -241,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_and_end() {
+    fn pauses_grow_to_a_limit() {
         let mut publication = Publication::unknown();
         let pauses: Vec<u64> = (0..9).map(|_| publication.failed(at(0)).as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_became_of_editions_is_remembered() {
+    fn history_counts_successes_and_failures() {
         let mut publication = Publication::unknown();
         publication.compose(at(1));
         publication.failed(at(2));
@@ -261,26 +263,26 @@ mod tests {
         assert_eq!(publication.history(), failing);
         publication.compose(at(8));
         publication.published(1, at(9), SECOND);
-        let well = History {
+        let recovered = History {
             published: 1,
             failed: 2,
             last: Some(at(9)),
             took: SECOND,
             failing_since: None,
         };
-        assert_eq!(publication.history(), well);
+        assert_eq!(publication.history(), recovered);
     }
 
     #[test]
-    fn a_map_is_emptied_if_somebody_stands_in_it_for_too_long() {
+    fn a_map_with_stale_entries_has_to_be_emptied() {
         let mut publication = Publication::unknown();
         publication.published(1, at(0), SECOND);
         publication.change();
         publication.failed(at(1));
-        assert_eq!(publication.empty_at(), None, "those who wait to be listed have time");
+        assert_eq!(publication.empty_at(), None, "a new client can wait");
         publication.remove(at(10));
         publication.remove(at(20));
-        assert_eq!(publication.empty_at(), Some(at(70)), "the first counts");
+        assert_eq!(publication.empty_at(), Some(at(70)), "the first removal counts");
         publication.not_emptied(at(70));
         assert!(publication.is_stuck() && publication.has_stale_entries());
         assert_eq!(publication.empty_at(), Some(at(130)));
@@ -288,24 +290,24 @@ mod tests {
         publication.remove(at(200));
         assert!(
             !publication.has_stale_entries() && !publication.is_stuck(),
-            "nobody is left in it"
+            "an empty map has no stale entries"
         );
         publication.published(publication.desired(), at(210), SECOND);
         publication.remove(at(220));
         publication.compose(at(225));
         publication.remove(at(230));
         publication.published(publication.desired() - 1, at(235), SECOND);
-        assert_eq!(publication.empty_at(), Some(at(315)), "he has left behind that generation");
+        assert_eq!(publication.empty_at(), Some(at(315)), "removed after it was composed");
         publication.published(publication.desired(), at(240), SECOND);
         assert!(!publication.has_stale_entries());
     }
 
     #[test]
-    fn whoever_asks_for_it_need_not_wait_for_the_pause() {
+    fn a_requested_publication_does_not_wait_for_the_pause() {
         let mut publication = Publication::unknown();
         publication.published(1, at(0), SECOND);
         publication.again();
-        assert_eq!(publication.due(), Some((2, at(1))), "a storm of requests is borne");
+        assert_eq!(publication.due(), Some((2, at(1))), "requests do not skip the interval");
         for _ in 0..9 {
             publication.failed(at(2));
         }

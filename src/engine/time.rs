@@ -1,7 +1,7 @@
-//! Moments as the engine knows them: numbers handed in from outside.
+//! Time as the engine knows it: numbers passed in by the caller.
 //!
-//! Promise  nothing here reads a clock; a `Time` is whatever the caller says it is.
-//! Limits   millisecond resolution; arithmetic saturates instead of overflowing.
+//! - **Promise**: nothing here reads a clock; a [`Time`] is whatever the caller passes.
+//! - **Limits**: millisecond resolution; arithmetic saturates instead of overflowing.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;
@@ -11,17 +11,17 @@ use std::time::Duration;
 pub struct Time(u64);
 
 impl Time {
-    /// The moment `millis` milliseconds after the epoch.
+    /// Creates the moment `millis` milliseconds after the epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// Milliseconds since the epoch.
+    /// Returns the milliseconds since the epoch.
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// How long ago `earlier` was; zero if it lies in the future.
+    /// Returns the time since `earlier`; zero if that lies in the future.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }

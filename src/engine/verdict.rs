@@ -1,4 +1,4 @@
-//! What became of a frame: the verdict, and the reason in words that lead to the cause.
+//! The outcome of a frame: its verdict, and the reason in a sentence that leads to the cause.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,16 +15,16 @@ pub enum Verdict {
     Login,
     /// A session has ended.
     Logout,
-    /// The line takes part in a login told over several lines.
+    /// Half of a login that is logged in several lines.
     Partial,
     /// A login from an address that is never authorised.
     Excluded,
-    /// Nothing that matters here.
+    /// Nothing that grants or ends anything.
     None,
 }
 
 impl Verdict {
-    /// The word for it.
+    /// Returns the verdict as it is printed.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Login => "login",
@@ -39,11 +39,11 @@ impl Verdict {
 /// Why the verdict is what it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// A login pattern fits.
+    /// A login pattern matches.
     LoggedIn(GrantOutcome),
-    /// A login pattern fits, and the connect line of the same process gave the address.
+    /// A login pattern matches, and the connect line of the same process has the address.
     Joined(GrantOutcome),
-    /// A log-out pattern fits.
+    /// A log-out pattern matches.
     LoggedOut,
     /// A client has connected; its login may follow.
     Connected,
@@ -57,33 +57,33 @@ pub enum Reason {
     NoPid,
     /// A failed login, or the end of a connection.
     Ended,
-    /// The address is on a list of those that are never authorised.
+    /// The address is in this exclusion list.
     Excluded(String),
     /// The operator has blocked the address.
     Blocked,
     /// More users have logged in from the address than may share one.
     Shared,
-    /// The frame is no syslog message.
+    /// The frame is not a syslog message.
     Malformed(Malformed),
-    /// The frame names a host that is not believed, or none.
+    /// The frame names a host that is not accepted, or none.
     OtherHost(Option<String>),
-    /// No mail daemon that is believed has this program name.
+    /// No selected mail daemon has this program name.
     UnknownProgram(String),
     /// A test message of `doctor`.
     Probe,
-    /// The program is known, and no pattern fits.
+    /// The program is known, but no pattern matches.
     NoPattern,
-    /// A login pattern fits, and the message must not be believed.
+    /// A login pattern matches, but the message is refused.
     Refused(Refusal),
-    /// The tail of a line that the daemon's logger has cut.
-    Tail,
-    /// Its own date is so long ago, longer than the grace.
+    /// The continuation of a line that the daemon's logger has split.
+    Continuation,
+    /// The message is older than the grace period: its age.
     Late(Duration),
-    /// The process may have been made to log a stranger's text.
+    /// The process may have been made to log foreign text.
     Distrusted,
-    /// From here on the process may log a stranger's text.
+    /// From here on the process may log foreign text.
     Distrust,
-    /// A repeated message: its first copy has counted.
+    /// A repeated message, of which the original has counted.
     Repeated,
     /// A table that must be consulted is full.
     Overloaded,
@@ -92,66 +92,73 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
-            Self::LoggedIn(_) => "a login pattern fits the whole message",
-            Self::Joined(_) => "the login completes the connect line of the same process",
+            Self::LoggedIn(_) => "a login pattern matches",
+            Self::Joined(_) => "a login, with the address from the same process's connect line",
             Self::LoggedOut => "a session has ended",
-            Self::Connected => "a client has connected; a login of the same process may follow",
-            Self::ConnectedOnly => "a client has connected; nobody has logged in yet",
+            Self::Connected => "a client has connected; the login of the same process may follow",
+            Self::ConnectedOnly => "a client has connected and has not logged in yet",
             Self::NoConnection => {
-                "a login without an address, and no connect line of the same sender, host, \
-                 program and PID came before it"
+                "a login without an address, and no earlier connect line from the same sender, \
+                 host, program and PID; check that connect lines are logged and forwarded too"
             }
             Self::SeveralConnections => {
-                "a login without an address, and more than one connection of the same sender, \
-                 host, program and PID may be open; give each container a host name of its own"
+                "a login without an address, and several connections of the same sender, host, \
+                 program and PID may be open; give each container its own host name"
             }
-            Self::NoPid => "a login without an address, and no PID to join it to a connect line",
+            Self::NoPid => {
+                "a login without an address, and no PID to find its connect line by; make the \
+                 forwarder keep the PID"
+            }
             Self::Ended => "a failed login or the end of a connection",
             Self::Excluded(list) => {
                 return write!(f, "the address is never authorised: it belongs to `{list}`");
             }
-            Self::Blocked => "the operator has blocked this address for a while",
+            Self::Blocked => "the operator has blocked this address temporarily",
             Self::Shared => {
-                "more different users than max-users-per-address have logged in from this address"
+                "more users than max-users-per-address have logged in from this address"
             }
             Self::Malformed(why) => return why.fmt(f),
             Self::OtherHost(Some(name)) => {
-                return write!(f, "allow-host does not name the host `{}`", name.escape_debug());
+                return write!(f, "the host `{}` is not in allow-host", name.escape_debug());
             }
-            Self::OtherHost(None) => {
-                "the frame names no host, and allow-host does not have `-` for such"
-            }
+            Self::OtherHost(None) => "the frame names no host, and `-` is not in allow-host",
             Self::UnknownProgram(name) => {
-                return write!(f, "no mail daemon that is believed has the program name `{name}`");
+                return write!(f, "no selected mail daemon has the program name `{name}`");
             }
-            Self::Probe => "a test message of `pop-before-smtp doctor`",
-            Self::NoPattern => "the program is known, but no pattern fits the message",
+            Self::Probe => "a test message from `pop-before-smtp doctor`",
+            Self::NoPattern => "the program is known, but no pattern matches the message",
             Self::Refused(why) => return write!(f, "refused: {why}"),
             Self::Late(age) => {
                 return write!(
                     f,
-                    "refused: its own date is {} ago, longer than the grace: it was delivered \
-                     late, or a clock or time zone is wrong (its sender's, or this host's clock when \
-                     the daemon started)",
+                    "refused: the message is dated {} ago, longer than the grace period: it was \
+                     delivered late, or a clock or time zone is wrong (the sender's, or this \
+                     host's when the daemon started)",
                     rough(*age)
                 );
             }
-            Self::Tail => "continuation of an overlong line that the daemon's logger has cut",
+            Self::Continuation => {
+                "the continuation of an overlong line that the daemon's logger has split"
+            }
             Self::Distrusted => {
-                "refused: this process has been talking to another server, whose words it logs \
-                 as its own; it is believed again after a day"
+                "refused: this process has connected to another server and may log that server's \
+                 text as its own; it is trusted again after 24 hours"
             }
             Self::Distrust => {
-                "the process talks to another server from here on and is not believed for a day"
+                "the process connects to another server and may log that server's text as its \
+                 own; it is not trusted for 24 hours"
             }
-            Self::Repeated => "a repeated message; its first copy has counted",
-            Self::Overloaded => "refused: too many streams or processes are under suspicion",
+            Self::Repeated => "a repeated message; the original has already counted",
+            Self::Overloaded => {
+                "refused: too many processes or split lines to remember; check for a flood of log \
+                 messages"
+            }
         };
         f.write_str(text)
     }
 }
 
-/// A span for people: in minutes, if it is a long one in days.
+/// Formats a span in minutes, or in days from two days on.
 fn rough(span: Duration) -> String {
     let minutes = span.as_secs() / 60;
     if minutes < 2 * 24 * 60 {
@@ -165,20 +172,20 @@ impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "the frame is empty",
-            Self::Priority => "the frame begins with a number that is no syslog priority",
-            Self::NoProgram => "no program name can be told (no `program:` or `program[pid]:`)",
+            Self::Priority => "the frame begins with an invalid syslog priority (not 0 to 191)",
+            Self::NoProgram => "no program name found (expected `program:` or `program[pid]:`)",
         })
     }
 }
 
-/// What became of one frame.
+/// The outcome of one frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The verdict.
     pub verdict: Verdict,
-    /// Why.
+    /// Why the verdict is what it is.
     pub reason: Reason,
-    /// The mail daemon, if one is concerned.
+    /// The mail daemon that logged the message, if known.
     pub daemon: Option<Name>,
     /// The client, if the message or its connect line names it.
     pub address: Option<IpAddr>,
@@ -191,7 +198,7 @@ impl Outcome {
         Self { verdict: Verdict::None, reason, daemon: None, address: None, user: None }
     }
 
-    /// Whether a login was heard, and whether it brought a new address.
+    /// Returns what a login did to the set; `None` if the frame was not a login that counts.
     pub fn granted(&self) -> Option<GrantOutcome> {
         match self.reason {
             Reason::LoggedIn(granted) | Reason::Joined(granted) => Some(granted),
@@ -212,9 +219,9 @@ mod tests {
     use crate::engine::time::Time;
     use crate::engine::{Engine, Rules};
 
-    /// What is said of the last of these frames. 192.0.2.66 is blocked, 198.51.100.0/24 excluded,
-    /// one user may have an address, and only mx1 is believed.
-    fn last_words(daemons: &[MailDaemon], frames: &[&str]) -> String {
+    /// Returns verdict and reason of the last of these frames. 192.0.2.66 is blocked,
+    /// 198.51.100.0/24 excluded, an address may have one user, and only mx1 is accepted.
+    fn last_outcome(daemons: &[MailDaemon], frames: &[&str]) -> String {
         let home = "198.51.100.0/24".parse().expect("a network");
         let mut engine = Engine::new(Rules {
             table: DaemonTable::of(daemons.to_vec()),
@@ -247,36 +254,40 @@ mod tests {
         let named = |name: &str| login("joe", "192.0.2.7").replace("mx1", name);
         let dated = |date: &str| login("joe", "192.0.2.7").replace("Nov 22 07:31:23", date);
         let rows: &[(&[&str], &str)] = &[
-            (&[&login("joe", "192.0.2.7")], "login: a login pattern fits the whole message"),
+            (&[&login("joe", "192.0.2.7")], "login: a login pattern matches"),
             (
                 &[&connect],
-                "partial: a client has connected; a login of the same process may follow",
+                "partial: a client has connected; the login of the same process may follow",
             ),
-            (&[&connect, &joe], "login: the login completes the connect line of the same process"),
+            (
+                &[&connect, &joe],
+                "login: a login, with the address from the same process's connect line",
+            ),
             (
                 &[&joe],
-                "partial: a login without an address, and no connect line of the same sender, \
-                 host, program and PID came before it",
+                "partial: a login without an address, and no earlier connect line from the same \
+                 sender, host, program and PID; check that connect lines are logged and forwarded \
+                 too",
             ),
             (
                 &[&connect, &connect.replace("0.2.7", "0.2.8"), &joe],
-                "partial: a login without an address, and more than one connection of the same \
-                 sender, host, program and PID may be open; give each container a host name of its \
-                 own",
+                "partial: a login without an address, and several connections of the same sender, \
+                 host, program and PID may be open; give each container its own host name",
             ),
             (
                 &[&dated("1970-01-01T00:29:00Z")],
-                "none: refused: its own date is 31 min ago, longer than the grace: it was \
-                 delivered late, or a clock or time zone is wrong (its sender's, or this host's \
-                 clock when the daemon started)",
+                "none: refused: the message is dated 31 min ago, longer than the grace period: it \
+                 was delivered late, or a clock or time zone is wrong (the sender's, or this \
+                 host's when the daemon started)",
             ),
             (
                 &[&joe.replace("[7]", "")],
-                "partial: a login without an address, and no PID to join it to a connect line",
+                "partial: a login without an address, and no PID to find its connect line by; make \
+                 the forwarder keep the PID",
             ),
             (
                 &[&vm("Incoming connection opened")],
-                "none: a client has connected; nobody has logged in yet",
+                "none: a client has connected and has not logged in yet",
             ),
             (&[&vm("Socket closed")], "none: a failed login or the end of a connection"),
             (&[&vm("Session ended for user: joe")], "logout: a session has ended"),
@@ -286,29 +297,28 @@ mod tests {
             ),
             (
                 &[&login("joe", "192.0.2.66")],
-                "excluded: the operator has blocked this address for a while",
+                "excluded: the operator has blocked this address temporarily",
             ),
             (
                 &[&login("joe", "192.0.2.7"), &login("jim", "192.0.2.7")],
-                "excluded: more different users than max-users-per-address have logged in from \
-                 this address",
+                "excluded: more users than max-users-per-address have logged in from this address",
             ),
-            (&[&named("mx9")], "none: allow-host does not name the host `mx9`"),
+            (&[&named("mx9")], "none: the host `mx9` is not in allow-host"),
             (
                 &[&named("mx1").replace(" mx1 ", " ")],
-                "none: the frame names no host, and allow-host does not have `-` for such",
+                "none: the frame names no host, and `-` is not in allow-host",
             ),
             (
                 &["Nov 22 07:31:23 mx1 sshd[7]: Accepted password for joe"],
-                "none: no mail daemon that is believed has the program name `sshd`",
+                "none: no selected mail daemon has the program name `sshd`",
             ),
             (
                 &["Nov 22 07:31:23 mx1 pop-before-smtp-doctor: probe 1 mail"],
-                "none: a test message of `pop-before-smtp doctor`",
+                "none: a test message from `pop-before-smtp doctor`",
             ),
             (
                 &["Nov 22 07:31:23 mx1 dovecot: master: Dovecot v2.3.21 starting up for imap"],
-                "none: the program is known, but no pattern fits the message",
+                "none: the program is known, but no pattern matches the message",
             ),
             (
                 &[&login("joe", "0.0.0.0")],
@@ -319,35 +329,35 @@ mod tests {
                     &courier(&format!("LOGIN FAILED, user={}", "x".repeat(490))),
                     &courier("LOGIN, user=joe, ip=[::ffff:192.0.2.7], port=[4711]"),
                 ],
-                "none: continuation of an overlong line that the daemon's logger has cut",
+                "none: the continuation of an overlong line that the daemon's logger has split",
             ),
             (
                 &[&away],
-                "none: the process talks to another server from here on and is not believed for a \
-                 day",
+                "none: the process connects to another server and may log that server's text as \
+                 its own; it is not trusted for 24 hours",
             ),
             (
                 &[&away, &uw("Login user=joe host=[192.0.2.7] nmsgs=0/0")],
-                "none: refused: this process has been talking to another server, whose words it \
-                 logs as its own; it is believed again after a day",
+                "none: refused: this process has connected to another server and may log that \
+                 server's text as its own; it is trusted again after 24 hours",
             ),
             (
                 &["Nov 22 07:31:23 mx1 dovecot: message repeated 2 times: [ imap-login: x]"],
-                "none: a repeated message; its first copy has counted",
+                "none: a repeated message; the original has already counted",
             ),
             (&[""], "none: the frame is empty"),
             (
                 &["<999>Nov 22 07:31:23 mx1 dovecot: x"],
-                "none: the frame begins with a number that is no syslog priority",
+                "none: the frame begins with an invalid syslog priority (not 0 to 191)",
             ),
             (
                 &["Nov 22 07:31:23 mx1 no words"],
-                "none: no program name can be told (no `program:` or `program[pid]:`)",
+                "none: no program name found (expected `program:` or `program[pid]:`)",
             ),
         ];
         let table = DaemonTable::load(&[], &Selection::Verified).expect("sound files");
         for (frames, expected) in rows {
-            assert_eq!(last_words(table.daemons(), frames), *expected, "{frames:#?}");
+            assert_eq!(last_outcome(table.daemons(), frames), *expected, "{frames:#?}");
         }
     }
 }

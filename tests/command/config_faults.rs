@@ -72,7 +72,7 @@ const ROWS: &[Row<'_>] = &[
     ("no user", "allow-uid = []", NONE, "{listen} {map}", CONFIG, &["allow-uid", "empty", "hint: "]),
     ("no host", "allow-host = []", NONE, "{listen} {map}", CONFIG, &["allow-host", "empty", "hint: "]),
     ("host", "", ("POP_BEFORE_SMTP_ALLOW_HOST", "m\u{fc}nchen"), "{listen} {map}", CONFIG, &["POP_BEFORE_SMTP_ALLOW_HOST", "not a host name"]),
-    ("unknown facility", "facility = ['dovecot=mial']", NONE, "{listen} {map}", CONFIG, &["line 1", "`mial` is no syslog facility", "local0"]),
+    ("unknown facility", "facility = ['dovecot=mial']", NONE, "{listen} {map}", CONFIG, &["line 1", "`mial` is not a syslog facility", "local0"]),
     ("facility of nobody", "", NONE, "{listen} {map} --facility mail", USAGE, &["DAEMON=FACILITY"]),
     ("facility of an unknown daemon", "", NONE, "{listen} {map} --facility dovcot=mail", CONFIG, &["no mail daemon `dovcot`", "`pop-before-smtp daemons` lists"]),
     ("mode", "", NONE, "{listen},mode=999 {map}", USAGE, &["999", "octal"]),

@@ -207,7 +207,7 @@ fn messages_are_accepted_by_host_name() {
         .refused(&frame(" "), &other(None))
         .refused("<22>Nov 22 07:31:23 mx2 sshd[7]: hello", &other(Some("mx2")))
         .rejects(&[A])
-        .look(|engine| {
+        .inspect(|engine| {
             assert_eq!((engine.stats().other_hosts, engine.stats().logins), (4, 0));
         })
         .process(&frame(" mx1 "), Verdict::Login)
@@ -234,9 +234,9 @@ fn a_reload_changes_hosts_and_facilities() {
     let mut daemon = home.start(&["--log-level", "debug"]);
     let local3 = |host: &str| login_frame(A).replace("<22>", "<158>").replace(" mx1 ", host);
     home.wire.send(local3(" mx1 ").as_bytes());
-    daemon.wait_until_said("allow-host does not name the host `mx1`");
+    daemon.wait_until_said("the host `mx1` is not in allow-host");
     home.wire.send(login_frame(A).replace(" mx1 ", " ").as_bytes());
-    daemon.wait_until_said("`facility` does not name this facility");
+    daemon.wait_until_said("logins are not accepted from this facility");
     assert!(!daemon.query(A));
     let now = status(&daemon);
     assert_eq!((&now["counts"]["other_hosts"], &now["counts"]["refused"]), (&1.into(), &1.into()));
@@ -261,7 +261,7 @@ fn test_accepts_the_same() {
     let daemons = dir.path().join("daemons");
     fs::create_dir(&daemons).unwrap();
     fs::write(&file, login_frame(A).replace("<22>", "<158>")).unwrap();
-    let facility = "does not name this facility";
+    let facility = "not accepted from this facility";
     let rows: &[(&[&str], i32, &str)] = &[
         (&[], 0, "login "),
         (&["--facility", "dovecot=local3"], 0, "login "),
@@ -273,7 +273,7 @@ fn test_accepts_the_same() {
         (&["--facility", "dovecot=local3", "--allow-host", "MX1"], 0, "login "),
         (&["--facility", "dovecot=local3", "--allow-host", "-"], 1, "host `mx1`"),
         (&["--facility", "dovcot=local3"], 78, "facility: there is no mail daemon `dovcot`"),
-        (&["--facility", "dovecot=lokal3"], 2, "`lokal3` is no syslog facility (they are kern"),
+        (&["--facility", "dovecot=lokal3"], 2, "`lokal3` is not a syslog facility (one of kern"),
     ];
     for (options, code, expected) in rows {
         let mut command = program();

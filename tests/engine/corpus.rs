@@ -1,9 +1,9 @@
-//! The built-in mail daemons against everything that was collected of their logs: lines read in
-//! samples and sources, and datagrams caught from running daemons and forwarders, attacks
-//! included (`corpus/README.md`).
+//! The built-in mail daemons against the whole collection of their logs: lines from samples and
+//! sources, and datagrams captured from running daemons and forwarders, attacks included
+//! (`corpus/README.md`).
 //!
-//! Promise  nothing is authorised that nobody logged in for, no address is wrong, and every login
-//!          is found but for those that the tables of refused ones name, with the reason.
+//! - **Promise**: only real logins authorise, with the right address, and every login is found except
+//!   those in the tables of refused ones, with the reason.
 
 use std::collections::HashMap;
 
@@ -23,8 +23,7 @@ const FRAMES: [(&str, &str); 2] = [
     ("frames2", include_str!("../corpus/frames2.jsonl")),
 ];
 
-/// Genuine logins that are refused on purpose: file, what the scenario or the frame contains, how
-/// many there are, and why.
+/// Genuine logins that are refused on purpose: file, text of the scenario or frame, number, reason.
 const REFUSED: &[(&str, &str, usize, &str)] = &[
     ("frames", "user=mailutils", 5, "Cyrus: a blank in the name hides where it ends"),
     ("frames", "mx1 otherhost dovecot: ", 5, "a second host name where the program should be"),
@@ -32,7 +31,7 @@ const REFUSED: &[(&str, &str, usize, &str)] = &[
     ("frames", "input embedded LF", 5, "a line feed in the message"),
     ("frames", ":23.123456+00:00 gin: ", 3, "rsyslog has mangled an ISO time stamp"),
     ("frames", "otherhost dovecot 99", 5, "an RFC 5424 frame inside a BSD frame"),
-    ("frames", " 2001: db8::5 dovecot: ", 6, "rsyslog has torn an IPv6 host name apart"),
+    ("frames", " 2001: db8::5 dovecot: ", 6, "rsyslog has split an IPv6 host name"),
     ("frames", "user=quote", 1, "nginx: a quote in the name"),
     ("frames", "user=nginx", 2, "nginx: quotes and the text of a login in the name"),
     ("frames", "user=tab", 2, "nginx: a control byte in the name"),
@@ -49,16 +48,16 @@ const REFUSED: &[(&str, &str, usize, &str)] = &[
     ("frames2", "virtual a'b", 2, "vm-pop3d: a quote in the name"),
 ];
 
-/// Published lines that are refused although somebody has logged in, and why.
+/// Published lines of genuine logins that are refused, and why.
 const REFUSED_FIELD: &[(&str, &str)] = &[
     ("dv-fbsd-vv", "FreeBSD's `syslogd -vv` writes facility and severity into its files only"),
-    ("own-iso-raw", "no syslog header at all: the program is not told apart from the message"),
-    ("own-1x-ossec", "the program name stands twice"),
+    ("own-iso-raw", "no syslog header at all: the program cannot be told from the message"),
+    ("own-1x-ossec", "the program name occurs twice"),
     ("ng-book", "no released nginx writes the connection pairs"),
-    ("fw-aix", "the forwarding host stands where the program should be"),
+    ("fw-aix", "the forwarding host is where the program should be"),
 ];
 
-/// Daemons of which a PID joins two lines, in both captures.
+/// Daemons whose logins are joined by PID, in both captures.
 const JOINED: [&str; 3] = ["popa3d", "gnu-pop3d", "vm-pop3d"];
 
 fn daemons() -> Vec<MailDaemon> {
@@ -79,7 +78,7 @@ fn field<'r>(row: &'r Value, name: &str) -> &'r str {
     row[name].as_str().unwrap_or_default()
 }
 
-/// The address of a completed login, as text; empty if there was none.
+/// Returns the address of a complete login, as text; empty if there was none.
 fn authorised(outcome: &Outcome) -> String {
     match (outcome.verdict, outcome.address) {
         (Verdict::Login, Some(address)) => address.to_string(),
@@ -87,7 +86,7 @@ fn authorised(outcome: &Outcome) -> String {
     }
 }
 
-/// Rows that belong together, in order: the lines of one login, or a single line.
+/// Groups the rows that belong together, in order: the lines of one login, or a single line.
 fn groups(rows: &[Value]) -> Vec<&[Value]> {
     let same = |one: &Value, next: &Value| {
         !field(one, "group").is_empty() && field(one, "group") == field(next, "group")
@@ -114,7 +113,7 @@ fn lines_give_their_verdict() {
                 logins.push((address, outcome.user.unwrap_or_default()));
             }
         }
-        // The last line of a group tells what the group is.
+        // The last line of a group has the expected result.
         let Some(last) = group.last() else { continue };
         let result = &last["group_result"];
         let truth = if result.is_object() { result } else { last };
@@ -157,7 +156,7 @@ fn frames_give_their_verdict() {
             let truth = match expect {
                 _ if is_false => "",
                 "login" => field(row, "ip"),
-                // The first half tells the address; the second half is the login.
+                // The first half has the address; the second half is the login.
                 "partial" if JOINED.iter().any(|name| daemon.contains(name)) => {
                     let half = (receiver, process.to_owned());
                     if words.contains(" passed for ") || words.contains(" logged in") {
@@ -219,9 +218,9 @@ fn published_lines_give_their_verdict() {
     assert_eq!(refused, stated, "what is refused on purpose");
 }
 
-/// A frame's facility and severity matter only where they tell a login from a stranger's text.
+/// Facility and severity of a frame count only where they tell a login from foreign text.
 #[test]
-fn any_facility_and_severity_is_believed_but_of_uw() {
+fn any_facility_and_severity_is_accepted_except_of_uw() {
     let daemons = daemons();
     for daemon in &daemons {
         for example in daemon.examples.iter().filter(|example| example.is_login()) {
@@ -236,9 +235,9 @@ fn any_facility_and_severity_is_believed_but_of_uw() {
                     engine.process(Time::default(), Source::default(), frame.as_bytes())
                 });
                 let outcome = outcome.last().expect("an example has lines");
-                let is_believed = &*daemon.name != "uw-imap" || priority & 7 == 6;
+                let is_accepted = &*daemon.name != "uw-imap" || priority & 7 == 6;
                 let is_login = outcome.verdict == Verdict::Login;
-                assert_eq!(is_login, is_believed, "<{priority}> {:?}: {outcome:?}", example.lines);
+                assert_eq!(is_login, is_accepted, "<{priority}> {:?}: {outcome:?}", example.lines);
             }
         }
     }

@@ -1,5 +1,4 @@
-//! What is longer than a genuine message: it costs little, it is no login, and what takes trust away
-//! does so all the same.
+//! Messages longer than genuine ones: they cost little, are not logins, and still take trust away.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -27,9 +26,9 @@ fn process(engine: &mut Engine, seconds: u64, frame: &str) -> Reason {
     engine.process(now, Source::default(), frame.as_bytes()).reason
 }
 
-/// A text that no pattern fits is refused for its length: none has looked at it.
+/// A text that matches no pattern is refused for its length: no pattern was tried.
 #[test]
-fn what_is_too_long_for_a_login_is_not_read() {
+fn a_message_too_long_for_a_login_is_not_matched() {
     let long = |program: &str, length: usize| {
         let head = format!("Nov 22 07:31:23 mx1 {program}: ");
         head + &"z".repeat(length)
@@ -41,11 +40,15 @@ fn what_is_too_long_for_a_login_is_not_read() {
         let mut engine = self::engine();
         for more in [1, 1000, 60_000 - most] {
             let reason = process(&mut engine, 0, &long(program, most + more));
-            let tail = program == "pop3d" && more > 1000;
-            assert_eq!(reason, if tail { Reason::Tail } else { refused.clone() }, "{program}");
+            let is_continuation = program == "pop3d" && more > 1000;
+            assert_eq!(
+                reason,
+                if is_continuation { Reason::Continuation } else { refused.clone() },
+                "{program}"
+            );
         }
     }
-    // Not even one that would fit.
+    // Not even one that would match.
     let teapop = |host: &str| {
         let login = "Successful login for joe [192.0.2.1] from ";
         format!("Nov 22 07:31:23 mx1 teapop[7]: {login}{host} [192.0.2.8]")
@@ -55,37 +58,37 @@ fn what_is_too_long_for_a_login_is_not_read() {
     assert_eq!(process(&mut engine, 0, &teapop("h")), Reason::LoggedIn(GrantOutcome::New));
 }
 
-/// However long it is, what takes trust away does.
+/// The length of a message that takes trust away does not matter.
 #[test]
 fn trust_is_taken_away_at_any_length() {
     for length in [0, 500, 1000, 5000, 60_000] {
         let rest = "x".repeat(length);
-        // Another daemon has the same program name, and is asked first.
+        // Another daemon has the same program name and is tried first.
         for program in ["ipop3d", "imapd"] {
-            let said = |text: &str| format!("Nov 22 07:31:23 mx1 {program}[7]: {text}");
+            let frame = |text: &str| format!("Nov 22 07:31:23 mx1 {program}[7]: {text}");
             let mut engine = engine();
-            let away = process(&mut engine, 0, &said(&format!("IMAP login to host={rest}")));
+            let away = process(&mut engine, 0, &frame(&format!("IMAP login to host={rest}")));
             assert_eq!(away, Reason::Distrust, "{program} {length}");
-            let login = said("Login user=joe host=[192.0.2.7] nmsgs=0/0");
+            let login = frame("Login user=joe host=[192.0.2.7] nmsgs=0/0");
             let login =
                 login.replace(" nmsgs=0/0", if program == "imapd" { "" } else { " nmsgs=0/0" });
-            // In a feed with cut lines, the next two may be only the rest of one.
+            // The first two may be continuations of a split line.
             let reasons = [1, 2, 3].map(|second| process(&mut engine, second, &login));
             assert_eq!(reasons[2], Reason::Distrusted, "{program} {length}");
             assert_eq!(engine.stats().logins, 0);
         }
-        let said = |text: &str| format!("Nov 22 07:31:23 mx1 vm-pop3d[7]: {text}");
+        let frame = |text: &str| format!("Nov 22 07:31:23 mx1 vm-pop3d[7]: {text}");
         let mut engine = engine();
-        let connect = said("Connect from 192.0.2.7");
+        let connect = frame("Connect from 192.0.2.7");
         assert_eq!(process(&mut engine, 0, &connect), Reason::Connected);
-        process(&mut engine, 1, &said(&format!("Quitting on signal: {rest}")));
-        let login = process(&mut engine, 2, &said("User 'joe' logged in"));
+        process(&mut engine, 1, &frame(&format!("Quitting on signal: {rest}")));
+        let login = process(&mut engine, 2, &frame("User 'joe' logged in"));
         assert_eq!(login, Reason::NoConnection, "{length}");
     }
 }
 
 #[test]
-fn a_log_out_is_heard_at_any_length() {
+fn a_log_out_counts_at_any_length() {
     let dovecot = |text: &str| format!("Nov 22 07:31:23 mx1 dovecot: {text}");
     let login = dovecot(
         "imap-login: Login: user=<joe>, method=PLAIN, rip=192.0.2.7, lip=192.0.2.1, mpid=7, \
@@ -95,7 +98,7 @@ fn a_log_out_is_heard_at_any_length() {
     for length in [0, 1000, 60_000] {
         let rules = Rules { session_ceiling: Some(Duration::from_secs(86_400)), ..rules() };
         let mut engine = Engine::new(rules);
-        // Only now is it known that its log-outs carry the ids of sessions.
+        // First, to show that its log-outs carry the ids of sessions.
         process(&mut engine, 0, &dovecot("imap(ann)<6><b>: Logged out"));
         process(&mut engine, 0, &login);
         let out = process(&mut engine, 1, &dovecot(&format!("{logout}{}", "x".repeat(length))));
@@ -104,14 +107,14 @@ fn a_log_out_is_heard_at_any_length() {
         let later = Time::from_millis(3_600_000);
         assert!(engine.admits(later, address).is_none(), "{length}");
     }
-    // What might not be one if its end were seen is none.
-    let cut = format!("Session ended for user: {}", "x".repeat(2000));
-    let cut = process(&mut engine(), 0, &format!("Nov 22 07:31:23 mx1 gnu-pop3d[7]: {cut}"));
-    assert_eq!(cut, Reason::Refused(Refusal::TooLong));
+    // A truncated message is refused if the pattern depends on its end.
+    let text = format!("Session ended for user: {}", "x".repeat(2000));
+    let reason = process(&mut engine(), 0, &format!("Nov 22 07:31:23 mx1 gnu-pop3d[7]: {text}"));
+    assert_eq!(reason, Reason::Refused(Refusal::TooLong));
 }
 
 #[test]
-fn of_a_long_frame_the_beginning_is_read() {
+fn only_the_beginning_of_a_long_frame_is_parsed() {
     let length = 60_000;
     for filler in ["x", "\u{20ac}", "[a b=\"c\"]"] {
         let bytes = format!("<22>Nov 22 07:31:24 pop3d: {}", filler.repeat(length));
@@ -121,7 +124,7 @@ fn of_a_long_frame_the_beginning_is_read() {
         assert!(message.text().starts_with(filler));
         assert_eq!(frame.raw_body_len(&message), bytes.len(), "at least");
     }
-    // Where structured data does not end in time, nobody knows where the text begins.
+    // If structured data does not end early enough, the beginning of the text is unknown.
     let header = "<22>1 2026-11-22T07:31:23Z mx1 dovecot - - ";
     for (elements, is_message) in [(1, true), (100, true), (200, false), (6000, false)] {
         let bytes = format!("{header}{} [x", "[a b=\"c\"]".repeat(elements));

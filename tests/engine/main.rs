@@ -1,9 +1,9 @@
-//! The engine, by itself, with invented time and messages: who is authorised, until when, and why.
+//! The engine by itself, with invented time and messages: who is authorised, until when, and why.
 //!
-//! Layers   `stories`, `story_lines`, `users`, `sessions`, `restarts` and `long_frames` what it promises; `corpus`,
-//!          `shapes` and `proof` what it makes of the messages that mail daemons write; `purity`
-//!          that it knows nothing of the world outside.
-//! Needs    nothing: no root, no other program.
+//! - **Layers**: `stories`, `story_lines`, `users`, `sessions`, `restarts` and `long_frames` test
+//!   what it promises; `corpus`, `shapes` and `proof` how it understands the messages of mail
+//!   daemons; `purity` that it uses nothing outside.
+//! - **Needs**: nothing, neither root nor another program.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,8 +1,8 @@
-//! `check` against weakened copies of the built-in mail daemons: whatever keeps a pattern from
-//! being deceived is taken out, one thing at a time, and a message must be found that deceives it.
+//! `check` against weakened copies of the built-in mail daemons: each protection against deceiving
+//! messages is removed in turn, and a message must be found that deceives the pattern.
 //!
-//! Promise  `check` says the message and fails, and `test` takes that message for a login. What
-//!          can be taken out without harm is stated in `HARMLESS`, with the reason.
+//! - **Promise**: `check` prints the message and fails, and `test` takes that message for a login.
+//!   What can be removed without harm is listed in `HARMLESS`, with the reason.
 
 use std::fs;
 use std::io::Write as _;
@@ -11,43 +11,43 @@ use std::process::{Command, Output, Stdio};
 use pop_before_smtp::engine::maildaemons::BUILT_IN;
 use tempfile::TempDir;
 
-/// What can be taken out of which file, how often, and why nothing comes of it.
+/// What can be removed from which file, how often, and why it is harmless.
 const HARMLESS: &[(&str, Weakening, usize, &str)] = &[
-    ("courier", End, 3, "two addresses are refused, and what is cut is too long"),
-    ("courier", User, 3, "the address ends the line, and what is cut is too long"),
-    ("courier", Condition, 3, "`once`: the last address is the one that is taken"),
-    ("cucipop", User, 1, "the end of the line tells the address"),
-    ("cyrus", End, 1, "the address stands before what the client chose"),
-    ("cyrus", Condition, 1, "`never`: no login of a user named anonymous is believed anyway"),
+    ("courier", End, 3, "two addresses are refused, and a split line is too long"),
+    ("courier", User, 3, "the address ends the line, and a split line is too long"),
+    ("courier", Condition, 3, "`once`: the last address is used"),
+    ("cucipop", User, 1, "the end of the line determines the address"),
+    ("cyrus", End, 1, "the address precedes the client's text"),
+    ("cyrus", Condition, 1, "`never`: logins of a user named anonymous are refused anyway"),
     ("dbmail", User, 1, "the address ends the line"),
-    ("dovecot", User, 1, "proxy: the same name stands twice, and two addresses are refused"),
+    ("dovecot", User, 1, "proxy: the name occurs twice, and two addresses are refused"),
     ("dovecot", Condition, 1, "`same`: no name has an angle bracket"),
-    ("gnu-pop3d", End, 1, "no message goes on behind the address or the words"),
-    ("gnu-pop3d", User, 1, "half of a login gives no address"),
-    ("kopano", End, 1, "the address stands before the name"),
-    ("kopano", User, 1, "the address stands before the name"),
-    ("nginx", End, 1, "the address stands before the name"),
-    ("nginx", User, 1, "the address stands before the name"),
-    ("perdition", User, 2, "the address stands before the name, and the status ends the line"),
+    ("gnu-pop3d", End, 1, "no message continues after the address or the fixed text"),
+    ("gnu-pop3d", User, 1, "half of a login has no address"),
+    ("kopano", End, 1, "the address precedes the name"),
+    ("kopano", User, 1, "the address precedes the name"),
+    ("nginx", End, 1, "the address precedes the name"),
+    ("nginx", User, 1, "the address precedes the name"),
+    ("perdition", User, 2, "the address precedes the name, and the status ends the line"),
     ("popa3d", End, 3, "no name has a blank, and nothing else is a client's text"),
     ("popa3d", User, 2, "no name has a blank, and nothing else is a client's text"),
-    ("qpopper", User, 1, "the words of an error reply are refused, the address ends the line"),
-    ("solid-pop3d", End, 2, "half of a login gives no address; no message goes on behind one"),
+    ("qpopper", User, 1, "the text of an error reply is refused, the address ends the line"),
+    ("solid-pop3d", End, 2, "half of a login has no address; no message continues after one"),
     ("solid-pop3d", User, 3, "the address ends the line"),
     ("teapop", User, 1, "the address ends the line"),
-    ("tpop3d", End, 1, "a name is one word, and fixed words follow the address"),
-    ("tpop3d", User, 1, "a name is one word, and fixed words follow the address"),
-    ("tpop3d", Condition, 1, "`same`: a name is one word, and fixed words follow the address"),
+    ("tpop3d", End, 1, "a name is one word, and fixed text follows the address"),
+    ("tpop3d", User, 1, "a name is one word, and fixed text follows the address"),
+    ("tpop3d", Condition, 1, "`same`: a name is one word, and fixed text follows the address"),
     ("vdpop3d", User, 1, "the address ends the line"),
     ("vdpop3d", Condition, 1, "`max-length`: no name has more than 255 bytes"),
-    ("vm-pop3d", End, 2, "half of a login gives no address; no message goes on behind one"),
-    ("vm-pop3d", User, 2, "half of a login gives no address"),
+    ("vm-pop3d", End, 2, "half of a login has no address; no message continues after one"),
+    ("vm-pop3d", User, 2, "half of a login has no address"),
     ("vm-pop3d", Condition, 1, "`max-length`: no name has more than 255 bytes"),
     ("vpopmail", End, 1, "the address ends the line"),
     ("vpopmail", User, 2, "no name has a colon or a bracket, the address ends the line"),
 ];
 
-/// What is taken out.
+/// What is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Weakening {
     /// The anchor at the start of a pattern.
@@ -56,13 +56,13 @@ enum Weakening {
     End,
     /// The bounds of the user's name.
     User,
-    /// A condition besides the expression.
+    /// A condition in addition to the expression.
     Condition,
 }
 
 use Weakening::{Condition, End, Start, User};
 
-/// The built-in file with one line changed, for every line that a weakening can change.
+/// Returns copies of a built-in file, each with one line weakened.
 fn weakened(text: &str, weakening: Weakening) -> Vec<String> {
     let lines: Vec<&str> = text.lines().collect();
     let mut section = "";
@@ -71,13 +71,13 @@ fn weakened(text: &str, weakening: Weakening) -> Vec<String> {
         if line.starts_with("[[") {
             section = line;
         }
-        let believes = ["[[login]]", "[[connect]]"].contains(&section);
+        let is_checked = ["[[login]]", "[[connect]]"].contains(&section);
         let changed = match weakening {
             Condition => {
                 let keys = ["once = ", "never = ", "same = ", "max-length = "];
                 keys.iter().any(|key| line.starts_with(key)).then(String::new)
             }
-            _ if believes && line.starts_with("pattern = ") => match weakening {
+            _ if is_checked && line.starts_with("pattern = ") => match weakening {
                 Start => Some(line.replace("'''^", "'''")),
                 End => Some(line.replace("$'''", "'''")),
                 _ => without_user_bounds(line),
@@ -93,7 +93,7 @@ fn weakened(text: &str, weakening: Weakening) -> Vec<String> {
     copies
 }
 
-/// Any text, as short as possible, as the user's name.
+/// Allows any text, as short as possible, as the user's name.
 fn without_user_bounds(pattern: &str) -> Option<String> {
     let (before, user) = pattern.split_once("(?<user>")?;
     let (_, after) = user.split_once(')')?;
@@ -115,7 +115,7 @@ fn run(dir: &TempDir, arguments: &[&str], input: &str) -> Output {
     child.wait_with_output().expect("an end")
 }
 
-/// Whether `check` finds the weakness. What it finds, `test` must believe.
+/// Returns whether `check` finds the weakness. `test` must accept the message that it finds.
 fn is_found(dir: &TempDir, text: &str) -> bool {
     fs::write(dir.path().join("own.toml"), text).expect("a file");
     let checked = run(dir, &["check", "--dry-run"], "");
@@ -128,8 +128,8 @@ fn is_found(dir: &TempDir, text: &str) -> bool {
     let lines = forged.lines().skip(1).map_while(|line| line.strip_prefix("  | "));
     let input: String = lines.map(|line| format!("{line}\n")).collect();
     let tested = run(dir, &["test", "--daemon", name(text)], &input);
-    let told = String::from_utf8_lossy(&tested.stdout);
-    assert_eq!(tested.status.code(), Some(0), "no login in\n{input}\n{told}");
+    let output = String::from_utf8_lossy(&tested.stdout);
+    assert_eq!(tested.status.code(), Some(0), "no login in\n{input}\n{output}");
     true
 }
 
@@ -159,12 +159,12 @@ fn every_weakness_is_found() {
 }
 
 #[test]
-fn a_severity_is_relied_on_only_with_distrust() {
+fn severities_need_a_distrust_pattern() {
     let dir = tempfile::tempdir().expect("a directory under $TMPDIR");
     let (_, text) = BUILT_IN.iter().find(|(name, _)| *name == "uw-imap").expect("a file of UW");
-    let told = text.replacen("severities = [\"info\"]\n", "", 1);
-    assert_ne!(told, *text);
-    assert!(is_found(&dir, &told), "genuine logins have any severity");
+    let weakened = text.replacen("severities = [\"info\"]\n", "", 1);
+    assert_ne!(weakened, *text);
+    assert!(is_found(&dir, &weakened), "genuine logins have any severity");
     let (before, after) = text.split_once("[[distrust]]").expect("distrust");
     let (_, after) = after.split_once("[[logout]]").expect("a log-out");
     fs::write(dir.path().join("own.toml"), format!("{before}[[logout]]{after}")).expect("a file");
@@ -175,7 +175,7 @@ fn a_severity_is_relied_on_only_with_distrust() {
 }
 
 #[test]
-fn built_in_copies_are_sound() {
+fn copies_of_built_in_files_pass() {
     let dir = tempfile::tempdir().expect("a directory under $TMPDIR");
     for (name, text) in BUILT_IN {
         fs::write(dir.path().join(format!("{name}.toml")), text).expect("a file");
@@ -187,7 +187,7 @@ fn built_in_copies_are_sound() {
 }
 
 #[test]
-fn a_file_without_shapes_is_called_unproved() {
+fn a_file_without_shapes_is_reported() {
     let dir = tempfile::tempdir().expect("a directory under $TMPDIR");
     let text = "name = \"own\"\ntitle = \"Own\"\nprograms = [\"owned\"]\n\
                 [[login]]\npattern = '^in (?<address>[0-9.]+)'\n\

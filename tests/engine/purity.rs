@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What stands for the world outside.
-const WORLD: &[&str] = &[
+/// Names of the world outside.
+const OUTSIDE: &[&str] = &[
     "tokio",
     "tracing",
     "std::fs",
@@ -37,23 +37,23 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Code, without comments: they may name what the code may not.
+/// Returns the line without its comment, which may name anything.
 fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or_default()
 }
 
-/// The words of a line that begin outside of the engine. `depth` says how many `super::` lead
-/// out of it.
+/// Returns the names in a line that are outside the engine. `depth` is the number of `super::` that
+/// lead out of it.
 fn leaks(line: &str, depth: usize) -> Vec<String> {
-    let world = WORLD.iter().filter(|word| line.contains(**word)).map(|word| (*word).to_owned());
-    let ours = line.match_indices("crate::").map(|(at, _)| &line[at..]);
-    let outside = ours.filter(|path| !path.starts_with("crate::engine::")).map(str::to_owned);
+    let names = OUTSIDE.iter().filter(|name| line.contains(**name)).map(|name| (*name).to_owned());
+    let paths = line.match_indices("crate::").map(|(at, _)| &line[at..]);
+    let paths = paths.filter(|path| !path.starts_with("crate::engine::")).map(str::to_owned);
     let up = "super::".repeat(depth);
-    world.chain(outside).chain(line.contains(&up).then_some(up.clone())).collect()
+    names.chain(paths).chain(line.contains(&up).then_some(up.clone())).collect()
 }
 
 #[test]
-fn the_engine_names_nothing_of_the_world() {
+fn the_engine_names_nothing_outside() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/engine");
     let sources = sources(&root);
     assert!(sources.len() > 15, "the engine has been moved: {sources:?}");
@@ -84,7 +84,7 @@ fn leaks_are_found() {
         ("let now = std::time::Instant::now();", 1, 1),
         ("use super::shared::Shared;", 1, 1),
         ("use super::super::shared::Shared;", 2, 1),
-        ("tracing::info!(\"heard\");", 1, 1),
+        ("tracing::info!(\"processed\");", 1, 1),
     ] {
         assert_eq!(leaks(line, depth).len(), found, "{line}");
     }

@@ -1,5 +1,5 @@
-//! What survives a restart: exactly what was written down, never more than a login could give,
-//! and whatever has happened to the file.
+//! What survives a restart: exactly what was written, never more than a new login could grant, and
+//! whatever has happened to the file.
 
 mod model;
 
@@ -12,7 +12,7 @@ use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, MAX_MANUAL, Rules};
 
 use crate::support::around;
-use crate::support::story::{DAWN, excluding, ip, login_frame, rules, story};
+use crate::support::story::{START, excluding, ip, login_frame, rules, story};
 
 const A: &str = "192.0.2.7";
 const B: &str = "192.0.2.8";
@@ -20,8 +20,8 @@ const NOTHING: Restored =
     Restored { grants: 0, expired: 0, refused: 0, shortened: 0, damaged: 0, foreign: false };
 
 #[test]
-fn the_time_left_is_the_time_left() {
-    story("to the millisecond, whatever the file was through")
+fn deadlines_survive_a_restart() {
+    story("to the millisecond, over several restarts")
         .login(A)
         .at(10)
         .allow(B, Some(3600))
@@ -38,7 +38,7 @@ fn the_time_left_is_the_time_left() {
         .admits(&[B])
         .at(3610)
         .rejects(&[B]);
-    story("a block goes on, and so does what ends it")
+    story("blocks, and grants that end them")
         .revoke(A, Some(600), false)
         .revoke(B, Some(600), false)
         .allow(B, Some(60))
@@ -52,9 +52,9 @@ fn the_time_left_is_the_time_left() {
 }
 
 #[test]
-fn nothing_lasts_longer_than_a_right_given_now() {
+fn nothing_lasts_longer_than_a_new_grant() {
     let short = || Rules { grace: Duration::from_secs(60), ..rules() };
-    story("a shorter grace; the operator's word stands")
+    story("a shorter grace period does not shorten manual grants")
         .login(A)
         .allow(B, Some(3600))
         .at(10)
@@ -76,10 +76,10 @@ fn nothing_lasts_longer_than_a_right_given_now() {
         .rejects(&[B])
         .at(1800)
         .rejects(&[A]);
-    let far = format!("grant\t{A}\t{DAWN}\t{}\t\t\t1\tdovecot\tmx1\t\t.\n", u64::MAX);
-    let hand = format!("grant\t{B}\t0\t\t0\t{}\t0\t\t\tforged\t.\n", u64::MAX);
-    story("a bent file")
-        .scribble(|file| file + &far + &hand)
+    let far = format!("grant\t{A}\t{START}\t{}\t\t\t1\tdovecot\tmx1\t\t.\n", u64::MAX);
+    let manual = format!("grant\t{B}\t0\t\t0\t{}\t0\t\t\tforged\t.\n", u64::MAX);
+    story("a forged file")
+        .edit_file(|file| file + &far + &manual)
         .restart(rules(), Restored { grants: 2, shortened: 2, ..NOTHING })
         .at(1800)
         .rejects(&[A])
@@ -87,7 +87,7 @@ fn nothing_lasts_longer_than_a_right_given_now() {
         .rejects(&[B]);
     let careful =
         Rules { exclude: excluding(&[("own", "192.0.2.7/32")]), max_clients: 1, ..rules() };
-    story("new rules hold for old rights")
+    story("new rules apply to old grants")
         .login(A)
         .login(B)
         .at(1)
@@ -98,22 +98,22 @@ fn nothing_lasts_longer_than_a_right_given_now() {
         .restart(rules(), Restored { grants: 1, ..NOTHING });
 }
 
-/// A clock that is behind the file's last moment gives nobody more than was left then.
+/// If the clock is earlier than the file's last write, no grant lasts longer than was left then.
 #[test]
-fn a_clock_that_is_behind_the_file_revives_nobody() {
-    let (dawn, day) = (Time::from_millis(DAWN), Duration::from_secs(86_400));
+fn a_clock_set_back_revives_no_grant() {
+    let (start, day) = (Time::from_millis(START), Duration::from_secs(86_400));
     let seconds = Duration::from_secs;
     let mut engine = Engine::new(rules());
-    engine.allow(dawn, ip(A), Some(seconds(10)), None).expect("allowed");
-    engine.allow(dawn, ip(B), Some(seconds(100)), None).expect("allowed");
-    let text = around::state(&engine, dawn);
+    engine.allow(start, ip(A), Some(seconds(10)), None).expect("allowed");
+    engine.allow(start, ip(B), Some(seconds(100)), None).expect("allowed");
+    let text = around::state(&engine, start);
     for (written, now, expected) in [
-        (dawn + seconds(40), dawn + seconds(40), [None, Some(60)]),
-        (dawn + seconds(40), dawn + seconds(30), [None, Some(60)]),
-        (dawn + seconds(40), dawn - day, [None, Some(60)]),
-        (dawn + seconds(40), dawn + seconds(50), [None, Some(50)]),
-        (dawn, dawn - day, [Some(10), Some(100)]),
-        (dawn, dawn + day, [None, None]),
+        (start + seconds(40), start + seconds(40), [None, Some(60)]),
+        (start + seconds(40), start + seconds(30), [None, Some(60)]),
+        (start + seconds(40), start - day, [None, Some(60)]),
+        (start + seconds(40), start + seconds(50), [None, Some(50)]),
+        (start, start - day, [Some(10), Some(100)]),
+        (start, start + day, [None, None]),
     ] {
         let mut reading = Restoration::written(written);
         text.lines().for_each(|line| reading.line(line));
@@ -128,9 +128,10 @@ fn a_clock_that_is_behind_the_file_revives_nobody() {
 }
 
 #[test]
-fn damage_is_counted_and_costs_nothing_else() {
-    let grant =
-        |address: &str| format!("grant\t{address}\t{DAWN}\t{}\t\t\t1\tdovecot\t\t\t.\n", DAWN + 9);
+fn damaged_lines_are_counted_and_skipped() {
+    let grant = |address: &str| {
+        format!("grant\t{address}\t{START}\t{}\t\t\t1\tdovecot\t\t\t.\n", START + 9)
+    };
     for line in [
         "",
         "nonsense",
@@ -149,51 +150,51 @@ fn damage_is_counted_and_costs_nothing_else() {
         "grant\t192.0.2.9\t0\t1795000009000\t\t\t1\tdovecot\t\t\t1795000009000\t.",
     ] {
         story("a damaged line")
-            .scribble(|file| file + &grant(A) + line + "\n" + &grant(B))
+            .edit_file(|file| file + &grant(A) + line + "\n" + &grant(B))
             .restart(rules(), Restored { grants: 2, damaged: 1, ..NOTHING })
             .admits(&[A, B])
             .rejects(&["192.0.2.9"]);
     }
     story("a file of another version")
-        .scribble(|_| "pop-before-smtp state 2\n".to_owned() + &grant(A))
+        .edit_file(|_| "pop-before-smtp state 2\n".to_owned() + &grant(A))
         .restart(rules(), Restored { foreign: true, ..NOTHING })
         .rejects(&[A]);
     for text in ["nonsense\n", "\n", "\u{feff}pop-before-smtp state 1\n"] {
         story("a damaged first line")
-            .scribble(|_| text.to_owned() + &grant(A))
+            .edit_file(|_| text.to_owned() + &grant(A))
             .restart(rules(), Restored { grants: 1, damaged: 1, ..NOTHING })
             .admits(&[A]);
     }
     story("no first line")
-        .scribble(|_| grant(A))
+        .edit_file(|_| grant(A))
         .restart(rules(), Restored { grants: 1, ..NOTHING });
-    story("somebody else's file")
-        .scribble(|_| "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534\n".to_owned())
+    story("another program's file")
+        .edit_file(|_| "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534\n".to_owned())
         .restart(rules(), Restored { damaged: 2, ..NOTHING });
-    let often = format!("grant\t{A}\t{DAWN}\t{}\t\t\t{}\tdovecot\t\t\t.\n", DAWN + 9, u64::MAX);
-    story("more logins than there can be")
-        .scribble(|file| file + &often)
+    let often = format!("grant\t{A}\t{START}\t{}\t\t\t{}\tdovecot\t\t\t.\n", START + 9, u64::MAX);
+    story("the largest number of logins")
+        .edit_file(|file| file + &often)
         .restart(rules(), Restored { grants: 1, ..NOTHING })
         .login(A);
-    story("no file, or an empty one").scribble(|_| String::new()).restart(rules(), NOTHING);
+    story("no file, or an empty one").edit_file(|_| String::new()).restart(rules(), NOTHING);
 
-    // Torn anywhere, it gives the whole lines before the tear.
+    // Torn anywhere, the whole lines before the tear are restored.
     let whole = format!("{HEADER}\n{}{}", grant(A), grant(B));
     for end in HEADER.len() + 1..=whole.len() {
         let lines = whole[..end].matches("\t.").count();
         let rest = whole[..end].rsplit('\n').next().unwrap_or_default();
         let damaged = usize::from(!rest.is_empty() && !rest.ends_with("\t."));
         story("torn")
-            .scribble(|_| whole[..end].to_owned())
+            .edit_file(|_| whole[..end].to_owned())
             .restart(rules(), Restored { grants: lines, damaged, ..NOTHING });
     }
 }
 
-/// What a user writes into his name or the operator into a note stays one field.
+/// The text of a user name or of an operator's note stays one field.
 #[test]
 fn names_cannot_forge_records() {
     let mut engine = Engine::new(rules());
-    let now = Time::from_millis(DAWN);
+    let now = Time::from_millis(START);
     let note = "x\t.\ngrant\t192.0.2.66\t0\t1795000009000\t\t\t0\t\t\t\t.";
     engine.allow(now, ip(A), None, Some(note.to_owned())).expect("allowed");
     let text = around::state(&engine, now);
@@ -202,10 +203,10 @@ fn names_cannot_forge_records() {
     assert_eq!(restored, Restored { grants: 1, ..NOTHING }, "{text}");
 }
 
-/// Whoever asks, `list` and the map have a login at once; the file has it with the next journal.
+/// Lookups, `list` and the map have a login at once; the file has it with the next journal.
 #[test]
 fn a_login_counts_at_once_and_the_file_follows() {
-    let at = |seconds: u64| Time::from_millis(DAWN + 1000 * seconds);
+    let at = |seconds: u64| Time::from_millis(START + 1000 * seconds);
     let mut engine = Engine::new(rules());
     let file = around::state(&engine, at(0));
     engine.published(1, at(0));
@@ -218,11 +219,11 @@ fn a_login_counts_at_once_and_the_file_follows() {
         around::restore(&mut found, at(2), file);
         found.admits(at(2), ip(A)).is_some()
     };
-    assert!(!found(&file), "a crash takes it back");
+    assert!(!found(&file), "a crash forgets it");
     let login = file + &around::journal(&mut engine);
     assert!(found(&login) && !engine.has_changes());
 
-    // The number tells which journal has the end of a right.
+    // The number tells which journal contains a revocation.
     let before = engine.last_change();
     engine.revoke(at(3), ip(A), None);
     assert!(engine.last_change() > before && engine.has_changes());
@@ -238,11 +239,11 @@ fn a_login_counts_at_once_and_the_file_follows() {
     );
 }
 
-/// Nobody waits while the records of very many are made: each journal has a slice of them.
+/// A call never formats the records of very many changes: each journal has a slice of them.
 #[test]
-fn many_changes_are_taken_a_slice_at_a_time() {
+fn many_changes_are_journalled_slice_by_slice() {
     let mut engine = Engine::new(rules());
-    let now = Time::from_millis(DAWN);
+    let now = Time::from_millis(START);
     for number in 0..3000 {
         let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
         engine.process(now, Source::default(), login_frame(address).as_bytes());
@@ -256,18 +257,18 @@ fn many_changes_are_taken_a_slice_at_a_time() {
     assert_eq!(restored, Restored { grants: 3000, ..NOTHING });
 }
 
-/// While the disk stands still, what is remembered for it is bounded by those who may be held.
+/// While nothing can be written, the remembered changes are bounded by `max_clients`.
 #[test]
-fn more_changes_than_clients_are_a_whole_file() {
+fn more_changes_than_clients_need_a_whole_file() {
     let mut engine = Engine::new(Rules { max_clients: 10, ..rules() });
-    let now = Time::from_millis(DAWN);
+    let now = Time::from_millis(START);
     for number in 0..5000 {
         let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
         engine.process(now, Source::default(), login_frame(address).as_bytes());
     }
     assert!(engine.has_changes());
     let journal = engine.journal();
-    assert!(journal.whole, "an older file would bring back who has gone");
+    assert!(journal.whole, "an older file would revive removed addresses");
     assert_eq!(journal.number, Some(engine.last_change()));
     assert!(journal.text.lines().count() <= 1024, "{}", journal.text.lines().count());
     assert!(!engine.has_changes() && !engine.journal().whole);
@@ -275,10 +276,10 @@ fn more_changes_than_clients_are_a_whole_file() {
 }
 
 #[test]
-fn ten_thousand_may_end_together() {
+fn ten_thousand_may_expire_together() {
     const MANY: u32 = 10_000;
     let mut engine = Engine::new(rules());
-    let at = |seconds: u64| Time::from_millis(DAWN + 1000 * seconds);
+    let at = |seconds: u64| Time::from_millis(START + 1000 * seconds);
     for number in 0..MANY {
         let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
         engine.allow(at(0), address.into(), None, None).expect("allowed");
@@ -288,12 +289,12 @@ fn ten_thousand_may_end_together() {
     assert!(generation.addresses.is_sorted());
     engine.published(generation.number, at(1799));
 
-    let gone = engine.tick(at(1800)).len();
-    assert!(gone < MANY as usize / 2, "nobody waits for all of them");
-    assert_eq!(engine.clients_at(at(1800)), 0, "and yet all have ended");
-    assert!(engine.sweep_at() <= Some(at(1800)), "the rest at once");
+    let removed = engine.tick(at(1800)).len();
+    assert!(removed < MANY as usize / 2, "one call does not remove all of them");
+    assert_eq!(engine.clients_at(at(1800)), 0, "yet all have expired");
+    assert!(engine.sweep_at() <= Some(at(1800)), "the next call is due at once");
     let rest: usize = (0..MANY).map(|_| engine.tick(at(1800)).len()).take_while(|n| *n > 0).sum();
-    assert_eq!(gone + rest, MANY as usize);
+    assert_eq!(removed + rest, MANY as usize);
     assert_eq!(
         around::generation(&mut engine, at(1801)).expect("a generation").addresses,
         [] as [IpAddr; 0]

@@ -1,4 +1,4 @@
-//! A client who stays connected stays authorised, if the administrator wants it so.
+//! Clients that stay connected stay authorised, if the administrator wants this.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::around;
 
 const CLIENT: &str = "192.0.2.7";
 
-/// An engine that has seen a log-out of each daemon: ids count where log-outs carry them.
+/// Creates an engine that has seen a log-out of each daemon, so that ids of sessions count.
 fn engine(ceiling: Option<u64>) -> Engine {
     let mut engine = fresh_engine(ceiling);
     let earlier = [("SU5O", "A0B1"), ("32989", "22989"), ("50459", "40459"), ("[39]", "[29]")];
@@ -41,14 +41,14 @@ fn is_admitted(engine: &Engine, seconds: u64) -> bool {
     engine.admits(at(seconds), CLIENT.parse().expect("an address")).is_some()
 }
 
-/// Hears lines, each at its second.
+/// Processes lines, each at its second.
 fn process(engine: &mut Engine, lines: &[(u64, &str)]) {
     for (second, line) in lines {
         engine.process(at(*second), Source::default(), line.as_bytes());
     }
 }
 
-/// For each way in which log in and log out are paired: the lines of a session of an hour.
+/// For each kind of pairing login and log-out: the lines of a session of one hour.
 const PAIRS: [(&str, &[&str], &str); 5] = [
     (
         "Dovecot, by session id",
@@ -90,7 +90,7 @@ const PAIRS: [(&str, &[&str], &str); 5] = [
 ];
 
 #[test]
-fn the_grace_counts_from_the_log_out() {
+fn the_grace_period_begins_at_the_log_out() {
     for (name, login, logout) in PAIRS {
         let mut engine = engine(Some(86_400));
         login.iter().for_each(|line| process(&mut engine, &[(0, line)]));
@@ -101,9 +101,9 @@ fn the_grace_counts_from_the_log_out() {
     }
 }
 
-/// Dovecot before 2.3 gives a session id at the login only.
+/// Dovecot before 2.3 logs a session id at the login only.
 #[test]
-fn an_id_that_no_log_out_carries_prolongs_nothing() {
+fn an_id_without_log_outs_does_not_extend_a_grant() {
     let mut engine = fresh_engine(Some(86_400));
     let nameless = "<22>Nov 22 08:31:41 dovecot: imap(joe): Disconnected: Logged out in=9 out=518";
     process(&mut engine, &[(0, PAIRS[0].1[0]), (10, nameless), (20, PAIRS[0].1[0])]);
@@ -111,7 +111,7 @@ fn an_id_that_no_log_out_carries_prolongs_nothing() {
 }
 
 #[test]
-fn without_the_option_a_session_counts_for_the_grace() {
+fn without_the_option_a_login_counts_for_the_grace_period() {
     for (name, login, _) in PAIRS {
         let mut engine = engine(None);
         login.iter().for_each(|line| process(&mut engine, &[(0, line)]));
@@ -120,7 +120,7 @@ fn without_the_option_a_session_counts_for_the_grace() {
 }
 
 #[test]
-fn a_log_out_that_is_never_seen_counts_at_the_ceiling() {
+fn a_session_without_a_log_out_ends_at_the_ceiling() {
     let mut engine = engine(Some(600));
     process(&mut engine, &[(0, PAIRS[0].1[0])]);
     assert!(is_admitted(&engine, 599) && !is_admitted(&engine, 600));
@@ -139,34 +139,34 @@ fn the_sessions_of_an_address_are_counted() {
 
 /// Another process with the PID of one whose log-out was lost, or of one in another container.
 #[test]
-fn a_session_with_the_same_key_ends_the_one_before() {
+fn a_session_with_the_same_key_ends_the_previous_one() {
     let (_, login, logout) = PAIRS[3];
     let other = login[0].replace(CLIENT, "192.0.2.8");
     let mut engine = engine(Some(86_400));
     process(&mut engine, &[(0, login[0]), (100, &other)]);
-    assert!(is_admitted(&engine, 159) && !is_admitted(&engine, 160), "the grace is left");
+    assert!(is_admitted(&engine, 159) && !is_admitted(&engine, 160), "the grace period remains");
     process(&mut engine, &[(100, login[0]), (200, login[0])]);
-    assert!(is_admitted(&engine, 5000), "the same client goes on");
+    assert!(is_admitted(&engine, 5000), "the same client stays authorised");
     process(&mut engine, &[(6000, logout)]);
     assert!(is_admitted(&engine, 6059) && !is_admitted(&engine, 6060));
 }
 
-/// A log-out only takes away: it counts also where it would not be believed as a login.
+/// A log-out only takes trust away: it counts even where a login would be refused.
 #[test]
-fn a_log_out_counts_however_doubtful_it_is() {
+fn a_log_out_counts_where_a_login_would_be_refused() {
     let courier = PAIRS[1];
-    let piece = format!("<22>Nov 22 08:35:28 imapd: LOGIN FAILED, user={}", "x".repeat(486));
+    let fragment = format!("<22>Nov 22 08:35:28 imapd: LOGIN FAILED, user={}", "x".repeat(486));
     let late = courier.2.replace("Nov 22 08:35:28", "1969-12-31T00:00:00Z mx1");
     let late_login = courier.1[0].replace("Nov 22 07:35:28", "2999-12-31T00:00:00Z mx1");
     let odd = courier.2.replace("user=joe", "user=j\u{7}e");
     let rows: [(&str, &str, &[&str]); 3] = [
-        ("behind a cut line", courier.1[0], &[&piece, courier.2]),
+        ("after a fragment", courier.1[0], &[&fragment, courier.2]),
         ("late", &late_login, &[&late]),
-        ("with an odd name", courier.1[0], &[&odd]),
+        ("with a refused name", courier.1[0], &[&odd]),
     ];
     for (name, login, lines) in rows {
         let mut engine = engine(Some(86_400));
-        // So that log-outs of this stream are known to carry ids.
+        // First, to show that log-outs of this stream carry ids.
         process(&mut engine, &[(0, &late.replace("32989", "1")), (10, login)]);
         assert!(is_admitted(&engine, 3600), "{name}");
         lines.iter().for_each(|line| process(&mut engine, &[(3600, line)]));
@@ -175,7 +175,7 @@ fn a_log_out_counts_however_doubtful_it_is() {
 }
 
 #[test]
-fn another_session_s_log_out_ends_nothing() {
+fn a_log_out_ends_only_its_own_session() {
     let foreign = [
         PAIRS[0].2.replace("SU5O", "XYZ9"),
         PAIRS[1].2.replace("32989", "32988"),
@@ -189,13 +189,13 @@ fn another_session_s_log_out_ends_nothing() {
 }
 
 #[test]
-fn revoking_and_restarting_end_what_sessions_give() {
+fn revoking_and_restarting_end_sessions() {
     let mut engine = engine(Some(86_400));
     process(&mut engine, &[(0, PAIRS[0].1[0])]);
     let state = around::state(&engine, at(100));
     engine.revoke(at(200), CLIENT.parse().expect("an address"), None);
     process(&mut engine, &[(210, PAIRS[0].2)]);
-    assert!(!is_admitted(&engine, 211), "its log-out gives nothing back");
+    assert!(!is_admitted(&engine, 211), "its log-out does not authorise again");
 
     let mut restarted = self::engine(Some(86_400));
     around::restore(&mut restarted, at(100), &state);
@@ -206,7 +206,7 @@ fn revoking_and_restarting_end_what_sessions_give() {
 }
 
 #[test]
-fn switching_it_off_leaves_the_grace() {
+fn switching_it_off_leaves_the_grace_period() {
     let mut engine = engine(Some(86_400));
     process(&mut engine, &[(0, PAIRS[0].1[0])]);
     engine.reload(at(1000), rules(DaemonTable::of(maildaemons::all(&[]).0), None));

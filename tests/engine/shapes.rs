@@ -1,8 +1,8 @@
-//! The shapes of the built-in mail daemons against what running daemons have written: a shape that
+//! The shapes of the built-in mail daemons against what running daemons have logged: a shape that
 //! is narrower than the daemon's messages proves less than it claims.
 //!
-//! Promise  every captured message of a known program fits a shape of its daemon, or has nothing in
-//!          it that a client has chosen; and the message of a login fits one that knows the client.
+//! - **Promise**: every captured message of a known program matches a shape of its daemon, or
+//!   contains nothing chosen by a client; and the message of a login matches one with the client.
 
 use std::collections::HashMap;
 
@@ -18,8 +18,8 @@ const CAPTURES: [(&str, &str); 2] = [
     ("frames2", include_str!("../corpus/frames2.jsonl")),
 ];
 
-/// Messages without a word of a client's: the daemon's own ones, numbers, and addresses.
-const OWN_WORDS: &[&str] = &[
+/// Messages without any text of a client: fixed text, numbers, and addresses.
+const FIXED: &[&str] = &[
     // Courier. Without a user nobody has logged in.
     r"(?:Connection|LOGOUT|Disconnected), ip=\[[0-9a-f:.]+\], port=\[[0-9]+\](?:, [a-z]+=[0-9]+)*",
     "malloc: Success",
@@ -56,7 +56,7 @@ fn whole(pattern: &str) -> Regex {
     Regex::new(&format!("^(?:{pattern})$")).expect("an expression")
 }
 
-/// The shapes of each program.
+/// Returns the shapes of each program.
 fn shapes() -> HashMap<String, Vec<(Shape, Regex)>> {
     let table =
         DaemonTable::load(&[], &Selection::Verified).expect("the built-in daemons are sound");
@@ -74,16 +74,16 @@ fn shapes() -> HashMap<String, Vec<(Shape, Regex)>> {
 }
 
 #[test]
-fn captured_messages_fit_the_shapes() {
+fn captured_messages_match_the_shapes() {
     let shapes = shapes();
-    let own_words: Vec<Regex> = OWN_WORDS.iter().map(|words| whole(words)).collect();
-    let mut used = vec![0; own_words.len()];
-    let (mut fitting, mut logins) = (0, 0);
+    let fixed: Vec<Regex> = FIXED.iter().map(|text| whole(text)).collect();
+    let mut used = vec![0; fixed.len()];
+    let (mut matched, mut logins) = (0, 0);
     for (file, text) in CAPTURES {
         let mut after_a_fragment = false;
         for row in text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")) {
             let word = |name: &str| row[name].as_str().unwrap_or_default();
-            // What a forwarder has made of a message, or a hand, is not what the daemon wrote.
+            // Not as written by the daemon: changed by a forwarder, or made manually.
             if word("daemon").contains("<-") || row["synthetic"] == true {
                 continue;
             }
@@ -92,8 +92,8 @@ fn captured_messages_fit_the_shapes() {
             let Ok(message) = frame.message() else { continue };
             let Some(shapes) = shapes.get(message.program) else { continue };
             let text = message.text();
-            // courierlogger has cut the line before this one, and this is the rest of it.
-            let is_rest = word("daemon").starts_with("courier") && after_a_fragment;
+            // courierlogger has split the line before this one, and this is its continuation.
+            let is_continuation = word("daemon").starts_with("courier") && after_a_fragment;
             after_a_fragment = text.len() >= 505;
             let mut fits = shapes.iter().filter(|(_, whole)| whole.is_match(text)).peekable();
             let is_login = word("expect") == "login"
@@ -109,15 +109,15 @@ fn captured_messages_fit_the_shapes() {
                 assert!(fits.any(knows_client), "{file}: no shape of this login: {text:?}");
                 logins += 1;
             } else if fits.peek().is_some() {
-                fitting += 1;
-            } else if let Some(index) = own_words.iter().position(|it| it.is_match(text)) {
+                matched += 1;
+            } else if let Some(index) = fixed.iter().position(|it| it.is_match(text)) {
                 used[index] += 1;
             } else {
-                assert!(is_rest, "{file}: no shape of {} has {text:?}", message.program);
+                assert!(is_continuation, "{file}: no shape of {} has {text:?}", message.program);
             }
         }
     }
-    let unused: Vec<_> = OWN_WORDS.iter().zip(used).filter(|(_, times)| *times == 0).collect();
+    let unused: Vec<_> = FIXED.iter().zip(used).filter(|(_, times)| *times == 0).collect();
     assert!(unused.is_empty(), "never seen: {unused:?}");
-    assert!(fitting > 3000 && logins > 300, "{fitting} messages, {logins} logins");
+    assert!(matched > 3000 && logins > 300, "{matched} messages, {logins} logins");
 }

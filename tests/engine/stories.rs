@@ -1,4 +1,4 @@
-//! The engine's promises as stories with invented time (`support/story.rs`).
+//! The engine's promises as stories with an invented clock (`support/story.rs`).
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn with_exclude(exclude: Exclude) -> Rules {
 }
 
 #[test]
-fn a_login_counts_until_its_exact_end() {
+fn a_login_counts_until_its_deadline() {
     story("the deadline")
         .rejects(&[A])
         .login(A)
@@ -36,7 +36,7 @@ fn a_login_counts_until_its_exact_end() {
         .rejects(&[A])
         .publishes(&[]);
     story("a renewal").login(A).publishes(&[A]).at(60).login(A).quiet().wakes_at_ms(1_860_000);
-    story("a renewal moves the end")
+    story("a renewal moves the deadline")
         .login(A)
         .publishes(&[A])
         .at(60)
@@ -47,35 +47,30 @@ fn a_login_counts_until_its_exact_end() {
         .at(1860)
         .rejects(&[A])
         .publishes(&[]);
-    story("it comes back at the moment of its end")
-        .login(A)
-        .publishes(&[A])
-        .at(1800)
-        .login(A)
-        .look(|engine| {
-            assert_eq!((engine.stats().granted, engine.stats().expired), (2, 1), "two rights")
-        });
+    story("a login at the deadline").login(A).publishes(&[A]).at(1800).login(A).inspect(|engine| {
+        assert_eq!((engine.stats().granted, engine.stats().expired), (2, 1), "two grants")
+    });
 }
 
 #[test]
-fn renewals_are_quiet_and_crowds_come_together() {
+fn renewals_do_not_publish_and_many_logins_are_published_together() {
     let mut renewed = story("twenty renewals").login(A).publishes(&[A]);
     for second in 1..=20 {
         renewed = renewed.at(second).login(A).quiet();
     }
-    renewed.look(|engine| assert_eq!(engine.stats().logins, 21));
+    renewed.inspect(|engine| assert_eq!(engine.stats().logins, 21));
 
-    let crowd: Vec<String> = (1..=100).map(|last| format!("203.0.113.{last}")).collect();
-    let crowd: Vec<&str> = crowd.iter().map(String::as_str).collect();
-    let mut story = story("a crowd").at(9).login(crowd[0]).publishes(&crowd[..1]);
-    for (index, client) in (1..).zip(&crowd[1..]) {
+    let clients: Vec<String> = (1..=100).map(|last| format!("203.0.113.{last}")).collect();
+    let clients: Vec<&str> = clients.iter().map(String::as_str).collect();
+    let mut story = story("many logins").at(9).login(clients[0]).publishes(&clients[..1]);
+    for (index, client) in (1..).zip(&clients[1..]) {
         story = story.at_ms(9_000 + index * 10).login(client).quiet();
     }
-    story.wakes_at_ms(10_000).at_ms(9_999).quiet().at(10).publishes(&crowd).at(1700).quiet();
+    story.wakes_at_ms(10_000).at_ms(9_999).quiet().at(10).publishes(&clients).at(1700).quiet();
 }
 
 #[test]
-fn who_would_end_first_makes_room() {
+fn the_address_closest_to_expiry_is_evicted() {
     let small = || Rules { max_clients: 2, ..rules() };
     story_with("eviction by deadline, not by age", small())
         .login(A)
@@ -88,8 +83,8 @@ fn who_would_end_first_makes_room() {
         .login(C)
         .publishes(&[A, C])
         .rejects(&[B])
-        .look(|engine| assert_eq!(engine.stats().evicted, 1));
-    story_with("the newcomer may be the one", small())
+        .inspect(|engine| assert_eq!(engine.stats().evicted, 1));
+    story_with("the new address may be the one to be evicted", small())
         .login(A)
         .login(B)
         .publishes(&[A, B])
@@ -97,18 +92,18 @@ fn who_would_end_first_makes_room() {
         .allow(C, Some(60))
         .rejects(&[C])
         .admits(&[A, B]);
-    story_with("who has ended makes room by itself", small())
+    story_with("an expired address is not an eviction", small())
         .login(A)
         .at(10)
         .login(B)
         .at(1800)
         .login(C)
         .publishes(&[B, C])
-        .look(|engine| assert_eq!(engine.stats().evicted, 0));
+        .inspect(|engine| assert_eq!(engine.stats().evicted, 0));
 }
 
 #[test]
-fn some_are_never_authorised() {
+fn excluded_addresses_are_never_authorised() {
     let lists = [
         ("loopback", "127.0.0.0/8"),
         ("link-local", "fe80::/10"),
@@ -133,7 +128,7 @@ fn some_are_never_authorised() {
 }
 
 #[test]
-fn one_host_has_one_spelling() {
+fn each_host_has_one_spelling() {
     story("IPv4-mapped addresses")
         .login("::ffff:192.0.2.7")
         .publishes(&[A])
@@ -158,8 +153,8 @@ fn one_host_has_one_spelling() {
 }
 
 #[test]
-fn the_operator_has_the_last_word() {
-    story("a block, to its exact end")
+fn the_operator_can_revoke_block_and_allow() {
+    story("a block, until its deadline")
         .login(A)
         .publishes(&[A])
         .at(10)
@@ -172,7 +167,7 @@ fn the_operator_has_the_last_word() {
         .at(70)
         .login(A)
         .publishes(&[A]);
-    story("a revocation without a block is only that").login(A).revoke(A, None, true).login(A);
+    story("a revocation without a block").login(A).revoke(A, None, true).login(A);
     story("a manual grant")
         .allow(A, Some(60))
         .publishes(&[A])
@@ -187,7 +182,7 @@ fn the_operator_has_the_last_word() {
         .rejects(&[A]);
     story("a manual grant ends a block").revoke(A, Some(600), false).allow(A, Some(9)).login(A);
     let week = MAX_MANUAL.as_secs();
-    story("nobody is trusted for longer than a week")
+    story("manual grants and blocks last a week at most")
         .allow(A, Some(u64::MAX))
         .revoke(B, Some(u64::MAX), false)
         .at(week - 1)
@@ -197,7 +192,8 @@ fn the_operator_has_the_last_word() {
         .rejects(&[A])
         .login(B);
     let refused = with_exclude(excluding(&[("own", "192.0.2.7/32")]));
-    story_with("not even the operator", refused).refuses_to_allow("::ffff:192.0.2.7", "own");
+    story_with("excluded addresses stay excluded", refused)
+        .refuses_to_allow("::ffff:192.0.2.7", "own");
 }
 
 #[test]
@@ -210,7 +206,7 @@ fn the_later_deadline_wins() {
         .admits(&[A])
         .at(7200)
         .rejects(&[A]);
-    story("nor does the operator's shorter word")
+    story("nor does a shorter manual grant")
         .login(A)
         .at(10)
         .allow(A, Some(60))
@@ -218,14 +214,14 @@ fn the_later_deadline_wins() {
         .admits(&[A])
         .at(1800)
         .rejects(&[A]);
-    story("nor a login after the grace has been shortened")
+    story("nor does a login after the grace period was shortened")
         .login(A)
         .reload(with_grace(60))
         .at(10)
         .login(A)
         .at(1799)
         .admits(&[A]);
-    story("a restart measures each right by who gave it")
+    story("a restart limits each grant by its source")
         .allow(A, Some(7200))
         .at(10)
         .login(A)
@@ -239,7 +235,7 @@ fn the_later_deadline_wins() {
 }
 
 #[test]
-fn a_failed_publication_is_made_up_for() {
+fn a_failed_publication_is_retried() {
     story("pauses grow, and nothing is lost")
         .login(A)
         .fails_to_publish(&[A], 1)
@@ -260,7 +256,7 @@ fn a_failed_publication_is_made_up_for() {
         .at(8)
         .login(A)
         .fails_to_publish(&[A, B], 1);
-    story("who comes and who goes during a slow publication is in the next")
+    story("changes during a slow publication are in the next")
         .login(A)
         .publishes_while(&[A], |story| story.at(5).login(B))
         .at_ms(5_999)
@@ -271,7 +267,7 @@ fn a_failed_publication_is_made_up_for() {
         .publishes(&[B])
         .at(9)
         .quiet();
-    story("rights end while postmap is broken")
+    story("grants expire while postmap is failing")
         .login(A)
         .publishes(&[A])
         .at(1799)
@@ -283,7 +279,7 @@ fn a_failed_publication_is_made_up_for() {
 
 #[test]
 fn a_reload_keeps_the_set() {
-    story("all but those who are excluded now")
+    story("except addresses that are now excluded")
         .login(A)
         .login(B)
         .publishes(&[A, B])
@@ -304,7 +300,7 @@ fn a_reload_keeps_the_set() {
         .at(1799)
         .admits(&[A])
         .restart(rules(), Restored { grants: 1, expired: 1, ..Restored::default() });
-    story("a smaller house")
+    story("and shrinks to a smaller limit")
         .login(A)
         .at(1)
         .login(B)
@@ -312,11 +308,11 @@ fn a_reload_keeps_the_set() {
         .publishes(&[B]);
 }
 
-/// A login whose frame carries no time of ours: only the moment of hearing counts.
+/// The time of arrival counts, not the one in the frame.
 #[test]
-fn the_time_in_a_frame_is_its_senders() {
+fn the_time_in_a_frame_does_not_set_the_deadline() {
     let early = login_frame(A).replace("Nov 22", "Jan  1");
-    let late = format!("<22>1 2999-01-01T00:00:00Z mx1 dovecot - - - {}", tail(&login_frame(B)));
+    let late = format!("<22>1 2999-01-01T00:00:00Z mx1 dovecot - - - {}", text(&login_frame(B)));
     story("forged times")
         .process(&early, Verdict::Login)
         .process(&late, Verdict::Login)
@@ -324,6 +320,6 @@ fn the_time_in_a_frame_is_its_senders() {
         .wakes_at_ms(1_800_000);
 }
 
-fn tail(frame: &str) -> &str {
+fn text(frame: &str) -> &str {
     frame.split_once("dovecot: ").expect("a frame of Dovecot").1
 }

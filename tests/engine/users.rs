@@ -1,4 +1,4 @@
-//! Who has logged in from an address, and what follows from it: stories with an invented clock.
+//! Stories with an invented clock about the users who have logged in from an address.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -82,11 +82,11 @@ impl Story {
         self.0.decide(at(seconds), &request)
     }
 
-    fn why_gone(&mut self, seconds: u64) -> Vec<RemovalReason> {
+    fn removal_reasons(&mut self, seconds: u64) -> Vec<RemovalReason> {
         self.0.tick(at(seconds)).iter().map(|removed| removed.reason).collect()
     }
 
-    /// What an engine with these rules makes of this one's state.
+    /// Returns an engine with these rules that was restored from this one's state.
     fn restarted(&self, seconds: u64, rules: Rules) -> Self {
         let text = around::state(&self.0, at(seconds));
         let mut engine = Engine::new(rules);
@@ -108,14 +108,14 @@ fn nat() -> IpAddr {
 }
 
 #[test]
-fn each_right_to_send_ends_by_itself() {
+fn each_user_s_own_grant_ends_by_itself() {
     let mut story = Story::new(rules());
     assert!(!story.sends(0, ANN));
     story.login(0, ANN);
     story.login(1000, BOB);
     assert!(story.sends(1799, ANN) && story.sends(1799, BOB));
     assert_eq!(story.users(1799), [ANN, BOB]);
-    assert!(!story.sends(1800, ANN), "her own grace is over, whoever came after her");
+    assert!(!story.sends(1800, ANN), "ann's own grace period is over, despite bob's login");
     assert!(story.sends(1800, BOB));
     assert!(!story.sends(1800, "eve@example.org"));
     story.login(1900, ANN);
@@ -125,7 +125,7 @@ fn each_right_to_send_ends_by_itself() {
 }
 
 #[test]
-fn only_some_moments_count() {
+fn only_some_protocol_states_count() {
     let mut story = Story::new(rules());
     story.login(0, ANN);
     for (state, expected) in [
@@ -146,7 +146,7 @@ fn only_some_moments_count() {
 }
 
 #[test]
-fn a_mismatch_may_be_rejected_and_strangers_never_are() {
+fn a_mismatch_may_be_rejected_but_not_an_unauthenticated_client() {
     let mut rules = rules();
     rules.senders.mismatch = Action::Reject("no".into());
     let mut story = Story::new(rules);
@@ -158,7 +158,7 @@ fn a_mismatch_may_be_rejected_and_strangers_never_are() {
 }
 
 #[test]
-fn the_operators_right_binds_nobody_and_ends_in_time() {
+fn a_manual_grant_allows_any_sender_until_its_deadline() {
     let mut story = Story::new(rules());
     story.allow(0, 60);
     assert!(story.sends(59, "printer@example.org"));
@@ -169,24 +169,24 @@ fn the_operators_right_binds_nobody_and_ends_in_time() {
 }
 
 #[test]
-fn users_of_one_address_are_held_up_to_a_limit() {
+fn the_users_of_one_address_are_bounded() {
     let mut story = Story::new(rules());
     for user in 0..65 {
         story.login(user, &format!("user{user}@example.org"));
     }
     assert_eq!(story.users(65).len(), 64);
-    assert!(!story.sends(65, "user0@example.org"), "the oldest has made room");
+    assert!(!story.sends(65, "user0@example.org"), "the oldest was dropped");
     assert!(story.sends(65, "user1@example.org") && story.sends(65, "user64@example.org"));
 }
 
 #[test]
-fn an_address_that_too_many_share_is_taken_out_once() {
+fn an_address_shared_by_too_many_is_removed_once() {
     let rules = || Rules { max_users: Some(2), ..rules() };
     let mut story = Story::new(rules());
     let users = ["a@example.org", "b@example.org", "c@example.org", "d@example.org"];
     assert_eq!(story.login(0, users[0]), Verdict::Login);
     assert_eq!(story.login(10, users[1]), Verdict::Login);
-    assert_eq!(story.login(20, users[0]), Verdict::Login, "no other user");
+    assert_eq!(story.login(20, users[0]), Verdict::Login, "the same user again");
     let generation = story.generation(at(20)).expect("one that lists it");
     assert_eq!(generation.addresses, [nat()]);
     story.0.published(generation.number, at(20));
@@ -194,13 +194,13 @@ fn an_address_that_too_many_share_is_taken_out_once() {
     assert_eq!(story.login(30, users[2]), Verdict::Excluded);
     assert!(!story.is_admitted(30) && !story.sends(30, users[0]));
     assert!(around::list(&story.0, at(30)).is_empty());
-    assert_eq!(story.why_gone(31), [RemovalReason::Shared]);
+    assert_eq!(story.removal_reasons(31), [RemovalReason::Shared]);
     let generation = story.generation(at(31)).expect("one without it");
     assert!(generation.addresses.is_empty());
     story.0.published(generation.number, at(31));
 
     assert_eq!(story.login(40, users[0]), Verdict::Excluded, "still too many");
-    assert_eq!(story.why_gone(41), [], "said once");
+    assert_eq!(story.removal_reasons(41), [], "reported once");
     assert_eq!(story.generation(at(41)), None, "nothing new to publish");
     assert_eq!(story.0.stats().shared, 1);
     assert_eq!(story.0.shared(at(41)), [(nat(), 3)]);
@@ -219,7 +219,7 @@ fn an_address_that_too_many_share_is_taken_out_once() {
 
     assert_eq!(story.login(1835, users[0]), Verdict::Login, "alone again");
     assert!(story.sends(1835, users[0]) && !story.sends(1835, users[2]));
-    assert_eq!(story.why_gone(1836), []);
+    assert_eq!(story.removal_reasons(1836), []);
     assert!(story.generation(at(1836)).is_some());
 }
 
@@ -230,7 +230,7 @@ fn revoking_a_shared_address_forgets_it() {
     story.login(1, BOB);
     assert!(!story.0.revoke(at(2), nat(), None), "it was not authorised");
     assert_eq!(story.login(3, BOB), Verdict::Login);
-    assert_eq!(story.why_gone(4), [RemovalReason::Shared]);
+    assert_eq!(story.removal_reasons(4), [RemovalReason::Shared]);
 }
 
 #[test]
@@ -245,20 +245,20 @@ fn a_manual_grant_outlives_a_shared_address() {
 }
 
 #[test]
-fn a_shared_address_is_remembered_beyond_a_manual_grant() {
+fn a_shared_address_is_remembered_after_a_manual_grant() {
     let mut story = Story::new(Rules { max_users: Some(1), ..rules() });
     story.allow(0, 600);
     story.login(10, ANN);
     story.login(20, BOB);
     assert!(story.is_admitted(599) && !story.is_admitted(600));
     story.0.tick(at(600));
-    assert_eq!(story.login(700, ANN), Verdict::Excluded, "both are still there");
+    assert_eq!(story.login(700, ANN), Verdict::Excluded, "both users still count");
     assert!(!story.is_admitted(701));
-    assert_eq!(story.login(700 + 1800, ANN), Verdict::Login, "the other is gone");
+    assert_eq!(story.login(700 + 1800, ANN), Verdict::Login, "the other has expired");
 }
 
 #[test]
-fn users_survive_a_restart_with_their_own_ends() {
+fn users_survive_a_restart_with_their_own_deadlines() {
     let mut story = Story::new(rules());
     story.login(0, ANN);
     story.login(1000, BOB);
@@ -269,7 +269,7 @@ fn users_survive_a_restart_with_their_own_ends() {
     let short = story.restarted(1100, short);
     assert!(short.sends(1159, BOB) && !short.sends(1160, BOB), "never longer than a login now");
 
-    // Torn anywhere, a record is no record.
+    // A record torn anywhere is damaged.
     let record = around::journal(&mut story.0);
     let record = record.trim_end();
     for end in 1..record.len() {
@@ -281,7 +281,7 @@ fn users_survive_a_restart_with_their_own_ends() {
 }
 
 #[test]
-fn users_are_forgotten_if_they_are_not_to_be_remembered() {
+fn users_are_forgotten_if_the_rules_say_so() {
     let mut story = Story::new(rules());
     story.login(0, ANN);
     let private = || Rules { remember_users: false, senders: Senders::default(), ..rules() };

@@ -1,4 +1,4 @@
-//! What the daemon does around the engine, without its threads: everything in one go.
+//! What the daemon does with the engine, without threads and slices.
 
 use std::net::IpAddr;
 
@@ -9,22 +9,22 @@ use pop_before_smtp::engine::publication::Generation;
 use pop_before_smtp::engine::state::Restored;
 use pop_before_smtp::engine::time::Time;
 
-/// The text of a new state file.
+/// Returns the text of a new state file.
 pub fn state(engine: &Engine, now: Time) -> String {
-    slices(|behind| engine.state(now, behind)).concat()
+    slices(|after| engine.state(now, after)).concat()
 }
 
-/// What an engine takes over from a state file.
+/// Restores an engine from the text of a state file.
 pub fn restore(engine: &mut Engine, now: Time, file: &str) -> Restored {
     engine.restore(now, file.lines().collect())
 }
 
-/// What has to be appended to the state file.
+/// Returns what has to be appended to the state file.
 pub fn journal(engine: &mut Engine) -> String {
     let mut text = String::new();
     loop {
         let journal = engine.journal();
-        assert!(!journal.whole, "so many have changed that the whole file is to be written");
+        assert!(!journal.whole, "too many changes: the whole file must be written");
         text += &journal.text;
         if journal.number.is_some() {
             return text;
@@ -32,25 +32,25 @@ pub fn journal(engine: &mut Engine) -> String {
     }
 }
 
-/// The generation of the map that is due.
+/// Returns the generation of the map that is due.
 pub fn generation(engine: &mut Engine, now: Time) -> Option<Generation> {
     let number = engine.due(now)?;
-    Some(Generation { number, addresses: slices(|behind| engine.listed(now, behind)).concat() })
+    Some(Generation { number, addresses: slices(|after| engine.listed(now, after)).concat() })
 }
 
-/// All rights that are in force.
+/// Returns all grants in force.
 pub fn list(engine: &Engine, now: Time) -> Vec<Grant> {
-    slices(|behind| engine.list(now, behind, Grant::clone)).concat()
+    slices(|after| engine.list(now, after, Grant::clone)).concat()
 }
 
 fn slices<T>(ask: impl Fn(Option<IpAddr>) -> Slice<T>) -> Vec<T> {
     let mut slices = Vec::new();
-    let mut behind = None;
+    let mut after = None;
     loop {
-        let slice = ask(behind);
+        let slice = ask(after);
         slices.push(slice.items);
         match slice.next {
-            Some(next) => behind = Some(next),
+            Some(next) => after = Some(next),
             None => return slices,
         }
     }

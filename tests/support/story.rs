@@ -1,7 +1,7 @@
-//! Stories: the engine, an invented clock, and a script that reads like a day in its life.
+//! Stories: tests of the engine as scripts with an invented clock.
 //!
-//! Promise  nothing waits and nothing is read or written; what a restart keeps is the text that
-//!          the engine itself has written down.
+//! - **Promise**: nothing waits, and nothing is read or written; a restart keeps the text that the
+//!   engine itself has written.
 
 use std::fmt::Debug;
 use std::net::IpAddr;
@@ -19,9 +19,9 @@ use pop_before_smtp::engine::{Engine, Rules};
 use super::around;
 
 /// Second 0 of every story, in milliseconds since 1970.
-pub const DAWN: u64 = 1_795_000_000_000;
+pub const START: u64 = 1_795_000_000_000;
 
-/// The default rules: 30 minutes, all verified daemons, nobody excluded.
+/// Returns the default rules: 30 minutes, all verified daemons, no exclusions.
 pub fn rules() -> Rules {
     static DAEMONS: OnceLock<Vec<MailDaemon>> = OnceLock::new();
     let daemons = DAEMONS.get_or_init(|| {
@@ -32,7 +32,7 @@ pub fn rules() -> Rules {
     Rules { table: DaemonTable::of(daemons.clone()), ..Rules::default() }
 }
 
-/// Lists of networks that are never authorised, by name.
+/// Creates exclusion lists from names and networks.
 pub fn excluding(lists: &[(&str, &str)]) -> Exclude {
     let list = |(name, network): &(&str, &str)| {
         NetworkList::new(*name, [network.parse().expect("a network")])
@@ -40,7 +40,7 @@ pub fn excluding(lists: &[(&str, &str)]) -> Exclude {
     Exclude(lists.iter().map(list).collect())
 }
 
-/// The frame of a login as Dovecot logs it.
+/// Returns the frame of a login as logged by Dovecot.
 pub fn login_frame(address: impl std::fmt::Display) -> String {
     format!(
         "<22>Nov 22 07:31:23 mx1 dovecot: imap-login: Login: user=<joe>, method=PLAIN, \
@@ -48,12 +48,12 @@ pub fn login_frame(address: impl std::fmt::Display) -> String {
     )
 }
 
-/// An address.
+/// Parses an address.
 pub fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// A story on its way.
+/// A running story.
 pub struct Story {
     name: &'static str,
     engine: Engine,
@@ -61,14 +61,14 @@ pub struct Story {
     now: Time,
 }
 
-/// A story with the default rules.
+/// Begins a story with the default rules.
 pub fn story(name: &'static str) -> Story {
     story_with(name, rules())
 }
 
-/// A story with other rules. The empty map of the start has been published.
+/// Begins a story with these rules. The empty map of the start has been published.
 pub fn story_with(name: &'static str, rules: Rules) -> Story {
-    let now = Time::from_millis(DAWN);
+    let now = Time::from_millis(START);
     let mut engine = Engine::new(rules);
     let file = around::state(&engine, now);
     engine.published(1, Time::default());
@@ -76,39 +76,39 @@ pub fn story_with(name: &'static str, rules: Rules) -> Story {
 }
 
 impl Story {
-    /// The clock shows this many seconds.
+    /// Sets the clock to this many seconds.
     pub fn at(self, seconds: u64) -> Self {
         self.at_ms(seconds * 1000)
     }
 
-    /// The clock shows this many milliseconds. The state file has followed until then.
+    /// Brings the state file up to date, and sets the clock to this many milliseconds.
     pub fn at_ms(mut self, millis: u64) -> Self {
-        self.write_down();
-        self.now = Time::from_millis(DAWN + millis);
+        self.save();
+        self.now = Time::from_millis(START + millis);
         self
     }
 
-    /// Somebody logs in from an address, and it counts.
+    /// A client logs in, and it counts.
     pub fn login(self, address: &str) -> Self {
         let frame = login_frame(address);
         self.process(&frame, Verdict::Login)
     }
 
-    /// Somebody logs in from an address that is refused for this reason.
+    /// A client logs in from an address that is refused for this reason.
     pub fn refused_login(mut self, address: &str, reason: &Reason) -> Self {
         let outcome = self.frame(Source::default(), &login_frame(address));
         self.check(&outcome.reason, reason, address);
         self
     }
 
-    /// A frame arrives that is nothing, for this reason.
+    /// A frame arrives with the verdict `none` and this reason.
     pub fn refused(mut self, frame: &str, reason: &Reason) -> Self {
         let outcome = self.frame(Source::default(), frame);
         self.check(&(outcome.verdict, &outcome.reason), &(Verdict::None, reason), frame);
         self
     }
 
-    /// A frame arrives by the only socket.
+    /// A frame arrives on the only socket.
     pub fn process(mut self, frame: &str, verdict: Verdict) -> Self {
         let outcome = self.frame(Source::default(), frame);
         self.check(&outcome.verdict, &verdict, frame);
@@ -116,7 +116,7 @@ impl Story {
     }
 
     /// A frame arrives from a sender.
-    pub fn hear_from(mut self, sender: &str, frame: &str, verdict: Verdict) -> Self {
+    pub fn process_from(mut self, sender: &str, frame: &str, verdict: Verdict) -> Self {
         let source = Source { sender: Some(ip(sender)), ..Source::default() };
         let outcome = self.frame(source, frame);
         self.check(&outcome.verdict, &verdict, frame);
@@ -127,7 +127,7 @@ impl Story {
         self.engine.process(self.now, source, frame.as_bytes())
     }
 
-    fn write_down(&mut self) {
+    fn save(&mut self) {
         self.file += &around::journal(&mut self.engine);
     }
 
@@ -139,21 +139,21 @@ impl Story {
         self
     }
 
-    /// The operator may not authorise an address, because it is on this list.
+    /// The operator may not authorise an address, because it is in this list.
     pub fn refuses_to_allow(mut self, address: &str, list: &str) -> Self {
         let refusal = self.engine.allow(self.now, ip(address), None, None);
         self.check(&refusal, &Err(list.to_owned()), address);
         self.rejects(&[address])
     }
 
-    /// The operator ends a right, and refuses new ones for some seconds.
+    /// The operator revokes a grant, and refuses new ones for some seconds.
     pub fn revoke(mut self, address: &str, block: Option<u64>, had_one: bool) -> Self {
         let had = self.engine.revoke(self.now, ip(address), block.map(Duration::from_secs));
         self.check(&had, &had_one, address);
         self
     }
 
-    /// These may relay.
+    /// Asserts that these addresses may relay.
     pub fn admits(self, addresses: &[&str]) -> Self {
         for address in addresses {
             let grant = self.engine.admits(self.now, ip(address));
@@ -162,7 +162,7 @@ impl Story {
         self
     }
 
-    /// These may not.
+    /// Asserts that these addresses may not relay.
     pub fn rejects(self, addresses: &[&str]) -> Self {
         for address in addresses {
             let grant = self.engine.admits(self.now, ip(address));
@@ -171,14 +171,14 @@ impl Story {
         self
     }
 
-    /// A generation is due now and has exactly these addresses; it is published.
+    /// Asserts that a generation with exactly these addresses is due, and publishes it.
     pub fn publishes(self, addresses: &[&str]) -> Self {
         let (mut story, number) = self.due(addresses);
         story.engine.published(number, story.now);
         story
     }
 
-    /// The same, but something happens while postmap is at work.
+    /// The same, but something happens while postmap is running.
     pub fn publishes_while(self, addresses: &[&str], meanwhile: impl FnOnce(Self) -> Self) -> Self {
         let (story, number) = self.due(addresses);
         let mut story = meanwhile(story);
@@ -186,13 +186,13 @@ impl Story {
         story
     }
 
-    /// A generation with exactly these addresses is due, and postmap fails; after this many
-    /// seconds, and not earlier, the next attempt is due.
+    /// Asserts that a generation with exactly these addresses is due, and fails to publish it; the
+    /// next attempt is due after this many seconds and not earlier.
     pub fn fails_to_publish(self, addresses: &[&str], pause: u64) -> Self {
         let (mut story, _) = self.due(addresses);
         let found = story.engine.failed(story.now);
         story.check(&found.as_secs(), &pause, "the pause");
-        let next = moments(&story.engine);
+        let next = next_call(&story.engine);
         assert!(next <= Some(story.now + found), "{}: it sleeps for too long", story.name);
         story.quiet()
     }
@@ -207,7 +207,7 @@ impl Story {
         (self, generation.number)
     }
 
-    /// No generation is due now.
+    /// Asserts that no generation is due now.
     pub fn quiet(mut self) -> Self {
         self.engine.tick(self.now);
         let generation = around::generation(&mut self.engine, self.now);
@@ -215,39 +215,39 @@ impl Story {
         self
     }
 
-    /// The next moment for which the engine wants to be woken, in milliseconds of the story.
+    /// Asserts when the engine wants to be called next, in milliseconds of the story.
     pub fn wakes_at_ms(self, millis: u64) -> Self {
-        let expected = Some(Time::from_millis(DAWN + millis));
-        self.check(&moments(&self.engine), &expected, "the next moment");
+        let expected = Some(Time::from_millis(START + millis));
+        self.check(&next_call(&self.engine), &expected, "the next moment");
         self
     }
 
-    /// The configuration is read again.
+    /// The configuration is reloaded.
     pub fn reload(mut self, rules: Rules) -> Self {
         self.engine.reload(self.now, rules);
         self
     }
 
-    /// The daemon ends and starts again, with these rules; this is what the file gives it.
+    /// The daemon restarts with these rules, and restores this from the file.
     pub fn restart(mut self, rules: Rules, expected: Restored) -> Self {
-        self.write_down();
+        self.save();
         self.engine = Engine::new(rules);
         let restored = around::restore(&mut self.engine, self.now, &self.file);
-        self.check(&restored, &expected, "what the state file gave");
+        self.check(&restored, &expected, "what was restored");
         self.file = around::state(&self.engine, self.now);
         self
     }
 
-    /// Somebody else writes into the state file.
-    pub fn scribble(mut self, scribble: impl FnOnce(String) -> String) -> Self {
-        self.write_down();
-        self.file = scribble(self.file);
+    /// Another program changes the state file.
+    pub fn edit_file(mut self, edit: impl FnOnce(String) -> String) -> Self {
+        self.save();
+        self.file = edit(self.file);
         self
     }
 
-    /// Looks at the engine itself.
-    pub fn look(self, look: impl FnOnce(&Engine)) -> Self {
-        look(&self.engine);
+    /// Inspects the engine itself.
+    pub fn inspect(self, inspect: impl FnOnce(&Engine)) -> Self {
+        inspect(&self.engine);
         self
     }
 
@@ -256,11 +256,11 @@ impl Story {
     }
 
     fn clock(&self) -> String {
-        format!("{:?}", self.now.since(Time::from_millis(DAWN)))
+        format!("{:?}", self.now.since(Time::from_millis(START)))
     }
 }
 
-/// When the daemon has something to do next.
-fn moments(engine: &Engine) -> Option<Time> {
+/// Returns when the engine wants to be called next.
+fn next_call(engine: &Engine) -> Option<Time> {
     [engine.sweep_at(), engine.publish_at()].into_iter().flatten().min()
 }

@@ -1,17 +1,17 @@
-//! Whose login it is that names no address: that of the client which the process serves, as an
-//! earlier line of the same PID tells.
+//! Joins a login that names no address to the client which its process serves, as an earlier line
+//! of the same PID tells.
 //!
-//! Promise  a login is joined to a connection only if that is the only one of its process that may
-//!          be open. Else it is nobody's: of two containers with one host name, or with none, each
-//!          has its own process 12.
-//! Rule     a process is opened by its connect line and ended by its end. A second connection
-//!          before the end makes it doubtful, and it stays so, whatever ends, until
-//!          `MAX_LOGIN_TIME` after the last connect line. The same address twice is no second
-//!          connection yet, for TCP wrappers and the daemon both log it; but as it might be one,
-//!          the process is doubtful once one has logged in or ended.
-//! Assumes  that no line is lost. Where the connect line of one process is lost while another
-//!          with the same key waits for its login, the first one's login is taken for the other's.
-//! Fails    closed: while not every connection could be remembered, no login is joined.
+//! - **Promise**: a login is joined to a connection only if that is the only one of its process that
+//!   may be open. Otherwise it is not joined at all: of two containers with one host name, or with
+//!   none, each has its own process 12.
+//! - **How**: a connect line opens a process, and an end line closes it. A second connection before
+//!   the end makes it ambiguous, and it stays so, whatever ends, until `MAX_LOGIN_TIME` after the
+//!   last connect line. The same address twice is not yet a second connection, since TCP wrappers and
+//!   the daemon both log it; but as it might be one, the process is ambiguous as soon as one of them
+//!   has logged in or ended.
+//! - **Assumption**: no line is lost. If the connect line of one process is lost while another one
+//!   with the same key waits for its login, the first one's login is joined to the other's client.
+//! - **Failure**: closed. While not every connection could be remembered, no login is joined.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::aging::{Aging, Full};
 use super::streams::Key;
 use crate::engine::time::Time;
 
-/// Processes that are remembered; no mail host has so many at a time.
+/// Most processes remembered; no mail host has so many at a time.
 const MAX_PROCESSES: usize = 65_536;
 /// A login that takes longer than this after its connect line is not joined to it: mail daemons
 /// wait ten minutes for it (RFC 1939 section 3).
@@ -29,25 +29,25 @@ pub const MAX_LOGIN_TIME: Duration = Duration::from_secs(600);
 /// What is known of the connections of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Process {
-    /// One, whose address has not been told yet.
+    /// One, whose address is not known yet.
     Opened,
-    /// One, of this client.
+    /// One, from this client.
     Serves(IpAddr),
-    /// One that was told twice, or two of the same client.
+    /// One that was logged twice, or two from the same client.
     ServesTwice(IpAddr),
-    /// One of this client, and one whose address has not been told: the same one if it turns out
+    /// One from this client, and one whose address is not known yet: the same one if it turns out
     /// to have the same address.
     Reopened(IpAddr),
     /// One that has logged in.
     LoggedIn,
     /// Several.
-    Doubtful,
+    Ambiguous,
 }
 
-/// Why a login is nobody's.
+/// Why a login is not joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unjoined {
-    /// No connection of the process is known that waits for a login.
+    /// No connection of the process is waiting for a login.
     NoConnection,
     /// Several connections of the process may be open.
     Several,
@@ -55,7 +55,7 @@ pub enum Unjoined {
     Full,
 }
 
-/// The processes that serve clients.
+/// The connections of processes.
 #[derive(Debug)]
 pub struct Joins(Aging<Process>);
 
@@ -66,10 +66,10 @@ impl Default for Joins {
 }
 
 impl Joins {
-    /// A client has connected to a process.
+    /// Records that a client has connected to a process.
     ///
     /// # Errors
-    /// There is no room; until that no longer matters, no login is joined.
+    /// The memory is full; no login is joined until the oldest connections have aged.
     pub fn connect(
         &mut self,
         process: Key,
@@ -89,17 +89,17 @@ impl Joins {
                 ),
                 Some(address),
             ) if client == address => Process::ServesTwice(address),
-            _ => Process::Doubtful,
+            _ => Process::Ambiguous,
         };
         self.0.remember(process, after, now)
     }
 
-    /// The client that the process serves has logged in: whose address it is. Counts once.
+    /// Records that the client of a process has logged in, and returns its address, once.
     ///
     /// # Errors
-    /// Why that cannot be told.
+    /// Why the address is not known.
     pub fn login(&mut self, process: Key, now: Time) -> Result<IpAddr, Unjoined> {
-        if self.0.lacks_some(now) {
+        if self.0.has_overflowed(now) {
             return Err(Unjoined::Full);
         }
         let state = self.0.get_mut(process, now).ok_or(Unjoined::NoConnection)?;
@@ -109,33 +109,33 @@ impl Joins {
                 Ok(client)
             }
             Process::ServesTwice(client) => {
-                *state = Process::Doubtful;
+                *state = Process::Ambiguous;
                 Ok(client)
             }
             Process::Opened | Process::LoggedIn => Err(Unjoined::NoConnection),
-            Process::Reopened(_) | Process::Doubtful => Err(Unjoined::Several),
+            Process::Reopened(_) | Process::Ambiguous => Err(Unjoined::Several),
         }
     }
 
-    /// A connection of the process is over, after a login or without one.
+    /// Records the end of a connection of a process, with or without a login.
     pub fn end(&mut self, process: Key, now: Time) {
         match self.0.get_mut(process, now) {
             Some(Process::Opened | Process::Serves(_) | Process::LoggedIn) => {
                 self.0.take(process);
             }
-            Some(doubtful) => *doubtful = Process::Doubtful,
+            Some(other) => *other = Process::Ambiguous,
             None => {}
         }
     }
 
-    /// A connection of the process that had logged in is over. If no login of it is known, it is
-    /// another one than that which is.
+    /// Records the end of a connection that had logged in. If no login of the process is known, the
+    /// known connection is a different one.
     pub fn log_out(&mut self, process: Key, now: Time) {
         match self.0.get_mut(process, now) {
             Some(Process::LoggedIn) => {
                 self.0.take(process);
             }
-            Some(other) => *other = Process::Doubtful,
+            Some(other) => *other = Process::Ambiguous,
             None => {}
         }
     }
@@ -165,18 +165,19 @@ mod tests {
         }
         assert_eq!(joins.connect(key(u64::MAX), Some(client(2)), late), Err(Full));
         joins.end(key(7), late);
-        assert_eq!(joins.connect(key(7), Some(client(3)), late), Ok(()), "there is room again");
+        assert_eq!(joins.connect(key(7), Some(client(3)), late), Ok(()), "an end makes room");
         assert_eq!(joins.login(key(7), late), Err(Unjoined::Full));
         assert_eq!(joins.login(key(7), late + MAX_LOGIN_TIME), Err(Unjoined::Full));
     }
 
-    /// A container's process 12: its client, and whether that has logged in.
+    /// Process 12 of a container: its client, and whether that has logged in.
     type Container = Option<(IpAddr, bool)>;
 
-    /// Containers with one host name, each with its process 12, in any order of events: a login
-    /// that is joined is its own client's. `told` is what the daemon logs of a connection.
-    fn live(seed: u64, told: &[bool]) -> usize {
-        // A small generator (xorshift); tests of the library have no other.
+    /// Simulates three containers with one host name, each with its process 12, in random order of
+    /// events, and checks that each joined login gets its own client. `lines` are the connect lines
+    /// of a connection: whether each names the address. Returns how many logins were joined.
+    fn simulate(seed: u64, lines: &[bool]) -> usize {
+        // A small random number generator (xorshift).
         let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let mut below = |limit: u64| {
             state ^= state << 13;
@@ -190,24 +191,24 @@ mod tests {
         let mut joined = 0;
         let mut now = T0;
         for _ in 0..60 {
-            // Long stories, in which doubts are forgotten in between while nobody is there.
+            // Sometimes a pause while no connection is open, in which ambiguity is forgotten.
             if containers.iter().all(|(open, _)| open.is_none()) && below(4) == 0 {
                 now = now + MAX_LOGIN_TIME + Duration::from_millis(1);
             }
-            let (open, lines) = &mut containers[usize::try_from(below(3)).expect("small")];
+            let (open, logged) = &mut containers[usize::try_from(below(3)).expect("small")];
             match *open {
                 None => {
                     let address = client(u32::try_from(below(3)).expect("small"));
-                    (*open, *lines) = (Some((address, false)), 0);
+                    (*open, *logged) = (Some((address, false)), 0);
                 }
-                Some((address, false)) if *lines < told.len() => {
-                    let address = told[*lines].then_some(address);
+                Some((address, false)) if *logged < lines.len() => {
+                    let address = lines[*logged].then_some(address);
                     assert_eq!(joins.connect(process, address, now), Ok(()));
-                    *lines += 1;
+                    *logged += 1;
                 }
                 Some((address, false)) if below(2) == 0 => {
                     if let Ok(found) = joins.login(process, now) {
-                        assert_eq!(found, address, "seed {seed}, lines {told:?}");
+                        assert_eq!(found, address, "seed {seed}, lines {lines:?}");
                         joined += 1;
                     }
                     *open = Some((address, true));
@@ -225,12 +226,12 @@ mod tests {
     }
 
     #[test]
-    fn whatever_happens_in_three_containers_a_login_is_its_own_client_s() {
-        // One line; an opening line first; TCP wrappers before; all three.
+    fn a_joined_login_has_the_address_of_its_own_client() {
+        // One line; after a line without an address; after one of TCP wrappers; after both.
         let forms: [&[bool]; 4] = [&[true], &[false, true], &[true, true], &[true, false, true]];
-        for told in forms {
-            let joined: usize = (0..20_000).map(|seed| live(seed, told)).sum();
-            assert!(joined > 1_000, "{told:?}: only {joined} are joined");
+        for lines in forms {
+            let joined: usize = (0..20_000).map(|seed| simulate(seed, lines)).sum();
+            assert!(joined > 1_000, "{lines:?}: only {joined} are joined");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What several messages of one place mean together.
+//! What several messages from the same place mean together.
 
 pub mod aging;
 pub mod joins;

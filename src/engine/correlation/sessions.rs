@@ -1,13 +1,13 @@
-//! Sessions that are open: a client who stays connected stays authorised, if the administrator
-//! wants it so.
+//! Open sessions: a client that stays connected stays authorised, if the administrator wants this.
 //!
-//! Promise  a session is opened by its login and closed by the log-out with the same key, or by
-//!          the next login with that key. One whose log-out is never seen ends at its ceiling. Ids
-//!          count only in streams in which a log-out has been seen to carry one. A log-out may
-//!          overtake its login by a moment (Dovecot's processes log for themselves); such a session
-//!          is never open.
-//! Limits   `MAX_SESSIONS` open ones; while there are more, a login counts for the grace only.
-//! Not here which messages these are (`maildaemons`), and what follows for the set (`process`).
+//! - **Promise**: a login opens its session, and the log-out with the same key closes it, or the next
+//!   login with that key. A session whose log-out is never seen ends at its ceiling. Ids count only
+//!   in streams in which a log-out with an id has been seen. A log-out may overtake its login by a
+//!   moment (Dovecot's processes log independently); that session is never open.
+//! - **Limits**: at most `MAX_SESSIONS` open; while there are more, a login counts for the grace
+//!   period only.
+//! - **Not here**: which messages these are ([`crate::engine::maildaemons`]), and what follows for
+//!   the set (`process`).
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
@@ -16,11 +16,11 @@ use std::time::Duration;
 use super::streams::Key;
 use crate::engine::time::Time;
 
-/// Open sessions; a client has one or a few, and `max-clients` is 65,536 by default.
+/// Most open sessions; a client has one or a few, and `max-clients` is 65,536 by default.
 const MAX_SESSIONS: usize = 262_144;
-/// Log-outs that are remembered in case they have overtaken their login.
+/// Most log-outs remembered in case they have overtaken their login.
 const MAX_EARLY: usize = 1024;
-/// Streams that are known to pair log in and log out; a host has a few.
+/// Most streams known to pair login and log-out; a host has a few.
 const MAX_STREAMS: usize = 4096;
 /// A login that comes later than this after its log-out is another session's.
 const OVERTAKING: Duration = Duration::from_secs(60);
@@ -35,12 +35,12 @@ struct Session {
     ceiling: Time,
 }
 
-/// A session that was closed, and until when others keep what it had.
+/// A closed session, and the ceilings of the remaining ones.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Closed {
     /// The client.
     pub address: IpAddr,
-    /// Who had logged in.
+    /// The user who had logged in.
     pub user: Option<String>,
     /// The latest ceiling of the other open sessions of this address.
     pub address_until: Option<Time>,
@@ -60,22 +60,22 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// The log-outs of this stream carry the ids of their sessions.
+    /// Records that the log-outs of a stream carry the ids of their sessions.
     pub fn pairs(&mut self, stream: Key) {
         if self.paired.len() < MAX_STREAMS {
             self.paired.insert(stream);
         }
     }
 
-    /// Whether the log-outs of this stream carry the ids of their sessions. Until one has been
-    /// seen they may not: Dovecot's do since 2.3 only, and a session that is never closed would
-    /// last to its ceiling.
+    /// Returns whether the log-outs of a stream carry the ids of their sessions. Until one has been
+    /// seen, they may not: Dovecot's do only since 2.3, and a session that is never closed would
+    /// last until its ceiling.
     pub fn is_paired(&self, stream: Key) -> bool {
         self.paired.contains(&stream)
     }
 
-    /// A login opens its session, which ends at `ceiling` if nothing closes it. Whether it is
-    /// open now: its log-out may have come already, or there may be too many.
+    /// Opens the session of a login, which ends at `ceiling` if nothing closes it. Returns whether
+    /// it is open: its log-out may have arrived already, or too many may be open.
     pub fn open(
         &mut self,
         key: Key,
@@ -97,7 +97,7 @@ impl Sessions {
         self.by_user.entry((address, user.clone())).or_default().insert((ceiling, key));
         self.open.insert(key, Session { address, user, ceiling });
         self.order.push_back((ceiling, key));
-        // Sessions that were closed have left their place in the order after.
+        // Closed sessions still have their places in the order.
         if self.order.len() > 2 * self.open.len() + 64 {
             let open = &self.open;
             let current = |(at, key): &(Time, Key)| open.get(key).is_some_and(|s| s.ceiling == *at);
@@ -106,12 +106,12 @@ impl Sessions {
         true
     }
 
-    /// Whether the session with this key is open.
+    /// Returns whether the session with this key is open.
     pub fn is_open(&self, key: Key, now: Time) -> bool {
         self.open.get(&key).is_some_and(|session| now < session.ceiling)
     }
 
-    /// A log-out closes its session.
+    /// Closes the session of a log-out.
     pub fn close(&mut self, key: Key, now: Time) -> Option<Closed> {
         self.sweep(now);
         let Some(Session { address, user, .. }) = self.take(key) else {
@@ -121,7 +121,7 @@ impl Sessions {
             self.early.push_back((now, key));
             return None;
         };
-        // Not by looking at all of them: thousands may share an address.
+        // From the ordered set, not by a search: thousands may share an address.
         let latest = |sessions: Option<&Places>| Some(sessions?.last()?.0);
         let holder = (address, user);
         let address_until = latest(self.by_address.get(&address));
@@ -129,14 +129,14 @@ impl Sessions {
         Some(Closed { address, user: holder.1, address_until, user_until })
     }
 
-    /// The address is no longer authorised, whatever its sessions do.
+    /// Forgets the sessions of an address that is no longer authorised.
     pub fn forget(&mut self, address: IpAddr) {
         for (_, key) in self.by_address.remove(&address).into_iter().flatten() {
             self.take(key);
         }
     }
 
-    /// The addresses that have open sessions.
+    /// Returns the addresses that have open sessions.
     pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
         self.by_address.into_keys()
     }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_log_out_counts() {
+    fn the_remaining_sessions_set_the_deadline() {
         let keys = keys(3);
         let mut sessions = Sessions::default();
         let joe = || Some("joe".to_owned());
@@ -225,7 +225,7 @@ mod tests {
         let mut sessions = Sessions::default();
         assert_eq!(sessions.close(keys[0], at(0)), None);
         assert!(!sessions.open(keys[0], client(1), None, at(1), at(100)));
-        assert!(sessions.open(keys[0], client(1), None, at(2), at(100)), "it is used up");
+        assert!(sessions.open(keys[0], client(1), None, at(2), at(100)), "it counts once");
         assert_eq!(sessions.close(keys[1], at(3)), None);
         assert!(sessions.open(keys[1], client(1), None, at(64), at(100)), "too long ago");
     }
@@ -248,22 +248,22 @@ mod tests {
     }
 
     #[test]
-    fn too_many_sessions_are_not_opened() {
+    fn the_number_of_open_sessions_is_bounded() {
         let keys = keys(MAX_SESSIONS + 1);
         let mut sessions = Sessions::default();
         let mut open = |key, seconds| sessions.open(key, client(1), None, at(seconds), at(100));
         let opened = keys.iter().filter(|key| open(**key, 0)).count();
         assert_eq!(opened, MAX_SESSIONS);
         assert!(!open(keys[MAX_SESSIONS], 1), "there is no room");
-        assert!(open(keys[0], 1), "it has its place");
+        assert!(open(keys[0], 1), "an existing key needs no room");
         assert!(open(keys[MAX_SESSIONS], 100), "the others have ended");
     }
 
     #[test]
-    fn what_is_remembered_of_closed_sessions_is_bounded() {
+    fn the_memory_of_closed_sessions_is_bounded() {
         let keys = keys(MAX_EARLY + 1);
         let mut sessions = Sessions::default();
-        // The places after one that lasts are not freed by and by.
+        // Places after a session that stays open are not reached by sweeping.
         assert!(sessions.open(keys[0], client(1), None, at(0), at(100)));
         for round in 0..1000 {
             assert!(sessions.open(keys[1], client(2), None, at(0), at(200 + round)));

@@ -1,14 +1,14 @@
-//! What one message means in the light of those before it from the same place.
+//! What a message means after earlier ones from the same place.
 //!
-//! Promise  two kinds of memory, both by order of arrival and never by the times in the frames:
-//!          per writer (receiver, sender, host, program, and the PID if there is one) whether its
-//!          last message was a piece of a line that was cut, so that the next one is only its tail;
-//!          per process (those with a PID) which client has connected (`joins`), and whether what
-//!          it logs may be a stranger's text.
-//! Fails    closed: while a suspicion could not be remembered, nothing that depends on it is
-//!          believed. Only pieces with a PID push out older ones, since any long line of any
-//!          process may look like one: a cut line's tail follows at once.
-//! Not here which messages these are (`maildaemons`).
+//! - **Promise**: two kinds of memory, both by order of arrival and never by the times in the frames.
+//!   For each stream (receiver, sender, host, program, and the PID if there is one): whether its last
+//!   message was a fragment of a split line, so that the next one is only its continuation. For each
+//!   process (those with a PID): which client has connected ([`super::joins`]), and whether it may
+//!   log foreign text.
+//! - **Failure**: closed. While a fragment or a distrust could not be remembered, whatever depends on
+//!   it is refused. Only fragments with a PID push out older ones, since any long line of any
+//!   process may look like one, and the continuation of a split line follows at once.
+//! - **Not here**: which messages these are ([`crate::engine::maildaemons`]).
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -20,27 +20,27 @@ use super::joins::Joins;
 use crate::engine::message::Message;
 use crate::engine::time::Time;
 
-/// Processes that are not believed, and streams in the middle of a cut line.
+/// Most distrusted processes, and most streams in the middle of a split line.
 const MAX_SUSPICIONS: usize = 65_536;
-/// No mail session lasts longer; after that the PID may belong to anybody.
+/// No mail session lasts longer; after that the PID may belong to another process.
 const MAX_SUSPICION: Duration = Duration::from_secs(24 * 3600);
 
-/// Where a frame came in.
+/// Where a frame was received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Source {
     /// Number of the receiving socket.
     pub receiver: u16,
-    /// The sender's address; nothing for a Unix socket.
+    /// The sender's address; `None` for a Unix socket.
     pub sender: Option<IpAddr>,
 }
 
-/// A stream or a process of one, as a keyed hash: bounded however long the names are.
+/// A stream, process or session, as a keyed hash: of fixed size however long the names are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(u64);
 
 #[cfg(test)]
 impl Key {
-    /// A key that is told from others by a number.
+    /// Creates a key from a number.
     pub(super) const fn of(number: u64) -> Self {
         Self(number)
     }
@@ -50,9 +50,10 @@ impl Key {
 #[derive(Debug)]
 pub struct Streams {
     hasher: RandomState,
-    /// How many tails may still come.
-    cut: Aging<u8>,
-    cut_with_pid: Aging<u8>,
+    /// How many continuations may still follow, for each stream without a PID.
+    split: Aging<u8>,
+    /// The same for each process.
+    split_with_pid: Aging<u8>,
     distrusted: Aging<()>,
     /// The connections of processes.
     pub joins: Joins,
@@ -62,8 +63,8 @@ impl Default for Streams {
     fn default() -> Self {
         Self {
             hasher: RandomState::new(),
-            cut: Aging::new(MAX_SUSPICIONS, MAX_SUSPICION),
-            cut_with_pid: Aging::new(MAX_SUSPICIONS, MAX_SUSPICION),
+            split: Aging::new(MAX_SUSPICIONS, MAX_SUSPICION),
+            split_with_pid: Aging::new(MAX_SUSPICIONS, MAX_SUSPICION),
             distrusted: Aging::new(MAX_SUSPICIONS, MAX_SUSPICION),
             joins: Joins::default(),
         }
@@ -71,64 +72,66 @@ impl Default for Streams {
 }
 
 impl Streams {
-    /// The key of a message's stream.
+    /// Returns the key of a message's stream.
     pub fn stream(&self, source: Source, message: &Message<'_>) -> Key {
         Key(self.hasher.hash_one((source, message.host, message.program)))
     }
 
-    /// The key of the process that logged a message, if it gives its PID.
+    /// Returns the key of the process that logged a message, if it has a PID.
     pub fn process(&self, source: Source, message: &Message<'_>) -> Option<Key> {
         let pid = message.pid?;
         Some(Key(self.hasher.hash_one((source, message.host, message.program, pid))))
     }
 
-    /// The key of a mail session, by the id that its login and its log-out carry.
+    /// Returns the key of a mail session, by the id that its login and its log-out carry.
     pub fn session(&self, source: Source, message: &Message<'_>, id: Option<&str>) -> Option<Key> {
         let id = id.filter(|id| !id.is_empty())?;
         Some(Key(self.hasher.hash_one((source, message.host, message.program, "session", id))))
     }
 
-    /// Tells whether a message may be the tail of a cut line, and remembers how many tails of its
-    /// own may follow, however much later. A tail as long as a piece has tails in turn. Another
-    /// process under the same name does not use up what was remembered of this one.
+    /// Returns whether a message may be the continuation of a split line, and remembers that
+    /// `following` messages may continue it in turn, however much later they arrive. A continuation
+    /// as long as a fragment has continuations itself. Messages of another process with the same
+    /// name do not count.
     ///
     /// # Errors
-    /// Some stream's piece could not be remembered; until that no longer matters, this cannot be
-    /// told of any stream.
+    /// A fragment could not be remembered; until it would have aged, the answer is unknown for all
+    /// streams without a PID.
     pub fn is_continuation(
         &mut self,
         stream: Key,
         process: Option<Key>,
-        tails: u8,
+        following: u8,
         now: Time,
     ) -> Result<bool, Full> {
         if let Some(process) = process {
-            let expected = self.cut_with_pid.take(process);
-            let tails = expected.map_or(tails, |expected| tails.max(expected - 1));
-            if tails > 0 {
-                self.cut_with_pid.remember_newest(process, tails, now);
+            let expected = self.split_with_pid.take(process);
+            let following = expected.map_or(following, |expected| following.max(expected - 1));
+            if following > 0 {
+                self.split_with_pid.remember_newest(process, following, now);
             }
             return Ok(expected.is_some());
         }
-        let expected = self.cut.take(stream);
-        let tails = expected.map_or(tails, |expected| tails.max(expected - 1));
-        if tails > 0 {
-            self.cut.remember(stream, tails, now)?;
+        let expected = self.split.take(stream);
+        let following = expected.map_or(following, |expected| following.max(expected - 1));
+        if following > 0 {
+            self.split.remember(stream, following, now)?;
         }
-        if self.cut.lacks_some(now) { Err(Full) } else { Ok(expected.is_some()) }
+        if self.split.has_overflowed(now) { Err(Full) } else { Ok(expected.is_some()) }
     }
 
-    /// From here on the process may log what a stranger wrote.
+    /// Records that a process may log foreign text from here on.
     ///
     /// # Errors
-    /// There is no room; until that no longer matters, no process is believed.
+    /// The memory is full; [`Self::is_distrusted`] then returns true for every process until it
+    /// would have aged.
     pub fn distrust(&mut self, process: Key, now: Time) -> Result<(), Full> {
         self.distrusted.remember(process, (), now)
     }
 
-    /// Whether a process is not believed; while some could not be remembered, none is.
+    /// Returns whether a process may log foreign text.
     pub fn is_distrusted(&mut self, process: Key, now: Time) -> bool {
-        self.distrusted.lacks_some(now) || self.distrusted.get_mut(process, now).is_some()
+        self.distrusted.has_overflowed(now) || self.distrusted.get_mut(process, now).is_some()
     }
 }
 
@@ -139,10 +142,10 @@ mod tests {
     const T0: Time = Time::from_millis(0);
 
     #[test]
-    fn a_tail_as_long_as_a_piece_has_a_tail() {
+    fn a_continuation_as_long_as_a_fragment_is_continued() {
         let mut streams = Streams::default();
         for process in [None, Some(Key(9))] {
-            let mut continues = |tails| streams.is_continuation(Key(1), process, tails, T0);
+            let mut continues = |following| streams.is_continuation(Key(1), process, following, T0);
             let verdicts = [1, 1, 0, 0].map(&mut continues);
             assert_eq!(verdicts, [Ok(false), Ok(true), Ok(true), Ok(false)]);
             let verdicts = [2, 0, 0, 0].map(&mut continues);
@@ -154,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_of_many_processes_stop_nobody() {
+    fn fragments_of_many_processes_do_not_block_others() {
         let mut streams = Streams::default();
         for number in 0..=MAX_SUSPICIONS as u64 {
             assert_eq!(streams.is_continuation(Key(1), Some(Key(number)), 1, T0), Ok(false));

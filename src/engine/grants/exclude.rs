@@ -1,41 +1,40 @@
-//! Addresses that are never authorised, whoever logs in from them.
+//! Addresses that are never authorised.
 //!
-//! Promise  the first rule of a list that contains an address decides for that list, as in
-//!          Postfix's own match lists (postconf(5), mynetworks); any list that contains an
-//!          address excludes it.
-//! Not here where the lists come from: the host, Postfix, the administrator.
+//! - **Promise**: within a list, the first rule that contains an address decides, as in Postfix's
+//!   own match lists (postconf(5), mynetworks); any list that contains an address excludes it.
+//! - **Not here**: where the lists come from: the host, Postfix, the administrator.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// One list of networks with the name under which it is known.
+/// A list of networks with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkList {
-    /// What the list is, for people: `loopback`, `mynetworks`, ...
+    /// The name shown to users: `loopback`, `mynetworks`, ...
     pub name: String,
-    /// Networks in order; `false` takes a network out of what follows.
+    /// Networks in order; `false` exempts a network from what follows.
     pub rules: Vec<(IpNet, bool)>,
 }
 
 impl NetworkList {
-    /// A list of networks without exceptions.
+    /// Creates a list of networks without exceptions.
     pub fn new(name: impl Into<String>, networks: impl IntoIterator<Item = IpNet>) -> Self {
         Self { name: name.into(), rules: networks.into_iter().map(|net| (net, true)).collect() }
     }
 
-    /// Whether the list contains an address.
+    /// Returns whether the list contains an address.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.rules.iter().find(|(net, _)| net.contains(&address)).is_some_and(|(_, inside)| *inside)
     }
 }
 
-/// All lists of addresses that are never authorised.
+/// All exclusion lists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exclude(pub Vec<NetworkList>);
 
 impl Exclude {
-    /// The name of the first list that contains an address.
+    /// Returns the name of the first list that contains an address.
     pub fn reason(&self, address: IpAddr) -> Option<&str> {
         self.0.iter().find(|list| list.contains(address)).map(|list| list.name.as_str())
     }

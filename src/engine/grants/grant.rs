@@ -1,9 +1,9 @@
-//! One address and the right it has.
+//! One address and its grant.
 //!
-//! Promise  each user's own right ends with his own login's grace: another's login does not prolong
-//!          it.
-//! Limits   at most `MAX_USERS` of one address; the one who logged in longest ago makes room.
-//! Not here clock, and the other addresses.
+//! - **Promise**: each user's own grant ends with the grace period of that user's login; another
+//!   user's login does not extend it.
+//! - **Limits**: at most [`MAX_USERS`] of one address; the one with the oldest login is dropped.
+//! - **Not here**: the clock, and other addresses.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use super::origins::Origin;
 use crate::engine::time::Time;
 
-/// Users that are held of one address: more than any household or office has, and a bound for an
+/// Most users remembered of one address: more than any household or office has, and a bound for an
 /// address that thousands share.
 pub const MAX_USERS: usize = 64;
 
@@ -32,72 +32,72 @@ pub enum GrantedBy {
 pub struct User {
     /// The login name, as the mail daemon logged it.
     pub name: Box<str>,
-    /// His own right ends at this moment.
+    /// When the user's own grant ends.
     pub until: Time,
 }
 
-/// A right that the operator has given.
+/// A grant by the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManualGrant {
-    /// When it was given.
+    /// When it was made.
     pub given: Time,
-    /// It ends at this moment.
+    /// When it ends.
     pub until: Time,
-    /// What the operator wrote about it.
+    /// The operator's note.
     pub note: Option<String>,
 }
 
-/// One address and the right it has.
+/// The grant of one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// The client, canonical.
     pub address: IpAddr,
-    /// Who has set the deadline: a restart must not measure an operator's by a login's.
+    /// The last login or operator that granted.
     pub by: GrantedBy,
-    /// The first login of this unbroken time.
+    /// Since when the address has been authorised without interruption.
     pub since: Time,
-    /// The right ends at this moment: the later one of those that were given.
+    /// When the grant ends: the later deadline of logins and operator.
     pub until: Time,
-    /// How many logins there were since then.
+    /// The number of logins since then.
     pub logins: u64,
-    /// What the logins have given ends at this moment.
+    /// The deadline from logins.
     pub by_login: Option<Time>,
-    /// What the operator has given; it is bound to no user.
+    /// The operator's grant; it is not bound to a user.
     pub manual: Option<Box<ManualGrant>>,
-    /// More users have logged in than one address may have: it is remembered, not authorised.
+    /// Whether too many users share the address: it is remembered but not authorised.
     pub shared: bool,
-    /// Who has logged in, the latest last; some may have ended.
+    /// The users who have logged in, the latest last; some may have expired.
     pub users: SmallVec<[User; 1]>,
 }
 
 impl Grant {
-    /// Whether the address may relay at a moment.
+    /// Returns whether the address may relay at a moment.
     pub fn lasts(&self, now: Time) -> bool {
         now < self.until && !self.shared
     }
 
-    /// The users whose right lasts at a moment, the latest last.
+    /// Returns the users whose own grants last at a moment, the latest last.
     pub fn users(&self, now: Time) -> impl DoubleEndedIterator<Item = &str> {
         self.users.iter().filter(move |user| now < user.until).map(|user| &*user.name)
     }
 
-    /// How many users' rights last at a moment.
+    /// Returns how many users' own grants last at a moment.
     pub fn user_count(&self, now: Time) -> usize {
         self.users.iter().filter(|user| now < user.until).count()
     }
 
-    /// Whether the operator's own right lasts at a moment.
+    /// Returns whether the operator's grant lasts at a moment.
     pub fn is_manual(&self, now: Time) -> bool {
-        self.manual.as_ref().is_some_and(|hand| now < hand.until)
+        self.manual.as_ref().is_some_and(|manual| now < manual.until)
     }
 
-    /// The same, with every moment so much earlier.
+    /// Moves every time back by `span`.
     pub(crate) fn set_back(mut self, span: Duration) -> Self {
         self.since = self.since - span;
         self.until = self.until - span;
         self.by_login = self.by_login.map(|until| until - span);
-        if let Some(hand) = &mut self.manual {
-            (hand.given, hand.until) = (hand.given - span, hand.until - span);
+        if let Some(manual) = &mut self.manual {
+            (manual.given, manual.until) = (manual.given - span, manual.until - span);
         }
         self.users.iter_mut().for_each(|user| user.until = user.until - span);
         self
@@ -117,23 +117,23 @@ impl Grant {
         }
     }
 
-    /// Finds out when the right ends, and whether too many users share the address. What the
-    /// operator has given stays then, what logins have given does not.
-    pub fn settle(&mut self, most_users: Option<usize>) {
-        let too_many = most_users.is_some_and(|most| self.users.len() > most);
-        let hand = self.manual.as_ref().map(|hand| hand.until);
-        self.shared = too_many && hand.is_none();
+    /// Computes when the grant ends, and whether too many users share the address. Then only the
+    /// operator's grant counts.
+    pub fn settle(&mut self, max_users: Option<usize>) {
+        let too_many = max_users.is_some_and(|max| self.users.len() > max);
+        let manual = self.manual.as_ref().map(|manual| manual.until);
+        self.shared = too_many && manual.is_none();
         let login = self.by_login.filter(|_| !too_many || self.shared);
-        self.until = login.max(hand).unwrap_or(self.since);
+        self.until = login.max(manual).unwrap_or(self.since);
     }
 
-    /// The operator's right has ended: if too many users share the address, it is remembered for
-    /// them, so that the next login does not find it empty.
-    pub fn remaining_shared(&self, now: Time, most_users: Option<usize>) -> Option<Self> {
-        let mut left = Self { manual: None, ..self.clone() };
-        left.users.retain(|user| now < user.until);
-        left.settle(most_users);
-        (left.shared && now < left.until).then_some(left)
+    /// Returns what remains when the operator's grant has expired: the entry of a shared address, so
+    /// that its users still count at the next login.
+    pub fn remaining_shared(&self, now: Time, max_users: Option<usize>) -> Option<Self> {
+        let mut remaining = Self { manual: None, ..self.clone() };
+        remaining.users.retain(|user| now < user.until);
+        remaining.settle(max_users);
+        (remaining.shared && now < remaining.until).then_some(remaining)
     }
 
     pub(super) fn log_in(&mut self, name: &str, until: Time) {

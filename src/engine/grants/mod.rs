@@ -1,11 +1,12 @@
-//! The set of client addresses that may relay, each until a moment.
+//! The set of client addresses that may relay, each until its deadline.
 //!
-//! Promise  `at(address, now)` answers exactly while `now < until`; sweeping is housekeeping.
-//! Limits   at most `most` addresses; the one that would end first makes room.
-//! Shape    ordered indexes, by address and by deadline; only `insert` and `remove` touch them. No
-//!          question to the set takes longer because many are in it, and whoever wants them all
-//!          asks for a slice at a time.
-//! Not here clock, disk, sockets, log.
+//! - **Promise**: [`Grants::at`] returns a grant exactly while `now < until`; sweeping is
+//!   housekeeping.
+//! - **Limits**: at most `max_clients` addresses (enforced by the engine); the entry closest to
+//!   expiry is evicted.
+//! - **How**: ordered indexes, by address and by deadline; only `insert` and `remove` touch them. The
+//!   time of a lookup does not grow with the set, and listing all entries is done slice by slice.
+//! - **Not here**: clock, disk, sockets, log.
 
 pub mod exclude;
 pub mod grant;
@@ -21,19 +22,19 @@ use super::message::address;
 use super::time::Time;
 use grant::{Grant, GrantedBy, ManualGrant};
 
-/// Addresses in one slice: what is dearest to do with them takes below a millisecond.
+/// Addresses in one slice: the most expensive operation on them takes less than a millisecond.
 pub(super) const SLICE: usize = 1024;
 
-/// What gives an address a right.
+/// A request to authorise an address.
 #[derive(Clone, Debug)]
 pub struct GrantRequest {
-    /// Who gives it.
+    /// Who authorises it.
     pub by: GrantedBy,
-    /// Who logged in, if that is known and remembered.
+    /// Who logged in, if known and to be remembered.
     pub user: Option<String>,
     /// For how long.
     pub span: Duration,
-    /// What the operator writes about it.
+    /// The operator's note.
     pub note: Option<String>,
 }
 
@@ -42,18 +43,18 @@ pub struct GrantRequest {
 pub enum GrantOutcome {
     /// The address was not authorised before.
     New,
-    /// The address was authorised; its deadline has moved.
+    /// The address was authorised already.
     Renewed,
     /// Too many users have logged in from the address; it is not authorised.
     Shared,
 }
 
-/// What was made of the next addresses of the set.
+/// The next part of the set, converted.
 #[derive(Debug)]
 pub struct Slice<T> {
-    /// What was made of them.
+    /// The converted entries.
     pub items: T,
-    /// Behind this address the next slice begins, if there is one.
+    /// The cursor: the next slice begins after this address; `None`: this is the last one.
     pub next: Option<IpAddr>,
 }
 
@@ -62,24 +63,24 @@ pub struct Slice<T> {
 pub struct Grants {
     by_address: BTreeMap<IpAddr, Box<Grant>>,
     by_deadline: BTreeSet<(Time, IpAddr)>,
-    /// Those that are shared.
+    /// The shared addresses.
     shared: BTreeSet<IpAddr>,
-    /// How many of the others have a key that admits other hosts too.
+    /// How many of the others have a key that would also admit other hosts.
     inexact: usize,
 }
 
 impl Grants {
-    /// Authorises an address, or renews its right; the later deadline wins. An address with more
-    /// than `most_users` is shared and loses its right, but not what the operator gave. If its right
-    /// has ended, it must have been taken out before.
+    /// Authorises an address or renews its grant; the later deadline wins. An address with more than
+    /// `max_users` becomes shared and keeps only the operator's grant. An expired entry must have
+    /// been removed before.
     pub fn grant(
         &mut self,
         address: IpAddr,
-        given: GrantRequest,
+        request: GrantRequest,
         now: Time,
-        most_users: Option<usize>,
+        max_users: Option<usize>,
     ) -> GrantOutcome {
-        let GrantRequest { by, user, span, note } = given;
+        let GrantRequest { by, user, span, note } = request;
         let end = now + span;
         let old = self.remove(address);
         let renewed = old.as_ref().is_some_and(|old| !old.shared);
@@ -88,12 +89,12 @@ impl Grants {
             grant.since = now;
         }
         grant.by_login = grant.by_login.filter(|until| now < *until);
-        grant.manual = grant.manual.filter(|hand| now < hand.until);
+        grant.manual = grant.manual.filter(|manual| now < manual.until);
         if by == GrantedBy::Operator {
-            let hand = || Box::new(ManualGrant { given: now, until: end, note: None });
-            let mut hand = grant.manual.filter(|old| end < old.until).unwrap_or_else(hand);
-            hand.note = note.or(hand.note);
-            grant.manual = Some(hand);
+            let new = || Box::new(ManualGrant { given: now, until: end, note: None });
+            let mut manual = grant.manual.filter(|old| end < old.until).unwrap_or_else(new);
+            manual.note = note.or(manual.note);
+            grant.manual = Some(manual);
         } else {
             grant.by_login = grant.by_login.max(Some(end));
             grant.logins = grant.logins.saturating_add(1);
@@ -103,7 +104,7 @@ impl Grants {
         if let Some(name) = &user {
             grant.log_in(name, end);
         }
-        grant.settle(most_users);
+        grant.settle(max_users);
         let shared = grant.shared;
         self.insert(grant);
         match (shared, renewed) {
@@ -113,14 +114,14 @@ impl Grants {
         }
     }
 
-    /// A session of an address is over: what its logins have given ends at `until`, and the right
-    /// of the user at his own moment. Whether the address was in the set.
+    /// Ends a session of an address: its deadline from logins becomes `until`, and the user's own
+    /// deadline the time in `user`. Returns whether the address was in the set.
     pub fn log_out(
         &mut self,
         address: IpAddr,
         until: Option<Time>,
         user: Option<(String, Time)>,
-        most_users: Option<usize>,
+        max_users: Option<usize>,
     ) -> bool {
         let Some(mut grant) = self.remove(address) else { return false };
         grant.by_login = until;
@@ -128,27 +129,26 @@ impl Grants {
             let same = grant.users.iter_mut().filter(|user| *user.name == *name);
             same.for_each(|user| user.until = until);
         }
-        grant.settle(most_users);
+        grant.settle(max_users);
         self.insert(grant);
         true
     }
 
-    /// The sessions of an address no longer count: nothing that its logins have given ends after
-    /// `latest`.
-    pub fn end_sessions(&mut self, address: IpAddr, latest: Time, most_users: Option<usize>) {
+    /// Ends all sessions of an address: no deadline from logins is later than `latest`.
+    pub fn end_sessions(&mut self, address: IpAddr, latest: Time, max_users: Option<usize>) {
         let Some(mut grant) = self.remove(address) else { return };
         grant.by_login = grant.by_login.map(|until| until.min(latest));
         grant.users.iter_mut().for_each(|user| user.until = user.until.min(latest));
-        grant.settle(most_users);
+        grant.settle(max_users);
         self.insert(grant);
     }
 
-    /// Applies a new limit of users that may share an address. Those for which this changes
-    /// something, as they were.
-    pub fn settle_all(&mut self, most_users: Option<usize>) -> Vec<Grant> {
+    /// Applies a new limit of users that may share an address; returns the changed grants as they
+    /// were before.
+    pub fn settle_all(&mut self, max_users: Option<usize>) -> Vec<Grant> {
         let settled = |old: &Grant| {
             let mut grant = old.clone();
-            grant.settle(most_users);
+            grant.settle(max_users);
             grant
         };
         let changed = |old: &Grant| Some((old.clone(), settled(old))).filter(|(a, b)| a != b);
@@ -158,23 +158,23 @@ impl Grants {
         before
     }
 
-    /// Puts a grant in as it is, in place of any other for its address.
+    /// Inserts a grant as it is, in place of any other for its address.
     pub fn put(&mut self, grant: Grant) {
         self.remove(grant.address);
         self.insert(grant);
     }
 
-    /// The right of an address at a moment.
+    /// Returns the grant of an address if it is in force at a moment.
     pub fn at(&self, address: IpAddr, now: Time) -> Option<&Grant> {
         self.get(address).filter(|grant| grant.lasts(now))
     }
 
-    /// The entry of an address, ended or not.
+    /// Returns the entry of an address, expired and shared ones too.
     pub fn get(&self, address: IpAddr) -> Option<&Grant> {
         self.by_address.get(&address).map(Box::as_ref)
     }
 
-    /// Takes an address out.
+    /// Removes an address.
     pub fn remove(&mut self, address: IpAddr) -> Option<Grant> {
         let grant = self.by_address.remove(&address)?;
         self.by_deadline.remove(&(grant.until, address));
@@ -196,39 +196,39 @@ impl Grants {
         debug_assert_eq!(self.by_address.len(), self.by_deadline.len());
     }
 
-    /// The address whose right ends first, if it has ended.
+    /// Returns the address with the first deadline, if it has expired.
     pub fn first_expired(&self, now: Time) -> Option<IpAddr> {
         self.by_deadline.first().filter(|(until, _)| *until <= now).map(|(_, address)| *address)
     }
 
-    /// The address whose right ends first, if there are more than `most`.
-    pub fn first_excess(&self, most: usize) -> Option<IpAddr> {
-        let first = self.by_deadline.first().filter(|_| self.len() > most);
+    /// Returns the address with the first deadline, if there are more than `max`.
+    pub fn first_excess(&self, max: usize) -> Option<IpAddr> {
+        let first = self.by_deadline.first().filter(|_| self.len() > max);
         first.map(|(_, address)| *address)
     }
 
-    /// The next deadline.
+    /// Returns the first deadline.
     pub fn first_deadline(&self) -> Option<Time> {
         self.by_deadline.first().map(|(until, _)| *until)
     }
 
-    /// How many addresses are held, those included that are shared.
+    /// Returns how many addresses are held, shared ones included.
     pub fn len(&self) -> usize {
         self.by_address.len()
     }
 
-    /// Whether none is held.
+    /// Returns whether no address is held.
     pub fn is_empty(&self) -> bool {
         self.by_address.is_empty()
     }
 
-    /// All grants, by address, those of shared addresses included.
+    /// Returns all grants in the order of addresses, shared ones included.
     pub fn iter(&self) -> impl Iterator<Item = &Grant> {
         self.by_address.values().map(Box::as_ref)
     }
 
-    /// Does something with the next grants after an address, in ascending order, those included
-    /// that have ended or are shared.
+    /// Calls `each` for the next entries after an address, in ascending order, expired and shared
+    /// ones included.
     pub fn slice<T>(
         &self,
         after: Option<IpAddr>,
@@ -244,24 +244,24 @@ impl Grants {
         Slice { items, next: last.filter(|_| seen == SLICE) }
     }
 
-    /// The addresses that are shared.
+    /// Returns the shared addresses.
     pub fn shared(&self) -> impl Iterator<Item = &Grant> {
         self.shared.iter().filter_map(|address| self.get(*address))
     }
 
-    /// How many addresses have a right at a moment.
+    /// Returns how many grants are in force at a moment.
     pub fn count(&self, now: Time) -> usize {
-        let ended = self.by_deadline.iter().take_while(|(until, _)| *until <= now);
-        let ended = ended.filter(|(_, address)| !self.shared.contains(address)).count();
-        self.len() - self.shared.len() - ended
+        let expired = self.by_deadline.iter().take_while(|(until, _)| *until <= now);
+        let expired = expired.filter(|(_, address)| !self.shared.contains(address)).count();
+        self.len() - self.shared.len() - expired
     }
 
-    /// How many addresses, shared ones aside, have a key that admits other hosts too.
+    /// Returns how many addresses, except shared ones, have a key that would also admit other hosts.
     pub fn inexact(&self) -> usize {
         self.inexact
     }
 
-    /// Forgets who has logged in.
+    /// Forgets all users.
     pub fn forget_users(&mut self) {
         self.by_address.values_mut().for_each(|grant| grant.users.clear());
     }

@@ -1,19 +1,18 @@
-//! Where logins come from: a mail daemon and the host that logged it, held once for all the
+//! Where logins come from: a mail daemon and the host that logged the login, kept once for all the
 //! addresses that share them.
 //!
-//! Limits   `MOST` are held at a time. Host names are foreign text: when there are more, those
-//!          that nobody shares are forgotten, and if that is not enough, all; an address keeps its
-//!          own.
+//! - **Limits**: at most `MAX_ORIGINS` at a time. Host names are foreign text: when there are more,
+//!   unused ones are forgotten, and if that is not enough, all. An address keeps its own.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::engine::maildaemons::Name;
 
-/// A site has a few hosts with a few mail daemons each.
-const MOST: usize = 1024;
+/// Most origins; a site has a few hosts with a few mail daemons each.
+const MAX_ORIGINS: usize = 1024;
 
-/// Where a login comes from.
+/// The origin of a login.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// The mail daemon.
@@ -22,19 +21,19 @@ pub struct Origin {
     pub host: Option<String>,
 }
 
-/// Those that are held.
+/// The known origins.
 #[derive(Debug, Default)]
 pub struct Origins {
     held: HashSet<Arc<Origin>>,
-    /// Most often the next login comes from the same one.
+    /// The next login most often has the same origin.
     last: Option<Arc<Origin>>,
 }
 
 impl Origins {
-    /// The one that all share.
+    /// Returns the shared copy of an origin.
     pub fn share(&mut self, daemon: &str, host: Option<&str>) -> Arc<Origin> {
-        let is_it = |last: &&Arc<Origin>| *last.daemon == *daemon && last.host.as_deref() == host;
-        if let Some(last) = self.last.as_ref().filter(is_it) {
+        let is_same = |last: &&Arc<Origin>| *last.daemon == *daemon && last.host.as_deref() == host;
+        if let Some(last) = self.last.as_ref().filter(is_same) {
             return Arc::clone(last);
         }
         let origin = self.hold(Origin { daemon: daemon.into(), host: host.map(str::to_owned) });
@@ -46,10 +45,10 @@ impl Origins {
         if let Some(held) = self.held.get(&origin) {
             return Arc::clone(held);
         }
-        if self.held.len() >= MOST {
+        if self.held.len() >= MAX_ORIGINS {
             self.held.retain(|held| Arc::strong_count(held) > 1);
         }
-        if self.held.len() >= MOST {
+        if self.held.len() >= MAX_ORIGINS {
             self.held.clear();
         }
         let origin = Arc::new(origin);
@@ -63,20 +62,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_ones_are_one_and_floods_are_forgotten() {
+    fn origins_are_shared_and_bounded() {
         let mut origins = Origins::default();
         let share = |origins: &mut Origins, host: &str| origins.share("dovecot", Some(host));
         let mx1 = share(&mut origins, "mx1");
         assert!(Arc::ptr_eq(&mx1, &share(&mut origins, "mx1")));
         assert!(!Arc::ptr_eq(&mx1, &share(&mut origins, "mx2")));
-        for number in 0..2 * MOST {
+        for number in 0..2 * MAX_ORIGINS {
             share(&mut origins, &format!("flood{number}"));
-            assert!(origins.held.len() <= MOST);
+            assert!(origins.held.len() <= MAX_ORIGINS);
         }
-        assert!(Arc::ptr_eq(&mx1, &share(&mut origins, "mx1")), "one in use stays");
+        assert!(Arc::ptr_eq(&mx1, &share(&mut origins, "mx1")), "an origin in use stays");
         let used: Vec<_> =
-            (0..2 * MOST).map(|n| share(&mut origins, &format!("used{n}"))).collect();
-        assert!(origins.held.len() <= MOST);
+            (0..2 * MAX_ORIGINS).map(|n| share(&mut origins, &format!("used{n}"))).collect();
+        assert!(origins.held.len() <= MAX_ORIGINS);
         assert_eq!(used[0].host.as_deref(), Some("used0"));
     }
 }

@@ -1,42 +1,43 @@
-//! Who has left the set, and why.
+//! Removed addresses and the reasons.
 
 use super::grant::Grant;
 
-/// An address that has left the set.
+/// An address that was removed from the set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removed {
-    /// The right it had.
+    /// Its grant.
     pub grant: Grant,
-    /// why.
+    /// Why it was removed.
     pub reason: RemovalReason,
 }
 
-/// Why an address has left the set.
+/// Why an address was removed from the set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemovalReason {
-    /// Its time was up.
+    /// It has expired.
     Expired,
-    /// It would have ended first, and `max-clients` was reached.
+    /// It was closest to expiry, and `max-clients` was reached.
     Evicted,
-    /// The operator has ended it.
+    /// The operator has revoked it.
     Revoked,
-    /// A reload has excluded it.
+    /// The new configuration excludes it.
     Excluded,
     /// Too many users have logged in from it.
     Shared,
 }
 
 impl RemovalReason {
-    /// In words.
+    /// Returns the message to be logged.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Expired => "no longer authorised: its time is up",
-            Self::Evicted => "no longer authorised: max-clients is reached, and it would end first",
-            Self::Revoked => "no longer authorised: revoked by hand",
+            Self::Expired => "no longer authorised: expired",
+            Self::Evicted => {
+                "no longer authorised: max-clients is reached, and it was closest to expiry"
+            }
+            Self::Revoked => "no longer authorised: revoked by the operator",
             Self::Excluded => "no longer authorised: excluded by the new configuration",
             Self::Shared => {
-                "no longer authorised: more different users than max-users-per-address have \
-                 logged in from it"
+                "no longer authorised: more users than max-users-per-address have logged in from it"
             }
         }
     }

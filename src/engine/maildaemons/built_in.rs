@@ -1,6 +1,6 @@
-//! The descriptions that come with the program, embedded as they are written.
+//! The built-in descriptions, embedded as they are written.
 
-/// Name and text of every built-in description.
+/// The name and text of every built-in description.
 pub const BUILT_IN: &[(&str, &str)] = &[
     ("courier", include_str!("courier.toml")),
     ("cucipop", include_str!("cucipop.toml")),

@@ -1,4 +1,4 @@
-//! Facilities and severities by their names.
+//! Facilities and severities by name.
 
 /// Facility names of syslog.conf(5), at the index of their code (RFC 5424 section 6.2.1).
 pub const FACILITIES: [&str; 24] = [
@@ -10,15 +10,15 @@ pub const FACILITIES: [&str; 24] = [
 pub(super) const SEVERITIES: [&str; 8] =
     ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
 
-/// The code of a facility, by its name.
+/// Returns the code of a facility.
 ///
 /// # Errors
-/// A sentence that names all of them.
+/// A sentence that lists all names.
 pub fn facility_code(name: &str) -> Result<u8, String> {
     code(name, &FACILITIES, "facility")
 }
 
 pub(super) fn code(name: &str, known: &[&str], what: &str) -> Result<u8, String> {
     let code = known.iter().position(|k| *k == name).and_then(|code| u8::try_from(code).ok());
-    code.ok_or_else(|| format!("`{name}` is no syslog {what} (they are {})", known.join(", ")))
+    code.ok_or_else(|| format!("`{name}` is not a syslog {what} (one of {})", known.join(", ")))
 }

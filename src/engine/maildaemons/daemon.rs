@@ -1,7 +1,7 @@
-//! A mail daemon: its patterns, what it writes, and what a message of its tells.
+//! A mail daemon: its patterns, and what a message of it means.
 //!
-//! Promise  a message that fits several patterns is what takes the most trust: distrust before
-//!          login, login before connection, and what only ends something last.
+//! - **Promise**: a message that matches several patterns has the meaning that trusts least: distrust
+//!   before login, login before connection, and what only ends something last.
 
 use serde::Deserialize;
 
@@ -15,35 +15,36 @@ use crate::engine::message::Message;
 pub struct MailDaemon {
     /// Short name, as in `--daemon`.
     pub name: Name,
-    /// Name for people.
+    /// The name shown to users.
     pub title: String,
-    /// Versions whose format is known.
+    /// The versions whose format is known.
     pub versions: String,
     /// Whether the format was seen in a running daemon or in its source.
     pub verified: bool,
     /// What an administrator must know.
     pub note: Option<String>,
-    /// Exact syslog program names.
+    /// The exact syslog program names.
     pub programs: Vec<String>,
-    /// The facilities (RFC 5424 section 6.2.1) from which its logins and connections are believed,
+    /// The facilities (RFC 5424 section 6.2.1) from which its logins and connections are accepted,
     /// where a proof needs them; empty: any.
     pub facilities: Vec<u8>,
-    /// The facilities to which the administrator has narrowed it, instead of those.
+    /// The facilities chosen by the administrator, instead of those.
     pub narrowed: Option<Vec<u8>>,
     /// The severities (RFC 5424 section 6.2.1) of its genuine logins, where a proof needs them;
     /// empty: any.
     pub severities: Vec<u8>,
-    /// The user's file, or nothing for a built-in one.
+    /// The user's file; `None` for a built-in description.
     pub origin: Option<String>,
     /// Bytes of the longest message that can be a login or a connection.
     pub max_length: usize,
-    /// Which messages are pieces of a line that was cut; the first one that fits decides.
+    /// Which messages are fragments of a split line; the first that matches decides.
     pub(super) cuts: Vec<Cut>,
-    /// A process serves one client and ends with him, so that its PID pairs login and log-out.
+    /// Whether a process serves one client and ends with it, so that its PID pairs login and
+    /// log-out.
     pub pid_per_session: bool,
-    /// Messages that others than the daemon have a hand in.
+    /// Messages that contain text of others than the daemon.
     pub shapes: Vec<Shape>,
-    /// Lines that must give what is said of them.
+    /// Lines with their expected verdicts.
     pub examples: Vec<Example>,
     /// The text of the description.
     pub text: String,
@@ -55,41 +56,42 @@ pub struct MailDaemon {
 }
 
 impl MailDaemon {
-    /// What the description alone says, without the administrator's narrowing.
+    /// Returns the daemon as described, without the administrator's choice of facilities.
     pub fn as_described(&self) -> Self {
         Self { narrowed: None, ..self.clone() }
     }
 
-    /// Whether its logins are told over several lines, to be joined by PID.
+    /// Returns whether its logins are logged in several lines, to be joined by PID.
     pub fn joins(&self) -> bool {
         self.login.iter().any(|pattern| !pattern.has_group("address"))
     }
 
-    /// How many messages may be the tails of this one, in which the daemon's logger cut a line;
-    /// `None`: it cuts none.
-    pub(super) fn tails(&self, message: &Message<'_>, length: usize) -> Option<u8> {
+    /// Returns how many messages may continue this one, if it is a fragment of a line that the
+    /// daemon's logger has split; `None`: it splits no lines.
+    pub(super) fn continuations(&self, message: &Message<'_>, length: usize) -> Option<u8> {
         let seen = VisibleText::of(message, length);
-        let cut = self.cuts.iter().find(|cut| cut.pattern.may_fit(seen));
-        let tails = cut.filter(|cut| seen.length >= cut.length).map_or(0, |cut| cut.tails);
-        (!self.cuts.is_empty()).then_some(tails)
+        let cut = self.cuts.iter().find(|cut| cut.pattern.may_match(seen));
+        let following =
+            cut.filter(|cut| seen.length >= cut.length).map_or(0, |cut| cut.continuations);
+        (!self.cuts.is_empty()).then_some(following)
     }
 
-    /// Whether a PID of it can lose its credit.
+    /// Returns whether its processes can become distrusted.
     pub fn distrusts(&self) -> bool {
         !self.distrust.is_empty()
     }
 
-    /// Whether the severity of a frame, where it has one, tells a login from a stranger's text.
+    /// Returns whether the severity of a frame, where it has one, tells a login from foreign text.
     pub fn is_told_by_severity(&self) -> bool {
         !self.severities.is_empty()
     }
 
-    /// The patterns of a login.
+    /// Returns the patterns of a login.
     pub fn logins(&self) -> &[Pattern] {
         &self.login
     }
 
-    /// The patterns of a connection.
+    /// Returns the patterns of a connection.
     pub fn connects(&self) -> &[Pattern] {
         &self.connect
     }
@@ -103,12 +105,12 @@ impl MailDaemon {
         let is_too_long = seen.length > self.max_length;
         let all = |patterns: &[Pattern]| {
             let mut ours = patterns.iter().filter(|pattern| pattern.is_for(message.program));
-            ours.find_map(|pattern| pattern.take(seen))
+            ours.find_map(|pattern| pattern.extract_visible(seen))
         };
         let first = |patterns: &[Pattern]| if is_too_long { None } else { all(patterns) };
         let any = |patterns: &[Pattern]| {
             let mut ours = patterns.iter().filter(|pattern| pattern.is_for(message.program));
-            ours.any(|pattern| pattern.may_fit(seen))
+            ours.any(|pattern| pattern.may_match(seen))
         };
         let login = |Extracted { address, user, session }| Event::Login { address, user, session };
         let logout =
@@ -116,18 +118,18 @@ impl MailDaemon {
         let connect = |Extracted { address, .. }| Event::Connect { address };
         if any(&self.distrust) {
             Some(Ok(Event::Distrust))
-        } else if let Some(taken) = first(&self.login) {
-            let told = self.check_facility(message).and_then(|()| self.check_severity(message));
-            Some(told.and(taken.map(login)))
-        } else if let Some(taken) = first(&self.connect) {
+        } else if let Some(found) = first(&self.login) {
+            let checked = self.check_facility(message).and_then(|()| self.check_severity(message));
+            Some(checked.and(found.map(login)))
+        } else if let Some(found) = first(&self.connect) {
             // A connection is often logged at another severity than the login.
-            Some(self.check_facility(message).and(taken.map(connect)))
-        } else if let Some(taken) = all(&self.logout) {
-            // Nobody is authorised by a log-out: an odd name or address is no reason to keep
-            // the session.
+            Some(self.check_facility(message).and(found.map(connect)))
+        } else if let Some(found) = all(&self.logout) {
+            // A log-out authorises nobody, so a refused name or address is no reason to keep the
+            // session.
             let session = || self.logout.iter().find_map(|pattern| pattern.session(message));
-            Some(Ok(taken.map_or_else(|_| Event::End { session: session() }, logout)))
-        } else if !seen.is_cut && any(&self.end) {
+            Some(Ok(found.map_or_else(|_| Event::End { session: session() }, logout)))
+        } else if !seen.is_truncated && any(&self.end) {
             Some(Ok(Event::End { session: None }))
         } else {
             is_too_long.then_some(Err(Refusal::TooLong))
@@ -145,29 +147,29 @@ impl MailDaemon {
     }
 }
 
-/// Whether a list of codes admits the code of a frame; a forwarder need not have told it.
+/// Returns whether a list of codes admits the code of a frame, which may have none.
 fn admits(list: &[u8], code: Option<u8>) -> bool {
     list.is_empty() || code.is_none_or(|code| list.contains(&code))
 }
 
-/// The severity that Solaris repeats; one without a name is nobody's.
+/// Returns the severity that Solaris repeats; an unknown name becomes a code that no list admits.
 fn repeated(message: &Message<'_>) -> Option<u8> {
     let name = message.repeated_severity()?;
     Some(code(name, &SEVERITIES, "severity").unwrap_or(u8::MAX))
 }
 
-/// Which messages are pieces of a line that was cut.
+/// Which messages are fragments of a split line.
 #[derive(Clone, Debug)]
 pub(super) struct Cut {
-    /// How they begin.
+    /// Matches the beginning of a fragment.
     pub pattern: Pattern,
-    /// Bytes of the shortest one.
+    /// Bytes of the shortest fragment.
     pub length: usize,
-    /// How many messages after it may be the rest of the line.
-    pub tails: u8,
+    /// How many messages after it may continue the line.
+    pub continuations: u8,
 }
 
-/// What an example must give.
+/// The expected verdict of an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ExpectedVerdict {
@@ -181,10 +183,10 @@ pub enum ExpectedVerdict {
     None,
 }
 
-/// Lines, and what the last of them must give.
+/// Lines, and the expected outcome of the last one.
 #[derive(Clone, Debug)]
 pub struct Example {
-    /// Where it stands in the file, counted from 1.
+    /// Its line in the file, counted from 1.
     pub file_line: usize,
     /// Log lines or frames, in order of arrival.
     pub lines: Vec<String>,
@@ -197,35 +199,35 @@ pub struct Example {
 }
 
 impl Example {
-    /// Whether it shows a login.
+    /// Returns whether it is an example of a login.
     pub fn is_login(&self) -> bool {
         self.verdict == ExpectedVerdict::Login
     }
 }
 
-/// Who has a hand in a message.
+/// Whose text a message contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cause {
-    /// Anybody, without a password: no login may be seen in it.
+    /// An unauthenticated client's: no login may be found in it.
     Stranger,
-    /// A client that has logged in, with a name of its choice: no address may be seen in it but
+    /// An authenticated client's, with a name of its choice: no address may be found in it except
     /// the one that the daemon has written for the client.
     Client,
 }
 
-/// All messages of one kind that a daemon writes, or more than those.
+/// A superset of the messages of one kind that a daemon writes.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// Where it stands in the file, counted from 1.
+    /// Its line in the file, counted from 1.
     pub file_line: usize,
-    /// An expression for the whole message. Its group `client` is the address that the daemon
+    /// A regular expression for the whole message. Its group `client` is the address that the daemon
     /// writes for the client.
     pub pattern: String,
-    /// Who has a hand in them.
+    /// Whose text they contain.
     pub cause: Cause,
     /// The daemon's programs that write them; empty: all.
     pub programs: Vec<String>,
-    /// Their severities, given where only these tell them from a login; else empty.
+    /// Their severities, if only these tell them from a login; otherwise empty.
     pub severities: Vec<u8>,
 }

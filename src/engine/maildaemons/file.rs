@@ -1,7 +1,7 @@
-//! A mail daemon's description as it is written: TOML, and everything that can be wrong with it.
+//! The description of a mail daemon: parses the TOML and reports everything that is wrong with it.
 //!
-//! Promise  unknown keys are refused; every fault is found in one reading, with file and line.
-//! Format   deploy/guide/your-own-daemon.md; `daemons NAME` prints a built-in file to start from.
+//! - **Promise**: unknown keys are refused; all faults are reported at once, with file and line.
+//! - **Format**: deploy/guide/your-own-daemon.md; `daemons NAME` prints a built-in file to start from.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ use super::codes::{FACILITIES, SEVERITIES, code};
 use super::daemon::{Cause, Cut, Example, ExpectedVerdict, MailDaemon, Shape};
 use super::pattern::{MAX_SEEN, Pattern};
 
-/// A description file: where it came from and what it says.
+/// A description file.
 #[derive(Clone, Debug)]
 pub struct DaemonFile {
-    /// Its path, or nothing for a built-in one.
+    /// Its path; `None` for a built-in one.
     pub origin: Option<String>,
     /// Its text.
     pub text: String,
@@ -27,14 +27,14 @@ impl From<&(&str, &str)> for DaemonFile {
     }
 }
 
-/// What is wrong with a description, where.
+/// A fault in a description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DescriptionFault {
     /// The file, or the built-in daemon's name.
     pub origin: String,
     /// The line, counted from 1, if the fault has one.
     pub line: Option<usize>,
-    /// One sentence.
+    /// What is wrong, in one sentence.
     pub what: String,
 }
 
@@ -45,9 +45,8 @@ impl DescriptionFault {
         Self { origin: option.into(), line: None, what }
     }
 
-    pub(super) fn twice(daemon: &MailDaemon, other: &str) -> Self {
-        let what =
-            format!("a mail daemon named `{}` is described in `{other}` already", daemon.name);
+    pub(super) fn duplicate(daemon: &MailDaemon, other: &str) -> Self {
+        let what = format!("the mail daemon `{}` is already described in `{other}`", daemon.name);
         Self { origin: daemon.origin.clone().unwrap_or_default(), line: None, what }
     }
 }
@@ -139,10 +138,10 @@ struct WrittenExample {
 }
 
 impl DaemonFile {
-    /// Reads and compiles the description.
+    /// Parses and compiles the description.
     ///
     /// # Errors
-    /// Every fault that can be told without running its examples.
+    /// Every fault that can be found without running the examples.
     pub fn compile(&self) -> Result<MailDaemon, Vec<DescriptionFault>> {
         let written: Written = toml::from_str(&self.text).map_err(|error| {
             let line = error.span().map(|span| line_of(&self.text, span.start));
@@ -177,7 +176,7 @@ impl Reader<'_> {
     fn daemon(&mut self, written: Written, file: &DaemonFile) -> MailDaemon {
         let name_fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if written.name.is_empty() || !written.name.chars().all(name_fits) {
-            self.fault(None, "`name` must be made of a-z, 0-9 and -");
+            self.fault(None, "`name` must consist of a-z, 0-9 and -");
         }
         if written.programs.is_empty() {
             self.fault(None, "`programs` must name at least one syslog program");
@@ -188,8 +187,8 @@ impl Reader<'_> {
         if !written.example.iter().any(|e| *e.verdict.get_ref() == ExpectedVerdict::Login) {
             self.fault(None, "there is no [[example]] of a login");
         }
-        if written.max_length.is_some_and(|most| most > MAX_SEEN) {
-            self.fault(None, format!("`max-length` may be {MAX_SEEN} at most"));
+        if written.max_length.is_some_and(|max| max > MAX_SEEN) {
+            self.fault(None, format!("`max-length` must be at most {MAX_SEEN}"));
         }
         let facilities = self.codes(&written.facilities, &FACILITIES, "facility");
         let severities = self.codes(&written.severities, &SEVERITIES, "severity");
@@ -250,9 +249,9 @@ impl Reader<'_> {
         let pattern = self.expression(&written.pattern)?;
         if written.length == 0 || written.tails == 0 {
             let line = line_of(self.text, written.pattern.span().start);
-            self.fault(Some(line), "`length` and `tails` of a [[cut]] are at least 1");
+            self.fault(Some(line), "`length` and `tails` of a [[cut]] must be at least 1");
         }
-        Some(Cut { pattern, length: written.length, tails: written.tails })
+        Some(Cut { pattern, length: written.length, continuations: written.tails })
     }
 
     fn expression(&mut self, written: &Spanned<String>) -> Option<Pattern> {
@@ -270,9 +269,10 @@ impl Reader<'_> {
         let line = Some(file_line);
         let mut pattern = self.expression(&written.pattern)?;
         for group in written.same.iter().flatten().filter(|group| !pattern.has_group(group)) {
-            self.fault(line, format!("`same` names a group `{group}` that the pattern lacks"));
+            let what = format!("`same` names the group `{group}`, which the pattern does not have");
+            self.fault(line, what);
         }
-        self.known(line, &written.programs, programs);
+        self.check_programs(line, &written.programs, programs);
         pattern.max_length = max_length;
         pattern.file_line = file_line;
         pattern.programs = written.programs;
@@ -282,8 +282,8 @@ impl Reader<'_> {
         Some(pattern)
     }
 
-    /// The names in a pattern or shape are among the daemon's own.
-    fn known(&mut self, line: Option<usize>, names: &[String], programs: &[String]) {
+    /// Checks that the programs of a pattern or shape are among the daemon's own.
+    fn check_programs(&mut self, line: Option<usize>, names: &[String], programs: &[String]) {
         for program in names.iter().filter(|name| !programs.contains(name)) {
             self.fault(line, format!("`{program}` is not one of the daemon's `programs`"));
         }
@@ -297,11 +297,11 @@ impl Reader<'_> {
     ) -> Option<Shape> {
         let file_line = line_of(self.text, written.pattern.span().start);
         let line = Some(file_line);
-        self.known(line, &written.programs, programs);
+        self.check_programs(line, &written.programs, programs);
         let severities = self.codes(&written.severities, &SEVERITIES, "severity");
         if !severities.is_empty() && !distrusts {
-            let what = "a [[shape]] told by its severity needs a [[distrust]] pattern: feeds \
-                        without priorities do not tell the severity";
+            let what = "a [[shape]] with `severities` needs a [[distrust]] pattern, for messages \
+                        that arrive without a severity";
             self.fault(line, what);
         }
         let pattern = written.pattern.into_inner();
@@ -319,7 +319,7 @@ impl Reader<'_> {
             (Some(line), None) => vec![line],
             (None, Some(lines)) if !lines.is_empty() => lines,
             _ => {
-                self.fault(Some(file_line), "an example has either `line` or `lines`");
+                self.fault(Some(file_line), "an example needs either `line` or `lines`");
                 return None;
             }
         };

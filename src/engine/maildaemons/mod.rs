@@ -1,11 +1,12 @@
-//! The mail daemons: which program's which message is a login, a log-out, or half of one.
+//! The mail daemons: which message of which program is a login, a log-out, or half of a login.
 //!
-//! Promise  a daemon is data: the built-in files below and the users' own are read by the same
-//!          functions. A pattern sees the text of a message whose program name was matched
-//!          exactly, from its first byte, in linear time.
-//! Layers   `file` the TOML format and its faults, with `codes`; `daemon` what is read from one;
-//!          `pattern` one compiled pattern; here the table.
-//! Not here what several lines mean together (`streams`), who may relay (`grants`).
+//! - **Promise**: a daemon is data: the built-in files and users' own are read by the same functions.
+//!   A pattern sees the text of a message whose program name was matched exactly, from its first
+//!   byte, in linear time.
+//! - **Layers**: `file`, the TOML format and its faults, with `codes`; `daemon`, what is read from a
+//!   file; `pattern`, one compiled pattern; here, the table.
+//! - **Not here**: what several lines mean together ([`super::correlation`]), and who may relay
+//!   ([`super::grants`]).
 
 mod built_in;
 mod codes;
@@ -25,64 +26,64 @@ pub use pattern::{Pattern, Refusal};
 
 use super::message::Message;
 
-/// What a message says, if its program belongs to a daemon of the table.
+/// How the daemons of the table understand a message.
 #[derive(Debug)]
 pub enum Match<'t, 'm> {
     /// No daemon of the table logs under this program name.
     UnknownProgram,
-    /// The program is known, and no pattern of its daemons fits.
+    /// The program is known, but no pattern of its daemons matches.
     NoPattern(&'t MailDaemon),
-    /// A login or connect pattern fits, but the message must not be believed; or it is too long for
-    /// one.
+    /// A login or connect pattern matches, but the message is refused; or it is too long for one.
     Refused(&'t MailDaemon, Refusal),
-    /// A pattern fits.
+    /// A pattern matches.
     Event(&'t MailDaemon, Event<'m>),
 }
 
 impl Match<'_, '_> {
-    /// Whether it only ends something or takes trust away: that is heard whoever says it.
+    /// Returns whether it only ends something or takes trust away, so that it counts even if the
+    /// message cannot be trusted.
     pub fn takes_trust_away(&self) -> bool {
         use Event::{Distrust, End, Logout};
         matches!(self, Self::Event(_, End { .. } | Logout { .. } | Distrust))
     }
 }
 
-/// What a believed message tells.
+/// What a message reports.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'m> {
     /// A successful login; without an address it is half of one, to be joined by PID.
     Login {
         /// The client, if the message names it.
         address: Option<IpAddr>,
-        /// Who logged in.
+        /// The user who has logged in.
         user: Option<String>,
-        /// An id that the log-out of the same session carries too.
+        /// An id that the log-out of the same session also carries.
         session: Option<&'m str>,
     },
-    /// A session that had logged in has ended.
+    /// The end of a session that had logged in.
     Logout {
         /// The client, if the message names it.
         address: Option<IpAddr>,
-        /// Who had logged in.
+        /// The user who had logged in.
         user: Option<String>,
         /// The id that the login carried.
         session: Option<&'m str>,
     },
-    /// A client has connected; nobody has logged in yet.
+    /// A client has connected and has not logged in yet.
     Connect {
         /// The client, if the message names it.
         address: Option<IpAddr>,
     },
     /// A failure or an end: the connection of this PID is over.
     End {
-        /// The id that the login carried, if this is the log-out of an odd name or address.
+        /// The id that the login carried, if this is a log-out with a refused name or address.
         session: Option<&'m str>,
     },
-    /// From here on this PID may log what a stranger wrote.
+    /// From here on this PID may log foreign text.
     Distrust,
 }
 
-/// Which daemons are believed.
+/// Which daemons are selected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// All whose format has been verified.
@@ -91,17 +92,17 @@ pub enum Selection {
     Named(Vec<String>),
 }
 
-/// The daemons that are believed, found by program name.
+/// The selected daemons, found by program name.
 #[derive(Debug, Default)]
 pub struct DaemonTable {
     daemons: Vec<MailDaemon>,
-    /// Those that were not selected.
+    /// The names of those that were not selected.
     others: Vec<Name>,
     by_program: HashMap<String, Vec<usize>>,
 }
 
 impl DaemonTable {
-    /// Compiles the built-in files, overridden and extended by the users' own, and selects.
+    /// Compiles the built-in files, overridden and extended by users' own, and selects daemons.
     ///
     /// # Errors
     /// Every fault of every file, and every selected name that no file has.
@@ -124,7 +125,7 @@ impl DaemonTable {
         Ok(Self { others, ..Self::of(daemons) })
     }
 
-    /// A table of just these daemons.
+    /// Creates a table of these daemons.
     pub fn of(daemons: Vec<MailDaemon>) -> Self {
         let mut by_program: HashMap<String, Vec<usize>> = HashMap::new();
         for (index, daemon) in daemons.iter().enumerate() {
@@ -135,10 +136,10 @@ impl DaemonTable {
         Self { daemons, others: Vec::new(), by_program }
     }
 
-    /// Narrows a mail daemon's logins to these facilities.
+    /// Accepts a mail daemon's logins only from these facilities.
     ///
     /// # Errors
-    /// There is no such mail daemon, selected or not.
+    /// No mail daemon has this name, selected or not.
     pub fn set_facilities(
         &mut self,
         name: &str,
@@ -152,29 +153,30 @@ impl DaemonTable {
         Ok(())
     }
 
-    /// The daemons of the table, built-in ones first.
+    /// Returns the daemons of the table, built-in ones first.
     pub fn daemons(&self) -> &[MailDaemon] {
         &self.daemons
     }
 
-    /// How many messages after this one may be tails of it, since it is a piece of a line that was
-    /// cut; `None`: nobody cuts the lines of its program. `length` as in [`Self::read`].
-    pub fn tails(&self, message: &Message<'_>, length: usize) -> Option<u8> {
-        self.candidates(message.program).filter_map(|daemon| daemon.tails(message, length)).max()
+    /// Returns how many messages may continue this one, if it is a fragment of a split line; `None`:
+    /// lines of its program are never split. `length` as in [`Self::read`].
+    pub fn continuations(&self, message: &Message<'_>, length: usize) -> Option<u8> {
+        let daemons = self.candidates(message.program);
+        daemons.filter_map(|daemon| daemon.continuations(message, length)).max()
     }
 
-    /// Whether a daemon of the table logs under this program name.
+    /// Returns whether a daemon of the table logs under this program name.
     pub fn knows(&self, program: &str) -> bool {
         self.by_program.contains_key(program)
     }
 
-    /// Reads one message. `length` is that of its body in bytes as they arrived.
+    /// Matches one message against the patterns. `length` is that of its body in bytes as received.
     pub fn read<'t, 'm>(&'t self, message: &Message<'m>, length: usize) -> Match<'t, 'm> {
         let mut unmatched = Match::UnknownProgram;
         for daemon in self.candidates(message.program) {
             match daemon.read(message, length) {
                 Some(Ok(event)) => return Match::Event(daemon, event),
-                // Another daemon may know it, if only to take trust away.
+                // Another daemon may match it, if only to take trust away.
                 Some(Err(Refusal::TooLong)) => {
                     unmatched = Match::Refused(daemon, Refusal::TooLong);
                 }
@@ -194,8 +196,8 @@ impl DaemonTable {
     }
 }
 
-/// Every daemon there is, verified or not: the built-in ones, then the users' own, a user's file
-/// taking the place of a built-in one of the same name. With all faults of all files.
+/// Returns all daemons, verified or not: the built-in ones, then users' own, where a user's file
+/// replaces a built-in one of the same name; and all faults of all files.
 pub fn all(own: &[DaemonFile]) -> (Vec<MailDaemon>, Vec<DescriptionFault>) {
     let mut daemons: Vec<MailDaemon> = Vec::new();
     let mut faults = Vec::new();
@@ -205,7 +207,9 @@ pub fn all(own: &[DaemonFile]) -> (Vec<MailDaemon>, Vec<DescriptionFault>) {
                 let place = daemons.iter().position(|d| d.name == daemon.name);
                 match place.map(|index| (index, daemons[index].origin.clone())) {
                     Some((index, None)) => daemons[index] = daemon,
-                    Some((_, Some(other))) => faults.push(DescriptionFault::twice(&daemon, &other)),
+                    Some((_, Some(other))) => {
+                        faults.push(DescriptionFault::duplicate(&daemon, &other))
+                    }
                     None => daemons.push(daemon),
                 }
             }
@@ -215,7 +219,7 @@ pub fn all(own: &[DaemonFile]) -> (Vec<MailDaemon>, Vec<DescriptionFault>) {
     (daemons, faults)
 }
 
-/// The name under which a daemon is shown, shared by all that mention it.
+/// The short name of a daemon, shared by everything that mentions it.
 pub type Name = Arc<str>;
 
 #[cfg(test)]
@@ -233,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_file_takes_the_place_of_a_built_in_one_but_not_of_another() {
+    fn a_user_s_file_replaces_a_built_in_one_but_not_another_one() {
         let (built_in, _) = all(&[]);
         let (daemons, faults) = all(&[own("a.toml", "dovecot")]);
         assert_eq!((daemons.len(), faults), (built_in.len(), vec![]));
@@ -244,15 +248,15 @@ mod tests {
         let (daemons, faults) = all(&[own("a.toml", "own"), own("b.toml", "own")]);
         assert_eq!(daemons.len(), built_in.len() + 1);
         let faults: Vec<String> = faults.iter().map(DescriptionFault::to_string).collect();
-        assert_eq!(faults, ["b.toml: a mail daemon named `own` is described in `a.toml` already"]);
+        assert_eq!(faults, ["b.toml: the mail daemon `own` is already described in `a.toml`"]);
     }
 
     #[test]
-    fn the_word_on_facilities_counts_for_its_own_daemon() {
+    fn set_facilities_changes_one_daemon() {
         let named = |name: &str| Selection::Named(vec![name.into()]);
         let table =
             |name| DaemonTable::load(&[own("a.toml", "own")], &named(name)).expect("sound files");
-        let believed = |table: &DaemonTable, priority: &str| {
+        let is_accepted = |table: &DaemonTable, priority: &str| {
             let line = format!("<{priority}>ownd: in 192.0.2.7");
             let frame = Frame::new(line.as_bytes());
             let message = frame.message().expect("a message");
@@ -263,11 +267,11 @@ mod tests {
             }
         };
         let mut own = table("own");
-        assert_eq!(["22", "134"].map(|priority| believed(&own, priority)), [true, false]);
-        assert_eq!(own.set_facilities("dovecot", &[16]), Ok(()), "it is not selected");
-        assert_eq!(["22", "134"].map(|priority| believed(&own, priority)), [true, false]);
+        assert_eq!(["22", "134"].map(|priority| is_accepted(&own, priority)), [true, false]);
+        assert_eq!(own.set_facilities("dovecot", &[16]), Ok(()), "not selected, but known");
+        assert_eq!(["22", "134"].map(|priority| is_accepted(&own, priority)), [true, false]);
         assert_eq!(own.set_facilities("own", &[16]), Ok(()));
-        assert_eq!(["22", "134"].map(|priority| believed(&own, priority)), [false, true]);
+        assert_eq!(["22", "134"].map(|priority| is_accepted(&own, priority)), [false, true]);
         let fault = own.set_facilities("dovcot", &[16]).expect_err("a fault").to_string();
         let expected =
             "facility: there is no mail daemon `dovcot`; `pop-before-smtp daemons` lists them";

@@ -1,8 +1,8 @@
-//! One compiled pattern and what it takes out of a message.
+//! A compiled pattern, and what it extracts from a message.
 //!
-//! Promise  anchored at the start, matched in linear time, bounded in size; what it yields has
-//!          been checked: a whole client address, a user name that is one.
-//! Refuses  what fits the pattern and must not be believed all the same, with the reason.
+//! - **Promise**: anchored at the start, matched in linear time, bounded in size; what it extracts
+//!   is checked: a whole client address, a valid user name. What matches and must not count all the
+//!   same is refused with a reason.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,111 +15,113 @@ use crate::engine::message::Message;
 use crate::engine::message::address;
 use crate::engine::message::address::NotAClient;
 
-/// A compiled pattern may take this much memory; the largest built-in one takes a tenth of it.
+/// Memory of a compiled pattern in bytes; the largest built-in one needs a tenth of it.
 const MAX_COMPILED: usize = 4 << 20;
-/// So much memory a pattern's automaton may take for what it has met, in each thread and direction:
-/// the corpus of genuine messages fills half of it at most, hostile ones all.
-const MAX_LEARNT: usize = 512 << 10;
-/// Bytes of a text that patterns see, and so of the longest login that can be believed. RFC 3164,
-/// section 4.1, allows a packet no more, and a genuine login has a third of it.
+/// Memory of a pattern's lazy DFA in bytes, in each thread and direction: genuine messages fill at
+/// most half of it, hostile ones all.
+const MAX_DFA_CACHE: usize = 512 << 10;
+/// Bytes of a text that patterns see, and so of the longest login that can be accepted. RFC 3164,
+/// section 4.1, allows no longer packet, and a genuine login has a third of it.
 pub const MAX_SEEN: usize = 1024;
-/// Longest user name believed, in bytes: longer ones are only seen in attacks.
+/// Longest user name accepted, in bytes: longer ones are only seen in attacks.
 const MAX_USER: usize = 255;
 
-/// Why a message that fits a login pattern is not believed.
+/// Why a message that matches a login pattern is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The frame's facility is not one to which the daemon's logins were narrowed.
+    /// The daemon's logins are not accepted from the frame's facility.
     Facility,
     /// The frame's severity is not that of a genuine login.
     Severity,
-    /// Longer than a genuine login can be: no pattern of a login has seen it.
+    /// It is longer than a genuine login can be; no login pattern was tried.
     TooLong,
-    /// A text that must stand in it once stands in it more often.
+    /// A text does not occur exactly once.
     Ambiguous(String),
-    /// A text that must not stand in it does.
+    /// A forbidden text occurs.
     Forbidden(String),
-    /// Two places that must say the same do not.
+    /// Two groups that must be equal differ.
     Contradiction,
-    /// The address field does not hold the address of a client.
+    /// The address field is not the address of a client.
     Address(NotAClient),
-    /// No user name.
+    /// The user name is empty.
     EmptyUser,
-    /// An anonymous login proves nothing.
+    /// The login is anonymous.
     Anonymous,
-    /// A user name longer than 255 bytes.
+    /// The user name is longer than 255 bytes.
     LongUser,
-    /// Control bytes in the user name.
+    /// The user name contains control characters.
     ControlBytes,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
-            Self::Facility => "`facility` does not name this facility for the mail daemon",
-            Self::Severity => "the severity is not that of a genuine login line",
-            Self::TooLong => "the message is longer than a genuine login line can be",
+            Self::Facility => {
+                "the mail daemon's logins are not accepted from this facility; see `facility`"
+            }
+            Self::Severity => "the severity is not that of a genuine login",
+            Self::TooLong => "the message is longer than a genuine login can be",
             Self::Ambiguous(literal) => {
-                return write!(f, "ambiguous: `{literal}` must stand in it exactly once");
+                return write!(f, "ambiguous: `{literal}` must occur exactly once");
             }
             Self::Forbidden(literal) => {
-                return write!(f, "`{literal}` must not stand in it");
+                return write!(f, "`{literal}` must not occur in the message");
             }
-            Self::Contradiction => "two fields that must say the same differ",
+            Self::Contradiction => "two fields that must be equal differ",
             Self::Address(why) => return why.fmt(f),
             Self::EmptyUser => "the user name is empty",
-            Self::Anonymous => "an anonymous login proves nothing",
+            Self::Anonymous => "an anonymous login does not count",
             Self::LongUser => "the user name is longer than 255 bytes",
-            Self::ControlBytes => "control bytes in the user name",
+            Self::ControlBytes => "the user name contains control characters",
         };
         f.write_str(text)
     }
 }
 
-/// A pattern with its side conditions.
+/// A regular expression with side conditions.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     regex: Regex,
-    /// Where it stands in its file, counted from 1.
+    /// Its line in the file, counted from 1.
     pub file_line: usize,
     /// The daemon's programs that it is for; empty: all.
     pub programs: Vec<String>,
-    /// Texts that occur in the message exactly once, as `str::matches` counts them.
+    /// Texts that must occur in the message exactly once, as counted by [`str::matches`].
     pub once: Vec<String>,
-    /// Texts that do not occur in the message.
+    /// Texts that must not occur in the message.
     pub never: Vec<String>,
-    /// Two groups that hold the same text.
+    /// Two groups that must contain the same text.
     pub same: Option<[String; 2]>,
-    /// Bytes of the longest message that is believed.
+    /// Bytes of the longest message that is accepted.
     pub max_length: Option<usize>,
-    /// So many bytes decide whether the expression fits, whatever follows; `None`: only all do.
+    /// How many bytes decide whether the expression matches, whatever follows; `None`: all.
     decided_by: Option<usize>,
 }
 
-/// A message as patterns see it.
+/// The part of a message that patterns see.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct VisibleText<'m> {
-    /// Its text, or the beginning of a long one.
+    /// The text, or the beginning of a long one.
     text: &'m str,
     /// Bytes of the whole body.
     pub length: usize,
     /// Whether it is only the beginning.
-    pub is_cut: bool,
+    pub is_truncated: bool,
 }
 
 impl<'m> VisibleText<'m> {
-    /// `length` is that of the body in bytes as they arrived.
+    /// Returns the visible part of a message; `length` is that of the body in bytes as received.
     pub fn of(message: &Message<'m>, length: usize) -> Self {
-        // Replaced bytes are longer than those that arrived; the longer count is the safer one.
+        // Replaced bytes are longer than the original ones; the longer count is the safer one.
         let length = length.max(message.body.len());
         let text = message.text();
-        let is_cut = length > MAX_SEEN;
+        let is_truncated = length > MAX_SEEN;
         let end = (0..=text.len().min(MAX_SEEN)).rev().find(|at| text.is_char_boundary(*at));
-        Self { text: &text[..end.unwrap_or_default()], length, is_cut }
+        Self { text: &text[..end.unwrap_or_default()], length, is_truncated }
     }
 }
 
-/// What a pattern took out of a message.
+/// What a pattern has extracted from a message.
 #[derive(Debug)]
 pub struct Extracted<'m> {
     pub address: Option<IpAddr>,
@@ -128,10 +130,10 @@ pub struct Extracted<'m> {
 }
 
 impl Pattern {
-    /// Compiles a regular expression; only one that is anchored at the start is accepted.
+    /// Compiles a regular expression, which must be anchored at the start.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with it.
+    /// A sentence about what is wrong with it.
     pub fn compile(text: &str) -> Result<Self, String> {
         let hir = regex_syntax::parse(text).map_err(|error| error.to_string())?;
         if !hir.properties().look_set_prefix().contains(Look::Start) {
@@ -141,7 +143,7 @@ impl Pattern {
         let decided_by = hir.properties().maximum_len().filter(|_| looks_no_further);
         let regex = RegexBuilder::new(text)
             .size_limit(MAX_COMPILED)
-            .dfa_size_limit(MAX_LEARNT)
+            .dfa_size_limit(MAX_DFA_CACHE)
             .build()
             .map_err(|error| error.to_string())?;
         Ok(Self {
@@ -156,53 +158,56 @@ impl Pattern {
         })
     }
 
-    /// The regular expression as it was written.
+    /// Returns the regular expression as it was written.
     pub fn as_str(&self) -> &str {
         self.regex.as_str()
     }
 
-    /// Whether the expression has a named group.
+    /// Returns whether the expression has a named group.
     pub fn has_group(&self, name: &str) -> bool {
         self.regex.capture_names().flatten().any(|group| group == name)
     }
 
-    /// Whether the expression fits, or might fit if more were seen; side conditions aside. For what
-    /// takes trust away.
-    pub(super) fn may_fit(&self, seen: VisibleText<'_>) -> bool {
+    /// Returns whether the expression matches, or might match if more were visible, without side
+    /// conditions. For what takes trust away.
+    pub(super) fn may_match(&self, seen: VisibleText<'_>) -> bool {
         let is_decided =
-            !seen.is_cut || self.decided_by.is_some_and(|most| most <= seen.text.len());
+            !seen.is_truncated || self.decided_by.is_some_and(|bytes| bytes <= seen.text.len());
         !is_decided || self.regex.is_match(seen.text)
     }
 
-    /// The session's id in a message that fits, without looking at any side condition.
+    /// Returns the session's id in a message that matches, without side conditions.
     pub(super) fn session<'m>(&self, message: &Message<'m>) -> Option<&'m str> {
         let captures = self.regex.captures(message.text()).filter(|_| self.is_for(message.program));
         Some(captures?.name("session")?.as_str())
     }
 
-    /// Matches and checks a message.
-    pub(super) fn take<'m>(&self, seen: VisibleText<'m>) -> Option<Result<Extracted<'m>, Refusal>> {
+    /// Matches and checks a message. `None` if the expression does not match.
+    pub(super) fn extract_visible<'m>(
+        &self,
+        seen: VisibleText<'m>,
+    ) -> Option<Result<Extracted<'m>, Refusal>> {
         let captures = self.regex.captures(seen.text)?;
-        if seen.is_cut && captures.get_match().end() == seen.text.len() {
-            // It might not fit if more were seen.
+        if seen.is_truncated && captures.get_match().end() == seen.text.len() {
+            // It might not match if more were visible.
             return None;
         }
         Some(self.check(seen.text, seen.length, &captures))
     }
 
-    /// Matches and checks a whole text, whoever logged it at whatever priority. `None` if the
-    /// expression does not fit.
+    /// Matches and checks a whole text, without regard to program and priority. `None` if the
+    /// expression does not match.
     pub fn extract<'m>(&self, text: &'m str) -> Option<Result<Extracted<'m>, Refusal>> {
         let captures = self.regex.captures(text)?;
         Some(self.check(text, text.len(), &captures))
     }
 
-    /// Where in a text the expression sees an address, whether or not it is one.
+    /// Returns where in a text the group `address` matches, whether or not it is an address.
     pub fn place(&self, text: &str) -> Option<Range<usize>> {
         Some(self.regex.captures(text)?.name("address")?.range())
     }
 
-    /// Whether it is for messages of this program of its daemon.
+    /// Returns whether it is for messages of this program of its daemon.
     pub fn is_for(&self, program: &str) -> bool {
         self.programs.is_empty() || self.programs.iter().any(|name| name == program)
     }
@@ -213,11 +218,11 @@ impl Pattern {
         length: usize,
         captures: &Captures<'m>,
     ) -> Result<Extracted<'m>, Refusal> {
-        if self.max_length.is_some_and(|most| length > most) {
+        if self.max_length.is_some_and(|max| length > max) {
             return Err(Refusal::TooLong);
         }
-        let many = |literal: &&String| text.matches(literal.as_str()).count() != 1;
-        if let Some(literal) = self.once.iter().find(many) {
+        let not_once = |literal: &&String| text.matches(literal.as_str()).count() != 1;
+        if let Some(literal) = self.once.iter().find(not_once) {
             return Err(Refusal::Ambiguous(literal.clone()));
         }
         if let Some(literal) = self.never.iter().find(|literal| text.contains(literal.as_str())) {

@@ -1,9 +1,9 @@
-//! Client addresses: read from a log line, checked, and made canonical.
+//! Client addresses: parsed from a log line, checked, and made canonical.
 //!
-//! Promise  one host, one spelling: `::ffff:192.0.2.7` is `192.0.2.7`, and what is printed is
-//!          RFC 5952 form, so that set, map and lookup agree.
-//! Refuses  everything that is not one whole unicast address: prefixes, zone ids, leading zeros,
-//!          short forms, and the addresses that no client can have.
+//! - **Promise**: each host has one spelling: `::ffff:192.0.2.7` is `192.0.2.7`, and the printed form
+//!   is that of RFC 5952, so that set, map and lookup agree. Whatever is not one whole unicast
+//!   address is refused: prefixes, zone ids, leading zeros, short forms, and addresses that no client
+//!   can have.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 pub enum NotAClient {
     /// Not one whole IPv4 or IPv6 address.
     Malformed,
-    /// `0.0.0.0` or `::`: some daemons print it when they do not know.
+    /// `0.0.0.0` or `::`: some daemons print it when they do not know the address.
     Unspecified,
     /// Multicast or broadcast: never the source of a connection.
     NotUnicast,
@@ -24,7 +24,7 @@ pub enum NotAClient {
 impl fmt::Display for NotAClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Malformed => "the address field does not hold one whole IP address",
+            Self::Malformed => "the address field does not contain exactly one IP address",
             Self::Unspecified => "the address is unspecified (the daemon did not know it)",
             Self::NotUnicast => "the address is a multicast or broadcast address",
             Self::Ipv4Compatible => "the address is in the obsolete IPv4-compatible form",
@@ -32,10 +32,10 @@ impl fmt::Display for NotAClient {
     }
 }
 
-/// Reads a client address and makes it canonical.
+/// Parses a client address and makes it canonical.
 ///
 /// # Errors
-/// Says why the text is not the address of a client.
+/// Why the text is not the address of a client.
 pub fn read(text: &str) -> Result<IpAddr, NotAClient> {
     let address: IpAddr = text.parse().map_err(|_| NotAClient::Malformed)?;
     check(address.to_canonical())
@@ -61,18 +61,19 @@ pub fn check(address: IpAddr) -> Result<IpAddr, NotAClient> {
     }
 }
 
-/// Whether this address, as a key of an indexed access map, would admit other hosts too.
+/// Returns whether this address, as a key of an indexed access map, would also admit other hosts.
 ///
-/// smtpd also looks up an IPv6 client with its last groups cut off (access(5), "HOST
-/// NAME/ADDRESS PATTERNS"): the key `2001:db8::1` is asked for by `2001:db8::1:5`. A key without
-/// `::` has all eight groups and nothing to its right; a key that ends in `::` is never a cut form.
+/// smtpd also looks up an IPv6 client with its last groups removed (access(5), "HOST
+/// NAME/ADDRESS PATTERNS"): it looks up the key `2001:db8::1` for the client `2001:db8::1:5`. A key
+/// without `::` has all eight groups, so no client has more; a key that ends in `::` is never
+/// the result of removing groups.
 pub fn admits_others(address: IpAddr) -> bool {
     let IpAddr::V6(v6) = address else { return false };
     let text = v6.to_string();
-    let Some((head, tail)) = text.split_once("::") else { return false };
+    let Some((left, right)) = text.split_once("::") else { return false };
     let groups = |part: &str| if part.is_empty() { 0 } else { part.split(':').count() };
     // One more group must leave at least two zero groups, or `::` would not be written.
-    !tail.is_empty() && groups(head) + groups(tail) <= 5
+    !right.is_empty() && groups(left) + groups(right) <= 5
 }
 
 #[cfg(test)]

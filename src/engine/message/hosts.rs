@@ -1,23 +1,23 @@
-//! The hosts whose messages are believed, by the names in the headers of frames.
+//! The hosts whose messages are accepted, by the names in the headers of frames.
 //!
-//! Promise  a name is compared whole, upper and lower case alike.
-//! Not here who has sent the frame: a header says what its sender wants.
+//! - **Promise**: names are compared as a whole, ignoring case.
+//! - **Not here**: who has sent the frame: its header contains what the sender wants.
 
-/// How a frame without a host name is named.
+/// The name for frames without a host name.
 const NONE: &str = "-";
 
-/// Which hosts are believed.
+/// Which hosts are accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Hosts {
     /// Any, named or not.
     #[default]
     All,
-    /// Exactly these; `-` stands for frames that name none.
+    /// Exactly these; `-` accepts frames that name no host.
     Named(Vec<String>),
 }
 
 impl Hosts {
-    /// Whether messages of this host are believed.
+    /// Returns whether messages of this host are accepted.
     pub fn allows(&self, host: Option<&str>) -> bool {
         match self {
             Self::All => true,
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_compared_whole() {
+    fn names_are_compared_as_a_whole() {
         let named = |names: &[&str]| Hosts::Named(names.iter().map(|&n| n.to_owned()).collect());
         let rows = [
             (Hosts::All, None, true),

@@ -1,6 +1,6 @@
-//! One syslog message, and what stands around its sender's words that is not theirs.
+//! One syslog message: its fields, and its text without what forwarders add.
 //!
-//! Promise  what some systems put before the words is taken off in exactly one form each, once.
+//! - **Promise**: what some systems put before the text is removed in exactly one form each, once.
 
 pub mod address;
 pub mod hosts;
@@ -16,38 +16,38 @@ pub struct Message<'a> {
     pub facility: Option<u8>,
     /// Severity code 0 to 7 (RFC 5424 section 6.2.1), if the frame carried a priority.
     pub severity: Option<u8>,
-    /// The host that is said to have logged the message.
+    /// The host that logged the message, according to the header.
     pub host: Option<&'a str>,
     /// The program name: RFC 3164's tag or RFC 5424's APP-NAME, without the PID.
     pub program: &'a str,
     /// The process id, as written.
     pub pid: Option<&'a str>,
-    /// When the sender says to have written it, if it says so with year and time zone.
+    /// The sender's time stamp, if it has a year and a time zone.
     pub stamp: Option<Time>,
     /// What follows the tag and one blank, or RFC 5424's MSG, to the end of the frame.
     pub body: &'a str,
 }
 
 impl<'a> Message<'a> {
-    /// The message itself: the body without leading blanks, of which some forwarders add one, and
-    /// without the `[ID 583609 mail.info] ` that Solaris puts before it (syslogd(1M), message ID).
+    /// Returns the message itself: the body without leading blanks, of which some forwarders add one,
+    /// and without the `[ID 583609 mail.info] ` that Solaris puts before it (syslogd(1M), message ID).
     pub fn text(&self) -> &'a str {
         let text = self.body.trim_start_matches(' ');
         message_id(text).map_or(text, |(_, rest)| rest)
     }
 
-    /// The severity that Solaris repeats before the message: its name. Like the message it is what
-    /// the sender wrote, so it may speak against a message and never for it.
+    /// Returns the name of the severity that Solaris repeats before the message. It may come from the
+    /// author of the message, so it may refuse a message and never confirm it.
     pub fn repeated_severity(&self) -> Option<&'a str> {
         let (severity, _) = message_id(self.body.trim_start_matches(' '))?;
         Some(severity)
     }
 
-    /// nginx's message, if a local syslog has taken the host name that nginx writes for the tag:
-    /// then the program is called like the host, and the message begins with the tag.
+    /// Returns nginx's message, if a local syslog server has taken the host name that nginx writes
+    /// for the tag: then the program has the name of the host, and the message begins with the tag.
     ///
-    /// For messages of programs that are not known otherwise: of a program that is really called
-    /// like its host, a stranger may have written the first words.
+    /// Only for programs that are not known otherwise: if a known program really has the name of its
+    /// host, the beginning of its message may be foreign text.
     pub fn of_nginx(&self) -> Option<Self> {
         if self.host != Some(self.program) || self.pid.is_some() {
             return None;
@@ -57,7 +57,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The severity in Solaris's message ID, and what stands after that.
+/// Returns the severity in Solaris's message ID, and the text after it.
 fn message_id(text: &str) -> Option<(&str, &str)> {
     let (head, rest) = text.strip_prefix("[ID ")?.split_once("] ")?;
     let (id, priority) = head.split_once(' ')?;

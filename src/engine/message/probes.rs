@@ -1,26 +1,27 @@
-//! Test messages of `doctor`: which of them have arrived by the way that mail daemons' take.
+//! Test messages of `doctor`, to find out which facilities reach the daemon.
 //!
-//! Promise  a probe authorises nobody and is no part of any counter but that of frames.
-//! Limits   the last few are remembered, and only short ones, for any local user can write them.
+//! - **Promise**: a probe authorises nobody and changes no counter except that of frames.
+//! - **Limits**: only the last few are remembered, and only short ones, since any local user can
+//!   write them.
 
 use std::collections::VecDeque;
 
 /// The program name of a probe. No mail daemon has it.
 pub const PROGRAM: &str = "pop-before-smtp-doctor";
-/// What the text of a probe begins with.
+/// The beginning of the text of a probe.
 pub const WORD: &str = "probe ";
 
-/// As many as there are facilities for mail daemons, twice.
+/// Twice as many as there are facilities for mail daemons.
 const MAX_PROBES: usize = 32;
-/// Longest text in bytes: the word, a number and a facility.
+/// Longest text in bytes: the prefix, a number and a facility.
 const MAX_TEXT: usize = 64;
 
-/// The probes that were heard last.
+/// The last probes that were received.
 #[derive(Debug, Default)]
 pub struct Probes(VecDeque<String>);
 
 impl Probes {
-    /// Remembers one, if it is a probe.
+    /// Remembers a text, if it is a probe.
     pub fn record(&mut self, text: &str) {
         if !text.starts_with(WORD) || text.len() > MAX_TEXT {
             return;
@@ -31,7 +32,7 @@ impl Probes {
         self.0.push_back(text.to_owned());
     }
 
-    /// How often this one was heard.
+    /// Returns how often a probe was received.
     pub fn count(&self, text: &str) -> usize {
         self.0.iter().filter(|probe| *probe == text).count()
     }
@@ -46,7 +47,7 @@ mod tests {
     use crate::engine::{Engine, Rules};
 
     #[test]
-    fn a_probe_is_heard_in_every_form_and_does_nothing() {
+    fn a_probe_is_recognised_in_every_format_and_has_no_effect() {
         let mut engine = Engine::new(Rules::default());
         let (now, source) = (Time::default(), Source { receiver: 0, sender: None });
         for (number, frame) in [
@@ -69,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_short_ones_are_remembered() {
+    fn the_last_probes_are_remembered_if_they_are_short() {
         let mut probes = Probes::default();
         let long = format!("{WORD}{}", "x".repeat(MAX_TEXT));
         for no_probe in ["", "hello", long.as_str()] {
@@ -78,9 +79,9 @@ mod tests {
         }
         let probe = |number: usize| format!("{WORD}{number}");
         (0..=MAX_PROBES).for_each(|number| probes.record(&probe(number)));
-        assert_eq!(probes.count(&probe(0)), 0, "it made room");
+        assert_eq!(probes.count(&probe(0)), 0, "the oldest is forgotten");
         assert!((1..=MAX_PROBES).all(|number| probes.count(&probe(number)) == 1));
         probes.record(&probe(7));
-        assert_eq!(probes.count(&probe(7)), 2, "it was handed over twice");
+        assert_eq!(probes.count(&probe(7)), 2, "received twice");
     }
 }

@@ -1,12 +1,12 @@
-//! From the bytes of a datagram to a message: facility, severity, host, program, PID, text.
+//! Parses the bytes of a datagram into a message: facility, severity, host, program, PID, text.
 //!
-//! Promise  total: any bytes give a `Message` or a reason why not, never a panic. One frame is
-//!          one message; line feeds inside it never split it. The text is exactly what follows
-//!          the tag, so an anchored pattern sees the sender's words from their first byte.
-//! How      `syslog_loose` reads priority, time stamp and RFC 5424 headers. What it cannot know
-//!          (a BSD frame without a host name) or takes too far (a message that only looks like
-//!          structured data) is decided here, from the place where the header fields begin.
-//! Not here what the time in the frame is worth: it belongs to its sender (`process`).
+//! - **Promise**: any bytes give a [`Message`] or a reason why not, never a panic. One frame is
+//!   one message; line feeds inside it never split it. The text is exactly what follows the tag, so
+//!   an anchored pattern sees the sender's text from its first byte.
+//! - **How**: `syslog_loose` parses priority, time stamp and RFC 5424 headers. What it cannot know
+//!   (a BSD frame without a host name) or takes too far (a message that only looks like structured
+//!   data) is decided here, from the position where the header fields begin.
+//! - **Not here**: whether the time stamp can be trusted: it comes from the sender (`process`).
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
@@ -20,32 +20,31 @@ use crate::engine::time::Time;
 /// Bytes of a frame within which its header must end: the longest names and some structured data.
 const MAX_HEADER: usize = 1024;
 
-/// Bytes of a frame that are looked at: after any header as much of the message as patterns see.
+/// Bytes of a frame that are parsed: after any header, as much of the message as patterns see.
 const MAX_READ: usize = MAX_HEADER + 1024;
 
-/// Longest program name believed; RFC 5424 section 6 allows an APP-NAME of 48 bytes.
+/// Longest program name accepted; RFC 5424 section 6 allows an APP-NAME of 48 bytes.
 const MAX_PROGRAM: usize = 255;
 
-/// Longest host name believed; RFC 5424 section 6 allows a HOSTNAME of 255 bytes.
+/// Longest host name accepted; RFC 5424 section 6 allows a HOSTNAME of 255 bytes.
 const MAX_HOST: usize = 255;
 
 /// Highest priority: facility 23, severity 7 (RFC 5424 section 6.2.1).
 const MAX_PRIORITY: u8 = 191;
 
-/// Why a frame is no message.
+/// Why a frame is not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// Nothing but white space.
+    /// Only white space.
     Empty,
-    /// `<` and a number that is no priority (0 to 191).
+    /// `<` and something that is not a priority (0 to 191).
     Priority,
-    /// No program name could be told from the rest.
+    /// No program name was found.
     NoProgram,
 }
 
-/// The beginning of a frame made readable: valid UTF-8, without the byte order mark before it, and
-/// without what some senders put after a message: one NUL, before it one LF, before it one CR, each
-/// if it is there.
+/// The beginning of a frame as valid UTF-8, without a leading byte order mark, and without what
+/// some senders append to a message: an optional CR, LF and NUL, in this order.
 #[derive(Debug)]
 pub struct Frame<'a> {
     text: Cow<'a, str>,
@@ -53,28 +52,28 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Takes the bytes of one datagram. Bytes that are not UTF-8 become U+FFFD.
+    /// Creates a frame from the bytes of one datagram. Bytes that are not UTF-8 become U+FFFD.
     pub fn new(bytes: &'a [u8]) -> Self {
         let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
         let bytes = bytes.strip_suffix(b"\0").unwrap_or(bytes);
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        // A carriage return counts: it may be the last byte of a piece.
+        // A carriage return counts: it may be the last byte of a fragment.
         let raw_len = bytes.len();
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         let read = &bytes[..bytes.len().min(MAX_READ)];
         Self { text: String::from_utf8_lossy(read), raw_len }
     }
 
-    /// Reads the frame as a syslog message.
+    /// Parses the frame as a syslog message.
     ///
     /// # Errors
-    /// Says why no program name and text could be found.
+    /// Why the frame is not a message.
     pub fn message(&self) -> Result<Message<'_>, Malformed> {
         parse(&self.text)
     }
 
-    /// The length of a message's body in bytes as they arrived, before any replacement; that of the
-    /// whole frame if its end was not looked at.
+    /// Returns the length of a message's body in bytes as received, before any replacement; that of
+    /// the whole frame if its end was not parsed.
     pub fn raw_body_len(&self, message: &Message<'_>) -> usize {
         if self.raw_len > MAX_READ {
             return self.raw_len;
@@ -85,7 +84,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// What stands before the host name: the priority as two codes, and the time.
+/// What precedes the host name: the priority as two codes, and the time.
 #[derive(Clone, Copy, Default)]
 struct Header {
     facility: Option<u8>,
@@ -128,8 +127,8 @@ fn parse(frame: &str) -> Result<Message<'_>, Malformed> {
     bsd(head, fields)
 }
 
-/// Whether what follows the priority is `2026-11-22T...` and not `Nov 22 ...`, to which the parser
-/// adds a year and a zone.
+/// Returns whether `2026-11-22T...` follows the priority, not `Nov 22 ...`, to which the parser adds
+/// a year and a zone.
 fn begins_with_iso_stamp(frame: &str) -> bool {
     let after = match frame.starts_with('<') {
         true => frame.split_once('>').map_or("", |(_, after)| after),
@@ -138,17 +137,17 @@ fn begins_with_iso_stamp(frame: &str) -> bool {
     after.trim_start().starts_with(|c: char| c.is_ascii_digit())
 }
 
-/// Before 1970 is 1970 here: both are long ago.
+/// Converts a time stamp. Before 1970 becomes 1970: both are long ago.
 fn moment(stamp: DateTime<FixedOffset>) -> Time {
     Time::from_millis(u64::try_from(stamp.timestamp_millis()).unwrap_or_default())
 }
 
-/// Where `part`, a slice of `whole`, begins in it.
+/// Returns where `part`, a slice of `whole`, begins in it.
 fn offset(whole: &str, part: &str) -> usize {
     (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize).min(whole.len())
 }
 
-/// `logger --octet-count` puts the frame's length before it (RFC 6587 section 3.4.1).
+/// Removes the length that `logger --octet-count` puts before a frame (RFC 6587 section 3.4.1).
 fn without_octet_count(frame: &str) -> &str {
     match frame.split_once(' ') {
         Some((count, rest)) if is_number(count) && rest.starts_with('<') => rest,
@@ -165,7 +164,7 @@ fn rfc5424<'a>(
     if parsed.hostname.is_some_and(|host| host.len() > MAX_HOST) {
         return Err(Malformed::NoProgram);
     }
-    // The parser turns a numeric PROCID into a number; the frame has it as it was written.
+    // The parser turns a numeric PROCID into a number; here it is taken as written.
     let procid = frame[offset(frame, program) + program.len()..].trim_start().split(' ').next();
     let (header, body) = frame.split_at(offset(frame, parsed.msg));
     if frame.len() > MAX_HEADER && header.ends_with(']') && body.starts_with('[') {
@@ -182,31 +181,31 @@ fn rfc5424<'a>(
     })
 }
 
-/// A BSD frame from its first field after the time stamp: `[HOST ]TAG[PID]: text`.
+/// Parses a BSD frame from its first field after the time stamp: `[HOST ]TAG[PID]: text`.
 ///
-/// The tag is the first word that ends in a colon, and only the first or the second word can be
-/// it; a third may be where a daemon wrote the host name again (nginx through a local syslog).
+/// The tag is the first or second word, ending in a colon; it may be the third where a daemon
+/// repeats the host name (nginx through a local syslog server).
 fn bsd(head: Header, fields: &str) -> Result<Message<'_>, Malformed> {
     let fields = without_fraction(fields.trim_start());
     let (first, rest) = word(fields);
-    if let Some(tag) = Tag::read(first) {
+    if let Some(tag) = Tag::parse(first) {
         return Ok(tag.message(head, None, rest));
     }
     if !is_host(first) {
         return Err(Malformed::NoProgram);
     }
     let (second, rest) = word(rest);
-    if let Some(tag) = Tag::read(second) {
+    if let Some(tag) = Tag::parse(second) {
         return Ok(tag.message(head, Some(first), rest));
     }
     let (third, rest) = word(rest);
-    match Tag::read(third) {
+    match Tag::parse(third) {
         Some(tag) if second == first => Ok(tag.message(head, Some(first), rest)),
         _ => Err(Malformed::NoProgram),
     }
 }
 
-/// Some senders add a fraction to the seconds of a BSD time stamp.
+/// Removes the fraction that some senders add to the seconds of a BSD time stamp.
 fn without_fraction(fields: &str) -> &str {
     match fields.strip_prefix('.').and_then(|rest| rest.split_once(' ')) {
         Some((fraction, rest)) if is_number(fraction) => rest,
@@ -214,7 +213,7 @@ fn without_fraction(fields: &str) -> &str {
     }
 }
 
-/// A frame without a time stamp: `[<PRI>]TAG[PID]: text`. A host name cannot be told apart here.
+/// Parses a frame without a time stamp: `[<PRI>]TAG[PID]: text`. A host name is not recognised there.
 fn without_time_stamp(frame: &str) -> Result<Message<'_>, Malformed> {
     let mut head = Header::default();
     let mut rest = frame;
@@ -225,11 +224,11 @@ fn without_time_stamp(frame: &str) -> Result<Message<'_>, Malformed> {
         rest = after;
     }
     let (first, rest) = word(rest.trim_start_matches(' '));
-    let tag = Tag::read(first).ok_or(Malformed::NoProgram)?;
+    let tag = Tag::parse(first).ok_or(Malformed::NoProgram)?;
     Ok(tag.message(head, None, rest))
 }
 
-/// The first word, and what follows the blank after it.
+/// Splits off the first word and the blank after it.
 fn word(text: &str) -> (&str, &str) {
     text.split_once(' ').unwrap_or((text, ""))
 }
@@ -241,8 +240,8 @@ struct Tag<'a> {
 }
 
 impl<'a> Tag<'a> {
-    /// Reads `name:`, `name[pid]:`, or the `[name]` of old Courier versions, colon or not.
-    fn read(word: &'a str) -> Option<Self> {
+    /// Parses `name:`, `name[pid]:`, or the `[name]` of old Courier versions, with or without colon.
+    fn parse(word: &'a str) -> Option<Self> {
         let word = word.strip_prefix('\u{feff}').unwrap_or(word);
         if word.parse::<Ipv6Addr>().is_ok() {
             return None; // a host: `2001:db8::` ends in a colon too
@@ -271,8 +270,8 @@ impl<'a> Tag<'a> {
     }
 }
 
-/// Whether the first word can be a host name. An odd tag is none: after it come words that a
-/// stranger may have written, and no tag is looked for in those.
+/// Returns whether the first word can be a host name. A malformed tag cannot: what follows it may be
+/// foreign text, in which no tag may be searched.
 fn is_host(word: &str) -> bool {
     let tag = word.ends_with(':') && word.parse::<Ipv6Addr>().is_err();
     let pid = word.find('[').is_some_and(|at| at > 0);
@@ -299,7 +298,7 @@ mod tests {
         )
     }
 
-    /// A frame, and the host, program, PID and text it must give.
+    /// A frame, and the expected host, program, PID and text.
     type Row = (&'static str, Option<String>, &'static str, Option<String>, &'static str);
 
     #[test]
@@ -389,8 +388,8 @@ mod tests {
                 some("9"),
                 "x",
             ),
-            // The text is the sender's from its first byte: no structured data is taken off it,
-            // and no second tag is looked for in it.
+            // The text is the sender's from its first byte: structured data is not removed from it,
+            // and no second tag is searched in it.
             (
                 "<22>Nov 22 07:31:24 pop3d: [a b=\"c\"] LOGIN, user=joe",
                 None,
@@ -438,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message() {
+    fn malformed_frames() {
         let rows: &[(&str, Malformed)] = &[
             ("", Malformed::Empty),
             (" \n", Malformed::Empty),
@@ -456,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn no_tag_is_looked_for_behind_an_odd_one() {
+    fn no_tag_is_searched_after_a_malformed_one() {
         let long = format!("{}:", "x".repeat(MAX_PROGRAM + 1));
         for tag in ["pr\u{f6}g:", ":", "a]:", "a[1]b:", "a\tb:", "a[1]", "a[1]:b", &long] {
             let frame = format!("<22>Nov 22 07:31:24 {tag} dovecot: imap-login: Login");
@@ -480,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn body_length_counts_the_bytes_that_arrived() {
+    fn body_length_counts_bytes_as_received() {
         let mut bytes = b"<22>Nov 22 07:31:24 pop3d:  ".to_vec();
         bytes.extend([0xff; 100]);
         let frame = Frame::new(&bytes);

@@ -1,9 +1,10 @@
-//! A regular expression as a flat automaton: every move reads one byte, epsilon closures are computed in advance.
+//! A regular expression as a flat automaton: every move reads one byte; epsilon closures are
+//! computed in advance.
 //!
-//! Promise  accepts the texts of the expression, and keeps all its readings: priorities between
-//!          alternatives are dropped, so whatever the matcher may do is one of the paths.
-//! Marks    an target says whether the watched group begins or ends at this position.
-//! Refuses  assertions other than the start and the end of the message.
+//! - **Promise**: accepts the texts of the expression and keeps all its parses: priorities between
+//!   alternatives are dropped, so whatever the matcher does is one of the paths. Assertions other
+//!   than the start and the end of the message are refused.
+//! - **Marks**: a target records whether the watched group begins or ends at its position.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -16,11 +17,11 @@ use regex_syntax::hir::Hir;
 
 use super::ExpressionFault;
 
-/// Bytes of one compiled expression: what the regex crate also allows, some 400 000 states.
+/// Bytes of one compiled expression: the limit of the regex crate, some 400 000 states.
 const MAX_NFA: usize = 10 << 20;
 /// Targets of one automaton: nested optional repetitions grow with the square of their bounds.
 const MAX_TARGETS: usize = 2_000_000;
-/// States of one automaton: what the search packs into a key.
+/// States of one automaton: as many as fit into a key of the search.
 pub(super) const MAX_STATES: usize = 1 << 21;
 
 /// The watched group begins here.
@@ -28,32 +29,32 @@ pub(super) const BEGINS: u8 = 1;
 /// The watched group ends here.
 pub(super) const ENDS: u8 = 2;
 
-/// Accepts, and nothing may follow.
+/// The accepting state after which nothing may follow.
 const LAST: u32 = 0;
-/// Accepts, and anything may follow: a pattern that is not anchored to the end.
+/// The accepting state after which anything may follow: the pattern is not anchored at the end.
 const OPEN: u32 = 1;
-/// Has read blanks before the text, which a pattern does not see, and can begin.
+/// The state that reads leading blanks, which a pattern does not see.
 const BLANKS: u32 = 2;
-/// States that stand before those of the expression.
+/// The number of states before those of the expression.
 const OWN: u32 = 3;
 
-/// How an expression is held against a message.
+/// How an expression is matched against a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Anchoring {
-    /// Somewhere in it after its leading blanks, as `daemons::Pattern` does.
+    /// Somewhere in it after its leading blanks, as by [`crate::engine::maildaemons::Pattern`].
     Search,
     /// From its first byte to its last.
     Whole,
 }
 
-/// A state entered, and what happened at that position on the way.
+/// A state that is entered, and the marks of its position.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Target {
     pub(super) state: u32,
     pub(super) marks: u8,
 }
 
-/// A byte of this range leads to any of the targets with this number.
+/// A move: a byte of this range leads to any of the targets with this number.
 pub(super) struct Move {
     pub(super) low: u8,
     pub(super) high: u8,
@@ -62,19 +63,19 @@ pub(super) struct Move {
 
 /// A state.
 pub(super) struct Node {
-    /// From high bytes to low ones, so that letters are tried before control characters.
+    /// Ordered from high bytes to low ones, so that letters are tried before control characters.
     pub(super) moves: Vec<Move>,
     pub(super) accepts: bool,
 }
 
-/// The automaton. It begins with the targets of number 0.
+/// The automaton. It begins in the targets with number 0.
 pub(super) struct Automaton {
     pub(super) nodes: Vec<Node>,
     pub(super) targets: Vec<Vec<Target>>,
 }
 
 impl Automaton {
-    /// Builds the automaton of an expression that watches one of its groups.
+    /// Builds the automaton of an expression, which watches one of its groups.
     pub(super) fn new(
         expression: &Hir,
         group: &str,
@@ -90,9 +91,9 @@ impl Automaton {
         Builder::new(&nfa, group, anchoring).build()
     }
 
-    /// The automaton of this one text, with this span as its watched group.
-    pub(super) fn word(text: &[u8], span: Option<Range<usize>>) -> Self {
-        let arrive = |at: usize| {
+    /// Builds the automaton of a single text, with a span as its watched group.
+    pub(super) fn literal(text: &[u8], span: Option<Range<usize>>) -> Self {
+        let target = |at: usize| {
             let begins = span.as_ref().is_some_and(|span| span.start == at);
             let ends = span.as_ref().is_some_and(|span| span.end == at);
             let marks = if begins { BEGINS } else { 0 } | if ends { ENDS } else { 0 };
@@ -104,7 +105,7 @@ impl Automaton {
         };
         let mut nodes: Vec<Node> = text.iter().enumerate().map(read).collect();
         nodes.push(Node { moves: Vec::new(), accepts: true });
-        Self { nodes, targets: (0..=text.len()).map(arrive).collect() }
+        Self { nodes, targets: (0..=text.len()).map(target).collect() }
     }
 }
 
@@ -115,7 +116,8 @@ struct Builder<'a> {
     numbers: HashMap<StateID, u32>,
     /// The states of the expression in the order of their numbers, which begin at `OWN`.
     states: Vec<StateID>,
-    folded: HashMap<StateID, u32>,
+    /// The targets of the epsilon closures computed so far.
+    closures: HashMap<StateID, u32>,
     targets: Vec<Vec<Target>>,
     budget: usize,
 }
@@ -132,7 +134,7 @@ impl<'a> Builder<'a> {
             anchoring,
             numbers: HashMap::new(),
             states: Vec::new(),
-            folded: HashMap::new(),
+            closures: HashMap::new(),
             targets: Vec::new(),
             budget: MAX_TARGETS,
         }
@@ -143,7 +145,7 @@ impl<'a> Builder<'a> {
             Anchoring::Search => self.nfa.start_unanchored(),
             Anchoring::Whole => self.nfa.start_anchored(),
         };
-        self.fold(start, true)?;
+        self.epsilon_closure(start, true)?;
         let mut nodes = vec![
             Node { moves: Vec::new(), accepts: true },
             Node { moves: Vec::new(), accepts: true },
@@ -179,11 +181,11 @@ impl<'a> Builder<'a> {
         };
         let mut moves = Vec::with_capacity(transitions.len());
         for Transition { start: low, end: high, next } in transitions.into_iter().rev() {
-            let to = match self.folded.get(&next) {
+            let to = match self.closures.get(&next) {
                 Some(&to) => to,
                 None => {
-                    let to = self.fold(next, false)?;
-                    self.folded.insert(next, to);
+                    let to = self.epsilon_closure(next, false)?;
+                    self.closures.insert(next, to);
                     to
                 }
             };
@@ -192,8 +194,8 @@ impl<'a> Builder<'a> {
         Ok(moves)
     }
 
-    /// Follows all epsilon transitions from a state, and keeps where they lead as a new list of targets.
-    fn fold(&mut self, from: StateID, at_start: bool) -> Result<u32, ExpressionFault> {
+    /// Follows all epsilon transitions from a state, and stores the states reached as new targets.
+    fn epsilon_closure(&mut self, from: StateID, at_start: bool) -> Result<u32, ExpressionFault> {
         let nfa = self.nfa;
         let mut targets = Vec::new();
         let mut seen = HashSet::new();

@@ -1,4 +1,4 @@
-//! The search against brute force: small expressions, and every text over a small alphabet.
+//! Compares the search with brute force: small expressions, and every text over a small alphabet.
 
 use std::ops::ControlFlow;
 
@@ -14,26 +14,26 @@ const LONGEST: usize = 6;
 /// Pairs of expressions.
 const ROUNDS: usize = 600;
 
-/// Numbers that look random and are the same in every run (xorshift).
-struct Dice(u64);
+/// A reproducible random number generator (xorshift).
+struct Random(u64);
 
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0 % sides
+        self.0 % limit
     }
 
     fn expression(&mut self, depth: u32) -> String {
         if depth == 0 {
             let atoms = ["a", "b", "é", "[ab]", "[^a]", "(?s:.)", "", "^", "$"];
-            return atoms[self.roll(9) as usize].to_owned();
+            return atoms[self.below(9) as usize].to_owned();
         }
-        match self.roll(4) {
+        match self.below(4) {
             0 => {
                 let of = self.expression(depth - 1);
-                let many = ["?", "*", "+", "*?", "{2}", "{1,2}", "{0,3}?"][self.roll(7) as usize];
+                let many = ["?", "*", "+", "*?", "{2}", "{1,2}", "{0,3}?"][self.below(7) as usize];
                 format!("(?:{of}){many}")
             }
             1 => format!("(?:{}|{})", self.expression(depth - 1), self.expression(depth - 1)),
@@ -41,11 +41,11 @@ impl Dice {
         }
     }
 
-    /// An expression with the group `g`, sometimes in a loop, sometimes optional.
+    /// Creates an expression with the group `g`, sometimes repeated, sometimes optional.
     fn grouped(&mut self) -> String {
-        let many = ["", "", "", "?", "*", "{1,2}"][self.roll(6) as usize];
+        let many = ["", "", "", "?", "*", "{1,2}"][self.below(6) as usize];
         let (before, group, after) = (self.expression(1), self.expression(2), self.expression(1));
-        format!("{before}(?:(?<g>{group}){})?{after}", ["", "b"][self.roll(2) as usize]).replacen(
+        format!("{before}(?:(?<g>{group}){})?{after}", ["", "b"][self.below(2) as usize]).replacen(
             ")?",
             &format!("){many}"),
             usize::from(!many.is_empty()),
@@ -71,18 +71,18 @@ fn texts() -> Vec<String> {
 
 #[test]
 fn finds_a_common_text_exactly_when_there_is_one() {
-    let (texts, mut dice, mut found) = (texts(), Dice(0x2545_f491_4f6c_dd1d), 0);
+    let (texts, mut random, mut found) = (texts(), Random(0x2545_f491_4f6c_dd1d), 0);
     for _ in 0..ROUNDS {
-        let anchors = [("^", "$"), ("^", ""), ("", "$"), ("", "")][dice.roll(4) as usize];
-        let ours = format!("{}(?:{}){}", anchors.0, dice.grouped(), anchors.1);
-        // The alphabet of the texts, whatever else the expressions allow.
-        let theirs = dice.grouped().replace("[^a]", "[bé]").replace("(?s:.)", "[abé]");
-        let counted: Vec<String> = match dice.roll(3) {
+        let anchors = [("^", "$"), ("^", ""), ("", "$"), ("", "")][random.below(4) as usize];
+        let ours = format!("{}(?:{}){}", anchors.0, random.grouped(), anchors.1);
+        // Restricted to the alphabet of the texts.
+        let theirs = random.grouped().replace("[^a]", "[bé]").replace("(?s:.)", "[abé]");
+        let counted: Vec<String> = match random.below(3) {
             0 => vec!["ab".into(), "b".into()],
             1 => vec!["aa".into()],
             _ => Vec::new(),
         };
-        let banned: Vec<String> = match dice.roll(3) {
+        let banned: Vec<String> = match random.below(3) {
             0 => vec!["ba".into()],
             _ => Vec::new(),
         };
@@ -121,9 +121,12 @@ fn finds_a_common_text_exactly_when_there_is_one() {
         let first = search(false);
         assert_eq!(first.as_ref().map(String::len), shortest.map(String::len), "{context}");
         assert!(first.iter().all(|text| common(&text)), "{context}: {first:?}");
-        // The search sees all readings, the matcher one: it may find more, never less.
+        // The search tries all parses, the matcher one: it may find more, never less.
         assert!(differs.is_none() || search(true).is_some(), "{context}: {differs:?}");
         found += usize::from(first.is_some());
     }
-    assert!((ROUNDS / 8..ROUNDS * 4 / 5).contains(&found), "{found} is no fair test");
+    assert!(
+        (ROUNDS / 8..ROUNDS * 4 / 5).contains(&found),
+        "{found} of {ROUNDS} is not a balanced test"
+    );
 }

@@ -1,20 +1,20 @@
-//! What mail daemons claim: that their patterns believe nothing but logins. Held against every
-//! shape of message that their files know of.
+//! Proves the patterns of mail daemons against all shapes of messages in their files.
 //!
-//! Promise  each pattern of a login or a connection is proved against each shape of its own file,
-//!          and of every other file that shares a program name with it. What is not proved is a
-//!          fault, with a message to try where one was found.
-//! Logins   a stranger's message is no login; a client's gives the client's own address.
-//! Connects come before any login, so whoever causes the message: only the client's own address.
+//! - **Promise**: each pattern of a login or a connection is proved against each shape of its own
+//!   file, and of every other file that shares a program name with it. What is not proved is a
+//!   fault, with a message to try where one was found.
+//! - **Logins**: an unauthenticated client's message must not be a login; an authenticated client's
+//!   may only contain the client's own address.
+//! - **Connections**: they precede the login, so whatever the cause, only the client's own address.
 
 use super::{CheckedPattern, Forgery, ProofVerdict};
 use crate::engine::maildaemons::{Cause, DescriptionFault, MailDaemon, Pattern, Shape};
 use crate::engine::proof;
 
-/// The mail daemon whose pattern or shape it is.
+/// A pattern or shape with its mail daemon.
 type Of<'d, T> = (&'d MailDaemon, &'d T);
 
-/// Proves the patterns against the shapes, for each pair of daemons that is wanted, and tells what
+/// Proves the patterns against the shapes, for each pair of daemons that is wanted, and returns what
 /// could not be proved. The first of a pair has the pattern, the second the shape.
 pub fn prove(
     daemons: &[MailDaemon],
@@ -41,7 +41,7 @@ enum PatternRole {
     Connect,
 }
 
-/// A pattern that claims to be right.
+/// The claim that a pattern cannot be deceived.
 struct Claim<'d> {
     daemon: &'d MailDaemon,
     pattern: &'d Pattern,
@@ -74,13 +74,13 @@ impl<'d> Claim<'d> {
                         continue;
                     }
                 };
-                let verdict = proof::prove(&checked, &compiled, self.wrong(shape));
+                let verdict = proof::prove(&checked, &compiled, self.forgery(shape));
                 faults.extend(self.fault((other, shape), program, verdict));
             }
         }
     }
 
-    /// A program whose messages the pattern sees and which may write messages of the shape.
+    /// Returns a program whose messages the pattern sees and which may write messages of the shape.
     fn program_shared_with(&self, other: &MailDaemon, shape: &Shape) -> Option<&'d str> {
         let writes = |program: &str| {
             let named = shape.programs.is_empty() || shape.programs.iter().any(|p| p == program);
@@ -90,18 +90,18 @@ impl<'d> Claim<'d> {
         programs.filter(|program| self.pattern.is_for(program)).find(|program| writes(program))
     }
 
-    /// Whether frames with a priority cannot deceive the pattern, and distrust is there for the
-    /// others.
+    /// Returns whether frames with a priority cannot deceive the pattern, and a distrust pattern
+    /// protects against the others.
     fn is_told_by_severity(&self, shape: &Shape) -> bool {
-        let believed = &self.daemon.severities;
-        let differ = !believed.is_empty() && !shape.severities.iter().any(|s| believed.contains(s));
+        let accepted = &self.daemon.severities;
+        let differ = !accepted.is_empty() && !shape.severities.iter().any(|s| accepted.contains(s));
         self.role == PatternRole::Login
             && !shape.severities.is_empty()
             && differ
             && self.daemon.distrusts()
     }
 
-    fn wrong(&self, shape: &Shape) -> Forgery {
+    fn forgery(&self, shape: &Shape) -> Forgery {
         match (self.role, shape.cause) {
             (PatternRole::Login, Cause::Stranger) => Forgery::Any,
             (PatternRole::Login, Cause::Client) | (PatternRole::Connect, _) => {
@@ -123,19 +123,19 @@ impl<'d> Claim<'d> {
         let what = match verdict {
             ProofVerdict::Proved { .. } => return None,
             ProofVerdict::Undecided(doubt) => {
-                format!("the [[shape]] in {place} is not proved to be harmless: {doubt}")
+                format!("cannot prove that the [[shape]] in {place} is harmless: {doubt}")
             }
             ProofVerdict::Forged { message, address } => {
                 let who = match (self.role, shape.cause) {
-                    (PatternRole::Login, Cause::Stranger) => "anybody",
+                    (PatternRole::Login, Cause::Stranger) => "anyone",
                     (PatternRole::Login, Cause::Client) | (PatternRole::Connect, _) => "a client",
                 };
                 let gained = match address {
                     Some(address) => format!("authorise {address}"),
-                    None => "authorise his own address".into(),
+                    None => "authorise their own address".into(),
                 };
                 let lines: String =
-                    self.told(program, message).iter().map(|line| shown(program, line)).collect();
+                    self.complete(program, message).iter().map(|m| log_line(program, m)).collect();
                 format!(
                     "forged: {who} can {gained} with a message of the [[shape]] in {place}:{lines}"
                 )
@@ -144,8 +144,9 @@ impl<'d> Claim<'d> {
         Some(fault(self.daemon, self.pattern.file_line, what))
     }
 
-    /// The message with the line before or after it that makes it a login, if it is half of one.
-    fn told(&self, program: &str, message: String) -> Vec<String> {
+    /// Returns the message, with the other half of the login before or after it if it is only half
+    /// of one.
+    fn complete(&self, program: &str, message: String) -> Vec<String> {
         let half = |patterns: &[Pattern], has_address| {
             let mut patterns = patterns.iter().filter(|p| p.is_for(program));
             patterns.find_map(|p| self.sample(p).filter(|_| p.has_group("address") == has_address))
@@ -163,7 +164,7 @@ impl<'d> Claim<'d> {
         before.into_iter().chain([message]).chain(after).collect()
     }
 
-    /// A message of the daemon's own that a pattern believes.
+    /// Returns a message of the daemon itself that a pattern accepts.
     fn sample(&self, pattern: &Pattern) -> Option<String> {
         let checked = CheckedPattern::new(pattern.clone()).ok()?;
         self.daemon.shapes.iter().find_map(|shape| {
@@ -184,8 +185,8 @@ fn fault(daemon: &MailDaemon, line: usize, what: String) -> DescriptionFault {
     DescriptionFault { origin: origin(daemon), line: Some(line), what }
 }
 
-/// A line as it would stand in a log, for `test`.
-fn shown(program: &str, message: &str) -> String {
+/// Formats a message as a line of a log, for `test`.
+fn log_line(program: &str, message: &str) -> String {
     let message = match message.chars().any(char::is_control) {
         true => message.escape_debug().to_string(),
         false => message.to_owned(),
@@ -202,7 +203,7 @@ mod tests {
     fn the_built_in_patterns_are_proved() {
         let (daemons, faults) = maildaemons::all(&[]);
         assert_eq!(faults, []);
-        assert!(daemons.iter().all(|daemon| !daemon.shapes.is_empty()), "each knows its messages");
+        assert!(daemons.iter().all(|daemon| !daemon.shapes.is_empty()), "each has shapes");
         let faults: Vec<String> =
             prove(&daemons, |_, _| true).iter().map(DescriptionFault::to_string).collect();
         assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -217,26 +218,26 @@ mod tests {
         maildaemons::DaemonFile { origin, text }.compile().expect("a sound file")
     }
 
-    fn told(daemons: &[MailDaemon]) -> Vec<String> {
+    fn faults(daemons: &[MailDaemon]) -> Vec<String> {
         prove(daemons, |_, _| true).iter().map(DescriptionFault::to_string).collect()
     }
 
-    /// What is said of a login pattern in line 5 and a shape in line 9.
-    fn told_of(login: &str, condition: &str, cause: &str, shape: &str) -> Vec<String> {
+    /// Returns the faults of a login pattern in line 5 and a shape in line 9.
+    fn faults_of(login: &str, condition: &str, cause: &str, shape: &str) -> Vec<String> {
         let patterns = format!(
             "[[login]]\npattern = '{login}'\n{condition}\n\
              [[shape]]\ncause = \"{cause}\"\npattern = '{shape}'"
         );
-        told(&[daemon("own", &patterns)])
+        faults(&[daemon("own", &patterns)])
     }
 
     #[test]
-    fn a_forgery_is_shown_with_who_gains_what() {
+    fn a_forgery_names_who_can_authorise_what() {
         let in_ip = "^in (?<address>[0-9.]+)";
         let rows = [
             (
                 (in_ip, "stranger", "in [0-9.]{7,15}"),
-                "own.toml:5: forged: anybody can authorise 198.51.100.7 with a message of the \
+                "own.toml:5: forged: anyone can authorise 198.51.100.7 with a message of the \
                  [[shape]] in line 9:\n  \
                  | Nov 22 07:31:23 mx1 ownd[4242]: in 198.51.100.7",
             ),
@@ -248,19 +249,19 @@ mod tests {
             ),
             (
                 (r"^in\n(?<address>[0-9.]+)$", "stranger", r"in\s[0-9.]{7,15}"),
-                "own.toml:5: forged: anybody can authorise 198.51.100.7 with a message of the \
+                "own.toml:5: forged: anyone can authorise 198.51.100.7 with a message of the \
                  [[shape]] in line 9:\n  \
                  | Nov 22 07:31:23 mx1 ownd[4242]: in\\n198.51.100.7",
             ),
         ];
         for ((login, cause, shape), expected) in rows {
-            assert_eq!(told_of(login, "", cause, shape), [expected]);
+            assert_eq!(faults_of(login, "", cause, shape), [expected]);
         }
-        assert_eq!(told_of(in_ip, "", "stranger", "out [0-9.]{7,15}"), [""; 0]);
+        assert_eq!(faults_of(in_ip, "", "stranger", "out [0-9.]{7,15}"), [""; 0]);
     }
 
     #[test]
-    fn half_of_a_forged_login_is_shown_with_its_other_half() {
+    fn half_of_a_forged_login_is_completed() {
         let halves = "[[login]]\npattern = '^user (?<user>[a-z]+)$'\n\
                       [[connect]]\npattern = '^from (?<address>[0-9.]+)'\n\
                       [[shape]]\ncause = \"stranger\"\npattern = 'user [a-z]{1,9}'\n\
@@ -268,52 +269,51 @@ mod tests {
         let both = "  | Nov 22 07:31:23 mx1 ownd[4242]: from 198.51.100.7\n  \
                     | Nov 22 07:31:23 mx1 ownd[4242]: user joe";
         let expected = [
-            "own.toml:5: forged: anybody can authorise his own address with a message of the \
+            "own.toml:5: forged: anyone can authorise their own address with a message of the \
              [[shape]] in line 10:\n",
             "own.toml:7: forged: a client can authorise 198.51.100.7 with a message of the \
              [[shape]] in line 13:\n",
         ];
-        assert_eq!(told(&[daemon("own", halves)]), expected.map(|what| format!("{what}{both}")));
+        assert_eq!(faults(&[daemon("own", halves)]), expected.map(|what| format!("{what}{both}")));
     }
 
     #[test]
-    fn the_shape_of_another_file_is_named_with_it() {
+    fn a_shape_of_another_file_is_named_with_its_file() {
         let login = "[[login]]\npattern = '^in (?<address>[0-9.]+)$'";
         let shaped = format!("{login}\n[[shape]]\ncause = \"stranger\"\npattern = 'PATTERN'");
         let other = |pattern| daemon("other", &shaped.replace("PATTERN", pattern));
-        let told_beside = |pattern| told(&[daemon("own", login), other(pattern)]);
-        let found = told_beside("in [0-9.]{7,15}");
+        let faults_with = |pattern| faults(&[daemon("own", login), other(pattern)]);
+        let found = faults_with("in [0-9.]{7,15}");
         assert_eq!(found.len(), 2, "{found:#?}");
-        let forged =
-            "forged: anybody can authorise 198.51.100.7 with a message of the [[shape]] in";
+        let forged = "forged: anyone can authorise 198.51.100.7 with a message of the [[shape]] in";
         assert!(
             found[0].starts_with(&format!("own.toml:5: {forged} other.toml:8:\n")),
             "{found:?}"
         );
         assert!(found[1].starts_with(&format!("other.toml:5: {forged} line 8:\n")), "{found:?}");
-        let found = told_beside(r"\bin");
+        let found = faults_with(r"\bin");
         assert_eq!(found.len(), 2, "once for each pattern: {found:#?}");
         assert!(found.iter().all(|what| what.starts_with("other.toml:8: only ")), "{found:?}");
     }
 
     #[test]
-    fn what_is_not_proved_says_why_and_what_to_do() {
+    fn an_unproved_shape_has_a_reason_and_advice() {
         let doubt = |message: &str, why: &str| {
             format!(
-                "own.toml:5: the [[shape]] in line 9 is not proved to be harmless: the pattern \
-                 matches the message {message:?}; it is refused, because {why}, but others like \
-                 it may not be; make the pattern narrower"
+                "own.toml:5: cannot prove that the [[shape]] in line 9 is harmless: the pattern \
+                 matches the message {message:?}; this one is refused ({why}), but similar ones \
+                 may not be; make the pattern narrower"
             )
         };
-        let assertion = "only the assertions ^ and $ can be examined, no \\b, no (?m); write the \
+        let assertion = "only the assertions ^ and $ can be analysed, not \\b or (?m); match the \
                          neighbouring characters instead";
-        let large = "the expression is too large when its repetitions are written out; use \
+        let large = "the expression is too large when its repetitions are expanded; use \
                      smaller bounds, or [0-9] instead of \\d and [A-Za-z0-9_] instead of \\w";
         let ip = "(?<address>[0-9.]+)";
         let rows = [
             (
                 (format!("^ in {ip}$"), "", "stranger", " in 192"),
-                doubt(" in 192", "the pattern does not match it as a whole"),
+                doubt(" in 192", "the pattern does not match the whole message"),
             ),
             (
                 (format!("^u=(?<user>[a-z]*) {ip}$"), "", "stranger", r"u= 192\.0\.2\.7"),
@@ -321,7 +321,7 @@ mod tests {
             ),
             (
                 (format!("^in (?:from {ip}|by [0-9]+)$"), "", "client", "in by (?<client>7)"),
-                doubt("in by 7", "the group address takes no part in it"),
+                doubt("in by 7", "the group `address` is not part of the match"),
             ),
             (
                 (
@@ -340,11 +340,11 @@ mod tests {
             ),
             (
                 (format!("^in {ip}$"), "once = [\"\"]", "stranger", "in"),
-                "own.toml:5: a text of `once` or `never` must have 1 to 64 bytes: \"\"".into(),
+                "own.toml:5: a text in `once` or `never` must have 1 to 64 bytes: \"\"".into(),
             ),
         ];
         for ((login, condition, cause, shape), expected) in rows {
-            assert_eq!(told_of(&login, condition, cause, shape), [expected], "{login}");
+            assert_eq!(faults_of(&login, condition, cause, shape), [expected], "{login}");
         }
     }
 }

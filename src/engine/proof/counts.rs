@@ -1,19 +1,19 @@
-//! Counts fixed texts while a message is being written byte by byte: none yet, once, too often.
+//! Counts fixed texts while a message is built byte by byte: not yet, once, too often.
 //!
-//! Promise  tells exactly those messages in which each text of one list occurs once, as
-//!          `str::matches` counts, and none of another list occurs.
+//! - **Promise**: accepts exactly the messages in which each text of one list occurs once, as
+//!   counted by [`str::matches`], and no text of another list occurs.
 
 use std::iter::repeat;
 
 use super::ExpressionFault;
 
-/// Bytes of one counted text: daemons' words are far shorter, and the tables stay small.
+/// Bytes of one counted text: real ones are far shorter, and the tables stay small.
 const MAX_LITERAL: usize = 64;
-/// States of all counters together: what the search packs into a key.
+/// States of all counters together: as many as fit into a key of the search.
 const MAX_STATES: u32 = 1 << 20;
 
-/// Which bytes a person likes to read in a message made up for him, best first.
-const LIKED: &[(u8, u8)] = &[(b'a', b'z'), (b'1', b'9'), (b'A', b'Z'), (b'!', b'~'), (0, 255)];
+/// Ranges of bytes in order of readability, for generated messages.
+const PREFERRED: &[(u8, u8)] = &[(b'a', b'z'), (b'1', b'9'), (b'A', b'Z'), (b'!', b'~'), (0, 255)];
 
 /// The counters of all texts that must occur exactly once or never.
 pub(super) struct Counts {
@@ -23,7 +23,7 @@ pub(super) struct Counts {
 }
 
 struct Literal {
-    /// For each number of bytes already seen of the text: how many there are after the next byte.
+    /// For each number of matched bytes of the text: how many are matched after the next byte.
     after: Vec<[u8; 256]>,
     /// How often the text must occur: 0 or 1.
     wanted: u32,
@@ -50,12 +50,13 @@ impl Counts {
         Ok(Self { literals, counted })
     }
 
-    /// Counts nothing.
+    /// Creates counters without texts.
     pub(super) const fn nothing() -> Self {
         Self { literals: Vec::new(), counted: Vec::new() }
     }
 
-    /// The state after one more byte (the first state is 0); `None` when a text is there too often.
+    /// Returns the state after one more byte (the first state is 0); `None` if a text occurs too
+    /// often.
     pub(super) fn step(&self, state: u32, byte: u8) -> Option<u32> {
         let (mut rest, mut unit, mut sum) = (state, 1, 0);
         for literal in &self.literals {
@@ -67,14 +68,14 @@ impl Counts {
             if seen == length && times == literal.wanted {
                 return None;
             }
-            // A whole text makes `seen` the length: the digit of "once, and nothing since".
+            // After a whole text `seen` is the length, which carries into `times`.
             sum += (times * length + seen) * unit;
             unit *= 2 * length;
         }
         Some(sum)
     }
 
-    /// Whether each text has occurred as often as it must.
+    /// Returns whether each text has occurred as often as it must.
     pub(super) fn complete(&self, state: u32) -> bool {
         let mut rest = state;
         self.literals.iter().all(|literal| {
@@ -85,10 +86,11 @@ impl Counts {
         })
     }
 
-    /// Bytes that stand for all of a range: those that are counted, and one of the others.
+    /// Returns bytes that represent a whole range: those that are counted, and one of the others.
     pub(super) fn samples(&self, low: u8, high: u8) -> impl Iterator<Item = u8> + '_ {
         let plain = |byte: &u8| !self.counted.contains(byte);
-        let one = LIKED.iter().find_map(|&(from, to)| (low.max(from)..=high.min(to)).find(plain));
+        let one =
+            PREFERRED.iter().find_map(|&(from, to)| (low.max(from)..=high.min(to)).find(plain));
         let counted = self.counted.iter().copied().filter(move |byte| (low..=high).contains(byte));
         one.into_iter().chain(counted)
     }

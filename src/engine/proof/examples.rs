@@ -1,7 +1,7 @@
-//! A mail daemon's examples, run through the engine itself.
+//! Runs a mail daemon's examples through the engine itself.
 //!
-//! Promise  an example is processed exactly as by the running daemon, by an engine that
-//!          knows this one mail daemon as its file describes it, and excludes nobody.
+//! - **Promise**: an example is processed exactly as by the running daemon, by an engine with only
+//!   this mail daemon, as described in its file, and without exclusions.
 
 use crate::engine::correlation::streams::Source;
 use crate::engine::maildaemons::{
@@ -11,12 +11,12 @@ use crate::engine::time::Time;
 use crate::engine::verdict::{Outcome, Verdict};
 use crate::engine::{Engine, Rules};
 
-/// Hears every example of a daemon and tells which do not give what they must.
+/// Processes every example of a daemon and returns those with another outcome than expected.
 pub fn prove(daemon: &MailDaemon) -> Vec<DescriptionFault> {
-    daemon.examples.iter().filter_map(|example| wrong(daemon, example)).collect()
+    daemon.examples.iter().filter_map(|example| fault(daemon, example)).collect()
 }
 
-fn wrong(daemon: &MailDaemon, example: &Example) -> Option<DescriptionFault> {
+fn fault(daemon: &MailDaemon, example: &Example) -> Option<DescriptionFault> {
     let table = DaemonTable::of(vec![daemon.as_described()]);
     let mut engine = Engine::new(Rules { table, ..Rules::default() });
     let outcome = example
@@ -28,7 +28,7 @@ fn wrong(daemon: &MailDaemon, example: &Example) -> Option<DescriptionFault> {
     Some(DescriptionFault {
         origin: daemon.origin.clone().unwrap_or_else(|| daemon.name.to_string()),
         line: Some(example.file_line),
-        what: format!("the example does not prove true: {what}"),
+        what: format!("the example fails: {what}"),
     })
 }
 
@@ -41,14 +41,14 @@ fn difference(example: &Example, outcome: &Outcome) -> Option<String> {
     };
     if outcome.verdict != expected {
         let (wanted, got) = (expected.as_str(), outcome.verdict.as_str());
-        return Some(format!("its verdict must be `{wanted}` and is `{got}` ({})", outcome.reason));
+        return Some(format!("expected verdict `{wanted}`, got `{got}` ({})", outcome.reason));
     }
     let address = outcome.address.map(|address| address.to_string());
     let fields = [("address", &example.address, &address), ("user", &example.user, &outcome.user)];
     fields.into_iter().find_map(|(name, wanted, got)| match wanted {
         Some(wanted) if got.as_ref() != Some(wanted) => {
-            let got = got.as_deref().unwrap_or("missing");
-            Some(format!("its {name} must be `{wanted}` and is `{got}`"))
+            let got = got.as_deref().map_or("none".into(), |got| format!("`{got}`"));
+            Some(format!("expected {name} `{wanted}`, got {got}"))
         }
         _ => None,
     })
@@ -61,7 +61,7 @@ mod tests {
     use crate::engine::maildaemons::DaemonFile;
 
     #[test]
-    fn every_built_in_daemon_proves_its_examples() {
+    fn every_built_in_example_holds() {
         let (daemons, mut faults) = maildaemons::all(&[]);
         faults.extend(daemons.iter().flat_map(prove));
         let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
@@ -114,17 +114,17 @@ verdict = "partial"
             (
                 "user = \"joe\"",
                 "user = \"jim\"",
-                "own.toml:18: the example does not prove true: its user must be `jim` and is `joe`",
+                "own.toml:18: the example fails: expected user `jim`, got `joe`",
             ),
             (
                 "'^in ",
                 "'in ",
                 "own.toml:11: the pattern is not anchored at the start: begin it with ^",
             ),
-            ("\"mail\"", "\"male\"", "own.toml: `male` is no syslog facility"),
+            ("\"mail\"", "\"male\"", "own.toml: `male` is not a syslog facility"),
             ("title", "titel", "own.toml:3: unknown field `titel`"),
             ("<address>", "<client>", "own.toml: a [[login]] pattern without the group `address`"),
-            ("name = \"sample\"", "name = \"Sample\"", "own.toml: `name` must be made of"),
+            ("name = \"sample\"", "name = \"Sample\"", "own.toml: `name` must consist of"),
             ("(?<user>", "(?=<user>", "own.toml:11: regex parse error"),
             (r"\S*", r"\S*\w{9000}", "own.toml:11: Compiled regex exceeds size limit"),
             ("[\"sampled\"]", "[]", "own.toml: `programs` must name at least one syslog program"),
@@ -132,12 +132,12 @@ verdict = "partial"
             (
                 "facilities = [\"mail\"]",
                 "max-length = 1025\nfacilities = [\"mail\"]",
-                "own.toml: `max-length` may be 1024 at most",
+                "own.toml: `max-length` must be at most 1024",
             ),
             (
                 "[[login]]",
                 "[[cut]]\npattern = '^x'\nlength = 505\ntails = 0\n[[login]]",
-                "own.toml:11: `length` and `tails` of a [[cut]] are at least 1",
+                "own.toml:11: `length` and `tails` of a [[cut]] must be at least 1",
             ),
             (
                 "verdict = \"login\"",
@@ -152,12 +152,12 @@ verdict = "partial"
             (
                 "'^in (?<user>\\S*)$'",
                 "'^in (?<user>\\S*)$'\nsame = [\"user\", \"again\"]",
-                "own.toml:11: `same` names a group `again` that the pattern lacks",
+                "own.toml:11: `same` names the group `again`, which the pattern does not have",
             ),
             (
                 "facilities = [\"mail\"]",
                 "severities = [\"warn\"]",
-                "own.toml: `warn` is no syslog severity (they are emerg, alert, crit, err, ",
+                "own.toml: `warn` is not a syslog severity (one of emerg, alert, crit, err, ",
             ),
             (
                 "[[end]]",
@@ -167,24 +167,23 @@ verdict = "partial"
             (
                 "[[end]]",
                 "[[shape]]\ncause = \"stranger\"\nseverities = [\"debug\"]\npattern = 'x'\n[[end]]",
-                "own.toml:16: a [[shape]] told by its severity needs a [[distrust]] pattern: feeds \
-                 without priorities do not tell the severity",
+                "own.toml:16: a [[shape]] with `severities` needs a [[distrust]] pattern, for \
+                 messages that arrive without a severity",
             ),
             (
                 "lines = [\"sampled[1]: from 192.0.2.7\", \"sampled[1]: in joe\"]",
                 "lines = []",
-                "own.toml:18: an example has either `line` or `lines`",
+                "own.toml:18: an example needs either `line` or `lines`",
             ),
             (
                 "lines = [\"sampled[1]: from 192.0.2.7\", \"sampled[1]: in joe\"]",
                 "line = \"sampled[1]: in joe\"\nlines = [\"sampled[1]: in joe\"]",
-                "own.toml:19: an example has either `line` or `lines`",
+                "own.toml:19: an example needs either `line` or `lines`",
             ),
             (
                 "verdict = \"partial\"",
                 "verdict = \"partial\"\naddress = \"192.0.2.7\"",
-                "own.toml:24: the example does not prove true: its address must be `192.0.2.7` and \
-                 is `missing`",
+                "own.toml:24: the example fails: expected address `192.0.2.7`, got none",
             ),
         ];
         for (old, new, expected) in rows {
@@ -213,32 +212,36 @@ line = "LINE"
 "#;
 
     #[test]
-    fn a_login_that_is_not_believed_says_why() {
-        let told = |priority: &str, text: &str| {
+    fn a_refused_login_has_a_reason() {
+        let faults_of = |priority: &str, text: &str| {
             faults(&STRICT.replace("LINE", &format!("{priority}strictd[7]: {text}")))
         };
         let genuine = "in joe, as joe, from 192.0.2.7";
-        assert_eq!(told("<22>", &format!("{genuine}, tls")), [""; 0]);
+        assert_eq!(faults_of("<22>", &format!("{genuine}, tls")), [""; 0]);
         let long = "x".repeat(256);
         let rows = [
-            ("<14>", genuine, "`facility` does not name this facility for the mail daemon"),
-            ("<19>", genuine, "the severity is not that of a genuine login line"),
+            (
+                "<14>",
+                genuine,
+                "the mail daemon's logins are not accepted from this facility; see `facility`",
+            ),
+            ("<19>", genuine, "the severity is not that of a genuine login"),
             (
                 "<22>",
                 &format!("{genuine}, {}", "x".repeat(600)),
-                "the message is longer than a genuine login line can be",
+                "the message is longer than a genuine login can be",
             ),
             (
                 "<22>",
                 &format!("{genuine}, from home"),
-                "ambiguous: `, from ` must stand in it exactly once",
+                "ambiguous: `, from ` must occur exactly once",
             ),
-            ("<22>", &format!("{genuine}, forged"), "`forged` must not stand in it"),
-            ("<22>", "in joe, as jim, from 192.0.2.7", "two fields that must say the same differ"),
+            ("<22>", &format!("{genuine}, forged"), "`forged` must not occur in the message"),
+            ("<22>", "in joe, as jim, from 192.0.2.7", "two fields that must be equal differ"),
             (
                 "<22>",
                 "in joe, as joe, from 192.0.2",
-                "the address field does not hold one whole IP address",
+                "the address field does not contain exactly one IP address",
             ),
             (
                 "<22>",
@@ -259,21 +262,25 @@ line = "LINE"
             (
                 "<22>",
                 "in Anonymous, as Anonymous, from 192.0.2.7",
-                "an anonymous login proves nothing",
+                "an anonymous login does not count",
             ),
             (
                 "<22>",
                 &format!("in {long}, as {long}, from 192.0.2.7"),
                 "the user name is longer than 255 bytes",
             ),
-            ("<22>", r"in j\toe, as j\toe, from 192.0.2.7", "control bytes in the user name"),
+            (
+                "<22>",
+                r"in j\toe, as j\toe, from 192.0.2.7",
+                "the user name contains control characters",
+            ),
         ];
         for (priority, text, why) in rows {
             let expected = format!(
-                "own.toml:16: the example does not prove true: its verdict must be `login` and is \
-                 `none` (refused: {why})"
+                "own.toml:16: the example fails: expected verdict `login`, got `none` (refused: \
+                 {why})"
             );
-            assert_eq!(told(priority, text), [expected], "{text}");
+            assert_eq!(faults_of(priority, text), [expected], "{text}");
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Proves that no message which a stranger can cause is believed by a pattern.
+//! Proves that no pattern accepts a message which an unauthenticated client can cause.
 //!
-//! Promise  `Proved` holds for every message of the shape; `Forged` shows a message that the
-//!          pattern really believes; everything else is `Undecided`, never proved.
-//! How      pattern and shape become automata, and all their product states are searched for a
-//!          message that both accept. A message found is tried on the real pattern.
-//! Limits   a shape is only as true as what was written into it; bounds on sizes end a search.
-//! Not here facility, severity, program names, and what several messages mean together.
+//! - **Promise**: `Proved` holds for every message of the shape; `Forged` shows a message that the
+//!   pattern really accepts; everything else is `Undecided`, never proved.
+//! - **How**: pattern and shape become automata, and all their product states are searched for a
+//!   message that both accept. A message that is found is tried on the real pattern.
+//! - **Limits**: the proof is only as good as the shape; bounds on sizes end a search.
+//! - **Not here**: facility, severity, program names, and what several messages mean together.
 
 use std::ops::{ControlFlow, Range};
 
@@ -32,25 +32,25 @@ pub use verdict::{Doubt, ExpressionFault, NoForgery, ProofVerdict};
 
 /// Messages that are tried before the search gives up: each costs one run of the pattern.
 const MAX_REFUSED: usize = 200;
-/// Addresses that a made-up message shows where it can (RFC 5737, RFC 3849).
+/// Addresses that generated messages contain where possible (RFC 5737, RFC 3849).
 const ADDRESSES: &[&str] = &["198.51.100.7", "2001:db8::7"];
-/// The user that it shows where it can.
+/// The user that they contain where possible.
 const USERS: &[&str] = &["joe"];
 
-/// A pattern, ready to be tried against shapes: the expression as an automaton, and the pattern
-/// itself, which has the last word on every message found.
+/// A pattern prepared for proofs: the expression as an automaton, and the pattern itself, which
+/// decides on every message found.
 pub struct CheckedPattern {
     pattern: maildaemons::Pattern,
     automaton: Automaton,
-    /// The same for messages that look real: with a name and an address, then with any name.
-    specimens: [Automaton; 2],
+    /// The same for realistic messages: with a name and an address, then with any name.
+    realistic: [Automaton; 2],
     counts: Counts,
 }
 
-/// Which belief in a message of a shape is wrong.
+/// What makes an accepted message of a shape a forgery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forgery {
-    /// Any: nobody has logged in.
+    /// Anything: nobody has logged in.
     Any,
     /// Another address than the group `client` of the shape; without that group, any address.
     OtherAddress,
@@ -65,7 +65,7 @@ impl CheckedPattern {
     /// Prepares a pattern with its conditions.
     ///
     /// # Errors
-    /// Says why the pattern cannot be examined.
+    /// Why the pattern cannot be analysed.
     pub fn new(pattern: maildaemons::Pattern) -> Result<Self, ExpressionFault> {
         let expression = parsed(pattern.as_str())?;
         let automaton = Automaton::new(&expression, "address", Anchoring::Search)?;
@@ -74,15 +74,15 @@ impl CheckedPattern {
         };
         let addressed = filled(&expression, &|group| group == "address", ADDRESSES);
         let named = filled(&addressed, &is_name, USERS);
-        let specimens = [
+        let realistic = [
             Automaton::new(&named, "address", Anchoring::Search)?,
             Automaton::new(&addressed, "address", Anchoring::Search)?,
         ];
         let counts = Counts::new(&pattern.once, &pattern.never)?;
-        Ok(Self { pattern, automaton, specimens, counts })
+        Ok(Self { pattern, automaton, realistic, counts })
     }
 
-    /// Where the address stands in a message that is believed; `None` if it gives none.
+    /// Returns where the address is in an accepted message; `None` if the pattern has none.
     fn extract(&self, message: &str) -> Result<Option<Range<usize>>, NoForgery> {
         let text = message.trim_start_matches(' ');
         match self.pattern.extract(text) {
@@ -92,12 +92,12 @@ impl CheckedPattern {
         }
     }
 
-    /// Whether it gives addresses at all.
+    /// Returns whether the pattern extracts addresses at all.
     pub fn gives_address(&self) -> bool {
         self.pattern.has_group("address")
     }
 
-    /// Where the pattern sees an address, whether or not it is one.
+    /// Returns where the group `address` matches, whether or not it is an address.
     fn place(&self, message: &str) -> Option<Range<usize>> {
         let text = message.trim_start_matches(' ');
         let blanks = message.len() - text.len();
@@ -108,59 +108,59 @@ impl CheckedPattern {
 
 impl CheckedShape {
     /// Prepares a shape: an expression for the whole message, anchored or not. Its group `client`
-    /// is the address which the daemon writes for the client.
+    /// is the address that the daemon writes for the client.
     ///
     /// # Errors
-    /// Says why the shape cannot be examined.
+    /// Why the shape cannot be analysed.
     pub fn new(expression: &str) -> Result<Self, ExpressionFault> {
         Ok(Self { automaton: Automaton::new(&parsed(expression)?, "client", Anchoring::Whole)? })
     }
 
-    /// Whether the daemon can write this message so that this span is wrongly an address.
-    fn can_be(&self, message: &str, span: Option<Range<usize>>, wrong: Forgery) -> bool {
-        let word = Automaton::word(message.as_bytes(), span);
-        let (shape, spans) = (&self.automaton, wrong == Forgery::OtherAddress);
-        Search { pattern: &word, shape, counts: &Counts::nothing(), spans, longest: None }
+    /// Returns whether the daemon can write this message such that the span is a forged address.
+    fn can_be(&self, message: &str, span: Option<Range<usize>>, forgery: Forgery) -> bool {
+        let literal = Automaton::literal(message.as_bytes(), span);
+        let (shape, spans) = (&self.automaton, forgery == Forgery::OtherAddress);
+        Search { pattern: &literal, shape, counts: &Counts::nothing(), spans, longest: None }
             .run(|_| ControlFlow::Break(()))
             == SearchOutcome::Stopped
     }
 }
 
-/// Searches a message of the shape that is wrongly believed.
+/// Searches for a message of the shape that the pattern wrongly accepts.
 ///
-/// A pattern without the group `address` gives no address, and so no wrong one.
-pub fn prove(checked: &CheckedPattern, shape: &CheckedShape, wrong: Forgery) -> ProofVerdict {
-    let spans = wrong == Forgery::OtherAddress;
+/// A pattern without the group `address` extracts no address, and so none that is wrong.
+pub fn prove(checked: &CheckedPattern, shape: &CheckedShape, forgery: Forgery) -> ProofVerdict {
+    let spans = forgery == Forgery::OtherAddress;
     if spans && !checked.gives_address() {
         return ProofVerdict::Proved { states: 0 };
     }
-    let verdict = search(checked, &checked.automaton, shape, wrong);
+    let verdict = search(checked, &checked.automaton, shape, forgery);
     if matches!(verdict, ProofVerdict::Proved { .. }) {
         return verdict;
     }
     let mut real =
-        checked.specimens.iter().map(|automaton| search(checked, automaton, shape, wrong));
+        checked.realistic.iter().map(|automaton| search(checked, automaton, shape, forgery));
     real.find(|real| matches!(real, ProofVerdict::Forged { .. })).unwrap_or(verdict)
 }
 
-/// Searches among the messages that this automaton of the pattern accepts.
+/// Searches the messages that this automaton of the pattern accepts.
 fn search(
     checked: &CheckedPattern,
     pattern: &Automaton,
     shape: &CheckedShape,
-    wrong: Forgery,
+    forgery: Forgery,
 ) -> ProofVerdict {
     let (mut forged, mut refused, mut tried) = (None, None, 0);
     let search = Search {
         pattern,
         shape: &shape.automaton,
         counts: &checked.counts,
-        spans: wrong == Forgery::OtherAddress,
+        spans: forgery == Forgery::OtherAddress,
         longest: checked.pattern.max_length,
     };
     let outcome = search.run(|bytes| {
         let message = String::from_utf8_lossy(&bytes).into_owned();
-        match forged_address(checked, shape, wrong, &message) {
+        match forged_address(checked, shape, forgery, &message) {
             Ok(address) => {
                 forged = Some(ProofVerdict::Forged { message, address });
                 return ControlFlow::Break(());
@@ -173,25 +173,25 @@ fn search(
         if tried < MAX_REFUSED { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     match (forged, refused, outcome) {
-        (Some(forgery), ..) => forgery,
+        (Some(forged), ..) => forged,
         (None, Some(doubt), _) => ProofVerdict::Undecided(doubt),
         (None, None, SearchOutcome::Exhausted(states)) => ProofVerdict::Proved { states },
         (None, None, _) => ProofVerdict::Undecided(Doubt::TooLarge),
     }
 }
 
-/// The address, if any, that is wrongly believed in a message that both automata accept.
+/// Returns the address, if any, that is wrongly accepted in a message that both automata accept.
 fn forged_address(
     checked: &CheckedPattern,
     shape: &CheckedShape,
-    wrong: Forgery,
+    forgery: Forgery,
     message: &str,
 ) -> Result<Option<String>, NoForgery> {
     let span = checked.extract(message)?;
-    if wrong == Forgery::OtherAddress && span.is_none() {
+    if forgery == Forgery::OtherAddress && span.is_none() {
         return Err(NoForgery::NoAddress);
     }
-    if !shape.can_be(message, span.clone(), wrong) {
+    if !shape.can_be(message, span.clone(), forgery) {
         return Err(NoForgery::OwnAddress);
     }
     Ok(span.map(|span| message[span].to_owned()))
@@ -201,7 +201,7 @@ fn parsed(expression: &str) -> Result<Hir, ExpressionFault> {
     regex_syntax::parse(expression).map_err(|error| ExpressionFault::Syntax(error.to_string()))
 }
 
-/// The expression with these texts in some of its groups, whatever those allowed.
+/// Returns the expression with some groups replaced by these texts.
 fn filled(expression: &Hir, is_meant: &dyn Fn(&str) -> bool, texts: &[&str]) -> Hir {
     let again = |inner: &Hir| filled(inner, is_meant, texts);
     match expression.kind() {

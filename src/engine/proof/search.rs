@@ -1,10 +1,10 @@
 //! The search for a message that two automata accept, shortest first.
 //!
-//! Promise  when it is `Exhausted` without having asked, there is no such message.
-//! Spans    the watched groups of both are compared: where only one of them begins, the
-//!          beginnings differ from here on; where both do, they agree again. Ends likewise.
-//! Limits   product states and steps; a message is shown for each way into an accepting state,
-//!          not for each text.
+//! - **Promise**: when it is `Exhausted` without having shown one, there is no such message.
+//! - **Spans**: the watched groups of both are compared: where only one of them begins, the
+//!   beginnings differ from here on; where both do, they agree again. Ends likewise.
+//! - **Limits**: product states and steps; one message is shown for each path into an accepting
+//!   state, not for each text.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -15,15 +15,15 @@ use super::counts::Counts;
 
 /// Product states that one search keeps: about 50 bytes each. Real patterns need thousands.
 const MAX_PRODUCT_STATES: usize = 2_000_000;
-/// Targets that one search looks at: a second or two.
+/// Pairs of targets that one search visits: a second or two.
 const MAX_STEPS: usize = 100_000_000;
 
-/// What is searched.
+/// A search.
 pub(super) struct Search<'a> {
     pub(super) pattern: &'a Automaton,
     pub(super) shape: &'a Automaton,
     pub(super) counts: &'a Counts,
-    /// Only messages in which the watched groups differ.
+    /// Whether only messages in which the watched groups differ are shown.
     pub(super) spans: bool,
     /// Bytes of the longest message.
     pub(super) longest: Option<usize>,
@@ -32,15 +32,15 @@ pub(super) struct Search<'a> {
 /// How a search ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SearchOutcome {
-    /// All was seen: so many product states.
+    /// All product states were visited: their number.
     Exhausted(usize),
-    /// The caller has seen enough.
+    /// The caller has stopped it.
     Stopped,
     /// A limit was reached.
     TooLarge,
 }
 
-/// A state of states with its counters, and the byte that led there from an earlier one.
+/// The states of both automata and the counters, and the byte that led there from an earlier one.
 #[derive(Clone, Copy)]
 struct ProductState {
     pattern: u32,
@@ -59,7 +59,7 @@ struct Run<'a, F> {
 }
 
 impl Search<'_> {
-    /// Shows messages until the caller breaks off.
+    /// Shows messages until the caller stops it.
     pub(super) fn run(&self, show: impl FnMut(Vec<u8>) -> ControlFlow<()>) -> SearchOutcome {
         let (states, seen) = (Vec::new(), HashSet::default());
         let mut run = Run { search: self, show, states, seen, steps: 0 };
@@ -118,7 +118,7 @@ impl<F: FnMut(Vec<u8>) -> ControlFlow<()>> Run<'_, F> {
         ControlFlow::Continue(())
     }
 
-    /// Enters every state of these targets; all else is taken from `via`.
+    /// Enters every pair of states of these targets; everything else is taken from `via`.
     fn arrive(&mut self, ours: u32, theirs: u32, via: ProductState) -> ControlFlow<SearchOutcome> {
         let Search { pattern, shape, counts: counter, spans, .. } = *self.search;
         for a in &pattern.targets[ours as usize] {
@@ -148,7 +148,7 @@ impl<F: FnMut(Vec<u8>) -> ControlFlow<()>> Run<'_, F> {
         ControlFlow::Continue(())
     }
 
-    /// The bytes that led to a state.
+    /// Returns the bytes that led to a state.
     fn message(&self, last: ProductState) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut from = last.from;
@@ -162,15 +162,16 @@ impl<F: FnMut(Vec<u8>) -> ControlFlow<()>> Run<'_, F> {
 }
 
 impl ProductState {
-    /// 21 bits for each state, 20 for the counters, 2 for the spans: the limits of those files.
+    /// Packs the state: 21 bits for each automaton, 20 for the counters, 2 for the spans, as
+    /// limited by these modules.
     fn key(&self) -> u64 {
         let states = u64::from(self.pattern) << 21 | u64::from(self.shape);
         states << 22 | u64::from(self.counts) << 2 | u64::from(self.differs)
     }
 }
 
-/// Spreads a key over all bits (the finalizer of MurmurHash3). Keys come from the patterns of the
-/// administrator, so nobody can aim at collisions.
+/// Spreads a key over all bits (the finalizer of MurmurHash3). Keys come from the administrator's
+/// patterns, so nobody can provoke collisions.
 #[derive(Default)]
 struct MixHasher(u64);
 

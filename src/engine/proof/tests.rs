@@ -1,4 +1,4 @@
-//! Patterns of real daemons against what strangers and hostile users make those daemons write.
+//! Patterns of real daemons against what unauthenticated and hostile clients make them log.
 
 use regex::Regex;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::engine::message::address;
 use Forgery::{Any, OtherAddress};
 
-/// What must hold of a message besides that the expression fits.
+/// The side conditions of a pattern.
 #[derive(Clone, Default)]
 struct Conditions {
     once: Vec<String>,
@@ -24,8 +24,8 @@ const COURIER_FAILED: &str =
     r"LOGIN FAILED, (?:user=[ -~]{0,900}|method=[!-~]{0,80}), ip=\[CLIENT\](?:, port=\[\d{1,5}\])?";
 const COURIER_LOGIN: &str =
     r"LOGIN, user=[^\x00\n]{1,400}, ip=\[CLIENT\], port=\[\d{1,5}\](?:, stls=1)?";
-/// What a logger that cuts long lines leaves of one: text of the client, as long as the cut.
-const COURIER_PIECE: &str = r"[ -~]{511}";
+/// A fragment of a line split by the logger: text of the client.
+const COURIER_FRAGMENT: &str = r"[ -~]{511}";
 const VM_POP3D: &str =
     r"^(?:APOP )?User '(?<user>[^'\n]{1,255})' logged in from (?<address>IP), nmsgs=\d{1,10}$";
 const VM_POP3D_FAILED: &str =
@@ -43,14 +43,14 @@ const TPOP3D: &str = r"^fork_child: \[\d+\](?<user>\S{1,255})\((?<address>IP)\):
 const TPOP3D_LOGIN: &str = r"fork_child: \[\d{1,5}\][!-~]{1,500}\((?<client>[0-9.]{7,15})\): began session for `[!-~]{1,500}' with [a-z]+; child PID is \d{1,7}";
 const TPOP3D_VERBOSE: &str = r"pop3_parse_command: `[^\x00\n]{0,600}'";
 
-fn written_out(text: &str) -> String {
+fn expanded(text: &str) -> String {
     text.replace("CLIENT", "(?<client>[0-9A-Fa-f:.]{2,45})").replace("IP", "[0-9A-Fa-f:.]+")
 }
 
 fn checked(text: &str, conditions: Conditions) -> Result<CheckedPattern, ExpressionFault> {
     let Conditions { once, never, same, max_length } = conditions;
     let mut pattern =
-        maildaemons::Pattern::compile(&written_out(text)).expect("an anchored expression");
+        maildaemons::Pattern::compile(&expanded(text)).expect("an anchored expression");
     pattern.once = once;
     pattern.never = never;
     pattern.same = same;
@@ -58,9 +58,9 @@ fn checked(text: &str, conditions: Conditions) -> Result<CheckedPattern, Express
     CheckedPattern::new(pattern)
 }
 
-fn proof(text: &str, conditions: Conditions, shape: &str, wrong: Forgery) -> ProofVerdict {
-    let shape = CheckedShape::new(&written_out(shape)).expect("a shape");
-    prove(&checked(text, conditions).expect("a pattern"), &shape, wrong)
+fn proof(text: &str, conditions: Conditions, shape: &str, forgery: Forgery) -> ProofVerdict {
+    let shape = CheckedShape::new(&expanded(shape)).expect("a shape");
+    prove(&checked(text, conditions).expect("a pattern"), &shape, forgery)
 }
 
 fn courier() -> Conditions {
@@ -78,7 +78,7 @@ fn safe_patterns_are_proved() {
         (DOVECOT, none(), DOVECOT_FAILED, Any),
         (DOVECOT, none(), DOVECOT_LOGIN, OtherAddress),
         (COURIER, courier(), COURIER_FAILED, Any),
-        (COURIER, courier(), COURIER_PIECE, Any),
+        (COURIER, courier(), COURIER_FRAGMENT, Any),
         (COURIER, courier(), COURIER_LOGIN, OtherAddress),
         (VM_POP3D, none(), VM_POP3D_FAILED, Any),
         (PERDITION, none(), PERDITION_FAILED, Any),
@@ -87,8 +87,8 @@ fn safe_patterns_are_proved() {
         (TPOP3D, tpop3d(), TPOP3D_LOGIN, OtherAddress),
         (TPOP3D, tpop3d(), TPOP3D_VERBOSE, Any),
     ];
-    for (text, conditions, of, wrong) in rows {
-        let verdict = proof(text, conditions.clone(), of, *wrong);
+    for (text, conditions, of, forgery) in rows {
+        let verdict = proof(text, conditions.clone(), of, *forgery);
         assert!(matches!(verdict, ProofVerdict::Proved { .. }), "{text}\n{of}\n{verdict:?}");
     }
 }
@@ -109,21 +109,21 @@ fn weakened_patterns_are_forged() {
         (&loose_session, no(), DOVECOT_LOGIN, OtherAddress),
         (unended(&lazy), no(), COURIER_LOGIN, OtherAddress),
         (&unanchored(COURIER), courier(), COURIER_FAILED, Any),
-        (&endless_port, long(), COURIER_PIECE, Any),
+        (&endless_port, long(), COURIER_FRAGMENT, Any),
         (unended(VM_POP3D), no(), VM_POP3D_FAILED, Any),
         (unended(PERDITION), no(), PERDITION_FAILED, Any),
         (unended(IMAPPROXY), no(), IMAPPROXY_FAILED, Any),
         (&first_bracket, no(), TEAPOP_LOGIN, OtherAddress),
         (unended(&anywhere), tpop3d(), TPOP3D_VERBOSE, Any),
     ];
-    for (text, conditions, of, wrong) in rows {
-        let verdict = proof(text, conditions.clone(), of, *wrong);
+    for (text, conditions, of, forgery) in rows {
+        let verdict = proof(text, conditions.clone(), of, *forgery);
         let ProofVerdict::Forged { message, address: Some(address) } = &verdict else {
             panic!("{text}\n{of}\n{verdict:?}")
         };
-        let pattern = Regex::new(&written_out(text)).unwrap();
+        let pattern = Regex::new(&expanded(text)).unwrap();
         assert_eq!(&pattern.captures(message).unwrap()["address"], address, "{message}");
-        let shape = Regex::new(&format!("^(?:{})$", written_out(of))).unwrap();
+        let shape = Regex::new(&format!("^(?:{})$", expanded(of))).unwrap();
         assert!(shape.is_match(message), "{message}");
         assert!(address::read(address).is_ok(), "{message}");
     }
@@ -141,10 +141,10 @@ fn unended(pattern: &str) -> &str {
 fn conditions_are_part_of_the_proof() {
     let once = |text: &str| Conditions { once: vec![text.into()], ..Conditions::default() };
     let never = |text: &str| Conditions { never: vec![text.into()], ..Conditions::default() };
-    // A second `, ip=[` is the only way to deceive this pattern.
+    // Only a second `, ip=[` deceives this pattern.
     let verdict = proof(unended(COURIER), once(", ip=["), COURIER_LOGIN, OtherAddress);
     assert!(matches!(verdict, ProofVerdict::Proved { .. }), "{verdict:?}");
-    // Text that is not there at all refuses everything, text that is always there nothing.
+    // A required text that never occurs refuses everything, one that always occurs nothing.
     let weak = |conditions| proof(unended(VM_POP3D), conditions, VM_POP3D_FAILED, Any);
     assert!(matches!(weak(once("\n")), ProofVerdict::Proved { .. }));
     assert!(matches!(weak(once("failed auth")), ProofVerdict::Forged { .. }));
@@ -153,7 +153,7 @@ fn conditions_are_part_of_the_proof() {
 }
 
 #[test]
-fn blanks_before_the_text_are_seen_but_not_read() {
+fn leading_blanks_count_but_are_not_matched() {
     let short = || Conditions { max_length: Some(15), ..Conditions::default() };
     let verdict = proof("^in (?<user>[a-z]+)$", short(), " [ -~]{9}", Any);
     assert!(matches!(&verdict, ProofVerdict::Forged { message, .. } if message.len() == 10));
@@ -162,7 +162,7 @@ fn blanks_before_the_text_are_seen_but_not_read() {
 }
 
 #[test]
-fn what_is_not_proved_is_not_called_proved() {
+fn undecided_is_not_proved() {
     let none = Conditions::default;
     let same = Conditions { same: Some(["a".into(), "b".into()]), ..none() };
     let by_pattern = NoForgery::ByPattern;
@@ -176,7 +176,7 @@ fn what_is_not_proved_is_not_called_proved() {
             proof("^(?<address>IP)$", none(), "[a-f]{4}", Any),
             by_pattern(maildaemons::Refusal::Address(address::NotAClient::Malformed)),
         ),
-        // The matcher takes the last ` ip=`, but the search sees all readings.
+        // The matcher takes the last ` ip=`, but the search tries all parses.
         (
             proof(
                 "^user=(?<user>.+) ip=(?<address>IP)(?: .*)?$",
@@ -209,12 +209,12 @@ fn what_is_not_proved_is_not_called_proved() {
     let ProofVerdict::Undecided(doubt @ Doubt::TooLarge) = verdict else { panic!("{verdict:?}") };
     assert_eq!(
         doubt.to_string(),
-        "pattern and shape together are too large to be searched; use smaller bounds"
+        "pattern and shape together are too large to search; use smaller bounds"
     );
 }
 
 #[test]
-fn what_fits_nothing_is_proved() {
+fn a_pattern_that_matches_nothing_is_proved() {
     let none = Conditions::default;
     let anything = r"(?s:.)*";
     let verdict = proof("^in [a&&b] (?<address>IP)$", none(), anything, Any);
@@ -224,7 +224,7 @@ fn what_fits_nothing_is_proved() {
 }
 
 #[test]
-fn a_pattern_without_an_address_gives_none() {
+fn a_pattern_without_an_address_cannot_forge_one() {
     let none = Conditions::default;
     let half = r"^User '(?<user>[^']{1,255})' logged in$";
     let any = r"User '.{1,80}' logged in";
@@ -237,7 +237,7 @@ fn a_pattern_without_an_address_gives_none() {
 }
 
 #[test]
-fn what_cannot_be_examined_is_said() {
+fn expressions_that_cannot_be_analysed_are_faults() {
     let none = Conditions::default;
     let once = |text: &str| Conditions { once: vec![text.into()], ..Conditions::default() };
     let many = Conditions { never: vec!["a".repeat(64); 4], ..none() };
@@ -253,7 +253,7 @@ fn what_cannot_be_examined_is_said() {
         assert_eq!(checked.err(), Some(expected));
     }
     let unclosed = CheckedShape::new("(a").err().expect("a fault").to_string();
-    assert!(unclosed.starts_with("this is not a regular expression: regex parse error"));
+    assert!(unclosed.starts_with("not a valid regular expression: regex parse error"));
     assert!(unclosed.ends_with("unclosed group"), "{unclosed}");
     assert_eq!(CheckedShape::new(r"\ba").err(), Some(ExpressionFault::Assertion));
     assert_eq!(CheckedShape::new(r"\w{255}{255}").err(), Some(ExpressionFault::TooLarge));

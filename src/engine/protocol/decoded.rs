@@ -1,23 +1,23 @@
-//! The three answers of whoever reads requests from a stream of bytes.
+//! The three results of decoding requests from a stream of bytes.
 
-/// What the front of the bytes received so far is.
+/// What the bytes received so far begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decoded<T> {
     /// A whole request.
     Whole {
         /// The request.
         request: T,
-        /// How many bytes it has.
+        /// Its length in bytes.
         used: usize,
     },
     /// The beginning of a request.
     Short,
-    /// Nothing that more bytes could make a request of. The connection is of no further use.
+    /// Bytes that cannot become a request. The connection is to be closed.
     Broken,
 }
 
 impl<T> Decoded<T> {
-    /// Makes something of the request, if it is whole.
+    /// Converts the request, if it is whole.
     pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Decoded<U> {
         match self {
             Self::Whole { request, used } => Decoded::Whole { request: make(request), used },
@@ -31,8 +31,8 @@ impl<T> Decoded<T> {
 pub(super) mod tests {
     use super::Decoded;
 
-    /// Asserts that every proper beginning of `whole` is `Short`, and that `whole` is read as
-    /// itself whatever follows it.
+    /// Asserts that every proper prefix of `whole` is `Short`, and that `whole` is decoded the same
+    /// whatever follows it.
     pub fn is_whole_only_at_its_end(whole: &[u8], read: impl Fn(&[u8]) -> Decoded<()>) {
         for end in 0..whole.len() {
             let short = matches!(read(&whole[..end]), Decoded::Short);

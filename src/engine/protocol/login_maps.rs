@@ -1,10 +1,9 @@
 //! Postfix's smtpd_sender_login_maps (postconf(5)): the logins that own a sender.
 //!
-//! Promise  a sender is looked up as Postfix does it (mail_addr_find(3)): each form of the address
-//!          is asked of all maps in their order before the next form is, and the first entry that
-//!          is found decides alone.
-//! Not here keys without `@`: they are for senders in domains that are local to Postfix, which it
-//!          alone knows; they list nobody.
+//! - **Promise**: a sender is looked up as by Postfix (mail_addr_find(3)): each form of the address
+//!   is searched in all maps in their order before the next form, and the first entry found decides.
+//! - **Not here**: keys without `@`. They are for senders in domains that are local to Postfix, which
+//!   only Postfix knows; they are ignored.
 
 use std::collections::HashMap;
 
@@ -13,8 +12,8 @@ use std::collections::HashMap;
 pub struct LoginMaps(Vec<HashMap<String, Vec<String>>>);
 
 impl LoginMaps {
-    /// Adds a map after the others: its entries as `postmap -s` prints them, a sender, a tab, and
-    /// the logins that may use it. Of entries with the same key the first counts.
+    /// Adds a map after the others, in the format of `postmap -s`: a sender, a tab, and the logins
+    /// that may use it. Of entries with the same key, the first counts.
     pub fn add(&mut self, entries: &str) {
         let mut map = HashMap::new();
         for (sender, logins) in entries.lines().filter_map(|line| line.split_once('\t')) {
@@ -29,8 +28,8 @@ impl LoginMaps {
         self.0.push(map);
     }
 
-    /// The owners of a sender, the forms of whose address are these, the first one first; nothing
-    /// if no map lists it. An entry without logins gives it to nobody.
+    /// Returns the owners of a sender, given the forms of its address in the order of lookup; `None`
+    /// if no map lists it. An entry without logins has no owners.
     pub fn owners(&self, forms: &[&str]) -> Option<&[String]> {
         let entries = forms.iter().flat_map(|form| self.0.iter().map(move |map| map.get(*form)));
         entries.flatten().next().map(Vec::as_slice)

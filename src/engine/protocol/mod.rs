@@ -1,4 +1,4 @@
-//! Postfix's questions: from bytes to a request, and from an answer to bytes.
+//! Postfix's lookup protocols: decodes requests and writes replies.
 
 pub mod decoded;
 pub mod login_maps;

@@ -1,17 +1,17 @@
 //! Netstrings (<https://cr.yp.to/proto/netstrings.txt>): `LENGTH:BYTES,`.
 //!
-//! Promise  a length that is too large is `Broken` at its last digit, before a byte of the body
-//!          has arrived. Leading zeros are refused, as the specification asks.
+//! - **Promise**: a length that is too large is `Broken` at its last digit, before a byte of the
+//!   body has arrived. Leading zeros are refused, as the specification requires.
 
 use super::decoded::Decoded;
 
-/// Reads the netstring at the front of `input`, whose body has at most `most` bytes.
-pub fn read(input: &[u8], most: usize) -> Decoded<&[u8]> {
+/// Decodes the netstring at the beginning of `input`, with a body of at most `max` bytes.
+pub fn read(input: &[u8], max: usize) -> Decoded<&[u8]> {
     let digits = input.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let mut length = 0_usize;
     for digit in &input[..digits] {
         length = length * 10 + usize::from(digit - b'0');
-        if length > most {
+        if length > max {
             return Decoded::Broken;
         }
     }

@@ -1,20 +1,20 @@
 //! Postfix's policy protocol (SMTPD_POLICY_README): `name=value` lines, and an empty line.
 //!
-//! Promise  attributes that are not known are ignored. The action is never empty, for Postfix
-//!          takes an empty one for OK. Requests at other moments than RCPT, DATA and
-//!          END-OF-MESSAGE ask for nothing.
-//! Refuses  lines without `=`, an attribute of ours given twice, and requests without end.
+//! - **Promise**: unknown attributes are ignored. The action is never empty, since Postfix takes an
+//!   empty one for OK. Requests in other states than RCPT, DATA and END-OF-MESSAGE are answered
+//!   DUNNO. Broken are lines without `=`, an attribute of ours given twice, and requests longer than
+//!   [`MAX_REQUEST`].
 
 use std::net::IpAddr;
 
 use super::decoded::Decoded;
 use crate::engine::message::address;
 
-/// Longest request: each of some thirty attributes is short, but for sender, recipient, HELO name
-/// and a few others of 2048 bytes (postconf(5), line_length_limit).
+/// Longest request: some thirty short attributes, with sender, recipient, HELO name and a few others
+/// of up to 2048 bytes (postconf(5), line_length_limit).
 pub const MAX_REQUEST: usize = 32 * 1024;
 
-/// What matters of a request.
+/// The attributes of a request that are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PolicyRequest<'a> {
     kind: Option<&'a [u8]>,
@@ -24,7 +24,7 @@ pub struct PolicyRequest<'a> {
 }
 
 impl<'a> PolicyRequest<'a> {
-    /// Takes an attribute over. Whether it is one, and for the first time.
+    /// Adds an attribute; returns whether the line is one and is not a duplicate.
     fn take(&mut self, line: &'a [u8]) -> bool {
         let Some(equals) = line.iter().position(|byte| *byte == b'=') else { return false };
         let place = match &line[..equals] {
@@ -37,21 +37,21 @@ impl<'a> PolicyRequest<'a> {
         place.replace(&line[equals + 1..]).is_none()
     }
 
-    /// The client, if this is a moment at which its right matters.
+    /// Returns the client, if the request is one in which its grant counts.
     pub fn asks(&self) -> Option<IpAddr> {
-        let matters = self.kind == Some(b"smtpd_access_policy")
+        let counts = self.kind == Some(b"smtpd_access_policy")
             && matches!(self.state, Some(b"RCPT" | b"DATA" | b"END-OF-MESSAGE"));
-        let text = std::str::from_utf8(self.client.filter(|_| matters)?).ok()?;
+        let text = std::str::from_utf8(self.client.filter(|_| counts)?).ok()?;
         address::read(text).ok()
     }
 
-    /// The envelope sender, if it is text; the null sender is empty, and may be missing.
+    /// Returns the envelope sender, if it is UTF-8. The null sender is empty or missing.
     pub fn sender(&self) -> Option<&'a str> {
         std::str::from_utf8(self.sender.unwrap_or_default()).ok()
     }
 }
 
-/// What Postfix is told to do.
+/// The action in the reply to Postfix.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Action {
     /// The client may relay.
@@ -59,11 +59,11 @@ pub enum Action {
     /// The next restriction decides.
     #[default]
     Dunno,
-    /// Refused, with this text after `550 5.7.1`.
+    /// The client is rejected, with this text after `550 5.7.1`.
     Reject(String),
 }
 
-/// Reads the request at the front of `input`.
+/// Decodes the request at the beginning of `input`.
 pub fn read(input: &[u8]) -> Decoded<PolicyRequest<'_>> {
     let mut request = PolicyRequest::default();
     let mut used = 0;
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_for_what() {
+    fn requests_have_a_client_and_a_sender() {
         let joe = Some("joe@example.org");
         let rows: &[(&str, Option<&str>, Option<&str>)] = &[
             (

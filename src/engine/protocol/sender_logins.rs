@@ -1,49 +1,49 @@
-//! Who may send as what: the envelope sender against the users who logged in from an address.
+//! Which envelope senders a client may use, given the users who logged in from its address.
 //!
-//! Promise  a sender that a login map of Postfix lists belongs to the logins listed there, and to
-//!          nobody else. As any other sender a user may send as himself and as what the table lists
-//!          for him, with any extension. What is not known to be his is not his. Letter case makes
-//!          no difference, as in the lookups of Postfix.
-//! Not here who is logged in (`grants`), and where the table comes from.
+//! - **Promise**: a sender that a login map of Postfix lists belongs only to the logins listed there.
+//!   Otherwise users may use their own login name as the address, and what the table lists for them,
+//!   with any address extension; in all other cases the answer is no. Case is ignored, as in
+//!   Postfix's lookups.
+//! - **Not here**: who is logged in ([`crate::engine::grants`]), and where the table comes from.
 
 use std::collections::HashMap;
 
 use super::login_maps::LoginMaps;
 use super::policy::Action;
 
-/// What binds the envelope sender.
+/// What the envelope sender must match.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Binding {
     /// Nothing: any sender.
     #[default]
     Any,
-    /// It must be a user who has logged in.
+    /// The address of a user who has logged in.
     User,
-    /// It must be in the domain of a user who has logged in.
+    /// The domain of a user who has logged in.
     Domain,
 }
 
-/// Who may send as what.
+/// Which users may use which envelope senders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Senders {
-    /// What binds the sender.
+    /// What the sender must match.
     pub binding: Binding,
-    /// The domains of logins that have none themselves, in lower case.
+    /// The domains of login names without a domain, in lower case.
     pub domains: Vec<String>,
-    /// What some may send as besides.
+    /// Additional senders of some users.
     pub table: SenderTable,
-    /// Whose a sender is, whatever the binding and the table say.
+    /// The owners of senders; they override the binding and the table.
     pub login_maps: LoginMaps,
     /// The characters each of which may begin an extension (postconf(5), recipient_delimiter).
     pub delimiters: String,
-    /// Whether the null sender is everybody's.
+    /// Whether every user may use the null sender.
     pub allow_null: bool,
-    /// What Postfix is told otherwise.
+    /// The action when the sender does not match.
     pub mismatch: Action,
 }
 
 impl Senders {
-    /// Whether one of the users may send so.
+    /// Returns whether one of the users may use a sender.
     pub fn admit<'a>(
         &self,
         mut users: impl Iterator<Item = &'a str>,
@@ -69,7 +69,7 @@ impl Senders {
         }
     }
 
-    /// Whether a user may send from a domain, under either form of the local part.
+    /// Returns whether a user may use an address with either form of the local part.
     fn may_send(&self, user: &str, local: [&str; 2], domain: &str) -> bool {
         let user = user.to_lowercase();
         let (name, own_domain) = match user.rsplit_once('@') {
@@ -96,8 +96,8 @@ impl Senders {
         in_domain && is_own || listed()
     }
 
-    /// The local part without its extension, as Postfix splits it: at the first delimiter that is
-    /// not the first character, and never in the names of lists' owners if `-` is a delimiter.
+    /// Returns the local part without its extension, as split by Postfix: at the first delimiter
+    /// that is not the first character, and never in names of list owners if `-` is a delimiter.
     fn without_extension<'a>(&self, local: &'a str) -> &'a str {
         let of_a_list = local.starts_with("owner-") || local.ends_with("-request");
         if of_a_list && self.delimiters.contains('-') {
@@ -110,17 +110,17 @@ impl Senders {
     }
 }
 
-/// What some users may send as besides: login name to addresses, all in lower case.
+/// Additional senders of some users: login name to addresses, all in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SenderTable(HashMap<String, Vec<String>>);
 
 impl SenderTable {
-    /// Reads lines of `login address[, address...]`; `@domain` is every address of a domain. As in
+    /// Parses lines of `login address[, address...]`; `@domain` is every address of a domain. As in
     /// Postfix's tables, `#` begins a comment line, and a line that begins with white space
     /// continues the one before. A login may have several lines.
     ///
     /// # Errors
-    /// The number of the first line that is wrong, and why.
+    /// The number of the first wrong line, and what is wrong.
     pub fn read(text: &str) -> Result<Self, String> {
         let mut table = Self::default();
         let mut login: Option<String> = None;
@@ -134,14 +134,16 @@ impl SenderTable {
             if !continues {
                 login = words.next().map(str::to_lowercase);
             }
-            let Some(login) = &login else { return wrong("it continues no line") };
+            let Some(login) = &login else {
+                return wrong("there is no line before it to continue");
+            };
             let list = table.0.entry(login.clone()).or_default();
             let before = list.len();
             for address in words {
                 let domain = address.rsplit_once('@').map(|(_, domain)| domain);
                 if domain.is_none_or(str::is_empty) {
                     return wrong(&format!(
-                        "`{}` is no address; write user@example.org or @example.org",
+                        "`{}` is not an address; write user@example.org or @example.org",
                         address.escape_debug()
                     ));
                 }
@@ -154,7 +156,7 @@ impl SenderTable {
         Ok(table)
     }
 
-    /// Whether it lists nothing.
+    /// Returns whether the table is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn users_send_as_themselves() {
+    fn users_may_use_their_own_address() {
         let users = senders(Binding::User);
         let rows: &[(&str, &str, bool)] = &[
             ("joe@example.com", "joe@example.com", true),
@@ -222,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_postfix_lists_belongs_to_nobody_else() {
+    fn login_maps_override_binding_and_table() {
         let mut login_maps = LoginMaps::default();
         login_maps.add(
             "info@example.org\tann, Joe@Example.com\n@example.org\tbob\ncarl@example.net\tann\n\
@@ -237,7 +239,7 @@ mod tests {
             ("bob", "info+x@example.org", false),
             ("info", "info@example.org", false),
             ("BOB", "any@example.org", true),
-            // His own name, and what our table lists, where Postfix knows another owner.
+            // Their own address, and what the table lists, where Postfix lists another owner.
             ("ann", "ann@example.org", false),
             ("ann", "sales@example.org", false),
             ("carl", "carl@example.net", false),
@@ -248,7 +250,7 @@ mod tests {
             ("dora", "dora@example.net", true),
             ("dora", "dora+x@example.net", false),
             ("bob", "dora+x@example.net", true),
-            // What Postfix does not list.
+            // Senders that Postfix does not list.
             ("ann", "ann@example.net", true),
             ("joe@example.com", "joe@example.com", true),
             ("joe@example.com", "any@lists.example", true),
@@ -267,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn domains_bind_domains() {
+    fn any_address_of_the_own_domain_may_be_used() {
         let domain = senders(Binding::Domain);
         let rows: &[(&str, &str, bool)] = &[
             ("joe@example.com", "ann@example.com", true),
@@ -292,7 +294,7 @@ mod tests {
         assert!(users.admit(both(), Some("ann@example.org")));
         assert!(!users.admit(both(), Some("eve@example.org")));
         assert!(!users.admit(both(), Some("")), "the null sender");
-        assert!(!users.admit(both(), None), "a sender that is no text");
+        assert!(!users.admit(both(), None), "a sender that is not UTF-8");
         let null = Senders { allow_null: true, ..users };
         assert!(null.admit(both(), Some("")));
         assert!(!null.admit([].into_iter(), Some("")), "nobody has logged in");
@@ -300,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn extensions_as_postfix_splits_them() {
+    fn extensions_are_split_as_by_postfix() {
         let split = |delimiters: &str, local: &str| {
             let senders = Senders { delimiters: delimiters.into(), ..Senders::default() };
             senders.without_extension(local).to_owned()
@@ -321,12 +323,12 @@ mod tests {
     }
 
     #[test]
-    fn faults_of_tables() {
+    fn table_errors() {
         for (text, fault) in [
-            (" joe@example.org\n", "line 1: it continues no line"),
+            (" joe@example.org\n", "line 1: there is no line before it to continue"),
             ("joe joe@example.org\nann\n", "line 2: there is no address"),
-            ("joe example.org\n", "line 1: `example.org` is no address"),
-            ("joe joe@\n", "line 1: `joe@` is no address"),
+            ("joe example.org\n", "line 1: `example.org` is not an address"),
+            ("joe joe@\n", "line 1: `joe@` is not an address"),
         ] {
             let why = SenderTable::read(text).expect_err(text);
             assert!(why.starts_with(fault), "{why}");

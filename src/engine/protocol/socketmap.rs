@@ -1,8 +1,8 @@
 //! Postfix's socketmap protocol (socketmap_table(5)): a query `NAME KEY` and its reply, each a
 //! netstring.
 //!
-//! Promise  only one whole address can be found. Host names, `unknown`, which smtpd(8) asks for
-//!          first, parts of addresses and nonsense do not exist. Any map name is answered.
+//! - **Promise**: only one whole address can be found. Host names, `unknown`, which smtpd(8) looks up
+//!   first, parts of addresses and anything else do not exist. Any map name is answered.
 
 use std::net::IpAddr;
 
@@ -10,10 +10,10 @@ use super::decoded::Decoded;
 use super::netstring;
 use crate::engine::message::address;
 
-/// Longest query: what Postfix sends at most (postconf(5), socketmap_max_query_size).
+/// Longest query, as limited by Postfix (postconf(5), socketmap_max_query_size).
 pub const MAX_QUERY: usize = 10_000;
 
-/// Reads the query at the front of `input`: the address that it asks for, if it is one.
+/// Decodes the query at the beginning of `input`; its request is the address, if the key is one.
 pub fn read(input: &[u8]) -> Decoded<Option<IpAddr>> {
     netstring::read(input, MAX_QUERY).map(|query| {
         let (_, key) = std::str::from_utf8(query).ok()?.split_once(' ')?;
@@ -35,7 +35,7 @@ mod tests {
     use crate::engine::protocol::decoded::tests::is_whole_only_at_its_end;
 
     #[test]
-    fn only_whole_addresses_are_asked_for() {
+    fn only_whole_addresses_are_looked_up() {
         let rows: &[(&[u8], Option<&str>)] = &[
             (b"clients 192.0.2.7", Some("192.0.2.7")),
             (b"other/map:name 192.0.2.7", Some("192.0.2.7")),

@@ -1,19 +1,22 @@
-//! What survives a restart, as text: the state file's lines and back.
+//! What survives a restart, as text: writes and reads the lines of the state file.
 //!
-//! Format   the first line names format and version. Then one record a line, fields separated by
-//!          tabs, a full stop as the last field, so that a torn line is never taken for a whole
-//!          one; of several records for one address the last counts:
-//!              grant ADDRESS SINCE LOGIN GIVEN HAND LOGINS DAEMON HOST NOTE [UNTIL USER]... .
-//!              gone ADDRESS .
-//!              block ADDRESS UNTIL .
-//!              unblock ADDRESS .
-//!          Moments are milliseconds since 1970. LOGIN is the end of what logins have given, HAND
-//!          of what the operator gave at GIVEN; one or the other may be empty. An empty DAEMON is
-//!          the operator.
-//! Promise  what is decided counts at once, and the file follows: a journal has the records of those
-//!          who have changed since the last one. A line that is not understood is counted and costs
-//!          nothing else. Whatever the file says, a right never lasts longer than one given now
-//!          would.
+//! - **Format**: the first line names format and version. Then one record a line, fields separated
+//!   by tabs, with a full stop as the last field, so that a torn line is never taken for a whole one.
+//!   Of several records for one address the last counts:
+//!
+//!   ```text
+//!   grant ADDRESS SINCE LOGIN GIVEN HAND LOGINS DAEMON HOST NOTE [UNTIL USER]... .
+//!   gone ADDRESS .
+//!   block ADDRESS UNTIL .
+//!   unblock ADDRESS .
+//!   ```
+//!
+//!   Times are milliseconds since 1970. LOGIN is the deadline from logins, HAND the deadline from
+//!   the operator's grant, made at GIVEN; one or the other may be empty. An empty DAEMON is the
+//!   operator.
+//! - **Promise**: decisions count at once, and the file follows: a journal has the records of what
+//!   has changed since the last one. A line that cannot be parsed is counted and costs nothing else.
+//!   Whatever the file says, a grant never lasts longer than a new one would.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -28,29 +31,29 @@ use super::message::address;
 use super::time::Time;
 use super::{Engine, MAX_MANUAL};
 
-/// More changed addresses than this, and than `max-clients`, are not remembered while the disk does
-/// not answer: the whole file is shorter than their records.
+/// More changed addresses than this, and than `max-clients`, are not remembered while the file
+/// cannot be written: the whole file is shorter than their records.
 const MAX_CHANGED: usize = 1024;
 
-/// How the first line of a state file of any version begins.
+/// The beginning of the first line of a state file of any version.
 const FORMAT: &str = "pop-before-smtp state ";
 /// The first line of a state file.
 pub const HEADER: &str = "pop-before-smtp state 1";
 
-/// What a state file gave.
+/// What was restored from a state file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
-    /// Rights that go on.
+    /// Grants in force.
     pub grants: usize,
-    /// Rights that ended while nobody looked.
+    /// Grants that expired in the meantime.
     pub expired: usize,
-    /// Rights that were not taken over: excluded or blocked now.
+    /// Grants not restored: now excluded or blocked.
     pub refused: usize,
-    /// Rights whose end lay further ahead than a login could set it, and was moved to there.
+    /// Grants shortened to the longest time that a new one could last.
     pub shortened: usize,
-    /// Lines that were not understood.
+    /// Lines that could not be parsed.
     pub damaged: usize,
-    /// The first line is not that of a state file, so nothing was read.
+    /// The file has another version, so nothing was read.
     pub foreign: bool,
 }
 
@@ -59,26 +62,25 @@ pub struct Restored {
 pub struct Journal {
     /// The records.
     pub text: String,
-    /// Some are left out, there would be too many: the file is to be written as a whole.
+    /// Whether records are missing because there were too many: the whole file must be written.
     pub whole: bool,
-    /// The number of the last change, all of which are recorded; if missing, there are more: another
-    /// journal is to be taken at once.
+    /// The number of the last change, if all are recorded; `None`: call again at once for more.
     pub number: Option<u64>,
 }
 
 /// What the state file does not have yet.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// How many there have been since the start.
+    /// The number of changes since the start.
     number: u64,
     grants: HashSet<IpAddr>,
     blocks: HashSet<IpAddr>,
-    /// Which there were is forgotten.
+    /// Changed addresses were forgotten because there were too many.
     whole: bool,
 }
 
 impl Changes {
-    /// The right of an address has changed.
+    /// Records a change of the grant of an address.
     fn grant(&mut self, address: IpAddr, max_clients: usize) {
         self.number += 1;
         self.grants.insert(address);
@@ -88,17 +90,17 @@ impl Changes {
         }
     }
 
-    /// The block of an address has changed.
+    /// Records a change of the block of an address.
     pub(super) fn block(&mut self, address: IpAddr) {
         self.number += 1;
         self.blocks.insert(address);
     }
 }
 
-/// A state file while it is read, line by line.
+/// A state file that is read line by line.
 #[derive(Debug, Default)]
 pub struct Restoration {
-    /// When it was written to last, by the clock of that time.
+    /// When it was last written, by the clock of that time.
     written: Time,
     begun: bool,
     foreign: bool,
@@ -109,23 +111,23 @@ pub struct Restoration {
 }
 
 impl Restoration {
-    /// One that was written to last at this moment.
+    /// Creates one for a file that was last written at this moment.
     pub fn written(at: Time) -> Self {
         Self { written: at, ..Self::default() }
     }
 
-    /// Takes the next line.
+    /// Reads the next line.
     pub fn line(&mut self, line: &str) {
         if !self.begun {
             self.begun = true;
             if line == HEADER {
                 return;
             }
-            // Another version means other things by the same words. Else the line is damaged.
+            // The records of another version may mean something else. Otherwise the line is damaged.
             self.foreign = line.starts_with(FORMAT);
         }
         if !self.foreign {
-            match read(line, &mut self.origins) {
+            match parse(line, &mut self.origins) {
                 Some(Record::Grant(grant)) => drop(self.grants.insert(grant.address, grant)),
                 Some(Record::Gone(address)) => drop(self.grants.remove(&address)),
                 Some(Record::Block(address, until)) => drop(self.blocks.insert(address, until)),
@@ -138,15 +140,15 @@ impl Restoration {
 
 impl<'a> FromIterator<&'a str> for Restoration {
     fn from_iter<T: IntoIterator<Item = &'a str>>(lines: T) -> Self {
-        let mut reading = Self::default();
-        lines.into_iter().for_each(|line| reading.line(line));
-        reading
+        let mut restoration = Self::default();
+        lines.into_iter().for_each(|line| restoration.line(line));
+        restoration
     }
 }
 
 impl Engine {
-    /// The whole state as the text of a new file, slice by slice. What changes between two of them
-    /// is in the next journal.
+    /// Returns the next slice of the whole state, as the text of a new file. What changes between
+    /// two slices is in the next journal.
     pub fn state(&self, now: Time, after: Option<IpAddr>) -> Slice<String> {
         let mut text = String::new();
         if after.is_none() {
@@ -162,8 +164,8 @@ impl Engine {
         })
     }
 
-    /// The records of what has changed since the last call, a slice of them. If they cannot be
-    /// written, the whole file is to be: it has them too.
+    /// Returns the next slice of the records of what has changed since the last call. If they cannot
+    /// be written, the whole file must be; it contains them too.
     pub fn journal(&mut self) -> Journal {
         let Changes { number, grants, blocks, whole } = &mut self.changes;
         let mut text = String::new();
@@ -183,26 +185,26 @@ impl Engine {
         Journal { text, whole: std::mem::take(whole), number }
     }
 
-    /// The state file is to have another record of an address.
+    /// Records that the state file needs a new record of an address.
     pub(super) fn changed(&mut self, address: IpAddr) {
         self.changes.grant(address, self.rules.max_clients);
     }
 
-    /// The number of the last change that the state file is to have.
+    /// Returns the number of the last change.
     pub fn last_change(&self) -> u64 {
         self.changes.number
     }
 
-    /// Whether `journal` has something to say.
+    /// Returns whether [`Self::journal`] has records.
     pub fn has_changes(&self) -> bool {
         let Changes { grants, blocks, whole, .. } = &self.changes;
         *whole || !(grants.is_empty() && blocks.is_empty())
     }
 
-    /// Takes over the rights that a state file holds. For an engine that has heard nothing yet.
-    pub fn restore(&mut self, now: Time, reading: Restoration) -> Restored {
-        let Restoration { written, foreign, damaged, origins, grants, blocks, .. } = reading;
-        // The clock was set back since then: so much of what was left has passed at least.
+    /// Restores the grants and blocks of a state file. For an engine that has processed nothing yet.
+    pub fn restore(&mut self, now: Time, file: Restoration) -> Restored {
+        let Restoration { written, foreign, damaged, origins, grants, blocks, .. } = file;
+        // Not zero if the clock was set back since then: at least so much time has passed.
         let back = written.since(now);
         let mut restored = Restored { foreign, damaged, ..Restored::default() };
         self.origins = origins;
@@ -210,14 +212,14 @@ impl Engine {
             self.blocked.insert(address, until.min(now + MAX_MANUAL));
         }
         for grant in grants.into_values() {
-            self.take_over(now, grant.set_back(back), &mut restored);
+            self.restore_grant(now, grant.set_back(back), &mut restored);
         }
         self.shrink(now);
         restored.grants = restored.grants.min(self.clients_at(now));
         restored
     }
 
-    fn take_over(&mut self, now: Time, mut grant: Grant, restored: &mut Restored) {
+    fn restore_grant(&mut self, now: Time, mut grant: Grant, restored: &mut Restored) {
         let address = grant.address;
         if grant.until <= now {
             restored.expired += 1;
@@ -227,13 +229,13 @@ impl Engine {
             restored.refused += 1;
             return;
         }
-        // What was given for an hour never lasts for longer than that from now on.
+        // No grant lasts longer from now on than its original time.
         let last = now + self.rules.grace;
         grant.by_login = grant.by_login.map(|until| until.min(last));
-        if let Some(hand) = &mut grant.manual {
-            let longest = MAX_MANUAL.min(hand.until.since(hand.given));
-            hand.until = hand.until.min(now + longest);
-            hand.given = hand.given.min(now);
+        if let Some(manual) = &mut grant.manual {
+            let longest = MAX_MANUAL.min(manual.until.since(manual.given));
+            manual.until = manual.until.min(now + longest);
+            manual.given = manual.given.min(now);
         }
         grant.users.retain(|user| now < user.until && self.rules.remember_users);
         grant.users.iter_mut().for_each(|user| user.until = user.until.min(last));
@@ -252,7 +254,7 @@ fn write_grant(text: &mut String, grant: &Grant) {
         GrantedBy::Operator => ("", None),
     };
     let field = |text: Option<&str>| text.unwrap_or_default().replace(char::is_control, "?");
-    let hand = grant.manual.as_deref();
+    let manual = grant.manual.as_deref();
     let millis = |at: Option<Time>| at.map_or_else(String::new, |at| at.as_millis().to_string());
     // Writing to a String cannot fail.
     let _ = write!(
@@ -261,11 +263,11 @@ fn write_grant(text: &mut String, grant: &Grant) {
         grant.address,
         grant.since.as_millis(),
         millis(grant.by_login),
-        millis(hand.map(|hand| hand.given)),
-        millis(hand.map(|hand| hand.until)),
+        millis(manual.map(|manual| manual.given)),
+        millis(manual.map(|manual| manual.until)),
         grant.logins,
         field(host),
-        field(hand.and_then(|hand| hand.note.as_deref())),
+        field(manual.and_then(|manual| manual.note.as_deref())),
     );
     for user in &grant.users {
         let _ = write!(text, "\t{}\t{}", user.until.as_millis(), field(Some(&user.name)));
@@ -284,10 +286,10 @@ enum Record {
     Unblock(IpAddr),
 }
 
-fn read(line: &str, origins: &mut Origins) -> Option<Record> {
+fn parse(line: &str, origins: &mut Origins) -> Option<Record> {
     let fields: SmallVec<[&str; 16]> = line.split('\t').collect();
     let time = |text: &str| text.parse().ok().map(Time::from_millis);
-    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let non_empty = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     match fields[..] {
         [
             "grant",
@@ -314,7 +316,7 @@ fn read(line: &str, origins: &mut Origins) -> Option<Record> {
                 ("", "") => None,
                 _ => {
                     let (given, until) = (time(given)?, time(hand)?);
-                    Some(Box::new(ManualGrant { given, until, note: some(note) }))
+                    Some(Box::new(ManualGrant { given, until, note: non_empty(note) }))
                 }
             };
             let user = |pair: &[&str]| match *pair {
@@ -326,7 +328,7 @@ fn read(line: &str, origins: &mut Origins) -> Option<Record> {
                 address: address::read(address).ok()?,
                 by,
                 since: time(since)?,
-                until: by_login.max(manual.as_ref().map(|hand| hand.until))?,
+                until: by_login.max(manual.as_ref().map(|manual| manual.until))?,
                 logins: logins.parse().ok()?,
                 by_login,
                 manual,

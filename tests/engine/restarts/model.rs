@@ -1,5 +1,5 @@
-//! Any history of the engine beside a model of it without any cleverness, with crashes, restarts and
-//! a clock that is set.
+//! Random histories of the engine compared with a simple model, with crashes, restarts and a clock
+//! that is set.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,27 +11,28 @@ use pop_before_smtp::engine::{Engine, MAX_MANUAL, Rules};
 
 use crate::support::around;
 use crate::support::random::Random;
-use crate::support::story::{DAWN, excluding, login_frame, rules};
+use crate::support::story::{START, excluding, login_frame, rules};
 
-/// A right as the model knows it: what logins have given, and what the operator has, when.
+/// A grant in the model: the deadlines from logins and from the operator, and when the latter was
+/// made.
 #[derive(Clone, Debug, Default)]
-struct Right {
+struct ModelGrant {
     login: u64,
     given: u64,
-    hand: u64,
+    manual: u64,
 }
 
-impl Right {
+impl ModelGrant {
     fn until(&self) -> u64 {
-        self.login.max(self.hand)
+        self.login.max(self.manual)
     }
 }
 
-/// The same promises without any cleverness. What has ended stays in it, as its record stays in the
-/// file: a clock that is set back brings it to life again, a right for at most a grace.
+/// The same promises in a simple form. Expired grants stay, as their records stay in the file: a
+/// clock that is set back revives them, for at most the grace period.
 #[derive(Clone, Debug, Default)]
 struct Model {
-    rights: BTreeMap<IpAddr, Right>,
+    grants: BTreeMap<IpAddr, ModelGrant>,
     blocks: BTreeMap<IpAddr, u64>,
     /// What has changed since the file was written.
     changed: BTreeSet<IpAddr>,
@@ -42,38 +43,38 @@ const WEEK: u64 = MAX_MANUAL.as_millis() as u64;
 
 impl Model {
     fn admitted(&self, now: u64) -> Vec<IpAddr> {
-        let live = self.rights.iter().filter(|(_, right)| now < right.until());
+        let live = self.grants.iter().filter(|(_, grant)| now < grant.until());
         live.map(|(address, _)| *address).collect()
     }
 
-    fn give(&mut self, now: u64, address: IpAddr, span: u64, manual: bool, most: usize) {
+    fn grant(&mut self, now: u64, address: IpAddr, span: u64, is_manual: bool, most: usize) {
         self.changed.insert(address);
-        let right = self.rights.entry(address).or_default();
-        if right.login <= now {
-            right.login = 0;
+        let grant = self.grants.entry(address).or_default();
+        if grant.login <= now {
+            grant.login = 0;
         }
-        if right.hand <= now {
-            right.hand = 0;
+        if grant.manual <= now {
+            grant.manual = 0;
         }
-        if !manual {
-            right.login = right.login.max(now + span);
-        } else if right.hand <= now + span {
-            (right.given, right.hand) = (now, now + span);
+        if !is_manual {
+            grant.login = grant.login.max(now + span);
+        } else if grant.manual <= now + span {
+            (grant.given, grant.manual) = (now, now + span);
         }
         self.shrink(now, most);
     }
 
     fn shrink(&mut self, now: u64, most: usize) {
         while self.admitted(now).len() > most {
-            let live = self.rights.iter().filter(|(_, right)| now < right.until());
-            let first = live.min_by_key(|(address, right)| (right.until(), **address));
+            let live = self.grants.iter().filter(|(_, grant)| now < grant.until());
+            let first = live.min_by_key(|(address, grant)| (grant.until(), **address));
             let first = *first.expect("there are more than most").0;
             self.remove(first);
         }
     }
 
     fn remove(&mut self, address: IpAddr) {
-        self.rights.remove(&address);
+        self.grants.remove(&address);
         self.changed.insert(address);
     }
 
@@ -85,10 +86,10 @@ impl Model {
         };
     }
 
-    /// The file has what has changed; what had ended before that has no record of its last change.
+    /// The file gets what has changed; an expired grant has no record of its last change.
     fn save(&mut self, now: u64) {
         let changed = std::mem::take(&mut self.changed);
-        self.rights.retain(|address, right| !changed.contains(address) || now < right.until());
+        self.grants.retain(|address, grant| !changed.contains(address) || now < grant.until());
         let changed = std::mem::take(&mut self.changed_blocks);
         self.blocks.retain(|address, until| !changed.contains(address) || now < *until);
     }
@@ -97,30 +98,31 @@ impl Model {
         self.blocks.retain(|_, until| now < *until);
         self.blocks.values_mut().for_each(|until| *until = (*until).min(now + WEEK));
         let blocks = &self.blocks;
-        self.rights.retain(|address, right| {
-            now < right.until() && *address != excluded && !blocks.contains_key(address)
+        self.grants.retain(|address, grant| {
+            now < grant.until() && *address != excluded && !blocks.contains_key(address)
         });
-        for right in self.rights.values_mut() {
-            right.login = right.login.min(now + grace);
-            right.hand = right.hand.min(now + WEEK.min(right.hand.saturating_sub(right.given)));
-            right.given = right.given.min(now);
+        for grant in self.grants.values_mut() {
+            grant.login = grant.login.min(now + grace);
+            grant.manual =
+                grant.manual.min(now + WEEK.min(grant.manual.saturating_sub(grant.given)));
+            grant.given = grant.given.min(now);
         }
         self.shrink(now, most);
         (self.changed, self.changed_blocks) = Default::default();
     }
 }
 
-/// Any history gives the set that the model has, and a crash takes back what came after the last
-/// journal, and nothing else.
+/// The engine always has the set of the model, and a crash forgets exactly what came after the last
+/// journal.
 #[test]
-fn a_replayed_journal_gives_the_same_set() {
+fn the_engine_equals_the_model_after_any_history() {
     for seed in 1..=12 {
         history(seed, 1500);
     }
 }
 
 fn history(seed: u64, steps: usize) {
-    let mut dice = Random::new(seed);
+    let mut random = Random::new(seed);
     let clients: Vec<IpAddr> = (1..=10).map(|last| IpAddr::from([192, 0, 2, last])).collect();
     let nobody = IpAddr::from([203, 0, 113, 1]);
     let (mut grace, mut most, mut excluded) = (1_800_000, 6, nobody);
@@ -130,38 +132,38 @@ fn history(seed: u64, steps: usize) {
         exclude: excluding(&[("excluded", &format!("{excluded}/32"))]),
         ..rules()
     };
-    let mut now = DAWN;
+    let mut now = START;
     let mut engine = Engine::new(rules(grace, most, excluded));
     let mut file = around::state(&engine, Time::from_millis(now));
     let mut model = Model::default();
-    // As the file has it.
+    // The model as of the file.
     let mut saved = model.clone();
     for step in 0..steps {
         let context = format!("seed {seed}, step {step}");
-        now += [0, 1, 999, 60_000, 400_000][dice.below(5) as usize];
+        now += [0, 1, 999, 60_000, 400_000][random.below(5) as usize];
         let at = Time::from_millis(now);
-        let client = clients[dice.below(clients.len() as u64) as usize];
-        match dice.below(20) {
+        let client = clients[random.below(clients.len() as u64) as usize];
+        match random.below(20) {
             0..=9 => {
                 engine.process(at, Source::default(), login_frame(client).as_bytes());
                 if client != excluded && model.blocks.get(&client).is_none_or(|&end| end <= now) {
-                    model.give(now, client, grace, false, most);
+                    model.grant(now, client, grace, false, most);
                 }
             }
             10 | 11 => {
-                let span = 1000 * (1 + dice.below(20_000));
+                let span = 1000 * (1 + random.below(20_000));
                 let allowed = engine.allow(at, client, Some(Duration::from_millis(span)), None);
                 assert_eq!(allowed.is_err(), client == excluded, "{context}");
                 if allowed.is_ok() {
                     model.block(client, None);
-                    model.give(now, client, span, true, most);
+                    model.grant(now, client, span, true, most);
                 }
             }
             12 | 13 => {
-                let block = (dice.below(2) == 0).then(|| 1000 * (1 + dice.below(2_000)));
+                let block = (random.below(2) == 0).then(|| 1000 * (1 + random.below(2_000)));
                 let had = engine.revoke(at, client, block.map(Duration::from_millis));
-                let right = model.rights.get(&client).is_some_and(|right| now < right.until());
-                assert_eq!(had, right, "{context}");
+                let grant = model.grants.get(&client).is_some_and(|grant| now < grant.until());
+                assert_eq!(had, grant, "{context}");
                 if had {
                     model.remove(client);
                 }
@@ -170,12 +172,12 @@ fn history(seed: u64, steps: usize) {
                 }
             }
             14 => {
-                grace = 60_000 * (1 + dice.below(60));
-                most = 1 + dice.below(10) as usize;
-                excluded = if dice.below(2) == 0 { client } else { nobody };
+                grace = 60_000 * (1 + random.below(60));
+                most = 1 + random.below(10) as usize;
+                excluded = if random.below(2) == 0 { client } else { nobody };
                 engine.tick(at);
                 engine.reload(at, rules(grace, most, excluded));
-                if model.rights.get(&excluded).is_some_and(|right| now < right.until()) {
+                if model.grants.get(&excluded).is_some_and(|grant| now < grant.until()) {
                     model.remove(excluded);
                 }
                 model.shrink(now, most);
@@ -183,14 +185,14 @@ fn history(seed: u64, steps: usize) {
             15 => {
                 around::journal(&mut engine);
                 file = around::state(&engine, at);
-                model.rights.retain(|_, right| now < right.until());
+                model.grants.retain(|_, grant| now < grant.until());
                 model.blocks.retain(|_, until| now < *until);
                 model.save(now);
                 saved = model.clone();
             }
             16 => {
-                if dice.below(2) == 0 {
-                    // A crash, before the file has the last changes.
+                if random.below(2) == 0 {
+                    // A crash before the file has the last changes.
                     model = saved.clone();
                 } else {
                     engine.tick(at);
@@ -198,9 +200,9 @@ fn history(seed: u64, steps: usize) {
                     model.save(now);
                 }
                 // The clock may have been set, in either direction.
-                now = match dice.below(4) {
-                    0 => now.saturating_sub(dice.below(4_000_000)),
-                    1 => now + dice.below(4_000_000),
+                now = match random.below(4) {
+                    0 => now.saturating_sub(random.below(4_000_000)),
+                    1 => now + random.below(4_000_000),
                     _ => now,
                 };
                 engine = Engine::new(rules(grace, most, excluded));
@@ -224,7 +226,7 @@ fn history(seed: u64, steps: usize) {
         assert_eq!(admitted, model.admitted(now), "{context}\n{file}\n{model:?}");
         for address in admitted {
             let until = engine.admits(at, address).expect("just admitted").until.as_millis();
-            assert_eq!(until, model.rights[&address].until(), "{context}: {address}\n{file}");
+            assert_eq!(until, model.grants[&address].until(), "{context}: {address}\n{file}");
         }
         if let Some(generation) = around::generation(&mut engine, at) {
             assert_eq!(generation.addresses, model.admitted(now), "{context}");
