@@ -1,10 +1,10 @@
 //! Real mail daemons as Debian ships them, with honest clients and others: their own log lines,
 //! through rsyslogd, authorise the true address of each login and nothing else.
 //!
-//! Layers   `dovecot`, `courier` and `servers` those to whom clients connect; `proxies` those that
-//!          stand before them. Here what they share.
-//! Needs    root; mount, process and network namespaces; rsyslog; the mail daemons in target/tools,
-//!          which tests/all unpacks.
+//! - **Layers**: `dovecot`, `courier` and `servers` those to whom clients connect; `proxies` those
+//!   that stand before them. Here what they share.
+//! - **Needs**: root; mount, process and network namespaces; rsyslog; the mail daemons in
+//!   target/tools, which tests/all unpacks.
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,7 +1,7 @@
 //! What a stranger without a password tries with every mail daemon: to get the text of a login
 //! into its log, through each place that a client can write to.
 //!
-//! Limits  a session each.
+//! - **Limits**: a session each.
 
 use std::thread;
 

@@ -1,9 +1,9 @@
 //! pop-before-smtp in a container: its image as a read-only root, its volumes, a user without a name.
 //!
-//! Promise  the image is a directory of its own that holds what the program needs and nothing else:
-//!          this build of the program and its libraries, or, if `CONTAINER` is set, the content of
-//!          the image that deploy/container/build makes.
-//! Why      a container engine is not to be had wherever tests run; namespaces are.
+//! - **Promise**: the image is a directory of its own that holds what the program needs and nothing
+//!   else: this build of the program and its libraries, or, if `CONTAINER` is set, the content of
+//!   the image that deploy/container/build makes.
+//! - **Why**: a container engine is not to be had wherever tests run; namespaces are.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,7 +1,7 @@
 //! pop-before-smtp itself, run as a service manager runs it.
 //!
-//! Promise  it hears only of its own files: a configuration, state and control socket in a
-//!          directory of the test, so that the test can stop it and start it again.
+//! - **Promise**: it hears only of its own files: a configuration, state and control socket in a
+//!   directory of the test, so that the test can stop it and start it again.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};

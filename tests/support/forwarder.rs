@@ -1,9 +1,9 @@
 //! A private rsyslogd or syslog-ng between a mail daemon's syslog(3) and our receiver.
 //!
-//! Promise  it reads nothing but its own socket and is otherwise set up as distributions do it:
-//!          frames leave in a form that a user would name in its configuration.
-//!          A record of all that it takes is kept for the test.
-//! Not here the system's log socket, kernel messages, reliable transports.
+//! - **Promise**: it reads nothing but its own socket and is otherwise set up as distributions do
+//!   it: frames leave in a form that a user would name in its configuration. A record of all that
+//!   it takes is kept for the test.
+//! - **Not here**: the system's log socket, kernel messages, reliable transports.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;

@@ -1,9 +1,9 @@
 //! A mail host: a real POP3 and IMAP daemon of Debian, rsyslogd, and pop-before-smtp, in a network
 //! of their own.
 //!
-//! Promise  the daemon runs from the packages that tests/all unpacks, in a root of its own, with
-//!          its usual ports, users and /dev/log; what it starts ends with it.
-//! Not here the host's own /dev/log, users, ports and packages.
+//! - **Promise**: the daemon runs from the packages that tests/all unpacks, in a root of its own,
+//!   with its usual ports, users and /dev/log; what it starts ends with it.
+//! - **Not here**: the host's own /dev/log, users, ports and packages.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,10 +1,10 @@
 //! The rig: a private Postfix, a private rsyslogd and our daemon, all real, all in directories of
 //! their own, so that any number of tests run side by side.
 //!
-//! Promise  what a test starts ends with it, by its own process id. A program or a right that is
-//!          missing fails the test with a sentence that says what to install.
-//! Limits   every wait is bounded; network traffic stays on loopback.
-//! Not here port 25, /etc/postfix, the system's log socket.
+//! - **Promise**: what a test starts ends with it, by its own process id. A program or a right that
+//!   is missing fails the test with a sentence that says what to install.
+//! - **Limits**: every wait is bounded; network traffic stays on loopback.
+//! - **Not here**: port 25, /etc/postfix, the system's log socket.
 
 #![allow(dead_code, reason = "each test file uses its own part of the rig")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a rig that cannot be built ends the test")]

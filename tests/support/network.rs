@@ -1,8 +1,9 @@
 //! A network of the test's own: nothing but loopback, where every port is free and clients have
 //! addresses of the documentation ranges.
 //!
-//! Promise  the host's network is not reached and sees nothing; all ends with the last process in it.
-//! Limits   it belongs to the calling thread, and to the threads and processes that it starts.
+//! - **Promise**: the host's network is not reached and sees nothing; all ends with the last
+//!   process in it.
+//! - **Limits**: it belongs to the calling thread, and to the threads and processes that it starts.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::Command;

@@ -1,8 +1,9 @@
 //! A private Postfix: own configuration, queue and data, one smtpd plain and one in a chroot.
 //!
-//! Promise  any client address can be played, by XCLIENT; what is accepted goes to `discard:`.
-//!          The instance ends with the test, by the process id of its own master.
-//! Not here delivery, port 25, changes to /etc/postfix (read for the list of loadable tables).
+//! - **Promise**: any client address can be played, by XCLIENT; what is accepted goes to
+//!   `discard:`. The instance ends with the test, by the process id of its own master.
+//! - **Not here**: delivery, port 25, changes to /etc/postfix (read for the list of loadable
+//!   tables).
 
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead as _, BufReader, Write as _};

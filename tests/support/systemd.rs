@@ -1,8 +1,8 @@
 //! A private systemd: the real one as PID 1, with its journal, in a root of its own.
 //!
-//! Promise  its services, sockets, accounts and control groups are not this machine's; all ends
-//!          with the test.
-//! Not here a network.
+//! - **Promise**: its services, sockets, accounts and control groups are not this machine's; all
+//!   ends with the test.
+//! - **Not here**: a network.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};

@@ -1,7 +1,7 @@
-//! Making the sockets that receive frames.
+//! Creates the sockets that receive frames.
 //!
-//! Promise  an old socket file is replaced only if it is a socket and nobody answers on it. The
-//!          receive buffer asked for is read back, and a small one is said with its cure.
+//! - **Promise**: an old socket file is replaced only if it is a socket and nobody answers on it. If
+//!   the kernel grants a smaller receive buffer than asked for, the log says so, with the fix.
 
 use std::io;
 use std::net::SocketAddr;
@@ -32,14 +32,14 @@ pub const ENOUGH: usize = 4 << 20;
 pub struct ReceiverSockets {
     /// The receivers, numbered in order.
     pub receivers: Vec<Receiver>,
-    /// The files of Unix sockets that were made here.
+    /// The files of Unix sockets that were created here.
     pub files: Vec<SocketFile>,
 }
 
-/// Makes all sockets that the configuration names, after those that systemd has passed.
+/// Creates all sockets that the configuration names, after those that systemd has passed.
 ///
 /// # Errors
-/// A socket cannot be made, or a passed one is of the wrong kind.
+/// A socket cannot be created, or a passed one is of the wrong kind.
 pub fn all(config: &Config, passed: &mut Passed) -> Result<ReceiverSockets, Failure> {
     let mut bound = ReceiverSockets::default();
     while let Some(index) = passed.next_of(SocketRole::Frames) {
@@ -94,7 +94,7 @@ enum Raw {
 }
 
 impl Raw {
-    /// Where it listens, as the configuration would say it, if it has a name.
+    /// Returns where it listens, in the form of the configuration, if it has a name.
     fn address(&self) -> Option<String> {
         match self {
             Self::Unix(socket) => {
@@ -153,7 +153,7 @@ fn udp(address: SocketAddr) -> io::Result<Socket> {
 fn hint_for_udp(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "another program has this port; `ss -lunp` shows which, or choose another port"
+            "another program uses this port; `ss -lunp` shows which, or choose another port"
         }
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need CAP_NET_BIND_SERVICE; choose a higher one or let systemd pass \

@@ -1,16 +1,17 @@
-//! Whose frames are heard over a socket, as far as the kernel tells who has sent a frame.
+//! Decides whose frames a socket accepts, as far as the kernel identifies a sender.
 //!
-//! Promise  a sender that the kernel does not name is not among those that are named here.
-//! Not here what a frame says of itself: the engine decides whether to believe that.
+//! - **Promise**: a sender that the kernel does not identify is not accepted where senders are
+//!   restricted.
+//! - **Not here**: host names in frames, which are the sender's own claim ([`crate::engine`]).
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// Whose frames are heard.
+/// Whose frames are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SenderFilter {
-    /// Whoever can open the socket: its file mode decides.
+    /// Anybody who can open the socket: its file mode decides.
     Everybody,
     /// UDP senders in these networks.
     Networks(Vec<IpNet>),
@@ -29,7 +30,7 @@ pub struct Sender {
 }
 
 impl SenderFilter {
-    /// Whether a sender is heard.
+    /// Returns whether a sender is accepted.
     pub fn admit(&self, sender: Sender) -> bool {
         match self {
             Self::Everybody => true,
@@ -40,7 +41,7 @@ impl SenderFilter {
         }
     }
 
-    /// The option that does not name a sender who is not heard.
+    /// Returns the option that restricts the senders.
     pub const fn option(&self) -> &'static str {
         match self {
             Self::Users(_) => "allow-uid",
