@@ -97,7 +97,8 @@ fn listeners(status: &Status, report: &mut Report) {
             }
         }
         let is_udp = listener.kind == ListenerKind::Udp;
-        if let Some(bytes) = listener.receive_buffer.filter(|bytes| is_udp && *bytes < bind::ENOUGH)
+        if let Some(bytes) =
+            listener.receive_buffer.filter(|bytes| is_udp && *bytes < bind::MIN_RECEIVE_BUFFER)
         {
             report.note(
                 format!("{}: the receive buffer has only {bytes} bytes", listener.name),

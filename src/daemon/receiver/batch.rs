@@ -1,42 +1,43 @@
-//! Takes frames from a socket, many with one system call (recvmmsg(2)).
+//! Receives frames from a socket, many with one system call (recvmmsg(2)).
 //!
-//! - **Limits**: in the block below. File descriptors that somebody sends along do not come to us:
-//!   there is room for the expected control message only.
+//! - **Limits**: see the constants. File descriptors that a sender attaches are discarded: there is
+//!   room for the expected control message only.
 
 use std::io::IoSliceMut;
 use std::net::IpAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use nix::sys::socket::{
-    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, UnixCredentials, recvmmsg,
+    ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrLike, SockaddrStorage, UnixCredentials,
+    recvmmsg,
 };
 
+use super::DatagramSocket;
 use super::sender_filter::{Sender, SenderFilter};
 
 /// The largest UDP datagram has 65,507 bytes, and no forwarder sends more over a Unix socket. A larger
 /// frame is dropped, for its end is unknown.
 const MAX_FRAME: usize = 65_536;
-/// Most frames of one batch; the worst ones keep others from the engine for some milliseconds.
+/// Most frames of one batch: the most expensive ones hold the engine's lock for two milliseconds.
 pub const BATCH: usize = 32;
-/// Frames of a batch while they come one by one, since each has a price also when it stays empty.
-pub const FEW: usize = 4;
+/// Size of a batch after one that was not full: every buffer costs time even if it stays empty.
+pub const SMALL_BATCH: usize = 4;
 
-/// Buffers for a batch, and what the last call has put into them. Only pages that a frame has needed
-/// take memory.
+/// Buffers for a batch, and the frames of the last call.
 pub struct Batch {
-    /// One after the other, so that the kernel maps its pages only when they are used.
+    /// In one piece, so that the kernel maps only the pages that are used.
     buffers: Vec<u8>,
     /// Bytes of the control message that a frame may have.
     control: usize,
-    /// How many frames the next call may take.
+    /// How many frames the next call may receive.
     size: usize,
     received: Vec<(Option<usize>, Sender)>,
-    /// Frames that the kernel has dropped since the socket was made, if the last call told.
+    /// Frames that the kernel has dropped since the socket was created, if the last call reported it.
     pub kernel_drops: Option<u32>,
 }
 
 impl Batch {
-    /// Makes buffers for a socket with this filter.
+    /// Creates buffers for a socket with this filter.
     pub fn new(filter: &SenderFilter) -> Self {
         let control = match filter {
             SenderFilter::Everybody => 0,
@@ -46,31 +47,43 @@ impl Batch {
         Self {
             buffers: vec![0; BATCH * MAX_FRAME],
             control,
-            size: FEW,
+            size: SMALL_BATCH,
             received: Vec::with_capacity(BATCH),
             kernel_drops: None,
         }
     }
 
-    /// Takes the frames that are there, without waiting.
+    /// Receives the frames that are there, without waiting.
     ///
     /// # Errors
     /// As recvmmsg(2); `EAGAIN` if there is none.
-    pub fn receive(&mut self, socket: RawFd) -> nix::Result<()> {
-        let size = std::mem::replace(&mut self.size, FEW);
+    pub fn receive(&mut self, socket: &DatagramSocket) -> nix::Result<()> {
+        match socket {
+            // The kernel writes no address for senders without a name, so none may be read.
+            DatagramSocket::Unix(socket) => self.receive_from(socket.as_raw_fd(), |()| None),
+            DatagramSocket::Udp(socket) => self.receive_from(socket.as_raw_fd(), address_of),
+        }
+    }
+
+    fn receive_from<A: SockaddrLike + Copy>(
+        &mut self,
+        socket: RawFd,
+        address_of: fn(A) -> Option<IpAddr>,
+    ) -> nix::Result<()> {
+        let size = std::mem::replace(&mut self.size, SMALL_BATCH);
         self.received.clear();
         self.kernel_drops = None;
-        // Made for each call: the kernel writes the lengths that it has used into them.
+        // Created for each call: the kernel writes the lengths that it has used into them.
         let control = (self.control > 0).then(|| Vec::with_capacity(self.control));
-        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(size, control);
+        let mut headers = MultiHeaders::<A>::preallocate(size, control);
         let buffers = self.buffers.chunks_exact_mut(MAX_FRAME).take(size);
         let mut slices: Vec<_> = buffers.map(|buffer| [IoSliceMut::new(buffer)]).collect();
         let messages =
             recvmmsg(socket, &mut headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
         for message in messages {
             let mut sender = Sender { address: message.address.and_then(address_of), uid: None };
-            // An error: there was more than there is room for. The kernel has closed file descriptors
-            // that were sent along, and a sender that must be named remains unnamed.
+            // Truncated control data is an error: the kernel has closed file descriptors that were
+            // attached, and the sender stays unknown.
             for control in message.cmsgs().into_iter().flatten() {
                 match control {
                     ControlMessageOwned::RxqOvfl(drops) => self.kernel_drops = Some(drops),

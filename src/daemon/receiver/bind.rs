@@ -22,10 +22,11 @@ use crate::error::Failure;
 use crate::sys::unix_socket;
 use crate::sys::unix_socket::SocketFile;
 
-/// Asked for: a second of 20,000 messages of 160 bytes; the kernel counts 830 bytes for each.
+/// Requested size: one second at 20,000 messages of 160 bytes a second, for each of which the kernel
+/// counts 830 bytes.
 pub const RECEIVE_BUFFER: usize = 8 << 20;
 /// The kernel grants twice what it is asked for; with less than this, bursts may be lost.
-pub const ENOUGH: usize = 4 << 20;
+pub const MIN_RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Receivers, and the socket files to remove at the end.
 #[derive(Debug, Default)]
@@ -132,7 +133,7 @@ fn take_passed(passed: &mut ListenFd, index: usize) -> Result<Option<Raw>, Failu
     match passed.take_udp_socket(index) {
         Ok(socket) => Ok(socket.map(|socket| Raw::Udp(socket.into()))),
         Err(error) => Err(Failure::config(format!(
-            "socket {index} that systemd has passed is no datagram socket: {error}"
+            "socket {index} that systemd has passed is not a datagram socket: {error}"
         ))
         .hint(
             "use ListenDatagram= in the socket unit; a stream socket for Postfix needs \
@@ -167,12 +168,14 @@ fn hint_for_udp(error: &io::Error) -> &'static str {
 /// Asks for a large receive buffer and warns if the kernel grants a small one.
 fn enlarge(name: &str, socket: &Socket) -> io::Result<()> {
     let before = socket.recv_buffer_size()?;
-    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() && before < ENOUGH {
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err()
+        && before < MIN_RECEIVE_BUFFER
+    {
         // A large one that systemd has granted would be made smaller by this.
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     }
     let granted = socket.recv_buffer_size()?;
-    if granted < ENOUGH {
+    if granted < MIN_RECEIVE_BUFFER {
         warn!(
             receiver = name,
             granted,

@@ -5,7 +5,7 @@
 //!   is counted: dropped by the kernel (`SO_RXQ_OVFL`), of a sender that is not accepted, or oversized.
 //!   A transient error ends nothing. The daemon's own log, if it comes back, is not logged again.
 //! - **Layers**: `bind` makes the sockets, `batch` takes frames from one, [`sender_filter`] decides
-//!   whose are accepted; here the loop.
+//!   which senders are accepted; this file has the loop.
 
 mod batch;
 pub mod bind;
@@ -15,7 +15,6 @@ use std::convert::Infallible;
 use std::fmt::{self, Write as _};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -57,7 +56,7 @@ impl DatagramSocket {
         }
     }
 
-    /// Does without waiting what may find that it would have to wait.
+    /// Runs a non-blocking operation; on `WouldBlock`, clears the socket's readiness.
     fn try_io<R>(&self, work: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
         match self {
             Self::Unix(socket) => socket.try_io(Interest::READABLE, work),
@@ -66,21 +65,12 @@ impl DatagramSocket {
     }
 }
 
-impl AsRawFd for DatagramSocket {
-    fn as_raw_fd(&self) -> RawFd {
-        match self {
-            Self::Unix(socket) => socket.as_raw_fd(),
-            Self::Udp(socket) => socket.as_raw_fd(),
-        }
-    }
-}
-
 /// What one receiver has counted.
 #[derive(Debug, Default)]
 pub struct ReceiverCounters {
-    /// Frames handed to the engine.
+    /// Frames passed to the engine.
     pub frames: AtomicU64,
-    /// Frames of senders that are not heard.
+    /// Frames of senders that are not accepted.
     pub rejected: AtomicU64,
     /// Frames larger than any frame should be.
     pub oversized: AtomicU64,
@@ -93,7 +83,7 @@ pub struct ReceiverCounters {
 /// One socket that receives frames.
 #[derive(Debug)]
 pub struct Receiver {
-    /// What it listens on, for people.
+    /// Its address, for the log and `status`.
     pub name: String,
     /// What it has counted.
     pub counters: ReceiverCounters,
@@ -104,7 +94,8 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Wraps a bound, non-blocking datagram socket. To tell users, it has `SO_PASSCRED` set.
+    /// Wraps a bound, non-blocking datagram socket. If the filter names users, it must have
+    /// `SO_PASSCRED` set.
     pub fn new(number: u16, name: String, socket: DatagramSocket, filter: SenderFilter) -> Self {
         let (counters, errors) = (ReceiverCounters::default(), LogLimiter::default());
         Self { name, counters, number, socket, filter, errors }
@@ -138,11 +129,11 @@ impl Receiver {
                 match self.socket.try_io(|| self.take(&mut batch, shared)) {
                     Ok(()) => tokio::task::yield_now().await,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) if never_heals(&error) => return Err(error),
+                    Err(error) if is_permanent(&error) => return Err(error),
                     Err(error) => {
                         self.counters.errors.fetch_add(1, Ordering::Relaxed);
                         if let Some(times) = self.errors.record(1) {
-                            warn!(receiver = self.name, times, %error, "cannot receive; going on");
+                            warn!(receiver = self.name, times, %error, "cannot receive; trying again");
                         }
                         tokio::time::sleep(PAUSE).await;
                     }
@@ -155,7 +146,7 @@ impl Receiver {
     pub fn drain(&self, limit: usize, shared: &Shared) {
         let mut batch = Batch::new(&self.filter);
         for _ in 0..limit.div_ceil(BATCH) {
-            // An error is most likely the end of the queue; nothing more can be had in any case.
+            // Most likely `EAGAIN`: the queue is empty.
             if self.take(&mut batch, shared).is_err() {
                 return;
             }
@@ -164,7 +155,7 @@ impl Receiver {
 
     /// Receives a batch of frames and passes it to the engine under one lock.
     fn take(&self, batch: &mut Batch, shared: &Shared) -> io::Result<()> {
-        match batch.receive(self.socket.as_raw_fd()) {
+        match batch.receive(&self.socket) {
             Ok(()) => {}
             Err(Errno::EINTR) => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -214,7 +205,7 @@ impl Receiver {
                 daemon = outcome.daemon.as_deref(),
                 "authorised"
             ),
-            (Verdict::None, _) if self.is_named_in(frame) => {}
+            (Verdict::None, _) if self.is_own_log(frame) => {}
             _ => debug!(
                 receiver = self.name,
                 verdict = outcome.verdict.as_str(),
@@ -229,15 +220,15 @@ impl Receiver {
         if let Some(address) = kept_out {
             warn!(
                 %address,
-                "authorised, but kept out of the map: as a key it would admit other hosts of its \
-                 network; --map-inexact-ipv6 publishes it all the same"
+                "authorised, but left out of the map: its key would also admit other hosts of its \
+                 network; map-inexact-ipv6 = true publishes it anyway"
             );
         }
     }
 
     fn reject(&self, frame: &[u8], Sender { address, uid }: Sender) {
         self.counters.rejected.fetch_add(1, Ordering::Relaxed);
-        if tracing::enabled!(tracing::Level::DEBUG) && !self.is_named_in(frame) {
+        if tracing::enabled!(tracing::Level::DEBUG) && !self.is_own_log(frame) {
             let option = self.filter.option();
             debug!(
                 receiver = self.name,
@@ -248,9 +239,9 @@ impl Receiver {
         }
     }
 
-    /// Whether a frame names this receiver: then it is most likely what was said here at debug
-    /// level, sent back to us by a syslog daemon, and to say that again would go on for ever.
-    fn is_named_in(&self, frame: &[u8]) -> bool {
+    /// Returns whether a frame names this receiver: then it is most likely our own debug message,
+    /// returned by a syslog daemon, and logging it again would loop.
+    fn is_own_log(&self, frame: &[u8]) -> bool {
         frame.windows(self.name.len()).any(|part| part == self.name.as_bytes())
     }
 }
@@ -263,8 +254,8 @@ enum Report<'f> {
     Processed(&'f [u8], Outcome, Option<IpAddr>),
 }
 
-/// A frame for people's eyes. What can be printed stays as it is, backslashes too, and a long one
-/// is cut: of a log that comes back in pieces, each piece must not be longer than the one before.
+/// A frame as the debug log shows it: escaped, and truncated to [`MAX_SHOWN`], so that a returned log
+/// does not grow.
 struct Shown<'a>(&'a [u8]);
 
 impl fmt::Display for Shown<'_> {
@@ -286,8 +277,8 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// Whether an error will be there at the next attempt too: the socket itself is not what it was.
-fn never_heals(error: &io::Error) -> bool {
+/// Returns whether an error is permanent: the socket itself is broken.
+fn is_permanent(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw);
     matches!(
         code,
@@ -297,7 +288,7 @@ fn never_heals(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::batch::FEW;
+    use super::batch::SMALL_BATCH;
     use super::*;
     use crate::engine::{Engine, Rules};
 
@@ -309,7 +300,7 @@ mod tests {
         let shared = Shared::new(Engine::new(Rules::default()));
         let mut batch = Batch::new(&receiver.filter);
         let mut taken = Vec::new();
-        for sent in [1, FEW, FEW + BATCH + 1] {
+        for sent in [1, SMALL_BATCH, SMALL_BATCH + BATCH + 1] {
             for _ in 0..sent {
                 sender.try_send(b"<22>dovecot: x").expect("there is room");
             }
