@@ -74,32 +74,33 @@ impl Engine {
         if message.text().starts_with(REPEATED) {
             return nothing(Reason::Repeated);
         }
-        let of_nginx = message.of_nginx().filter(|_| !self.rules.table.knows(message.program));
+        let known = self.rules.table.program(message.program);
+        let of_nginx = message.of_nginx().filter(|_| known.is_none());
         let message = &of_nginx.unwrap_or(*message);
-        let stream = self.streams.stream(source, message);
+        let Some(program) = known.or_else(|| self.rules.table.program(message.program)) else {
+            if message.program == probes::PROGRAM {
+                self.probes.record(message.text());
+                return nothing(Reason::Probe);
+            }
+            self.stats.other_programs += 1;
+            return nothing(Reason::UnknownProgram(message.program.to_owned()));
+        };
         let process = self.streams.process(source, message);
-        let is_continuation =
-            self.rules.table.continuations(message, length).map_or(Ok(false), |following| {
-                self.streams.is_continuation(stream, process, following, now)
-            });
-        let found = self.rules.table.read(message, length);
+        let is_continuation = program.continuations(message, length).map_or(Ok(false), |next| {
+            let stream = self.streams.stream(source, message);
+            self.streams.is_continuation(stream, process, next, now)
+        });
+        let found = program.read(message, length);
         match is_continuation {
             Ok(true) if !found.takes_trust_away() => return nothing(Reason::Continuation),
             Err(Full) if !found.takes_trust_away() => return self.overloaded(),
             _ => {}
         }
         let (daemon, event) = match found {
-            Match::UnknownProgram if message.program == probes::PROGRAM => {
-                self.probes.record(message.text());
-                return nothing(Reason::Probe);
-            }
-            Match::UnknownProgram => {
-                self.stats.other_programs += 1;
-                return nothing(Reason::UnknownProgram(message.program.to_owned()));
-            }
             Match::NoPattern(daemon) => {
-                self.stats.daemons.entry(daemon.name.clone()).or_default().unmatched();
-                return Outcome { daemon: Some(daemon.name.clone()), ..nothing(Reason::NoPattern) };
+                let daemon = daemon.name.clone();
+                self.stats.daemon(&daemon).unmatched();
+                return Outcome { daemon: Some(daemon), ..nothing(Reason::NoPattern) };
             }
             Match::Refused(daemon, why) => {
                 let daemon = Some(daemon.name.clone());
@@ -115,7 +116,9 @@ impl Engine {
         };
         let name = daemon.name.clone();
         // Without a PID, distrust applies to the whole stream.
-        let suspect = daemon.distrusts().then_some(process.unwrap_or(stream));
+        let suspect = daemon
+            .distrusts()
+            .then(|| process.unwrap_or_else(|| self.streams.stream(source, message)));
         // A severity, where the frame has one, already tells foreign text from a login.
         let is_proved = daemon.is_told_by_severity() && message.severity.is_some();
         let suspect = suspect.filter(|_| !is_proved);
@@ -147,7 +150,7 @@ impl Engine {
                 }
                 let key = self.streams.session(source, message, session);
                 if key.is_some() {
-                    self.sessions.pairs(stream);
+                    self.sessions.pairs(self.streams.stream(source, message));
                 }
                 if let Some(key) = key.or(by_process) {
                     self.close(now, key);
@@ -157,7 +160,9 @@ impl Engine {
             Event::Login { address, user, session } => {
                 let host = message.host;
                 let session = self.streams.session(source, message, session);
-                let session = session.filter(|_| self.sessions.is_paired(stream)).or(by_process);
+                let is_paired =
+                    |_: &Key| self.sessions.is_paired(self.streams.stream(source, message));
+                let session = session.filter(is_paired).or(by_process);
                 let daemon = name.clone();
                 let facility = message.facility;
                 self.process_login(
@@ -299,7 +304,7 @@ impl Engine {
     fn count_login(&mut self, now: Time, daemon: &Name, facility: Option<u8>) {
         self.stats.logins += 1;
         self.stats.last_login = Some(now);
-        self.stats.daemons.entry(daemon.clone()).or_default().login(now, facility);
+        self.stats.daemon(daemon).login(now, facility);
     }
 
     fn overloaded(&mut self) -> Outcome {

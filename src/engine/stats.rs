@@ -52,6 +52,16 @@ pub struct Stats {
     pub daemons: BTreeMap<Name, DaemonStats>,
 }
 
+impl Stats {
+    /// Returns the counters of a mail daemon.
+    pub(super) fn daemon(&mut self, name: &Name) -> &mut DaemonStats {
+        if !self.daemons.contains_key(name) {
+            self.daemons.insert(name.clone(), DaemonStats::default());
+        }
+        self.daemons.get_mut(name).expect("it has just been inserted")
+    }
+}
+
 /// The counters of one mail daemon, and whether its logins have stopped.
 #[derive(Clone, Debug, Default)]
 pub struct DaemonStats {

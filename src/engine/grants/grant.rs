@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::GrantRequest;
 use super::origins::Origin;
 use crate::engine::time::Time;
 
@@ -103,6 +104,31 @@ impl Grant {
         self
     }
 
+    /// Applies a request; the later deadline wins. An address with more than `max_users` becomes
+    /// shared and keeps only the operator's grant.
+    pub(super) fn apply(&mut self, request: GrantRequest, now: Time, max_users: Option<usize>) {
+        let GrantRequest { by, user, span, note } = request;
+        let end = now + span;
+        self.by_login = self.by_login.filter(|until| now < *until);
+        self.manual = self.manual.take().filter(|manual| now < manual.until);
+        if by == GrantedBy::Operator {
+            let new = || Box::new(ManualGrant { given: now, until: end, note: None });
+            let old = self.manual.take().filter(|old| end < old.until);
+            let mut manual = old.unwrap_or_else(new);
+            manual.note = note.or(manual.note);
+            self.manual = Some(manual);
+        } else {
+            self.by_login = self.by_login.max(Some(end));
+            self.logins = self.logins.saturating_add(1);
+        }
+        self.by = by;
+        self.users.retain(|user| now < user.until);
+        if let Some(name) = user {
+            self.log_in(&name, end);
+        }
+        self.settle(max_users);
+    }
+
     pub(super) fn none(address: IpAddr, since: Time) -> Self {
         Self {
             address,
@@ -137,6 +163,10 @@ impl Grant {
     }
 
     pub(super) fn log_in(&mut self, name: &str, until: Time) {
+        if let Some(last) = self.users.last_mut().filter(|last| *last.name == *name) {
+            last.until = last.until.max(until);
+            return;
+        }
         let old = self.users.iter().position(|user| *user.name == *name);
         let old = old.map(|place| self.users.remove(place));
         if self.users.len() == MAX_USERS {

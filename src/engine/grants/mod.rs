@@ -4,7 +4,7 @@
 //!   housekeeping.
 //! - **Limits**: at most `max_clients` addresses (enforced by the engine); the entry closest to
 //!   expiry is evicted.
-//! - **How**: ordered indexes, by address and by deadline; only `insert` and `remove` touch them. The
+//! - **How**: ordered indexes, by address and by deadline; only `insert`, `remove` and `reindex` touch them. The
 //!   time of a lookup does not grow with the set, and listing all entries is done slice by slice.
 //! - **Not here**: clock, disk, sockets, log.
 
@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::message::address;
 use super::time::Time;
-use grant::{Grant, GrantedBy, ManualGrant};
+use grant::{Grant, GrantedBy};
 
 /// Addresses in one slice: the most expensive operation on them takes less than a millisecond.
 pub(super) const SLICE: usize = 1024;
@@ -80,37 +80,47 @@ impl Grants {
         now: Time,
         max_users: Option<usize>,
     ) -> GrantOutcome {
-        let GrantRequest { by, user, span, note } = request;
-        let end = now + span;
-        let old = self.remove(address);
-        let renewed = old.as_ref().is_some_and(|old| !old.shared);
-        let mut grant = old.unwrap_or_else(|| Grant::none(address, now));
-        if !renewed {
+        let Some(grant) = self.by_address.get_mut(&address) else {
+            let mut grant = Grant::none(address, now);
+            grant.apply(request, now, max_users);
+            let outcome = if grant.shared { GrantOutcome::Shared } else { GrantOutcome::New };
+            self.insert(grant);
+            return outcome;
+        };
+        let before = (grant.until, grant.shared);
+        if grant.shared {
             grant.since = now;
         }
-        grant.by_login = grant.by_login.filter(|until| now < *until);
-        grant.manual = grant.manual.filter(|manual| now < manual.until);
-        if by == GrantedBy::Operator {
-            let new = || Box::new(ManualGrant { given: now, until: end, note: None });
-            let mut manual = grant.manual.filter(|old| end < old.until).unwrap_or_else(new);
-            manual.note = note.or(manual.note);
-            grant.manual = Some(manual);
-        } else {
-            grant.by_login = grant.by_login.max(Some(end));
-            grant.logins = grant.logins.saturating_add(1);
+        grant.apply(request, now, max_users);
+        let after = (grant.until, grant.shared);
+        self.reindex(address, before, after);
+        match (before.1, after.1) {
+            (_, true) => GrantOutcome::Shared,
+            (false, false) => GrantOutcome::Renewed,
+            (true, false) => GrantOutcome::New,
         }
-        grant.by = by;
-        grant.users.retain(|user| now < user.until);
-        if let Some(name) = &user {
-            grant.log_in(name, end);
+    }
+
+    /// Brings the other indexes up to date with a grant whose deadline or sharing has changed.
+    fn reindex(&mut self, address: IpAddr, before: (Time, bool), after: (Time, bool)) {
+        if before.0 != after.0 {
+            self.by_deadline.remove(&(before.0, address));
+            self.by_deadline.insert((after.0, address));
         }
-        grant.settle(max_users);
-        let shared = grant.shared;
-        self.insert(grant);
-        match (shared, renewed) {
-            (true, _) => GrantOutcome::Shared,
-            (false, true) => GrantOutcome::Renewed,
-            (false, false) => GrantOutcome::New,
+        if before.1 != after.1 {
+            self.count_shared(address, before.1, false);
+            self.count_shared(address, after.1, true);
+        }
+    }
+
+    /// Adds an address to the shared ones or to the count of the others, or removes it.
+    fn count_shared(&mut self, address: IpAddr, shared: bool, add: bool) {
+        let inexact = usize::from(address::admits_others(address));
+        match (shared, add) {
+            (true, true) => _ = self.shared.insert(address),
+            (true, false) => _ = self.shared.remove(&address),
+            (false, true) => self.inexact += inexact,
+            (false, false) => self.inexact -= inexact,
         }
     }
 
@@ -178,20 +188,14 @@ impl Grants {
     pub fn remove(&mut self, address: IpAddr) -> Option<Grant> {
         let grant = self.by_address.remove(&address)?;
         self.by_deadline.remove(&(grant.until, address));
-        if !self.shared.remove(&address) {
-            self.inexact -= usize::from(address::admits_others(address));
-        }
+        self.count_shared(address, grant.shared, false);
         debug_assert_eq!(self.by_address.len(), self.by_deadline.len());
         Some(*grant)
     }
 
     fn insert(&mut self, grant: Grant) {
         self.by_deadline.insert((grant.until, grant.address));
-        if grant.shared {
-            self.shared.insert(grant.address);
-        } else {
-            self.inexact += usize::from(address::admits_others(grant.address));
-        }
+        self.count_shared(grant.address, grant.shared, true);
         self.by_address.insert(grant.address, Box::new(grant));
         debug_assert_eq!(self.by_address.len(), self.by_deadline.len());
     }

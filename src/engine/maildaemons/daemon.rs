@@ -63,7 +63,7 @@ impl MailDaemon {
 
     /// Returns whether its logins are logged in several lines, to be joined by PID.
     pub fn joins(&self) -> bool {
-        self.login.iter().any(|pattern| !pattern.has_group("address"))
+        self.login.iter().any(|pattern| !pattern.gives_address())
     }
 
     /// Returns how many messages may continue this one, if it is a fragment of a line that the

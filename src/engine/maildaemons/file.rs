@@ -201,8 +201,8 @@ impl Reader<'_> {
         let end = patterns(written.end, None);
         let logout = patterns(written.logout, None);
         let distrust = patterns(written.distrust, None);
-        let names_address = |list: &[Pattern]| list.iter().any(|p| p.has_group("address"));
-        if login.iter().any(|p| !p.has_group("address")) && !names_address(&connect) {
+        let names_address = |list: &[Pattern]| list.iter().any(|p| p.gives_address());
+        if login.iter().any(|p| !p.gives_address()) && !names_address(&connect) {
             let what = "a [[login]] pattern without the group `address` needs a [[connect]] \
                         pattern that has it";
             self.fault(None, what);

@@ -14,7 +14,7 @@ mod daemon;
 mod file;
 mod pattern;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -29,9 +29,7 @@ use super::message::Message;
 /// How the daemons of the table understand a message.
 #[derive(Debug)]
 pub enum Match<'t, 'm> {
-    /// No daemon of the table logs under this program name.
-    UnknownProgram,
-    /// The program is known, but no pattern of its daemons matches.
+    /// No pattern of the program's daemons matches.
     NoPattern(&'t MailDaemon),
     /// A login or connect pattern matches, but the message is refused; or it is too long for one.
     Refused(&'t MailDaemon, Refusal),
@@ -98,7 +96,7 @@ pub struct DaemonTable {
     daemons: Vec<MailDaemon>,
     /// The names of those that were not selected.
     others: Vec<Name>,
-    by_program: HashMap<String, Vec<usize>>,
+    by_program: BTreeMap<String, Vec<usize>>,
 }
 
 impl DaemonTable {
@@ -127,7 +125,7 @@ impl DaemonTable {
 
     /// Creates a table of these daemons.
     pub fn of(daemons: Vec<MailDaemon>) -> Self {
-        let mut by_program: HashMap<String, Vec<usize>> = HashMap::new();
+        let mut by_program: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (index, daemon) in daemons.iter().enumerate() {
             for program in &daemon.programs {
                 by_program.entry(program.clone()).or_default().push(index);
@@ -158,41 +156,46 @@ impl DaemonTable {
         &self.daemons
     }
 
-    /// Returns how many messages may continue this one, if it is a fragment of a split line; `None`:
-    /// lines of its program are never split. `length` as in [`Self::read`].
-    pub fn continuations(&self, message: &Message<'_>, length: usize) -> Option<u8> {
-        let daemons = self.candidates(message.program);
-        daemons.filter_map(|daemon| daemon.continuations(message, length)).max()
+    /// Returns the daemons that log under a program name, if there is one.
+    pub fn program(&self, name: &str) -> Option<Program<'_>> {
+        let indexes = self.by_program.get(name)?;
+        Some(Program { daemons: &self.daemons, indexes })
     }
+}
 
-    /// Returns whether a daemon of the table logs under this program name.
-    pub fn knows(&self, program: &str) -> bool {
-        self.by_program.contains_key(program)
+/// The daemons that log under one program name.
+#[derive(Clone, Copy, Debug)]
+pub struct Program<'t> {
+    daemons: &'t [MailDaemon],
+    indexes: &'t [usize],
+}
+
+impl<'t> Program<'t> {
+    /// Returns how many messages may continue this one, if it is a fragment of a split line; `None`:
+    /// lines of this program are never split. `length` as in [`Self::read`].
+    pub fn continuations(self, message: &Message<'_>, length: usize) -> Option<u8> {
+        self.daemons().filter_map(|daemon| daemon.continuations(message, length)).max()
     }
 
     /// Matches one message against the patterns. `length` is that of its body in bytes as received.
-    pub fn read<'t, 'm>(&'t self, message: &Message<'m>, length: usize) -> Match<'t, 'm> {
-        let mut unmatched = Match::UnknownProgram;
-        for daemon in self.candidates(message.program) {
+    pub fn read<'m>(self, message: &Message<'m>, length: usize) -> Match<'t, 'm> {
+        let mut unmatched = None;
+        for daemon in self.daemons() {
             match daemon.read(message, length) {
                 Some(Ok(event)) => return Match::Event(daemon, event),
                 // Another daemon may match it, if only to take trust away.
                 Some(Err(Refusal::TooLong)) => {
-                    unmatched = Match::Refused(daemon, Refusal::TooLong);
+                    unmatched = Some(Match::Refused(daemon, Refusal::TooLong));
                 }
                 Some(Err(refusal)) => return Match::Refused(daemon, refusal),
-                None if matches!(unmatched, Match::UnknownProgram) => {
-                    unmatched = Match::NoPattern(daemon);
-                }
-                None => {}
+                None => _ = unmatched.get_or_insert(Match::NoPattern(daemon)),
             }
         }
-        unmatched
+        unmatched.expect("every program belongs to a daemon")
     }
 
-    fn candidates(&self, program: &str) -> impl Iterator<Item = &MailDaemon> {
-        let indexes = self.by_program.get(program).map_or(&[][..], Vec::as_slice);
-        indexes.iter().map(|index| &self.daemons[*index])
+    fn daemons(self) -> impl Iterator<Item = &'t MailDaemon> {
+        self.indexes.iter().map(|index| &self.daemons[*index])
     }
 }
 
@@ -260,7 +263,7 @@ mod tests {
             let line = format!("<{priority}>ownd: in 192.0.2.7");
             let frame = Frame::new(line.as_bytes());
             let message = frame.message().expect("a message");
-            match table.read(&message, line.len()) {
+            match table.program("ownd").expect("it is known").read(&message, line.len()) {
                 Match::Event(_, Event::Login { .. }) => true,
                 Match::Refused(_, Refusal::Facility) => false,
                 other => panic!("{other:?}"),

@@ -8,8 +8,9 @@ use std::fmt;
 use std::net::IpAddr;
 use std::ops::Range;
 
-use regex::{Captures, Regex, RegexBuilder};
-use regex_syntax::hir::Look;
+use regex::{CaptureLocations, Regex, RegexBuilder};
+use regex_syntax::hir::literal::Extractor;
+use regex_syntax::hir::{Hir, Look};
 
 use crate::engine::message::Message;
 use crate::engine::message::address;
@@ -23,6 +24,8 @@ const MAX_DFA_CACHE: usize = 512 << 10;
 /// Bytes of a text that patterns see, and so of the longest login that can be accepted. RFC 3164,
 /// section 4.1, allows no longer packet, and a genuine login has a third of it.
 pub const MAX_SEEN: usize = 1024;
+/// Beginnings of a text that are compared before an expression is tried.
+const MAX_BEGINNINGS: usize = 32;
 /// Longest user name accepted, in bytes: longer ones are only seen in attacks.
 const MAX_USER: usize = 255;
 
@@ -78,10 +81,40 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// The numbers of the named groups.
+#[derive(Clone, Copy, Debug, Default)]
+struct Groups {
+    address: Option<usize>,
+    user: Option<usize>,
+    domain: Option<usize>,
+    session: Option<usize>,
+}
+
+impl Groups {
+    fn of(regex: &Regex) -> Self {
+        let group = |name| regex.capture_names().position(|found| found == Some(name));
+        Self {
+            address: group("address"),
+            user: group("user"),
+            domain: group("domain"),
+            session: group("session"),
+        }
+    }
+}
+
+/// Returns the beginnings of all texts that match an expression, if they are few.
+fn beginnings(expression: &Hir) -> Option<Vec<Box<[u8]>>> {
+    let found = Extractor::new().limit_total(MAX_BEGINNINGS).extract(expression);
+    Some(found.literals()?.iter().map(|literal| literal.as_bytes().into()).collect())
+}
+
 /// A regular expression with side conditions.
 #[derive(Clone, Debug)]
 pub struct Pattern {
     regex: Regex,
+    /// How every text begins that matches, if known. Comparing them is cheaper than the expression.
+    beginnings: Option<Vec<Box<[u8]>>>,
+    groups: Groups,
     /// Its line in the file, counted from 1.
     pub file_line: usize,
     /// The daemon's programs that it is for; empty: all.
@@ -146,8 +179,11 @@ impl Pattern {
             .dfa_size_limit(MAX_DFA_CACHE)
             .build()
             .map_err(|error| error.to_string())?;
+        let groups = Groups::of(&regex);
         Ok(Self {
             regex,
+            beginnings: beginnings(&hir),
+            groups,
             file_line: 0,
             programs: Vec::new(),
             once: Vec::new(),
@@ -168,18 +204,23 @@ impl Pattern {
         self.regex.capture_names().flatten().any(|group| group == name)
     }
 
+    /// Returns whether it extracts an address.
+    pub fn gives_address(&self) -> bool {
+        self.groups.address.is_some()
+    }
+
     /// Returns whether the expression matches, or might match if more were visible, without side
     /// conditions. For what takes trust away.
     pub(super) fn may_match(&self, seen: VisibleText<'_>) -> bool {
         let is_decided =
             !seen.is_truncated || self.decided_by.is_some_and(|bytes| bytes <= seen.text.len());
-        !is_decided || self.regex.is_match(seen.text)
+        !is_decided || (self.can_match(seen.text) && self.regex.is_match(seen.text))
     }
 
     /// Returns the session's id in a message that matches, without side conditions.
     pub(super) fn session<'m>(&self, message: &Message<'m>) -> Option<&'m str> {
         let captures = self.regex.captures(message.text()).filter(|_| self.is_for(message.program));
-        Some(captures?.name("session")?.as_str())
+        Some(captures?.get(self.groups.session?)?.as_str())
     }
 
     /// Matches and checks a message. `None` if the expression does not match.
@@ -187,19 +228,35 @@ impl Pattern {
         &self,
         seen: VisibleText<'m>,
     ) -> Option<Result<Extracted<'m>, Refusal>> {
-        let captures = self.regex.captures(seen.text)?;
-        if seen.is_truncated && captures.get_match().end() == seen.text.len() {
+        let (end, groups) = self.find(seen.text)?;
+        if seen.is_truncated && end == seen.text.len() {
             // It might not match if more were visible.
             return None;
         }
-        Some(self.check(seen.text, seen.length, &captures))
+        Some(self.check(seen.text, seen.length, &groups))
     }
 
     /// Matches and checks a whole text, without regard to program and priority. `None` if the
     /// expression does not match.
     pub fn extract<'m>(&self, text: &'m str) -> Option<Result<Extracted<'m>, Refusal>> {
-        let captures = self.regex.captures(text)?;
-        Some(self.check(text, text.len(), &captures))
+        let (_, groups) = self.find(text)?;
+        Some(self.check(text, text.len(), &groups))
+    }
+
+    /// Returns the end of the match and the places of the groups.
+    fn find(&self, text: &str) -> Option<(usize, CaptureLocations)> {
+        if !self.can_match(text) {
+            return None;
+        }
+        let mut groups = self.regex.capture_locations();
+        let end = self.regex.captures_read(&mut groups, text)?.end();
+        Some((end, groups))
+    }
+
+    /// Returns whether a text begins like those that match.
+    fn can_match(&self, text: &str) -> bool {
+        let begins = |beginning: &Box<[u8]>| text.as_bytes().starts_with(beginning);
+        self.beginnings.as_ref().is_none_or(|beginnings| beginnings.iter().any(begins))
     }
 
     /// Returns where in a text the group `address` matches, whether or not it is an address.
@@ -216,7 +273,7 @@ impl Pattern {
         &self,
         text: &'m str,
         length: usize,
-        captures: &Captures<'m>,
+        groups: &CaptureLocations,
     ) -> Result<Extracted<'m>, Refusal> {
         if self.max_length.is_some_and(|max| length > max) {
             return Err(Refusal::TooLong);
@@ -228,15 +285,20 @@ impl Pattern {
         if let Some(literal) = self.never.iter().find(|literal| text.contains(literal.as_str())) {
             return Err(Refusal::Forbidden(literal.clone()));
         }
-        let group = |name: &str| captures.name(name).map(|found| found.as_str());
-        if let Some([one, other]) = &self.same
-            && group(one) != group(other)
-        {
-            return Err(Refusal::Contradiction);
+        let group =
+            |number: Option<usize>| groups.get(number?).map(|(start, end)| &text[start..end]);
+        if let Some(same) = &self.same {
+            let number = |name: &String| self.regex.capture_names().position(|n| n == Some(name));
+            let [one, other] = same.each_ref().map(|name| group(number(name)));
+            if one != other {
+                return Err(Refusal::Contradiction);
+            }
         }
-        let address = group("address").map(address::read).transpose().map_err(Refusal::Address)?;
-        let user = group("user").map(|user| checked_user(user, group("domain"))).transpose()?;
-        Ok(Extracted { address, user, session: group("session") })
+        let address = group(self.groups.address).map(address::read).transpose();
+        let address = address.map_err(Refusal::Address)?;
+        let domain = group(self.groups.domain);
+        let user = group(self.groups.user).map(|user| checked_user(user, domain)).transpose()?;
+        Ok(Extracted { address, user, session: group(self.groups.session) })
     }
 }
 

@@ -3,6 +3,7 @@
 //! - **Promise**: what some systems put before the text is removed in exactly one form each, once.
 
 pub mod address;
+mod head;
 pub mod hosts;
 pub mod probes;
 pub mod syslog;

@@ -11,11 +11,11 @@
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
 
-use chrono::{DateTime, FixedOffset, Utc};
+use chrono::Utc;
 use syslog_loose::{Protocol, Variant};
 
+use super::head::{Header, MAX_PRIORITY, moment};
 use super::{Message, is_number};
-use crate::engine::time::Time;
 
 /// Bytes of a frame within which its header must end: the longest names and some structured data.
 const MAX_HEADER: usize = 1024;
@@ -28,9 +28,6 @@ const MAX_PROGRAM: usize = 255;
 
 /// Longest host name accepted; RFC 5424 section 6 allows a HOSTNAME of 255 bytes.
 const MAX_HOST: usize = 255;
-
-/// Highest priority: facility 23, severity 7 (RFC 5424 section 6.2.1).
-const MAX_PRIORITY: u8 = 191;
 
 /// Why a frame is not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +58,10 @@ impl<'a> Frame<'a> {
         let raw_len = bytes.len();
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         let read = &bytes[..bytes.len().min(MAX_READ)];
-        Self { text: String::from_utf8_lossy(read), raw_len }
+        // Nearly all are valid, and checking is faster than replacing.
+        let text =
+            str::from_utf8(read).map_or_else(|_| String::from_utf8_lossy(read), Cow::Borrowed);
+        Self { text, raw_len }
     }
 
     /// Parses the frame as a syslog message.
@@ -84,15 +84,15 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// What precedes the host name: the priority as two codes, and the time.
-#[derive(Clone, Copy, Default)]
-struct Header {
-    facility: Option<u8>,
-    severity: Option<u8>,
-    stamp: Option<Time>,
+pub(super) fn parse(frame: &str) -> Result<Message<'_>, Malformed> {
+    match Header::parse(frame) {
+        Some((header, fields)) => bsd(header, fields),
+        None => parse_any(frame),
+    }
 }
 
-fn parse(frame: &str) -> Result<Message<'_>, Malformed> {
+/// Parses a frame of any form.
+pub(super) fn parse_any(frame: &str) -> Result<Message<'_>, Malformed> {
     if frame.trim().is_empty() {
         return Err(Malformed::Empty);
     }
@@ -135,11 +135,6 @@ fn begins_with_iso_stamp(frame: &str) -> bool {
         false => frame,
     };
     after.trim_start().starts_with(|c: char| c.is_ascii_digit())
-}
-
-/// Converts a time stamp. Before 1970 becomes 1970: both are long ago.
-fn moment(stamp: DateTime<FixedOffset>) -> Time {
-    Time::from_millis(u64::try_from(stamp.timestamp_millis()).unwrap_or_default())
 }
 
 /// Returns where `part`, a slice of `whole`, begins in it.

@@ -149,10 +149,10 @@ impl<'d> Claim<'d> {
     fn complete(&self, program: &str, message: String) -> Vec<String> {
         let half = |patterns: &[Pattern], has_address| {
             let mut patterns = patterns.iter().filter(|p| p.is_for(program));
-            patterns.find_map(|p| self.sample(p).filter(|_| p.has_group("address") == has_address))
+            patterns.find_map(|p| self.sample(p).filter(|_| p.gives_address() == has_address))
         };
         let before = match self.role {
-            PatternRole::Login if !self.pattern.has_group("address") => {
+            PatternRole::Login if !self.pattern.gives_address() => {
                 half(self.daemon.connects(), true)
             }
             _ => None,

@@ -94,7 +94,7 @@ impl CheckedPattern {
 
     /// Returns whether the pattern extracts addresses at all.
     pub fn gives_address(&self) -> bool {
-        self.pattern.has_group("address")
+        self.pattern.gives_address()
     }
 
     /// Returns where the group `address` matches, whether or not it is an address.
