@@ -281,6 +281,19 @@ fn after_a_kill_it_starts_without_help() {
 }
 
 #[test]
+fn a_state_file_of_another_version_is_kept_and_not_restored() {
+    let home = Home::new();
+    let old = format!("pop-before-smtp state 0\ngrant\t{A}\n");
+    fs::write(home.at("state"), &old).unwrap();
+    let daemon = home.start(&[]);
+    assert!(daemon.said().contains("another version; nothing was restored"), "{}", daemon.said());
+    assert!(!daemon.said().contains("is damaged"), "{}", daemon.said());
+    assert_eq!(fs::read_to_string(home.at("state.damaged")).unwrap(), old);
+    assert!(daemon.authorised().is_empty());
+    assert!(daemon.stop().success());
+}
+
+#[test]
 fn a_second_daemon_is_refused_and_the_first_continues() {
     let home = Home::new();
     let daemon = home.start(&[]);

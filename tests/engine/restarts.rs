@@ -17,7 +17,7 @@ use crate::support::story::{START, excluding, ip, login_frame, rules, story};
 const A: &str = "192.0.2.7";
 const B: &str = "192.0.2.8";
 const NOTHING: Restored =
-    Restored { grants: 0, expired: 0, refused: 0, shortened: 0, damaged: 0, foreign: false };
+    Restored { grants: 0, expired: 0, refused: 0, shortened: 0, damaged: 0, other_version: false };
 
 #[test]
 fn deadlines_survive_a_restart() {
@@ -157,7 +157,7 @@ fn damaged_lines_are_counted_and_skipped() {
     }
     story("a file of another version")
         .edit_file(|_| "pop-before-smtp state 2\n".to_owned() + &grant(A))
-        .restart(rules(), Restored { foreign: true, ..NOTHING })
+        .restart(rules(), Restored { other_version: true, ..NOTHING })
         .rejects(&[A]);
     for text in ["nonsense\n", "\n", "\u{feff}pop-before-smtp state 1\n"] {
         story("a damaged first line")
