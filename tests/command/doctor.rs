@@ -39,8 +39,8 @@ fn sound_setup_has_no_findings() {
 /// Parameters with their values, Postfix's reply, and the finding's what and why.
 type Row<'a> = (&'a [(&'a str, String)], u16, &'a str, &'a str);
 
-/// Each row has main.cf's lists, Postfix's reply to the client, and the finding. Then the fix is applied,
-/// and the client may relay.
+/// Each row has main.cf's lists, Postfix's reply to the client, and the finding. Then the fix is
+/// applied, and the client may relay.
 #[test]
 fn restrictions() {
     let site = Site::start(By::Map, USUAL);
