@@ -6,7 +6,8 @@
 //! - [`cli`]: command line in, exit status out.
 //! - [`doctor`]: diagnoses the host; only [`cli`] imports it.
 //! - [`daemon`]: everything that exists only while `run` runs. Its parts meet only in
-//!   [`daemon::shared`], the one lock around the engine and the only reader of the clock.
+//!   [`daemon::shared`], the one lock around the engine, and the only source of its
+//!   time while the daemon runs.
 //! - [`control`]: the protocol between commands and the running daemon, and its client.
 //! - [`rules`]: builds the engine's rules from configuration, files, host and Postfix.
 //! - [`config`]: what the administrator configured.
@@ -20,15 +21,16 @@
 //!
 //! - **Mail daemon**: a POP3 or IMAP server or proxy whose log messages count.
 //! - **Frame**: one syslog message as it was received.
-//! - **Login**: what one or more frames prove: a user logged in from a client address.
+//! - **Login**: what one or several messages of a mail daemon prove: a user logged in from an
+//!   address.
 //! - **Client address**: the IP address of the mail client, as the mail daemon logged it.
 //! - **Grant**: a client address with the time at which its authorisation expires.
 //! - **Authorised**: has a grant that has not expired, and so may relay.
 //! - **Exclusion**: an address or network that is never authorised, such as loopback.
 //! - **Shared address**: a client address of more users than `max-users-per-address`; not
 //!   authorised.
-//! - **Session**: a client's connection to a mail daemon, from login to logout.
-//! - **Generation**: one complete version of the published map, with a number.
+//! - **Session**: a client's connection to a mail daemon, from login to log-out.
+//! - **Generation**: one complete version of the map, numbered.
 //! - **Fallback map**: an empty map, prepared to replace one that cannot be rebuilt.
 
 pub mod cli;

@@ -39,8 +39,8 @@ const GROWTH: u64 = 12 * 1024;
 const FILL: u64 = 70_000;
 /// Rounds of `FILL` new processes and hosts in a usual run of all tests.
 const ROUNDS: u64 = 4;
-/// Permitted memory growth once the tables are full, in KiB: more than the allocator's fluctuation, and
-/// less than four bytes for each frame.
+/// Permitted memory growth once the tables are full, in KiB: more than the allocator's fluctuation,
+/// and less than four bytes for each frame.
 const SLACK: u64 = 2 * 1024;
 /// Permitted log lines that are not about an address that was authorised or expired.
 const OTHER_LINES: usize = 10;
@@ -188,7 +188,7 @@ fn flood_hides_no_login_and_is_not_logged() {
     home.wait_until_mapped("198.51.100.7", &daemon);
     let (late, status) = (memory(&daemon), status(&daemon));
 
-    let log = daemon.said();
+    let log = daemon.log();
     let (about, other): (Vec<&str>, Vec<&str>) =
         log.lines().partition(|line| line.contains("authorised") && line.contains(" address="));
     let counted = |number: u32| {

@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
-use support::asker::Asker;
 use support::daemon::{Daemon, program};
 use support::home::Home;
 use support::random::{Random, setting};
+use support::socketmap_client::SocketmapClient as Client;
 use support::story::login_frame;
 use support::wire::Wire;
 use support::{PATIENCE, eventually, within};
@@ -32,8 +32,8 @@ use support::{PATIENCE, eventually, within};
 const KILLS: u64 = 80;
 /// Short, so that deadlines pass during the test, in milliseconds.
 const GRACE: u64 = 8000;
-/// Longest time, in milliseconds, that a frame may wait in its socket before it is processed and counts:
-/// usually a few, more on a busy machine.
+/// Longest time, in milliseconds, that a frame may wait in its socket before it is processed and
+/// counts: usually a few, more on a busy machine.
 const MAX_DELAY: u64 = 2000;
 /// A login announced this long before a kill, in milliseconds, is in the state file.
 const SAVED_WITHIN: u64 = 1000;
@@ -114,7 +114,7 @@ impl Scene {
     /// Asserts that no fault was found.
     fn must_be_sound(&self, daemon: &Daemon) {
         let faults = self.faults.lock().unwrap();
-        assert!(faults.is_empty(), "{faults:#?}\nlog: {}", daemon.said());
+        assert!(faults.is_empty(), "{faults:#?}\nlog: {}", daemon.log());
     }
 
     fn spawn(&self) -> Daemon {
@@ -143,7 +143,7 @@ impl Scene {
     }
 
     /// Logs in from an address and waits until the socketmap confirms it.
-    fn log_in(&self, address: IpAddr, by_udp: bool, asker: &mut Asker, figures: &Figures) {
+    fn log_in(&self, address: IpAddr, by_udp: bool, client: &mut Client, figures: &Figures) {
         let (begun, life) = (now(), self.kills.load(Ordering::Relaxed));
         let change = |change: &dyn Fn(&mut Login)| {
             change(self.logins.lock().unwrap().entry(address).or_insert(Login {
@@ -164,7 +164,7 @@ impl Scene {
         }
         figures.logins.fetch_add(1, Ordering::Relaxed);
         for _ in 0..20 {
-            match asker.ask(&self.socketmap(), address) {
+            match client.admits(&self.socketmap(), address) {
                 Some(true) => {
                     let at = now();
                     figures.replies.fetch_add(1, Ordering::Relaxed);
@@ -206,7 +206,7 @@ impl Scene {
 
     /// One of several threads that log in, and revoke some of the logins.
     fn sender(&self, mut random: Random, by_udp: bool, figures: &Figures) {
-        let mut asker = Asker::default();
+        let mut client = Client::default();
         let mut mine: Vec<IpAddr> = Vec::new();
         while !self.over.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(2 + random.below(15)));
@@ -223,7 +223,7 @@ impl Scene {
                         address
                     }
                 };
-                self.log_in(address, by_udp, &mut asker, figures);
+                self.log_in(address, by_udp, &mut client, figures);
             }
             let Some(old) = mine.get(random.index(mine.len().max(1))).copied() else { continue };
             let young = mine.len().saturating_sub(1 + random.index(60));
@@ -236,7 +236,7 @@ impl Scene {
                 self.send(by_udp, login_frame(old).as_bytes());
             }
             if login.revoked.is_some() || login.latest_end() < asked {
-                match asker.ask(&self.socketmap(), old) {
+                match client.admits(&self.socketmap(), old) {
                     Some(true) => self.fault(format!("{old} is admitted at {asked}: {login:?}")),
                     Some(false) => drop(figures.refusals.fetch_add(1, Ordering::Relaxed)),
                     None => {}
@@ -265,7 +265,7 @@ impl Scene {
                 }
                 Err(error) => self.fault(format!("the source cannot be read: {error}")),
             }
-            let found = self.home.map_says("_pbs_generation_");
+            let found = self.home.map_value("_pbs_generation_");
             if !found.as_deref().is_some_and(|value| value.starts_with("DUNNO ")) {
                 self.fault(format!("the map is incomplete, its generation is {found:?}"));
             }
@@ -370,8 +370,8 @@ impl Scene {
     }
 }
 
-/// Returns how long a daemon may live from its start: often not long enough to become ready, often until
-/// its second publication.
+/// Returns how long a daemon may live from its start: often not long enough to become ready, often
+/// until its second publication.
 fn span(random: &mut Random) -> Duration {
     let millis = match random.below(4) {
         0 => random.below(200),
@@ -416,7 +416,7 @@ fn torture(map_type: &'static str, kills: u64, seed: u64) {
                 ended = daemon.has_ended();
                 ended || daemon.has_notified("READY=1")
             });
-            assert!(!ended, "round {round}: it has exited: {}", daemon.said());
+            assert!(!ended, "round {round}: it has exited: {}", daemon.log());
             if ready {
                 scene.watch.store(true, Ordering::Relaxed);
                 scene.check(&daemon, started, &mut figures);
@@ -425,7 +425,7 @@ fn torture(map_type: &'static str, kills: u64, seed: u64) {
             }
             scene.must_be_sound(&daemon);
             if round == kills {
-                assert!(ready, "not ready: {}", daemon.said());
+                assert!(ready, "not ready: {}", daemon.log());
                 finish(&scene, daemon);
                 break;
             }

@@ -22,7 +22,7 @@ use crate::config::{Config, Matching};
 use crate::control::client;
 use crate::control::protocol::{Answer, Request};
 use crate::daemon::hardening;
-use crate::daemon::passed::Passed;
+use crate::daemon::passed_sockets::Passed;
 use crate::engine::time::Time;
 use crate::engine::{Engine, Rules};
 use crate::error::{Failure, Failures};
@@ -89,7 +89,7 @@ fn written(outcome: io::Result<()>) -> CommandResult {
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failures> {
     tokio::runtime::Builder::new_multi_thread()
-        // A second one would only be woken for what the first does better in a row.
+        // One worker: a second one only adds wake-ups.
         .worker_threads(1)
         // Keep the thread that waits for the disk: if a new one could not be started, its work would
         // otherwise end the daemon.

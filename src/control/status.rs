@@ -65,7 +65,7 @@ pub struct Counts {
     pub expired: u64,
     /// Addresses that became authorised.
     pub granted: u64,
-    /// Logins dated longer ago than the grace when they arrived.
+    /// Logins and connect lines dated longer ago than the grace when they arrived.
     pub late: u64,
     /// Frames that are not syslog messages.
     pub malformed: u64,

@@ -15,7 +15,7 @@ pub mod hardening;
 pub mod lookup;
 pub mod metrics;
 mod offline;
-pub mod passed;
+pub mod passed_sockets;
 pub mod publisher;
 pub mod receiver;
 mod reload;
@@ -43,7 +43,7 @@ use crate::sys::log::Log;
 use crate::sys::systemd;
 use lookup::LookupService;
 use metrics::http::MetricsListener;
-use passed::Passed;
+use passed_sockets::Passed;
 use publisher::Publisher;
 use receiver::Receiver;
 use receiver::bind;
@@ -70,14 +70,14 @@ pub async fn run(
     log: Log,
     layers: impl Fn() -> Result<Layer, Failures>,
 ) -> Result<(), Failures> {
-    hardening::close_memory();
+    hardening::disable_core_dumps();
     let signals = Signals::new()?;
     let second_signal = Signals::new()?;
     tokio::select! {
         outcome = run_until_stopped(config, passed, log, layers, signals) => outcome,
         // The other future is dropped by now, with any running postmap. Exit here, because on
         // return from main the runtime would wait for a disk that is stuck.
-        () = second_signal.second() => std::process::exit(1),
+        () = second_signal.second_stop() => std::process::exit(1),
     }
 }
 
@@ -238,7 +238,7 @@ impl Running {
 
     async fn shut_down(&mut self) -> Result<(), Failure> {
         systemd::stopping();
-        // Their changes from here on would not be saved.
+        // Stop the tasks first: later changes would not be saved.
         self.receiving.shutdown().await;
         self.helpers.shutdown().await;
         for receiver in self.receivers.iter() {

@@ -20,10 +20,10 @@ use crate::sys::lock::Lock;
 pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>, Failures> {
     let config = Config::from_layer(layer, passed);
     let matching = Matching::from_layer(layer);
-    let (learned, table) = match &config {
+    let (exclusions, table) = match &config {
         Ok(config) => (rules::build(config).await.map(|(_, exclusions)| exclusions), Ok(None)),
         Err(_) => (
-            rules::learn(&matching).await.map(|(_, _, exclusions)| exclusions),
+            rules::determine(&matching).await.map(|(_, _, exclusions)| exclusions),
             layer.sender_table.as_deref().map(sender_logins::read_file).transpose(),
         ),
     };
@@ -36,9 +36,9 @@ pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>
         Ok(config) => config.state.as_deref().map_or(Ok(()), state_file::examine),
         Err(_) => layer.state.as_deref().map_or(Ok(()), state_file::examine),
     };
-    // A table that cannot be loaded is among the faults in `learned`.
+    // A table that cannot be loaded is among the faults in `exclusions`.
     let proofs = rules::load(&matching).map_or(Ok(Vec::new()), |table| rules::prove(&table));
-    match (config, learned, proofs, table, target, state) {
+    match (config, exclusions, proofs, table, target, state) {
         (Ok(_), Ok(exclusions), Ok(mut remarks), Ok(_), Ok(target), Ok(())) => {
             remarks.extend(exclusions.remarks);
             let remark = target.and_then(|target| target.remark().map(str::to_owned));
@@ -48,9 +48,9 @@ pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>
             }
             Ok(remarks)
         }
-        (config, learned, proofs, table, target, state) => {
+        (config, exclusions, proofs, table, target, state) => {
             let mut faults = config.err().unwrap_or_default();
-            faults.extend(learned.err().unwrap_or_default());
+            faults.extend(exclusions.err().unwrap_or_default());
             faults.extend(proofs.err().unwrap_or_default());
             faults.extend([table.err(), target.err(), state.err()].into_iter().flatten());
             Err(faults)

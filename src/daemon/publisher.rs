@@ -108,8 +108,8 @@ impl Publisher {
     async fn empty_stale_map(&mut self) {
         match self.empty().await {
             Ok(()) => error!(
-                "map emptied: it still listed expired clients and could not be rebuilt; nobody can \
-                 relay through it until it is"
+                "map emptied: it still listed expired clients and could not be published; nobody \
+                 can relay through it until it is rebuilt"
             ),
             Err(error) => {
                 self.shared.with(|engine, now| engine.not_emptied(now));

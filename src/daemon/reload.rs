@@ -17,21 +17,21 @@ const HOST_INTERVAL: Duration = Duration::from_secs(60);
 /// Replaces the rules by new ones, or leaves them unchanged on failure.
 pub(super) async fn reload(
     shared: &Shared,
-    exclusions: &Mutex<Exclusions>,
+    current: &Mutex<Exclusions>,
     started_with: &Config,
     read: &impl Fn() -> Result<Config, Failures>,
 ) -> Result<(), Failures> {
     let config = read()?;
-    let (rules, learned) = rules::build(&config).await?;
+    let (rules, exclusions) = rules::build(&config).await?;
     let fixed = started_with.layer.restart_differences(&config.layer);
     if !fixed.is_empty() {
         warn!("only a restart changes these options: {}", fixed.join(", "));
     }
-    for remark in &learned.remarks {
+    for remark in &exclusions.remarks {
         warn!("{remark}");
     }
     // First, or `watch_host` might apply the old exclusions again after the reload.
-    *exclusions.lock().unwrap_or_else(|p| p.into_inner()) = learned;
+    *current.lock().unwrap_or_else(|p| p.into_inner()) = exclusions;
     shared.with(|engine, now| engine.reload(now, rules));
     Ok(())
 }

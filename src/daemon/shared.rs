@@ -1,7 +1,8 @@
 //! The only access to the engine: the lock, the clock, and notifications for tasks that wait for it.
 //!
 //! - **Promise**: the engine is used in synchronous closures, so the lock is never held across an
-//!   await; the whole set is visited slice by slice. This file is the only reader of the clock.
+//!   await; the whole set is visited slice by slice. This is the only source of the engine's time
+//!   while the daemon runs.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};

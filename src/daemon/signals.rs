@@ -54,21 +54,22 @@ impl Signals {
     }
 
     /// Waits for the second request to stop.
-    pub async fn second(mut self) {
-        either(&mut self.term, &mut self.int).await;
-        either(&mut self.term, &mut self.int).await;
+    pub async fn second_stop(mut self) {
+        term_or_int(&mut self.term, &mut self.int).await;
+        term_or_int(&mut self.term, &mut self.int).await;
     }
 }
 
 /// Waits for a request to stop, and logs it.
 async fn stop(term: &mut Signal, int: &mut Signal) {
-    either(term, int).await;
+    term_or_int(term, int).await;
     info!("stopping; a second signal exits immediately");
 }
 
-async fn either(one: &mut Signal, other: &mut Signal) {
+/// Waits for either signal.
+async fn term_or_int(term: &mut Signal, int: &mut Signal) {
     tokio::select! {
-        _ = one.recv() => {}
-        _ = other.recv() => {}
+        _ = term.recv() => {}
+        _ = int.recv() => {}
     }
 }

@@ -10,7 +10,7 @@ use tracing::warn;
 use super::Running;
 use super::lookup;
 use super::lookup::LookupService;
-use super::passed::Passed;
+use super::passed_sockets::Passed;
 use super::publisher::{MapOutput, Publisher};
 use super::receiver::Receiver;
 use super::shared::Shared;

@@ -278,17 +278,25 @@ fn modified(found: &fs::Metadata) -> Time {
 }
 
 fn log_restored(path: &Path, restored: &Restored) {
-    if restored.foreign || restored.damaged > 0 {
+    if restored.other_version || restored.damaged > 0 {
         let kept = files::with_suffix(path, ".damaged");
         // A second name needs no space; the file itself is about to be replaced.
         let copied = files::remove(&kept).and_then(|()| fs::hard_link(path, &kept)).is_ok();
-        warn!(
-            path = %path.display(),
-            damaged_lines = restored.damaged,
-            foreign = restored.foreign,
-            copy = copied.then(|| tracing::field::display(kept.display())),
-            "the state file is damaged; its readable records were restored"
-        );
+        let copy = copied.then(|| tracing::field::display(kept.display()));
+        if restored.other_version {
+            warn!(
+                path = %path.display(),
+                copy,
+                "the state file has another version; nothing was restored"
+            );
+        } else {
+            warn!(
+                path = %path.display(),
+                damaged_lines = restored.damaged,
+                copy,
+                "the state file is damaged; its readable records were restored"
+            );
+        }
     }
     if *restored != Restored::default() {
         info!(

@@ -149,7 +149,7 @@ fn test_forwarder(
 }
 
 async fn postfix(layer: &Layer) -> Result<Setup, Failure> {
-    Setup::learn(Postfix::locate(layer.postfix_config.clone())?).await
+    Setup::read(Postfix::locate(layer.postfix_config.clone())?).await
 }
 
 async fn examine_postfix(

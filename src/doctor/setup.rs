@@ -46,7 +46,7 @@ impl Setup {
     ///
     /// # Errors
     /// postconf failed.
-    pub async fn learn(postfix: Postfix) -> Result<Self, Failure> {
+    pub async fn read(postfix: Postfix) -> Result<Self, Failure> {
         let version = postfix.parameter("mail_version").await?;
         let mut lists = HashMap::new();
         for name in EARLIER.into_iter().chain([RELAY, RECIPIENT]) {

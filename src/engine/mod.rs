@@ -247,8 +247,8 @@ impl Engine {
 
     /// Returns the reply to a policy request.
     pub fn decide(&self, now: Time, request: &policy::PolicyRequest<'_>) -> policy::Action {
-        let asks = request.asks();
-        let Some(grant) = asks.and_then(|address| self.admits(now, address)) else {
+        let client = request.client_address();
+        let Some(grant) = client.and_then(|address| self.admits(now, address)) else {
             return policy::Action::Dunno;
         };
         if grant.is_manual(now) || self.rules.senders.admit(grant.users(now), request.sender()) {

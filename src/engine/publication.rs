@@ -1,8 +1,8 @@
 //! What the map should list, what it is known to list, and when to publish it again.
 //!
-//! - **Promise**: the whole set is published from a level, not from edges: a change raises the
-//!   desired number, a success raises the published number, and while they differ a generation is
-//!   due. A failed publication needs no undo; its number has not moved.
+//! - **Promise**: each publication has the whole set, whatever changed. A change raises the desired
+//!   number, a success raises the published number, and while they differ a generation is due. A
+//!   failure changes neither number, so there is nothing to undo.
 //! - **Limits**: at most one generation per `interval`; after a failure the pause doubles from
 //!   `FIRST_PAUSE` to `LONGEST_PAUSE`.
 //! - **Not here**: postmap, files, and the set itself.
@@ -16,12 +16,12 @@ use super::time::Time;
 /// The key of the entry by which a publication is verified. No client has this name.
 pub const GENERATION_KEY: &str = "_pbs_generation_";
 
-/// After the first failure: long enough for a full disk's cleaner, short enough for a user.
+/// The pause after the first failure: the next attempt may succeed, and users wait for it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// A postmap that keeps failing is retried this often.
+/// The longest pause between attempts while postmap keeps failing.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// So long, and twice the time of a publication, the map may list an address that was removed from
-/// the set.
+/// How long the map may list an address that was removed from the set, in addition to twice the
+/// duration of a publication.
 const MAX_STALE: Duration = Duration::from_secs(60);
 
 /// The whole map at one moment.

@@ -1,4 +1,4 @@
-//! Plain counters, counted where the decision is made.
+//! Counters of frames, logins and grants, and which mail daemons no longer have logins.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::maildaemons::Name;
 use super::time::Time;
 
-/// Fewer messages without a login are a quiet night or a few bots.
-const MESSAGES: u64 = 100;
+/// A daemon is suspected only after this many unmatched messages since its last login: fewer are
+/// normal when nobody logs in.
+const MIN_UNMATCHED: u64 = 100;
 /// A daemon is not suspected earlier after its last login, however busy it was.
 const SHORTEST_SILENCE: Duration = Duration::from_secs(3600);
 /// A day without a login is reported, however long the earlier gaps were.
@@ -101,7 +102,7 @@ impl DaemonStats {
     pub fn has_stopped(&self, now: Time) -> bool {
         let patience = (self.longest_gap * 4).clamp(SHORTEST_SILENCE, LONGEST_SILENCE);
         let silence = self.last_login.map(|last| now.since(last));
-        self.unmatched_since >= MESSAGES && silence.is_some_and(|silence| silence >= patience)
+        self.unmatched_since >= MIN_UNMATCHED && silence.is_some_and(|silence| silence >= patience)
     }
 
     /// Returns whether its logins have stopped, once until the next login.
@@ -124,7 +125,7 @@ mod tests {
         assert!(!daemon.has_stopped(at(10_000)), "it never had a login");
         daemon.login(at(0), Some(2));
         daemon.login(at(30), None);
-        (0..MESSAGES - 1).for_each(|_| daemon.unmatched());
+        (0..MIN_UNMATCHED - 1).for_each(|_| daemon.unmatched());
         assert!(!daemon.has_stopped(at(300)), "too few messages");
         daemon.unmatched();
         assert!(!daemon.has_stopped(at(149)), "four times the longest gap is not over");

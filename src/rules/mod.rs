@@ -43,23 +43,23 @@ impl Exclusions {
     ///
     /// # Errors
     /// `mynetworks` was configured explicitly and cannot be read.
-    pub async fn learn(matching: &Matching) -> Result<Self, Failure> {
-        let mut learned = Self::default();
+    pub async fn determine(matching: &Matching) -> Result<Self, Failure> {
+        let mut exclusions = Self::default();
         let mut networks = Vec::new();
         for what in &matching.exclude {
             match what {
-                ExcludeWhat::Loopback => learned.add("loopback", loopback()),
-                ExcludeWhat::LinkLocal => learned.add("link-local", link_local()),
-                ExcludeWhat::Own => learned.own = true,
-                ExcludeWhat::Gateway => learned.gateway = true,
+                ExcludeWhat::Loopback => exclusions.add("loopback", loopback()),
+                ExcludeWhat::LinkLocal => exclusions.add("link-local", link_local()),
+                ExcludeWhat::Own => exclusions.own = true,
+                ExcludeWhat::Gateway => exclusions.gateway = true,
                 ExcludeWhat::Mynetworks => match mynetworks(matching).await {
                     Ok(found) => {
-                        learned.remarks.extend(found.not_understood());
+                        exclusions.remarks.extend(found.not_understood());
                         let rules = found.networks().to_vec();
-                        learned.fixed.push(NetworkList { name: "mynetworks".into(), rules });
+                        exclusions.fixed.push(NetworkList { name: "mynetworks".into(), rules });
                     }
                     Err(failure) if matching.exclude == ExcludeWhat::DEFAULT => {
-                        learned.remarks.push(format!(
+                        exclusions.remarks.push(format!(
                             "mynetworks is not excluded: {}; list what must never be authorised \
                              with --exclude",
                             failure.what()
@@ -71,8 +71,8 @@ impl Exclusions {
                 ExcludeWhat::None => {}
             }
         }
-        learned.add("exclude", networks);
-        Ok(learned)
+        exclusions.add("exclude", networks);
+        Ok(exclusions)
     }
 
     fn add(&mut self, name: &str, networks: Vec<Network>) {
@@ -227,8 +227,8 @@ pub fn all_daemons(dir: &DaemonsDir) -> (Vec<MailDaemon>, Vec<Failure>) {
 /// # Errors
 /// All faults.
 pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>> {
-    let learned = learn(&config.matching).await;
-    match (learned, sender_logins::senders(config).await) {
+    let determined = determine(&config.matching).await;
+    match (determined, sender_logins::senders(config).await) {
         (Ok((table, exclude, mut exclusions)), Ok(senders)) => {
             exclusions.remarks.extend(config.remarks());
             exclusions.remarks.extend(trusted_file::remarks(config.deciding_files()));
@@ -248,8 +248,8 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
             };
             Ok((rules, exclusions))
         }
-        (learned, senders) => {
-            let mut faults = learned.err().unwrap_or_default();
+        (determined, senders) => {
+            let mut faults = determined.err().unwrap_or_default();
             faults.extend(senders.err());
             Err(faults)
         }
@@ -260,7 +260,7 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
 ///
 /// # Errors
 /// All faults.
-pub async fn learn(
+pub async fn determine(
     matching: &Matching,
 ) -> Result<(DaemonTable, Exclude, Exclusions), Vec<Failure>> {
     match (table(matching), exclude(matching).await) {
@@ -278,7 +278,7 @@ pub async fn learn(
 /// # Errors
 /// Postfix or the kernel does not report it.
 pub async fn exclude(matching: &Matching) -> Result<(Exclude, Exclusions), Failure> {
-    let exclusions = Exclusions::learn(matching).await?;
+    let exclusions = Exclusions::determine(matching).await?;
     let exclude = exclusions.now();
     let exclude = exclude.map_err(|error| {
         Failure::io(format!("cannot read this host's addresses and routes: {error}"))

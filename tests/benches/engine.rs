@@ -1,4 +1,4 @@
-//! What one frame and one question cost in the engine, with few and with many clients.
+//! The cost of one frame and of one request in the engine, with few and with many clients.
 //!
 //! `cargo bench --bench engine`
 
@@ -21,9 +21,9 @@ use pop_before_smtp::engine::protocol::socketmap;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, Rules};
 
-/// Times that each frame of many is heard.
+/// How often each frame is processed.
 const RUNS: usize = 4;
-/// The dearest of each length are shown.
+/// How many of the most expensive frames of each length are printed.
 const SHOWN: usize = 8;
 const NOW: Time = Time::from_millis(1_795_000_000_000);
 
@@ -76,14 +76,14 @@ fn all(criterion: &mut Criterion) {
             });
         });
         group.finish();
-        let mut group = criterion.benchmark_group("question");
+        let mut group = criterion.benchmark_group("request");
         group.bench_function(BenchmarkId::new("socketmap", clients), |bencher| {
             bencher.iter_batched(
                 || {
                     let key = format!("clients {}", client(next()));
                     format!("{}:{key},", key.len())
                 },
-                |query| match socketmap::read(query.as_bytes()) {
+                |request| match socketmap::read(request.as_bytes()) {
                     Decoded::Whole { request: Some(address), .. } => {
                         assert!(engine.admits(NOW, address).is_some());
                     }
@@ -92,7 +92,7 @@ fn all(criterion: &mut Criterion) {
                 criterion::BatchSize::SmallInput,
             );
         });
-        // For so long the lock is held while a map is rebuilt, or the state file.
+        // How long the lock is held at a time while the map or the state file is rebuilt.
         group.bench_function(BenchmarkId::new("slice of the map", clients), |bencher| {
             bencher.iter(|| engine.listed(NOW, None));
         });
@@ -103,7 +103,7 @@ fn all(criterion: &mut Criterion) {
     }
 }
 
-/// The frame that costs most of all, beside a normal login. Prints what the others cost too.
+/// The most expensive frame, compared with a normal login. Also prints the cost of the others.
 fn worst_frame(criterion: &mut Criterion) {
     let mut engine = engine(10);
     let mut time = |frame: &[u8]| {
@@ -113,7 +113,7 @@ fn worst_frame(criterion: &mut Criterion) {
             begin.elapsed()
         };
         let first = once(0);
-        // The shortest: whatever else this machine does only adds to it.
+        // The minimum: other load only adds to it.
         (first, (0..RUNS).map(&mut once).min().unwrap())
     };
     let normal = login(client(1));
@@ -130,7 +130,7 @@ fn worst_frame(criterion: &mut Criterion) {
         }
     });
     frames.sort_by_key(|(cost, _)| Reverse(*cost));
-    println!("{} frames; a normal login takes {unit:?}; so many of them cost", frames.len());
+    println!("{} frames; a normal login takes {unit:?}; relative cost:", frames.len());
     for length in worst::LENGTHS {
         let of_length = frames.iter().filter(|(_, name)| name.starts_with(&format!("{length}: ")));
         for (cost, name) in of_length.take(SHOWN) {
@@ -139,7 +139,7 @@ fn worst_frame(criterion: &mut Criterion) {
     }
     firsts.sort_unstable();
     let first = firsts[firsts.len() * 99 / 100].as_secs_f64() / unit.as_secs_f64();
-    println!("{first:8.1}  of 99 in 100, when they are heard for the first time");
+    println!("{first:8.1}  99th percentile when processed for the first time");
     let mut group = criterion.benchmark_group("frame");
     for (name, frame) in [("normal login", normal.as_bytes()), ("worst frame", &worst.1)] {
         group.bench_function(name, |bencher| {

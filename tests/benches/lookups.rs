@@ -1,6 +1,6 @@
-//! The whole way, measured from outside with the real Postfix: how soon a login counts while a map
-//! is being rebuilt, and how many questions a second are answered, beside `postmap -q -` on a hash
-//! map in the same run.
+//! The whole daemon, measured from outside with the real Postfix: how soon a login counts while a
+//! map is being rebuilt, and how many requests per second are answered, compared with `postmap -q
+//! -` on a hash map in the same run.
 //!
 //! `cargo bench --bench lookups`; as root, with Postfix installed. `CLIENTS=1000000` is the size of
 //! the large set.
@@ -22,13 +22,13 @@ use support::daemon::Daemon;
 use support::home::Home;
 use support::story::login_frame;
 
-/// For so long logins arrive at each size.
+/// Duration of the logins at each size.
 const LOGINS: Duration = Duration::from_secs(20);
-/// Between two of them: enough for the map to be rebuilt without a pause.
+/// Pause between two logins: short enough that the map is always being rebuilt.
 const PAUSE: Duration = Duration::from_millis(2);
-/// Questions in each measurement of throughput.
-const QUESTIONS: u32 = 200_000;
-/// Connections that ask at the same time.
+/// Requests in each measurement of throughput.
+const REQUESTS: u32 = 200_000;
+/// Connections in use at the same time.
 const MANY: usize = 100;
 
 fn main() {
@@ -114,14 +114,14 @@ impl Site {
     }
 
     fn throughput(&self) {
-        let keys: Vec<Ipv4Addr> = (0..QUESTIONS).map(|n| client(n * 7919 % self.clients)).collect();
+        let keys: Vec<Ipv4Addr> = (0..REQUESTS).map(|n| client(n * 7919 % self.clients)).collect();
         let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
         let file = self.home.at("keys");
         fs::write(&file, text).unwrap();
         let socketmap = format!("socketmap:unix:{}:clients", self.home.at("socketmap").display());
-        let rate = |begun: Instant| f64::from(QUESTIONS) / begun.elapsed().as_secs_f64();
+        let rate = |begun: Instant| f64::from(REQUESTS) / begun.elapsed().as_secs_f64();
         for round in 1..=3 {
-            println!("  questions a second, round {round}:");
+            println!("  requests per second, round {round}:");
             for table in [self.home.table(), socketmap.clone()] {
                 let begun = Instant::now();
                 let mut postmap = Command::new("postmap");
@@ -130,7 +130,7 @@ impl Site {
                 let output = postmap.stdin(keys).output().unwrap();
                 assert!(output.status.success(), "{output:?}");
                 let found = output.stdout.iter().filter(|byte| **byte == b'\n').count();
-                assert_eq!(found, QUESTIONS as usize, "{table}");
+                assert_eq!(found, REQUESTS as usize, "{table}");
                 let kind = table.split(':').next().unwrap();
                 println!("    {:>9.0}  postmap -q - {kind}:", rate(begun));
             }

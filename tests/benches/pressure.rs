@@ -1,8 +1,8 @@
-//! Whether a mail host that logs much has to wait for us, and whether we lose a frame: when nothing
-//! is wrong, when postmap takes long, and when the disk stalls.
+//! Whether a busy mail host has to wait for the daemon, and whether frames are lost: without a
+//! fault, with a slow postmap, and with a disk that stalls.
 //!
-//! `cargo bench --bench pressure`; as root, who may mount and freeze a file system of its own, with
-//! Postfix installed. Counts are asserted; times are only printed, for they are the machine's too.
+//! `cargo bench --bench pressure`; as root, with Postfix installed; it mounts and freezes a file
+//! system. Counts are asserted; times are only printed, because they depend on the machine.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a benchmark")]
 
@@ -26,19 +26,19 @@ use support::home::Home;
 use support::random::Random;
 use support::story::login_frame;
 
-/// Frames a second, each due at its own moment: who was kept waiting catches up.
+/// Frames per second. Each is due at its own time, so a delayed sender catches up.
 const RATE: u32 = 20_000;
-/// For so many seconds they are sent.
+/// Seconds for which frames are sent.
 const SECONDS: u32 = 10;
-/// One frame of so many is a login, as the noise has one line less.
+/// One login in this many frames; the others are the lines of the noise.
 const LOGIN_OF: usize = NOISE.len() + 1;
 /// Addresses that log in.
 const CLIENTS: u64 = 10_000;
-/// The trouble begins so long after the first frame, and lasts as long.
-const TROUBLE: Duration = Duration::from_secs(3);
-/// A `send()` that takes longer would be felt by a daemon that logs.
-const FELT: Duration = Duration::from_millis(10);
-/// The address that logs in when all is over.
+/// Time from the first frame to the fault, and duration of the fault.
+const FAULT: Duration = Duration::from_secs(3);
+/// A `send()` that takes longer delays a mail daemon noticeably.
+const SLOW_SEND: Duration = Duration::from_millis(10);
+/// The address that logs in last.
 const LAST: &str = "198.51.100.7";
 
 fn main() {
@@ -51,7 +51,7 @@ fn main() {
 fn calm() {
     let home = Home::new();
     let daemon = home.start(&[]);
-    press("nothing is wrong", &home, daemon, || {});
+    press("no fault", &home, daemon, || {});
 }
 
 fn slow_postmap() {
@@ -60,7 +60,7 @@ fn slow_postmap() {
     let daemon = home.start(&[]);
     press("postmap takes 3 s", &home, daemon, || {
         fs::write(home.at("slow"), "").unwrap();
-        thread::sleep(TROUBLE);
+        thread::sleep(FAULT);
         fs::remove_file(home.at("slow")).unwrap();
     });
     assert!(home.at("slowed").exists(), "postmap was not slow");
@@ -74,8 +74,8 @@ fn stalled_disk() {
     press("the disk stalls for 3 s", &home, daemon, || disk.stall(&state));
 }
 
-/// Sends all frames, with a trouble in their midst, and prints and asserts what became of them.
-fn press(what: &str, home: &Home, daemon: Daemon, trouble: impl FnOnce() + Send) {
+/// Sends all frames, causes the fault meanwhile, and prints and asserts what was processed.
+fn press(what: &str, home: &Home, daemon: Daemon, fault: impl FnOnce() + Send) {
     let mut random = Random::new(1);
     let frames: Vec<(String, Option<Ipv4Addr>)> = (0..(RATE * SECONDS) as usize)
         .map(|number| match NOISE.get(number % LOGIN_OF) {
@@ -93,8 +93,8 @@ fn press(what: &str, home: &Home, daemon: Daemon, trouble: impl FnOnce() + Send)
     let begun = Instant::now();
     let mut took: Vec<Duration> = thread::scope(|threads| {
         threads.spawn(|| {
-            thread::sleep(TROUBLE);
-            trouble();
+            thread::sleep(FAULT);
+            fault();
         });
         let send = |(number, (frame, _)): (u32, &(String, _))| {
             let due = begun + Duration::from_secs(1) * number / RATE;
@@ -115,15 +115,15 @@ fn press(what: &str, home: &Home, daemon: Daemon, trouble: impl FnOnce() + Send)
     took.sort_unstable();
     let logins: Vec<Ipv4Addr> = frames.iter().filter_map(|(_, address)| *address).collect();
     let clients: HashSet<&Ipv4Addr> = logins.iter().collect();
-    let heard = status["frames"].as_u64().unwrap() - 1;
+    let processed = status["frames"].as_u64().unwrap() - 1;
     println!(
-        "  {what}: {} frames sent in {span:.2?}, {heard} heard, {} logins of {} clients; send() \
-         took at most {:.2?}, more than {FELT:?} {} times, 99.9 % {:.2?}",
+        "  {what}: {} frames sent in {span:.2?}, {processed} processed, {} logins of {} clients; \
+         send() took at most {:.2?}, more than {SLOW_SEND:?} {} times, 99.9 % {:.2?}",
         frames.len(),
         logins.len(),
         clients.len(),
         took[took.len() - 1],
-        took.iter().filter(|took| **took > FELT).count(),
+        took.iter().filter(|took| **took > SLOW_SEND).count(),
         took[(took.len() - 1) * 999 / 1000],
     );
     let is = |key: &str, expected: usize| assert_eq!(status[key], expected + 1, "{what}: {key}");
@@ -134,7 +134,7 @@ fn press(what: &str, home: &Home, daemon: Daemon, trouble: impl FnOnce() + Send)
     let mut postmap = Command::new("postmap");
     postmap.arg("-c").arg(home.postfix.config()).args(["-s", &home.table()]);
     let map = run(&mut postmap);
-    // Beside them it has an entry that proves the generation.
+    // The map also has the generation entry.
     let is_client = |line: &&str| line.split('\t').next().unwrap().parse::<Ipv4Addr>().is_ok();
     assert_eq!(map.lines().filter(is_client).count(), clients.len() + 1, "{what}: the map");
     assert!(daemon.stop().success());
@@ -155,14 +155,14 @@ impl Disk {
         Self(path)
     }
 
-    /// Who writes waits, and cannot even be killed; so a shell of its own, which no signal from the
-    /// terminal ends, lets them go on, whatever becomes of us. Nothing may come to the file
+    /// Freezes the file system. A process that writes to it cannot even be killed, so a shell that
+    /// ignores signals thaws it, even if this process ends. Asserts that the file does not grow
     /// meanwhile.
     fn stall(&self, file: &Path) {
         let script = "trap '' INT TERM HUP; fsfreeze -f \"$0\" || exit\n\
                       stat -c %s \"$1\"; sleep \"$2\"; stat -c %s \"$1\"; fsfreeze -u \"$0\"";
         let mut shell = Command::new("sh");
-        shell.args(["-c", script]).arg(&self.0).arg(file).arg(TROUBLE.as_secs().to_string());
+        shell.args(["-c", script]).arg(&self.0).arg(file).arg(FAULT.as_secs().to_string());
         let lengths = run(&mut shell);
         let (before, after) = lengths.trim().split_once('\n').unwrap();
         assert_eq!(before, after, "the disk did not stall");

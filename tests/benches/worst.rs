@@ -1,13 +1,13 @@
-//! Frames that are made to cost much: those of every built-in example, stretched at many places
-//! with many fillers, and headers as long as a frame can be.
+//! Frames made to be expensive: every built-in example, extended at many places with many fillers,
+//! and headers as long as a frame can be.
 
 use pop_before_smtp::engine::maildaemons::{BUILT_IN, DaemonFile};
 
-/// Bytes of a frame: what anybody may send in one datagram, and about as much as is looked at.
+/// Bytes of a frame: the most that fits in one datagram, and about as many as are examined.
 pub const LENGTHS: &[usize] = &[60_000, 2_040, 1_000, 790, 490];
-/// In so many parts each example is divided; it is stretched between two of them.
+/// How many parts each example is divided into; the filler goes between two of them.
 const PARTS: usize = 6;
-/// What examples are stretched with. The texts of some must occur once.
+/// The fillers. Some are texts that must occur only once in a line.
 const FILLERS: &[&[u8]] = &[
     VARIED,
     b"x",
@@ -27,9 +27,9 @@ const FILLERS: &[&[u8]] = &[
     b"user=<a>",
 ];
 
-/// Stands for bytes that are others each time.
+/// Stands for varying bytes of [`ALPHABET`].
 const VARIED: &[u8] = b"varied";
-/// Those: what patterns look for, and what they do not.
+/// Bytes that patterns look for, and others.
 const ALPHABET: &[u8] = b", ip=[]:.<>\"'()rauselogin-07 \xff";
 
 fn filled(filler: &[u8], length: usize, turn: &mut u64) -> Vec<u8> {
@@ -44,13 +44,13 @@ fn filled(filler: &[u8], length: usize, turn: &mut u64) -> Vec<u8> {
     (0..length).map(|_| next()).collect()
 }
 
-/// Shows all of them, each with its name.
-pub fn each(mut show: impl FnMut(&str, &[u8])) {
+/// Calls `visit` with the name and the bytes of each frame.
+pub fn each(mut visit: impl FnMut(&str, &[u8])) {
     let mut turn = 0;
-    for (name, head, filler, tail) in HEADERS {
+    for (name, begin, filler, end) in HEADERS {
         for length in LENGTHS {
-            let middle = filled(filler, length.saturating_sub(head.len() + tail.len()), &mut turn);
-            show(&format!("{length}: {name}"), &[head, &*middle, tail].concat());
+            let middle = filled(filler, length.saturating_sub(begin.len() + end.len()), &mut turn);
+            visit(&format!("{length}: {name}"), &[begin, &*middle, end].concat());
         }
     }
     for file in BUILT_IN {
@@ -58,7 +58,7 @@ pub fn each(mut show: impl FnMut(&str, &[u8])) {
         let lines = daemon.examples.iter().flat_map(|example| &example.lines);
         for (number, line) in lines.enumerate() {
             let line = line.as_bytes();
-            // Header and tag stay as they are.
+            // Header and tag stay unchanged.
             let body = line.windows(2).position(|pair| pair == b": ").map_or(0, |at| at + 2);
             for part in 0..=PARTS {
                 let at = body + (line.len() - body) * part / PARTS;
@@ -71,26 +71,26 @@ pub fn each(mut show: impl FnMut(&str, &[u8])) {
                         daemon.name,
                         filler.escape_ascii()
                     );
-                    show(&name, &[&line[..at], &middle, &line[at..]].concat());
+                    visit(&name, &[&line[..at], &middle, &line[at..]].concat());
                 }
             }
         }
     }
 }
 
-/// A name, and what stands before, within and behind the part that is made long.
+/// The name, the beginning, the filler and the end of a frame.
 type Header = (&'static str, &'static [u8], &'static [u8], &'static [u8]);
 
-const TAIL: &[u8] = b" mx1 dovecot: imap-login: Login: user=<ann>";
-/// A name, what a frame begins with, what it is filled with, and what it ends with.
+const END: &[u8] = b" mx1 dovecot: imap-login: Login: user=<ann>";
+/// Frames with long headers.
 const HEADERS: &[Header] = &[
-    ("nothing but blanks", b"", b" ", b""),
-    ("nothing but bad bytes", b"", b"\xff", b""),
+    ("only blanks", b"", b" ", b""),
+    ("only invalid bytes", b"", b"\xff", b""),
     ("an octet count", b"", b"7", b" <22>dovecot: x"),
     ("a priority", b"<", b"2", b">dovecot: x"),
     ("blanks before the tag", b"<22>", b" ", b"dovecot: x"),
-    ("blanks after the stamp", b"<22>Nov 22 07:31:23", b" ", TAIL),
-    ("fractions of a second", b"<22>Nov 22 07:31:23.", b"7", TAIL),
+    ("blanks after the stamp", b"<22>Nov 22 07:31:23", b" ", END),
+    ("fractions of a second", b"<22>Nov 22 07:31:23.", b"7", END),
     ("fractions, RFC 3339", b"<22>1 2026-11-22T07:31:23.", b"7", b"Z mx1 dovecot - - - x"),
     ("a host", b"<22>Nov 22 07:31:23 ", b"h", b" dovecot: x"),
     ("a host of colons", b"<22>Nov 22 07:31:23 ", b":", b" dovecot: x"),

@@ -92,7 +92,7 @@ fn operators_query_and_change() {
         assert!(used.contains(expected) && empty.is_empty(), "{arguments}: {out}\n{said}");
     }
 
-    daemon.wait_until_said("revoked=true block=\"1h\"");
+    daemon.wait_until_logged("revoked=true block=\"1h\"");
     home.wire.send(login_frame(A).as_bytes());
     home.wire.send(login_frame("127.0.0.1").as_bytes());
     home.wire.send(b"<22>Nov 22 07:31:23 mx1 dovecot: nothing of interest");
@@ -255,8 +255,8 @@ fn a_dry_run_only_logs() {
     let daemon = home.start(&["--dry-run"]);
     home.wire.send(login_frame(A).as_bytes());
     daemon.wait_until_authorised(A);
-    daemon.wait_until_said(&format!("map=[\"{A}\"]"));
-    daemon.wait_until_said(&format!("postmap -r lmdb:{}", home.at("clients").display()));
+    daemon.wait_until_logged(&format!("map=[\"{A}\"]"));
+    daemon.wait_until_logged(&format!("postmap -r lmdb:{}", home.at("clients").display()));
     assert!(daemon.stop().success());
     assert!(!home.at("state").exists() && !home.at("clients").exists());
 }
@@ -276,25 +276,25 @@ fn wipe_empties_the_map_that_a_crash_has_left() {
     let (status, out, said) = wipe(&home, &[]);
     assert_eq!((status, out.as_str()), (Some(74), ""), "{said}");
     assert!(said.contains(&format!("in use by process {}", daemon.id())), "{said}");
-    assert_eq!(home.map_says(A).as_deref(), Some("OK"));
+    assert_eq!(home.map_value(A).as_deref(), Some("OK"));
 
     home.wait_until_saved(A, &daemon);
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
-    assert_eq!(home.map_says(A).as_deref(), Some("OK"), "the crash has left it");
+    assert_eq!(home.map_value(A).as_deref(), Some("OK"), "the crash has left it");
     // Also with a configuration that the daemon would refuse.
     let (status, out, said) = wipe(&home, &["--grace", "8days"]);
     assert_eq!((status, said.as_str()), (Some(0), ""), "{out}");
     assert_eq!(out, format!("the map {} is empty now\n", home.table()));
-    assert_eq!(home.map_says(A), None);
-    assert!(home.map_says("_pbs_generation_").is_some(), "an empty map is a map");
+    assert_eq!(home.map_value(A), None);
+    assert!(home.map_value("_pbs_generation_").is_some(), "an empty map is a map");
     assert!(!home.at("clients.lock").exists());
 
     let daemon = home.start(&[]);
-    assert_eq!(home.map_says(A).as_deref(), Some("OK"), "the state file stays");
+    assert_eq!(home.map_value(A).as_deref(), Some("OK"), "the state file stays");
     assert!(daemon.stop().success());
     assert_eq!(wipe(&home, &[]).0, Some(0), "after a clean shutdown");
-    assert_eq!(home.map_says(A), None);
+    assert_eq!(home.map_value(A), None);
 
     home.play_postmap("exit 1");
     let failing = || {
@@ -307,7 +307,7 @@ fn wipe_empties_the_map_that_a_crash_has_left() {
     };
     let (status, _, said) = failing();
     assert_eq!(status, Some(0), "the daemon has prepared a fallback map: {said}");
-    assert_eq!(home.map_says(A), None);
+    assert_eq!(home.map_value(A), None);
     // There is no second fallback map.
     let (status, out, said) = failing();
     assert_eq!((status, out.as_str()), (Some(74), ""), "{said}");

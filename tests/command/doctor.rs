@@ -39,8 +39,8 @@ fn sound_setup_has_no_findings() {
 /// Parameters with their values, Postfix's reply, and the finding's what and why.
 type Row<'a> = (&'a [(&'a str, String)], u16, &'a str, &'a str);
 
-/// Each row has main.cf's lists, Postfix's reply to the client, and the finding. Then the fix is applied,
-/// and the client may relay.
+/// Each row has main.cf's lists, Postfix's reply to the client, and the finding. Then the fix is
+/// applied, and the client may relay.
 #[test]
 fn restrictions() {
     let site = Site::start(By::Map, USUAL);
@@ -149,11 +149,26 @@ fn restrictions() {
         }
         site.wait_for_reply(*code, what);
         let finding = site.finds("problem", what, why, "check_client_access");
+        if settings[settings.len() - 1].0 == recipient && *code == 454 {
+            shows_in_guide(&site);
+        }
         site.apply(&finding);
         site.wait_for_reply(250, what);
         let again = site.doctor(&[]);
         assert_eq!(again.code, 0, "{what}: {:#}", again.list);
     }
+}
+
+/// Asserts that the sample in the guide is what `doctor` prints.
+fn shows_in_guide(site: &Site) {
+    let text = String::from_utf8(site.run(&[]).stdout).expect("text");
+    let config = format!(" -c {}", site.postfix.config().display());
+    let map = site.at("clients").display().to_string();
+    let text = text.replace(&config, "").replace(&map, "/var/lib/pop-before-smtp/clients");
+    let guide = include_str!("../../deploy/guide/troubleshooting.md");
+    let (_, sample) = guide.split_once("```text\n").expect("the first block");
+    let (sample, _) = sample.split_once("```\n").expect("a block ends");
+    assert!(text.contains(sample), "the guide has:\n{sample}doctor prints:\n{text}");
 }
 
 /// Faults of a socket.

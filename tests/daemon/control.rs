@@ -124,10 +124,10 @@ fn silent_clients_block_nobody() {
     assert!(!daemon.query(A));
     // Usually a moment; it would be 36 s if each silent client had two seconds.
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    let said = daemon.said();
+    let said = daemon.log();
     assert_eq!(said.matches("all 32 control connections are in use").count(), 1, "{said}");
     // The last of them have two seconds, if no other client connects.
-    daemon.wait_until_said("was too slow");
+    daemon.wait_until_logged("was too slow");
     drop(silent);
     // Clients that disconnect at once block nobody either.
     for _ in 0..100 {

@@ -85,5 +85,5 @@ fn restarts_lose_no_login() {
     let listed = || daemon.authorised().into_iter().collect::<BTreeSet<_>>();
     let whole = within(PATIENCE, || listed() == all);
     let lost: Vec<_> = all.difference(&listed()).copied().collect();
-    assert!(whole, "lost: {lost:?}\n{}", daemon.said());
+    assert!(whole, "lost: {lost:?}\n{}", daemon.log());
 }

@@ -33,16 +33,16 @@ fn status(daemon: &Daemon) -> Value {
 #[test]
 fn ready_means_that_the_map_is_published() {
     let home = Home::new();
-    home.put_gate_before_postmap();
+    home.make_postmap_blockable();
     home.hang_postmap();
     let daemon = home.spawn(&[]);
     home.wait_until_hanging();
     home.wire.send(login_frame(A).as_bytes());
-    assert!(!daemon.has_notified("READY=1"), "{}", daemon.said());
-    assert_eq!(home.map_says(GENERATION), None, "no map yet");
+    assert!(!daemon.has_notified("READY=1"), "{}", daemon.log());
+    assert_eq!(home.map_value(GENERATION), None, "no map yet");
     home.release_postmap();
     eventually("it is ready", PATIENCE, || daemon.has_notified("READY=1"));
-    assert!(home.map_says(GENERATION).is_some(), "ready without a map");
+    assert!(home.map_value(GENERATION).is_some(), "ready without a map");
     // A login before that is not lost.
     home.wait_until_mapped(A, &daemon);
 }
@@ -71,7 +71,7 @@ fn frames_are_accepted_only_from_allowed_senders() {
     assert_eq!(status["listeners"][1]["frames"], 1, "{status}");
     assert_eq!(status["listeners"][1]["rejected"], 3, "{status}");
     assert_eq!((&status["frames"], &status["clients"]), (&2.into(), &2.into()), "{status}");
-    assert!(!daemon.said().contains("198.51.100.66"), "another sender fills the log");
+    assert!(!daemon.log().contains("198.51.100.66"), "another sender fills the log");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn a_reload_applies_everything_or_nothing() {
     fs::write(daemons.join("own.toml"), OWN).unwrap();
     let before = daemon.notified();
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_until_said("configuration reloaded");
+    daemon.wait_until_logged("configuration reloaded");
     let told = |daemon: &Daemon| daemon.notified()[before.len()..].to_owned();
     eventually("it is ready again", PATIENCE, || told(&daemon).contains("READY=1\n"));
     let told = told(&daemon);
@@ -142,18 +142,18 @@ fn a_reload_applies_everything_or_nothing() {
     fs::write(home.at("config.toml"), text + "map-value = 'permit'\nlog-level = 'debug'\n")
         .unwrap();
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_until_said("only a restart changes these options: map-value, log-level");
+    daemon.wait_until_logged("only a restart changes these options: map-value, log-level");
 
     for (wrong, grace) in [("`soon`", "soon"), ("7 days", "8days")] {
         configure(grace);
         daemon.signal(Signal::SIGHUP);
-        daemon.wait_until_said(wrong);
+        daemon.wait_until_logged(wrong);
     }
-    daemon.wait_until_said("not reloaded, the old configuration stays");
+    daemon.wait_until_logged("not reloaded, the old configuration stays");
     fs::write(daemons.join("own.toml"), OWN.replace("192.0.2.7", "192.0.2.x")).unwrap();
     configure("20m");
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_until_said("own.toml:");
+    daemon.wait_until_logged("own.toml:");
     home.wire.send(own("198.51.100.9").as_bytes());
     daemon.wait_until_authorised("198.51.100.9");
     assert!((550..=600).contains(&left(&daemon, 2)), "the old grace stays");
@@ -190,10 +190,10 @@ fn a_clean_restart_keeps_everything() {
         let before = expiry(&daemon);
 
         daemon.signal(signal);
-        assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.said());
+        assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.log());
         assert!(daemon.has_notified("STOPPING=1"));
-        assert_eq!(home.map_says(A), None, "nothing would remove it");
-        assert!(home.map_says(GENERATION).is_some_and(|text| text.starts_with("DUNNO ")));
+        assert_eq!(home.map_value(A), None, "nothing would remove it");
+        assert!(home.map_value(GENERATION).is_some_and(|text| text.starts_with("DUNNO ")));
         assert!(home.sockets().is_empty(), "{:?}", home.sockets());
         let saved = grants(&home);
         assert_eq!(saved.len(), 2, "{saved:?}");
@@ -201,7 +201,7 @@ fn a_clean_restart_keeps_everything() {
         let daemon = home.start(&[]);
         assert_eq!(expiry(&daemon), before);
         assert_eq!(grants(&home), saved);
-        assert_eq!(home.map_says(A).as_deref(), Some("OK"), "ready, but the map is old");
+        assert_eq!(home.map_value(A).as_deref(), Some("OK"), "ready, but the map is old");
         let list = daemon.list();
         assert_eq!((&list[1]["note"], &list[1]["logins"]), (&"a guest".into(), &1.into()));
         assert!(daemon.stop().success());
@@ -211,7 +211,7 @@ fn a_clean_restart_keeps_everything() {
 #[test]
 fn a_second_signal_exits_immediately() {
     let home = Home::new();
-    home.put_gate_before_postmap();
+    home.make_postmap_blockable();
     let mut daemon = home.start(&[]);
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
@@ -221,7 +221,7 @@ fn a_second_signal_exits_immediately() {
     daemon.signal(Signal::SIGTERM);
     home.wait_until_hanging();
     daemon.signal(Signal::SIGTERM);
-    assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.said());
+    assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.log());
     home.release_postmap();
     let daemon = home.start(&[]);
     assert_eq!((grants(&home), daemon.query(A)), (saved, true));
@@ -232,20 +232,20 @@ fn a_second_signal_exits_immediately() {
 fn it_can_be_stopped_before_it_is_ready() {
     for twice in [false, true] {
         let home = Home::new();
-        home.put_gate_before_postmap();
+        home.make_postmap_blockable();
         home.hang_postmap();
         let mut daemon = home.spawn(&[]);
         home.wait_until_hanging();
         daemon.signal(Signal::SIGTERM);
-        daemon.wait_until_said("stopping");
+        daemon.wait_until_logged("stopping");
         if twice {
             daemon.signal(Signal::SIGTERM);
         } else {
             home.release_postmap();
         }
-        assert_eq!(daemon.wait().code(), Some(i32::from(twice)), "{}", daemon.said());
+        assert_eq!(daemon.wait().code(), Some(i32::from(twice)), "{}", daemon.log());
         assert!(!daemon.has_notified("READY=1"));
-        assert_eq!(home.map_says(GENERATION).is_some(), !twice, "an empty map at the end");
+        assert_eq!(home.map_value(GENERATION).is_some(), !twice, "an empty map at the end");
         let _ = fs::remove_file(home.at("hang"));
     }
 }
@@ -263,7 +263,7 @@ fn after_a_kill_it_starts_without_help() {
     let saved = grants(&home);
     assert_eq!(saved.len(), 2, "{saved:?}");
     assert_eq!(home.sockets(), ["control.sock", "log.sock"], "not removed");
-    assert_eq!(home.map_says(A).as_deref(), Some("OK"), "not emptied");
+    assert_eq!(home.map_value(A).as_deref(), Some("OK"), "not emptied");
 
     let state = fs::read_to_string(home.at("state")).unwrap();
     fs::write(home.at("state"), state + &format!("gone\t{A}\t.\ngrant\t{B}\ttorn")).unwrap();
@@ -272,11 +272,24 @@ fn after_a_kill_it_starts_without_help() {
     }
     let daemon = home.start(&[]);
     assert!(!home.at("clients.new").exists() && !home.at("clients.new.lmdb").exists());
-    assert_eq!(home.map_says(A), None, "the map has the restored grants");
-    assert_eq!(home.map_says(B).as_deref(), Some("OK"));
+    assert_eq!(home.map_value(A), None, "the map has the restored grants");
+    assert_eq!(home.map_value(B).as_deref(), Some("OK"));
     assert_eq!(grants(&home), saved[1..], "the torn record changes nothing");
-    assert!(daemon.said().contains("is damaged") && home.at("state.damaged").exists());
+    assert!(daemon.log().contains("is damaged") && home.at("state.damaged").exists());
     log_in(&home, &daemon, A);
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_state_file_of_another_version_is_kept_and_not_restored() {
+    let home = Home::new();
+    let old = format!("pop-before-smtp state 0\ngrant\t{A}\n");
+    fs::write(home.at("state"), &old).unwrap();
+    let daemon = home.start(&[]);
+    assert!(daemon.log().contains("another version; nothing was restored"), "{}", daemon.log());
+    assert!(!daemon.log().contains("is damaged"), "{}", daemon.log());
+    assert_eq!(fs::read_to_string(home.at("state.damaged")).unwrap(), old);
+    assert!(daemon.authorised().is_empty());
     assert!(daemon.stop().success());
 }
 
@@ -310,7 +323,7 @@ fn a_state_file_that_others_may_write_is_not_trusted() {
     fs::set_permissions(&state, fs::Permissions::from_mode(0o666)).unwrap();
     let mut daemon = home.spawn(&[]);
     assert_eq!(daemon.wait().code(), Some(74));
-    daemon.wait_until_said("others can write to it (mode 666)");
+    daemon.wait_until_logged("others can write to it (mode 666)");
     fs::set_permissions(&state, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(home.start(&[]).stop().success());
 }
@@ -329,9 +342,9 @@ fn a_state_file_of_another_user_or_a_link_is_not_trusted() {
     let is_refused = |why: &str, fix: &str| {
         let before = fs::read_to_string(&state).unwrap();
         let mut daemon = home.spawn(&[]);
-        assert_eq!(daemon.wait().code(), Some(74), "{}", daemon.said());
-        daemon.wait_until_said(why);
-        daemon.wait_until_said(&format!("{fix} {}`", state.display()));
+        assert_eq!(daemon.wait().code(), Some(74), "{}", daemon.log());
+        daemon.wait_until_logged(why);
+        daemon.wait_until_logged(&format!("{fix} {}`", state.display()));
         assert_eq!(fs::read_to_string(&state).unwrap(), before, "it is unchanged");
     };
     chown(&state, Some(4711), None).unwrap();
@@ -342,7 +355,7 @@ fn a_state_file_of_another_user_or_a_link_is_not_trusted() {
     is_refused("it is a symbolic link", "`rm");
     fs::rename(home.at("moved"), &state).unwrap();
     let daemon = home.start(&[]);
-    assert!(daemon.query(A), "the state is restored: {}", daemon.said());
+    assert!(daemon.query(A), "the state is restored: {}", daemon.log());
 }
 
 /// If the configuration is no longer trusted, the daemon continues with the previous one.
@@ -355,8 +368,8 @@ fn an_untrusted_configuration_is_not_reloaded() {
     fs::write(&config, "allow-host = ['-']\n").unwrap();
     fs::set_permissions(&config, fs::Permissions::from_mode(0o666)).unwrap();
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_until_said("not reloaded, the old configuration stays");
-    assert!(daemon.said().contains("others can write to it (mode 666)"), "{}", daemon.said());
+    daemon.wait_until_logged("not reloaded, the old configuration stays");
+    assert!(daemon.log().contains("others can write to it (mode 666)"), "{}", daemon.log());
     log_in(&home, &daemon, A);
     assert!(daemon.stop().success());
 }
@@ -373,6 +386,6 @@ fn a_world_writable_directory_is_logged_once() {
     let config = directory.join("config.toml").display().to_string();
     let daemon = home.start(&["--config", &config]);
     let remark = format!("any local user can write to {}", directory.display());
-    assert_eq!(daemon.said().matches(&remark).count(), 1, "{}", daemon.said());
+    assert_eq!(daemon.log().matches(&remark).count(), 1, "{}", daemon.log());
     assert!(daemon.stop().success());
 }

@@ -324,9 +324,9 @@ fn a_shared_address_is_logged_once() {
     }
     eventually("it is no longer authorised", PATIENCE, || !site.daemon.query(CLIENT));
     peer.ask(&query(CLIENT), NO);
-    site.daemon.wait_until_said("max-users-per-address");
+    site.daemon.wait_until_logged("max-users-per-address");
     site.login("eve", OTHER);
-    assert_eq!(site.daemon.said().matches("max-users-per-address").count(), 1);
+    assert_eq!(site.daemon.log().matches("max-users-per-address").count(), 1);
     let status = status(&site.daemon);
     assert_eq!(status["counts"]["shared"], 1);
     assert_eq!(status["shared"], serde_json::json!([{ "address": CLIENT, "users": 3 }]));
@@ -417,7 +417,7 @@ fn many_connections_block_nobody() {
     let evicted = policy["evicted"].as_u64().expect("a number");
     assert_eq!(evicted, MANY as u64 + 2 - 2000, "{policy}");
     assert_eq!(policy["connections"], 2000, "{policy}");
-    assert!(!site.daemon.said().contains("connection"), "{}", site.daemon.said());
+    assert!(!site.daemon.log().contains("connection"), "{}", site.daemon.log());
     drop(many);
     assert!(site.daemon.stop().success());
 }
@@ -492,7 +492,7 @@ fn wrong_options_are_refused_at_the_start() {
         let mut daemon = Daemon::spawn(dir.path(), &arguments);
         let status = daemon.wait();
         assert!(!status.success());
-        daemon.wait_until_said(expected);
+        daemon.wait_until_logged(expected);
         assert!(!dir.path().join("policy").exists(), "{options:?} leaves a socket");
     }
 }

@@ -56,8 +56,8 @@ fn start(home: &Home, more: &[&str]) -> (Port, Daemon) {
     (port, daemon)
 }
 
-/// Parses a page into samples by name and labels. Stricter than the format: HELP and TYPE come first
-/// and once, all samples of a name are adjacent, and no sample comes twice.
+/// Parses a page into samples by name and labels. Stricter than the format: HELP and TYPE come
+/// first and once, all samples of a name are adjacent, and no sample comes twice.
 fn parse(page: &str) -> BTreeMap<String, f64> {
     let valid_name = regex::Regex::new("^[a-z][a-z0-9_]*$").expect("a pattern");
     let labels =
@@ -190,7 +190,7 @@ fn events_are_counted() {
 #[test]
 fn unhealthy_until_the_first_map_is_published() {
     let home = Home::new();
-    home.put_gate_before_postmap();
+    home.make_postmap_blockable();
     home.hang_postmap();
     let port = Port::claim();
     let daemon = home.spawn(&["--metrics", &format!("inet:127.0.0.1:{}", port.number())]);
@@ -249,11 +249,11 @@ fn an_unsaved_state_is_reported_everywhere() {
     assert!(fault()["error"].as_str().is_some_and(|error| error.contains("No space left")));
     // Several attempts.
     std::thread::sleep(Duration::from_secs(4));
-    assert_eq!(daemon.said().matches("state not saved").count(), 1, "{}", daemon.said());
+    assert_eq!(daemon.log().matches("state not saved").count(), 1, "{}", daemon.log());
     assert_eq!(daemon.list().as_array().map(Vec::len), Some(101));
 
     disk.clear();
-    daemon.wait_until_said("state saved again");
+    daemon.wait_until_logged("state saved again");
     assert_eq!((get(&port, "/healthz").0.as_str(), unsaved()), ("HTTP/1.1 200 OK", 0.0));
     assert_eq!(fault(), Value::Null);
     assert!(!status().contains("NOT SAVED"), "{}", status());
@@ -284,11 +284,7 @@ fn wrong_requests_are_refused() {
         let body = reply.split_once("\r\n\r\n").expect("a head").1;
         assert_eq!(body.is_empty(), request.starts_with(b"HEAD"), "{shown}: {reply}");
     }
-    assert!(
-        !daemon.said().contains("WARN") && !daemon.said().contains("ERROR"),
-        "{}",
-        daemon.said()
-    );
+    assert!(!daemon.log().contains("WARN") && !daemon.log().contains("ERROR"), "{}", daemon.log());
     assert!(daemon.stop().success());
 }
 
@@ -364,7 +360,7 @@ fn wrong_addresses_are_refused_at_the_start() {
     ] {
         let mut daemon = home.spawn(&["--metrics", address]);
         assert!(!daemon.wait().success());
-        daemon.wait_until_said(expected);
+        daemon.wait_until_logged(expected);
     }
 }
 

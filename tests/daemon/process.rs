@@ -38,7 +38,7 @@ fn its_memory_cannot_be_read() {
     let daemon = Daemon::spawn_with(dir.path(), &options, |command| {
         command.uid(USER).gid(USER);
     });
-    daemon.wait_until_said("ready");
+    daemon.wait_until_logged("ready");
     let process = Path::new("/proc").join(daemon.id().to_string());
     let limits = fs::read_to_string(process.join("limits")).unwrap();
     let cores = limits.lines().find(|line| line.starts_with("Max core file size"));
@@ -78,10 +78,10 @@ fn no_postmap_outlives_a_second_signal() {
         assert!(is_running());
         if !is_ready {
             daemon.signal(Signal::SIGTERM);
-            daemon.wait_until_said("stopping");
+            daemon.wait_until_logged("stopping");
         }
         daemon.signal(Signal::SIGTERM);
-        assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.said());
+        assert_eq!(daemon.wait().code(), Some(1), "{}", daemon.log());
         eventually("postmap has exited", PATIENCE, || !is_running());
         assert!(home.sockets().is_empty(), "{:?}", home.sockets());
     }
@@ -106,9 +106,9 @@ fn evictions_are_counted_and_not_logged_one_by_one() {
     let counts = status(&daemon)["counts"].clone();
     assert_eq!(counts["evicted"], LOGINS - CLIENTS, "{counts}");
     assert!(daemon.command(&["revoke", &client(LOGINS - 1)]).status.success());
-    daemon.wait_until_said("revoked manually");
-    daemon.wait_until_said("max-clients is reached");
-    let said = daemon.said();
+    daemon.wait_until_logged("revoked manually");
+    daemon.wait_until_logged("max-clients is reached");
+    let said = daemon.log();
     assert_eq!(said.matches("were evicted").count(), 1, "{said}");
     assert!(!said.contains("no longer authorised: max-clients"), "{said}");
     assert!(daemon.stop().success());

@@ -87,11 +87,11 @@ fn temporary_errors_do_not_stop_the_receiver() {
         daemon.wait_until_authorised(&client);
         errors = status(&daemon)["listeners"][1]["errors"].as_u64().expect("a number");
     }
-    assert_eq!(daemon.said().matches("cannot receive; trying again").count(), 2, "once a socket");
+    assert_eq!(daemon.log().matches("cannot receive; trying again").count(), 2, "once a socket");
     fail(Errno::EBADF);
     udp.send(login_frame(A).as_bytes());
-    assert_eq!(daemon.wait().code(), Some(74), "{}", daemon.said());
-    daemon.wait_until_said("a receiver has failed: udp:");
+    assert_eq!(daemon.wait().code(), Some(74), "{}", daemon.log());
+    daemon.wait_until_logged("a receiver has failed: udp:");
 }
 
 /// Sends a frame with the file descriptor of a file, several times.
@@ -148,12 +148,12 @@ fn frames_are_accepted_by_user() {
     log_as("4711", &path, A);
     log_as("1", &path, B);
     daemon.wait_until_authorised(B);
-    assert!(daemon.query(A) && !daemon.query(EVIL), "{}", daemon.said());
+    assert!(daemon.query(A) && !daemon.query(EVIL), "{}", daemon.log());
     let status = status(&daemon);
     assert_eq!(status["listeners"][0]["rejected"], 2, "{status}");
     assert_eq!(status["frames"], 2, "{status}");
-    daemon.wait_until_said("uid=4712");
-    daemon.wait_until_said("frame dropped: allow-uid does not name its sender");
+    daemon.wait_until_logged("uid=4712");
+    daemon.wait_until_logged("frame dropped: allow-uid does not name its sender");
     assert!(daemon.stop().success());
 
     let daemon = home.start_for(",mode=0666", &[]);
@@ -234,9 +234,9 @@ fn a_reload_changes_hosts_and_facilities() {
     let mut daemon = home.start(&["--log-level", "debug"]);
     let local3 = |host: &str| login_frame(A).replace("<22>", "<158>").replace(" mx1 ", host);
     home.wire.send(local3(" mx1 ").as_bytes());
-    daemon.wait_until_said("the host `mx1` is not in allow-host");
+    daemon.wait_until_logged("the host `mx1` is not in allow-host");
     home.wire.send(login_frame(A).replace(" mx1 ", " ").as_bytes());
-    daemon.wait_until_said("logins are not accepted from this facility");
+    daemon.wait_until_logged("logins are not accepted from this facility");
     assert!(!daemon.query(A));
     let now = status(&daemon);
     assert_eq!((&now["counts"]["other_hosts"], &now["counts"]["refused"]), (&1.into(), &1.into()));
@@ -244,12 +244,12 @@ fn a_reload_changes_hosts_and_facilities() {
     daemon.wait_until_authorised(A);
     write("facility = ['dovecot=mail']\n");
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
-    daemon.wait_until_said("configuration reloaded");
+    daemon.wait_until_logged("configuration reloaded");
     home.wire.send(login_frame(B).as_bytes());
     daemon.wait_until_authorised(B);
     write("facility = ['dovcot=mail']\n");
     daemon.signal(nix::sys::signal::Signal::SIGHUP);
-    daemon.wait_until_said("facility: there is no mail daemon `dovcot`");
+    daemon.wait_until_logged("facility: there is no mail daemon `dovcot`");
     assert!(daemon.stop().success());
 }
 

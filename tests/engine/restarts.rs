@@ -11,13 +11,13 @@ use pop_before_smtp::engine::state::{HEADER, Restoration, Restored};
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, MAX_MANUAL, Rules};
 
-use crate::support::around;
+use crate::support::engine_loop;
 use crate::support::story::{START, excluding, ip, login_frame, rules, story};
 
 const A: &str = "192.0.2.7";
 const B: &str = "192.0.2.8";
 const NOTHING: Restored =
-    Restored { grants: 0, expired: 0, refused: 0, shortened: 0, damaged: 0, foreign: false };
+    Restored { grants: 0, expired: 0, refused: 0, shortened: 0, damaged: 0, other_version: false };
 
 #[test]
 fn deadlines_survive_a_restart() {
@@ -106,7 +106,7 @@ fn a_clock_set_back_revives_no_grant() {
     let mut engine = Engine::new(rules());
     engine.allow(start, ip(A), Some(seconds(10)), None).expect("allowed");
     engine.allow(start, ip(B), Some(seconds(100)), None).expect("allowed");
-    let text = around::state(&engine, start);
+    let text = engine_loop::state(&engine, start);
     for (written, now, expected) in [
         (start + seconds(40), start + seconds(40), [None, Some(60)]),
         (start + seconds(40), start + seconds(30), [None, Some(60)]),
@@ -157,7 +157,7 @@ fn damaged_lines_are_counted_and_skipped() {
     }
     story("a file of another version")
         .edit_file(|_| "pop-before-smtp state 2\n".to_owned() + &grant(A))
-        .restart(rules(), Restored { foreign: true, ..NOTHING })
+        .restart(rules(), Restored { other_version: true, ..NOTHING })
         .rejects(&[A]);
     for text in ["nonsense\n", "\n", "\u{feff}pop-before-smtp state 1\n"] {
         story("a damaged first line")
@@ -197,9 +197,9 @@ fn names_cannot_forge_records() {
     let now = Time::from_millis(START);
     let note = "x\t.\ngrant\t192.0.2.66\t0\t1795000009000\t\t\t0\t\t\t\t.";
     engine.allow(now, ip(A), None, Some(note.to_owned())).expect("allowed");
-    let text = around::state(&engine, now);
+    let text = engine_loop::state(&engine, now);
     assert_eq!(text.lines().count(), 2, "{text}");
-    let restored = around::restore(&mut Engine::new(rules()), now, &text);
+    let restored = engine_loop::restore(&mut Engine::new(rules()), now, &text);
     assert_eq!(restored, Restored { grants: 1, ..NOTHING }, "{text}");
 }
 
@@ -208,19 +208,19 @@ fn names_cannot_forge_records() {
 fn a_login_counts_at_once_and_the_file_follows() {
     let at = |seconds: u64| Time::from_millis(START + 1000 * seconds);
     let mut engine = Engine::new(rules());
-    let file = around::state(&engine, at(0));
+    let file = engine_loop::state(&engine, at(0));
     engine.published(1, at(0));
     engine.process(at(1), Source::default(), login_frame(ip(A)).as_bytes());
     assert!(engine.admits(at(1), ip(A)).is_some());
-    assert_eq!(around::list(&engine, at(1)).len(), 1);
-    assert_eq!(around::generation(&mut engine, at(2)).expect("due").addresses, [ip(A)]);
+    assert_eq!(engine_loop::list(&engine, at(1)).len(), 1);
+    assert_eq!(engine_loop::generation(&mut engine, at(2)).expect("due").addresses, [ip(A)]);
     let found = |file: &str| {
         let mut found = Engine::new(rules());
-        around::restore(&mut found, at(2), file);
+        engine_loop::restore(&mut found, at(2), file);
         found.admits(at(2), ip(A)).is_some()
     };
     assert!(!found(&file), "a crash forgets it");
-    let login = file + &around::journal(&mut engine);
+    let login = file + &engine_loop::journal(&mut engine);
     assert!(found(&login) && !engine.has_changes());
 
     // The number tells which journal contains a revocation.
@@ -252,8 +252,8 @@ fn many_changes_are_journalled_slice_by_slice() {
     let journals = [engine.journal(), engine.journal(), engine.journal()];
     assert_eq!(journals.each_ref().map(|journal| lines(&journal.text)), [1024, 1024, 952]);
     assert_eq!(journals.each_ref().map(|journal| journal.number), [None, None, Some(3000)]);
-    let file = around::state(&Engine::new(rules()), now) + &journals.map(|j| j.text).concat();
-    let restored = around::restore(&mut Engine::new(rules()), now, &file);
+    let file = engine_loop::state(&Engine::new(rules()), now) + &journals.map(|j| j.text).concat();
+    let restored = engine_loop::restore(&mut Engine::new(rules()), now, &file);
     assert_eq!(restored, Restored { grants: 3000, ..NOTHING });
 }
 
@@ -272,7 +272,7 @@ fn more_changes_than_clients_need_a_whole_file() {
     assert_eq!(journal.number, Some(engine.last_change()));
     assert!(journal.text.lines().count() <= 1024, "{}", journal.text.lines().count());
     assert!(!engine.has_changes() && !engine.journal().whole);
-    assert_eq!(around::state(&engine, now).lines().count(), 11);
+    assert_eq!(engine_loop::state(&engine, now).lines().count(), 11);
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn ten_thousand_may_expire_together() {
         let address = std::net::Ipv4Addr::from_bits(0xC000_0000 + number);
         engine.allow(at(0), address.into(), None, None).expect("allowed");
     }
-    let generation = around::generation(&mut engine, at(1799)).expect("a generation");
+    let generation = engine_loop::generation(&mut engine, at(1799)).expect("a generation");
     assert_eq!(generation.addresses.len() as u32, MANY);
     assert!(generation.addresses.is_sorted());
     engine.published(generation.number, at(1799));
@@ -296,7 +296,7 @@ fn ten_thousand_may_expire_together() {
     let rest: usize = (0..MANY).map(|_| engine.tick(at(1800)).len()).take_while(|n| *n > 0).sum();
     assert_eq!(removed + rest, MANY as usize);
     assert_eq!(
-        around::generation(&mut engine, at(1801)).expect("a generation").addresses,
+        engine_loop::generation(&mut engine, at(1801)).expect("a generation").addresses,
         [] as [IpAddr; 0]
     );
 }

@@ -8,7 +8,7 @@ use pop_before_smtp::engine::maildaemons::DaemonTable;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, Rules};
 
-use crate::support::around;
+use crate::support::engine_loop;
 
 const CLIENT: &str = "192.0.2.7";
 
@@ -192,13 +192,13 @@ fn a_log_out_ends_only_its_own_session() {
 fn revoking_and_restarting_end_sessions() {
     let mut engine = engine(Some(86_400));
     process(&mut engine, &[(0, PAIRS[0].1[0])]);
-    let state = around::state(&engine, at(100));
+    let state = engine_loop::state(&engine, at(100));
     engine.revoke(at(200), CLIENT.parse().expect("an address"), None);
     process(&mut engine, &[(210, PAIRS[0].2)]);
     assert!(!is_admitted(&engine, 211), "its log-out does not authorise again");
 
     let mut restarted = self::engine(Some(86_400));
-    around::restore(&mut restarted, at(100), &state);
+    engine_loop::restore(&mut restarted, at(100), &state);
     assert!(
         is_admitted(&restarted, 159) && !is_admitted(&restarted, 160),
         "sessions are forgotten"

@@ -16,7 +16,7 @@ use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::verdict::Verdict;
 use pop_before_smtp::engine::{Engine, RemovalReason, Rules};
 
-use crate::support::around;
+use crate::support::engine_loop;
 
 const NAT: &str = "192.0.2.7";
 const ANN: &str = "ann@example.org";
@@ -39,7 +39,7 @@ struct Story(Engine);
 impl Story {
     fn new(rules: Rules) -> Self {
         let mut engine = Engine::new(rules);
-        let first = around::generation(&mut engine, at(0)).expect("the first generation");
+        let first = engine_loop::generation(&mut engine, at(0)).expect("the first generation");
         engine.published(first.number, at(0));
         Self(engine)
     }
@@ -55,7 +55,7 @@ impl Story {
     }
 
     fn generation(&mut self, now: Time) -> Option<Generation> {
-        around::generation(&mut self.0, now)
+        engine_loop::generation(&mut self.0, now)
     }
 
     fn is_admitted(&self, seconds: u64) -> bool {
@@ -63,7 +63,7 @@ impl Story {
     }
 
     fn users(&self, seconds: u64) -> Vec<String> {
-        let list = around::list(&self.0, at(seconds));
+        let list = engine_loop::list(&self.0, at(seconds));
         list.iter().flat_map(|grant| grant.users(at(seconds))).map(str::to_owned).collect()
     }
 
@@ -88,9 +88,9 @@ impl Story {
 
     /// Returns an engine with these rules that was restored from this one's state.
     fn restarted(&self, seconds: u64, rules: Rules) -> Self {
-        let text = around::state(&self.0, at(seconds));
+        let text = engine_loop::state(&self.0, at(seconds));
         let mut engine = Engine::new(rules);
-        let restored = around::restore(&mut engine, at(seconds), &text);
+        let restored = engine_loop::restore(&mut engine, at(seconds), &text);
         assert_eq!(restored.damaged, 0, "{text}");
         Self(engine)
     }
@@ -193,7 +193,7 @@ fn an_address_shared_by_too_many_is_removed_once() {
 
     assert_eq!(story.login(30, users[2]), Verdict::Excluded);
     assert!(!story.is_admitted(30) && !story.sends(30, users[0]));
-    assert!(around::list(&story.0, at(30)).is_empty());
+    assert!(engine_loop::list(&story.0, at(30)).is_empty());
     assert_eq!(story.removal_reasons(31), [RemovalReason::Shared]);
     let generation = story.generation(at(31)).expect("one without it");
     assert!(generation.addresses.is_empty());
@@ -270,12 +270,12 @@ fn users_survive_a_restart_with_their_own_deadlines() {
     assert!(short.sends(1159, BOB) && !short.sends(1160, BOB), "never longer than a login now");
 
     // A record torn anywhere is damaged.
-    let record = around::journal(&mut story.0);
+    let record = engine_loop::journal(&mut story.0);
     let record = record.trim_end();
     for end in 1..record.len() {
         let mut engine = Engine::new(Rules::default());
         let text = format!("pop-before-smtp state 1\n{}", &record[..end]);
-        let restored = around::restore(&mut engine, at(1100), &text);
+        let restored = engine_loop::restore(&mut engine, at(1100), &text);
         assert_eq!((restored.grants, restored.damaged), (0, 1), "{text}");
     }
 }
@@ -290,6 +290,6 @@ fn users_are_forgotten_if_the_rules_say_so() {
     story.0.reload(at(1), private());
     story.login(2, BOB);
     assert!(story.is_admitted(2) && story.users(2).is_empty());
-    let written = around::state(&story.0, at(2)) + &around::journal(&mut story.0);
+    let written = engine_loop::state(&story.0, at(2)) + &engine_loop::journal(&mut story.0);
     assert!(!written.contains("example.org"), "{written}");
 }

@@ -14,7 +14,7 @@ use crate::support::stalling_disk::StallingDisk;
 use crate::support::story::login_frame;
 use crate::support::{PATIENCE, eventually};
 use crate::{
-    A, B, is_no_flood, log_in, many_log_in, survives_a_kill, wait_until_said_after,
+    A, B, is_no_flood, log_in, many_log_in, survives_a_kill, wait_until_logged_after,
     wait_until_unmapped, with_state,
 };
 
@@ -168,11 +168,11 @@ fn test_row(row: &Row, mapped: bool) {
     log_in(&place.home, &daemon, A);
     place.home.wait_until_mapped(A, &daemon);
     place.home.wait_until_saved(A, &daemon);
-    let before = daemon.said().len();
+    let before = daemon.log().len();
     (row.fault)(&mut place, &daemon);
     many_log_in(&place.home, row.others);
     place.home.wire.send(login_frame(B).as_bytes());
-    wait_until_said_after(&daemon, before, row.says);
+    wait_until_logged_after(&daemon, before, row.says);
     daemon.wait_until_authorised(B);
     if mapped {
         place.home.wait_until_mapped(B, &daemon);
@@ -183,8 +183,8 @@ fn test_row(row: &Row, mapped: bool) {
     let status = daemon.command(&["status"]).stdout;
     let status = String::from_utf8_lossy(&status);
     assert_eq!(status.contains("NOT SAVED"), mapped || what.contains("both"), "{what}: {status}");
-    assert_eq!(place.home.map_says(A).as_deref(), Some("OK"), "{what}: {}", daemon.said());
-    assert_eq!(place.home.map_says(B).is_some(), mapped, "{what}: {}", daemon.said());
+    assert_eq!(place.home.map_value(A).as_deref(), Some("OK"), "{what}: {}", daemon.log());
+    assert_eq!(place.home.map_value(B).is_some(), mapped, "{what}: {}", daemon.log());
     is_no_flood(what, &daemon, before, 40);
 
     (row.fix)(&mut place);
@@ -206,7 +206,7 @@ fn full_state_disk_prolongs_no_grant() {
     home.wait_until_mapped(A, &daemon);
     states.fill(0);
     many_log_in(&home, 100);
-    daemon.wait_until_said("No space left");
+    daemon.wait_until_logged("No space left");
     let begun = Instant::now();
     let revoked = daemon.command(&["revoke", A]);
     assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
@@ -215,15 +215,15 @@ fn full_state_disk_prolongs_no_grant() {
     assert!(said.contains("not saved to disk yet"), "{said}");
     assert!(!daemon.query(A), "the grant is removed anyway");
     assert!(daemon.command(&["allow", B]).status.success());
-    assert!(daemon.query(B), "{}", daemon.said());
+    assert!(daemon.query(B), "{}", daemon.log());
     for address in [A, "198.51.100.9"] {
         wait_until_unmapped(&home, address, &daemon);
     }
     states.clear();
-    daemon.wait_until_said("state saved again");
+    daemon.wait_until_logged("state saved again");
     assert!(daemon.stop().success());
     let daemon = home.start(&options);
-    assert!(!daemon.query(A), "{}", daemon.said());
+    assert!(!daemon.query(A), "{}", daemon.log());
     assert!(daemon.stop().success());
 }
 
@@ -242,13 +242,13 @@ fn start_on_a_full_disk_keeps_saved_grants() {
     daemon.signal(nix::sys::signal::Signal::SIGKILL);
     daemon.wait();
     let daemon = home.start(&options);
-    daemon.wait_until_said("state not saved");
-    assert!(daemon.query(A), "{}", daemon.said());
-    assert_eq!(home.map_says(A).as_deref(), Some("OK"));
+    daemon.wait_until_logged("state not saved");
+    assert!(daemon.query(A), "{}", daemon.log());
+    assert_eq!(home.map_value(A).as_deref(), Some("OK"));
     log_in(&home, &daemon, B);
     home.wait_until_mapped(B, &daemon);
     states.clear();
-    daemon.wait_until_said("state saved again");
+    daemon.wait_until_logged("state saved again");
     survives_a_kill(&home, daemon, &options, &[A, B]);
 }
 
@@ -275,13 +275,13 @@ fn unwritable_directories_are_retried() {
     for name in ["maps", "states"] {
         mode(name, 0o555);
     }
-    let before = daemon.said().len();
+    let before = daemon.log().len();
     home.wire.send(login_frame(B).as_bytes());
-    wait_until_said_after(&daemon, before, "Permission denied");
+    wait_until_logged_after(&daemon, before, "Permission denied");
     // The state file is open, and still written.
     home.wait_until_saved(B, &daemon);
-    assert_eq!(home.map_says(A).as_deref(), Some("OK"));
-    assert_eq!(home.map_says(B), None);
+    assert_eq!(home.map_value(A).as_deref(), Some("OK"));
+    assert_eq!(home.map_value(B), None);
     for name in ["maps", "states"] {
         mode(name, 0o755);
     }
@@ -301,16 +301,16 @@ fn a_disk_that_stalls_delays_nobody() {
     let daemon = home.start(&options);
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
-    let before = daemon.said().len();
+    let before = daemon.log().len();
     disk.stall();
     many_log_in(&home, 2000);
     home.wire.send(login_frame(B).as_bytes());
-    wait_until_said_after(&daemon, before, &format!("authorised address={B}"));
+    wait_until_logged_after(&daemon, before, &format!("authorised address={B}"));
     let status = || String::from_utf8(daemon.command(&["status"]).stdout).expect("text");
-    assert_eq!(daemon.authorised().len(), 2002, "{}", daemon.said());
+    assert_eq!(daemon.authorised().len(), 2002, "{}", daemon.log());
     home.wait_until_mapped(B, &daemon);
     eventually("it is reported", PATIENCE, || status().contains("the disk does not answer"));
-    wait_until_said_after(&daemon, before, "the disk does not answer");
+    wait_until_logged_after(&daemon, before, "the disk does not answer");
     let revoked = daemon.command(&["revoke", "198.18.0.1"]);
     assert!(revoked.status.success());
     let said = String::from_utf8_lossy(&revoked.stderr);
@@ -319,8 +319,8 @@ fn a_disk_that_stalls_delays_nobody() {
     wait_until_unmapped(&home, "198.18.0.1", &daemon);
     is_no_flood("a disk that stalls", &daemon, before, 10);
 
-    disk.go_on();
-    wait_until_said_after(&daemon, before, "state saved again");
+    disk.resume();
+    wait_until_logged_after(&daemon, before, "state saved again");
     assert!(!status().contains("NOT SAVED"), "{}", status());
     // Returns as soon as the disk has it, and not before.
     let begun = Instant::now();
@@ -328,7 +328,7 @@ fn a_disk_that_stalls_delays_nobody() {
     assert!(revoked.stderr.is_empty() && begun.elapsed() < Duration::from_secs(5), "{revoked:?}");
     survives_a_kill(&home, daemon, &options, &[A, B, "198.18.0.2", "198.18.7.208"]);
     let daemon = home.start(&options);
-    assert!(!daemon.query("198.18.0.1") && !daemon.query("198.18.0.3"), "{}", daemon.said());
+    assert!(!daemon.query("198.18.0.1") && !daemon.query("198.18.0.3"), "{}", daemon.log());
     assert!(daemon.stop().success());
 }
 
@@ -346,7 +346,7 @@ fn evicted_grants_do_not_return_after_a_stall() {
     many_log_in(&home, 5000);
     log_in(&home, &daemon, B);
     assert!(!daemon.query(A), "evicted");
-    disk.go_on();
+    disk.resume();
     home.wait_until_saved(B, &daemon);
     let lines = || fs::read_to_string(home.at("states/state")).unwrap().lines().count();
     eventually("the file is rewritten", PATIENCE, || lines() < 20);
@@ -372,19 +372,19 @@ fn shutdown_does_not_wait_for_a_stalled_disk() {
     disk.stall();
     log_in(&home, &daemon, B);
     daemon.signal(nix::sys::signal::Signal::SIGTERM);
-    let reported = || daemon.said().contains("the state could not be saved");
+    let reported = || daemon.log().contains("the state could not be saved");
     eventually("it gives up", Duration::from_secs(20) + PATIENCE, reported);
-    assert_eq!(home.map_says(A), None, "the map is empty");
-    assert!(home.map_says("_pbs_generation_").is_some(), "the empty map is valid");
+    assert_eq!(home.map_value(A), None, "the map is empty");
+    assert!(home.map_value("_pbs_generation_").is_some(), "the empty map is valid");
     eventually("its sockets are gone", PATIENCE, || home.sockets().is_empty());
     // It may still write once the disk continues: no other daemon may before that.
     let mut second = home.spawn(&[&options[0], &options[1]]);
-    assert_eq!(second.wait().code(), Some(74), "{}", second.said());
-    second.wait_until_said("in use by process");
-    disk.go_on();
-    assert_eq!(daemon.wait().code(), Some(74), "{}", daemon.said());
+    assert_eq!(second.wait().code(), Some(74), "{}", second.log());
+    second.wait_until_logged("in use by process");
+    disk.resume();
+    assert_eq!(daemon.wait().code(), Some(74), "{}", daemon.log());
     let daemon = home.start(&[&options[0], &options[1]]);
-    assert!(daemon.query(A), "{}", daemon.said());
+    assert!(daemon.query(A), "{}", daemon.log());
     assert!(daemon.stop().success());
 }
 
@@ -403,12 +403,12 @@ fn start_on_a_stalled_disk_can_be_stopped() {
     daemon.wait();
     disk.stall();
     let mut daemon = home.spawn(&options);
-    daemon.wait_until_a_disk_holds_it_up();
+    daemon.wait_until_blocked_by_disk();
     daemon.signal(nix::sys::signal::Signal::SIGTERM);
-    daemon.wait_until_said("stopped before it was ready");
-    disk.go_on();
-    assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.said());
+    daemon.wait_until_logged("stopped before it was ready");
+    disk.resume();
+    assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.log());
     let daemon = home.start(&options);
-    assert!(daemon.query(A), "{}", daemon.said());
+    assert!(daemon.query(A), "{}", daemon.log());
     assert!(daemon.stop().success());
 }

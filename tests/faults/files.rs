@@ -10,7 +10,7 @@ use crate::support::home::Home;
 use crate::support::story::login_frame;
 use crate::support::{PATIENCE, eventually};
 use crate::{
-    A, B, is_no_flood, log_in, survives_a_kill, wait_until_said_after, wait_until_unmapped,
+    A, B, is_no_flood, log_in, survives_a_kill, wait_until_logged_after, wait_until_unmapped,
     with_state,
 };
 
@@ -151,10 +151,10 @@ fn test_row(row: &Row) {
     // The source is installed last.
     let source = || fs::read_to_string(home.at("maps/clients")).unwrap_or_default();
     eventually("the generation is complete", PATIENCE, || source().contains(A));
-    let before = daemon.said().len();
+    let before = daemon.log().len();
     (row.fault)(&home);
     (row.trigger)(&home, &mut daemon);
-    wait_until_said_after(&daemon, before, row.says);
+    wait_until_logged_after(&daemon, before, row.says);
     (row.fix)(&home);
     home.wait_until_mapped(A, &daemon);
     wait_until_unmapped(&home, FORGED, &daemon);

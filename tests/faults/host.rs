@@ -16,7 +16,7 @@ use crate::support::small_disk::SmallDisk;
 use crate::support::story::login_frame;
 use crate::support::{PATIENCE, eventually, install, within};
 use crate::{
-    A, B, is_no_flood, log_in, many_log_in, survives_a_kill, wait_until_said_after,
+    A, B, is_no_flood, log_in, many_log_in, survives_a_kill, wait_until_logged_after,
     wait_until_unmapped, with_state,
 };
 
@@ -36,7 +36,8 @@ fn cpu_time(daemon: &Daemon) -> Duration {
     Duration::from_millis((ticks(14) + ticks(15)) * 10)
 }
 
-/// Without file descriptors frames are processed, and nothing spins; the map and new connections wait.
+/// Without file descriptors frames are processed, and nothing spins; the map and new connections
+/// wait.
 #[test]
 fn frames_are_processed_without_file_descriptors() {
     let home = Home::new();
@@ -48,22 +49,22 @@ fn frames_are_processed_without_file_descriptors() {
     home.wait_until_mapped(A, &daemon);
     let open = fs::read_dir(format!("/proc/{}/fd", daemon.id())).expect("it runs").count();
     limit(&daemon, (0, 0), &format!("--nofile={}:", open + 20));
-    let before = daemon.said().len();
+    let before = daemon.log().len();
     let mut connections: Vec<UnixStream> = Vec::new();
     while connections.len() < 60 {
         connections.push(UnixStream::connect(&socketmap).expect("the kernel accepts it"));
     }
-    wait_until_said_after(&daemon, before, "cannot accept a connection");
+    wait_until_logged_after(&daemon, before, "cannot accept a connection");
     home.wire.send(login_frame(B).as_bytes());
-    wait_until_said_after(&daemon, before, &format!("authorised address={B}"));
-    wait_until_said_after(&daemon, before, "Too many open files");
+    wait_until_logged_after(&daemon, before, &format!("authorised address={B}"));
+    wait_until_logged_after(&daemon, before, "Too many open files");
     let (before_pause, begun) = (cpu_time(&daemon), Instant::now());
     std::thread::sleep(Duration::from_secs(3));
     let (used, span) = (cpu_time(&daemon) - before_pause, begun.elapsed());
     assert!(used < span / 4, "it used the processor for {used:?} of {span:?}");
     is_no_flood("no file descriptors", &daemon, before, 30);
-    assert_eq!(home.map_says(A).as_deref(), Some("OK"));
-    assert_eq!(home.map_says(B), None, "{}", daemon.said());
+    assert_eq!(home.map_value(A).as_deref(), Some("OK"));
+    assert_eq!(home.map_value(B), None, "{}", daemon.log());
 
     drop(connections);
     home.wait_until_mapped(B, &daemon);
@@ -86,15 +87,15 @@ fn frames_are_processed_without_new_processes() {
     home.wait_until_mapped(A, &daemon);
     limit(&daemon, (user, group), "--nproc=1:");
     std::thread::sleep(Duration::from_secs(12));
-    let before = daemon.said().len();
+    let before = daemon.log().len();
     log_in(&home, &daemon, B);
-    wait_until_said_after(&daemon, before, "temporarily unavailable");
-    assert_eq!(home.map_says(A).as_deref(), Some("OK"));
-    assert_eq!(home.map_says(B), None, "{}", daemon.said());
+    wait_until_logged_after(&daemon, before, "temporarily unavailable");
+    assert_eq!(home.map_value(A).as_deref(), Some("OK"));
+    assert_eq!(home.map_value(B), None, "{}", daemon.log());
     is_no_flood("no processes", &daemon, before, 20);
     limit(&daemon, (user, group), "--nproc=4096:");
     home.wait_until_mapped(B, &daemon);
-    assert!(!daemon.said().contains("panicked"), "{}", daemon.said());
+    assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
     assert!(daemon.stop().success());
 }
 
@@ -140,9 +141,9 @@ fn hanging_reload_delays_nothing() {
     wait_until_unmapped(&home, A, &daemon);
     log_in(&home, &daemon, B);
     home.wait_until_mapped(B, &daemon);
-    assert!(!daemon.said().contains("configuration reloaded"), "the map waited: {}", daemon.said());
+    assert!(!daemon.log().contains("configuration reloaded"), "the map waited: {}", daemon.log());
     fs::remove_file(home.at("hang")).unwrap();
-    daemon.wait_until_said("configuration reloaded");
+    daemon.wait_until_logged("configuration reloaded");
     assert!(daemon.stop().success());
 }
 
@@ -157,7 +158,7 @@ fn several_faults_at_once_lose_nothing() {
     let mut daemon = home.start(&options);
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
-    let before = daemon.said().len();
+    let before = daemon.log().len();
     fs::write(home.at("broken"), "").unwrap();
     states.fill(0);
     fs::remove_file(home.at("maps/clients")).unwrap();
@@ -169,11 +170,11 @@ fn several_faults_at_once_lose_nothing() {
         std::thread::sleep(Duration::from_millis(50));
     }
     home.wire.send(login_frame(B).as_bytes());
-    wait_until_said_after(&daemon, before, &format!("authorised address={B}"));
-    wait_until_said_after(&daemon, before, "was not published");
-    wait_until_said_after(&daemon, before, "not reloaded");
-    assert_eq!(home.map_says(A).as_deref(), Some("OK"), "the old map stays in use");
-    assert_eq!(home.map_says(B), None);
+    wait_until_logged_after(&daemon, before, &format!("authorised address={B}"));
+    wait_until_logged_after(&daemon, before, "was not published");
+    wait_until_logged_after(&daemon, before, "not reloaded");
+    assert_eq!(home.map_value(A).as_deref(), Some("OK"), "the old map stays in use");
+    assert_eq!(home.map_value(B), None);
     for fixed in 0..4 {
         match fixed {
             0 => maps.clear(),
@@ -186,6 +187,6 @@ fn several_faults_at_once_lose_nothing() {
     daemon.wait_until_authorised(B);
     home.wait_until_mapped(B, &daemon);
     let source = || fs::read_to_string(home.at("maps/clients")).unwrap_or_default();
-    assert!(within(PATIENCE, || source().contains(B)), "{}", daemon.said());
+    assert!(within(PATIENCE, || source().contains(B)), "{}", daemon.log());
     survives_a_kill(&home, daemon, &options, &[A, B, "198.18.0.1", "198.18.0.100"]);
 }

@@ -1,5 +1,5 @@
 //! Faults of the daemon's environment: what is done, what the log says, and what holds afterwards.
-//! README.md beside this file is the table of them.
+//! README.md in this directory is the table of them.
 //!
 //! - **Promise**: a fault of the map delays only what reads the map, and a fault of the state file
 //!   delays nothing. No fault loses a grant that is a second old, creates one, or prolongs one.
@@ -43,9 +43,9 @@ fn many_log_in(home: &Home, size: u32) {
 }
 
 /// Waits until this is in the log after its first `before` bytes.
-fn wait_until_said_after(daemon: &Daemon, before: usize, says: &str) {
-    let logged = within(PATIENCE, || daemon.said()[before..].contains(says));
-    assert!(logged, "{says:?} is not in the log: {}", &daemon.said()[before..]);
+fn wait_until_logged_after(daemon: &Daemon, before: usize, says: &str) {
+    let logged = within(PATIENCE, || daemon.log()[before..].contains(says));
+    assert!(logged, "{says:?} is not in the log: {}", &daemon.log()[before..]);
 }
 
 /// Waits until these addresses are saved, kills the daemon and restarts it; asserts that they are
@@ -56,19 +56,19 @@ fn survives_a_kill(home: &Home, mut daemon: Daemon, options: &[&str], addresses:
     }
     daemon.signal(nix::sys::signal::Signal::SIGKILL);
     daemon.wait();
-    let said = daemon.said();
+    let said = daemon.log();
     assert!(!said.contains("panicked"), "{said}");
     let daemon = home.start(options);
     for address in addresses {
-        assert!(daemon.query(address), "{address} is lost: {said}\nthen: {}", daemon.said());
-        assert_eq!(home.map_says(address).as_deref(), Some("OK"), "{address}: {said}");
+        assert!(daemon.query(address), "{address} is lost: {said}\nthen: {}", daemon.log());
+        assert_eq!(home.map_value(address).as_deref(), Some("OK"), "{address}: {said}");
     }
     assert!(daemon.stop().success());
 }
 
 /// Asserts that the log has at most this many lines after its first `before` bytes.
 fn is_no_flood(what: &str, daemon: &Daemon, before: usize, most: usize) {
-    let said = daemon.said();
+    let said = daemon.log();
     let lines = said[before..].lines().filter(|line| !line.contains(" authorised")).count();
     assert!(lines <= most, "{what}: {lines} lines: {}", &said[before..]);
 }
@@ -80,8 +80,8 @@ fn with_state(home: &Home) -> [String; 2] {
 
 /// Waits until an address is no longer in the map.
 fn wait_until_unmapped(home: &Home, address: &str, daemon: &Daemon) {
-    let gone = || home.map_says(address).is_none() && home.map_says("_pbs_generation_").is_some();
-    eventually(&format!("{address} leaves the map: {}", daemon.said()), PATIENCE, gone);
+    let gone = || home.map_value(address).is_none() && home.map_value("_pbs_generation_").is_some();
+    eventually(&format!("{address} leaves the map: {}", daemon.log()), PATIENCE, gone);
 }
 
 /// Each row of the table names a test and a log text that is in that test's file.

@@ -14,7 +14,7 @@ use crate::{A, B, log_in};
 
 fn wait_for_reply(home: &Home, daemon: &Daemon, client: &str, code: u16) {
     let as_expected = within(PATIENCE, || home.postfix.relay(client) == code);
-    assert!(as_expected, "{client} does not get {code}: {}\n{}", daemon.said(), home.postfix.log());
+    assert!(as_expected, "{client} does not get {code}: {}\n{}", daemon.log(), home.postfix.log());
 }
 
 fn map_status(daemon: &Daemon) -> Value {
@@ -23,8 +23,8 @@ fn map_status(daemon: &Daemon) -> Value {
     status["map"].clone()
 }
 
-/// The daemon stops and starts within a second, so that each map replaces one of nearly the same age.
-/// smtpd sees each of them, and never a missing one.
+/// The daemon stops and starts within a second, so that each map replaces one of nearly the same
+/// age. smtpd sees each of them, and never a missing one.
 #[test]
 fn quick_changes_are_seen_by_postfix() {
     for map_type in ["hash", "lmdb", "cdb"] {
@@ -94,10 +94,10 @@ fn faulty_postmap_changes_no_reply() {
         let client = format!("203.0.113.{row}");
         break_with(fault);
         fs::write(&broken, "").unwrap();
-        let before = daemon.said().len();
+        let before = daemon.log().len();
         log_in(&home, &daemon, &client);
-        let logged = within(PATIENCE, || daemon.said()[before..].contains(says));
-        assert!(logged, "{what}: {}", &daemon.said()[before..]);
+        let logged = within(PATIENCE, || daemon.log()[before..].contains(says));
+        assert!(logged, "{what}: {}", &daemon.log()[before..]);
         assert_eq!(home.postfix.relay(A), 250, "{what}: the old map stays in use");
         assert_eq!(home.postfix.relay(&client), 554, "{what}: the new one is not used");
         let status = map_status(&daemon);
@@ -113,7 +113,7 @@ fn faulty_postmap_changes_no_reply() {
     }
     fs::remove_file(home.at("bin/postmap")).unwrap();
     log_in(&home, &daemon, "203.0.113.100");
-    daemon.wait_until_said("could not be started");
+    daemon.wait_until_logged("could not be started");
     assert_eq!(home.postfix.relay(A), 250, "postmap is missing");
     break_with("exit 1");
     wait_for_reply(&home, &daemon, "203.0.113.100", 250);
@@ -144,7 +144,7 @@ fn slow_postmap_delays_only_the_map() {
     assert!(daemon.command(&["revoke", A]).status.success());
     home.wait_until_mapped("203.0.113.20", &daemon);
     crate::wait_until_unmapped(&home, A, &daemon);
-    assert!(!daemon.said().contains("was not published"), "{}", daemon.said());
+    assert!(!daemon.log().contains("was not published"), "{}", daemon.log());
     fs::remove_file(home.at("slow")).unwrap();
     assert!(daemon.stop().success());
 }
@@ -153,7 +153,7 @@ fn slow_postmap_delays_only_the_map() {
 #[test]
 fn hanging_postmap_delays_only_the_map() {
     let home = Home::new();
-    home.put_gate_before_postmap();
+    home.make_postmap_blockable();
     let mut daemon = home.start(&[]);
     home.postfix.start();
     log_in(&home, &daemon, A);
@@ -167,7 +167,7 @@ fn hanging_postmap_delays_only_the_map() {
     let state = || fs::read_to_string(home.at("state")).unwrap();
     eventually("the state is written", PATIENCE, || state().contains(&format!("gone\t{A}\t.")));
     daemon.signal(Signal::SIGHUP);
-    daemon.wait_until_said("configuration reloaded");
+    daemon.wait_until_logged("configuration reloaded");
     assert_eq!(home.postfix.relay(A), 250, "the old map stays in use");
     assert_eq!(home.postfix.relay("203.0.113.2"), 554);
     home.release_postmap();
@@ -176,7 +176,8 @@ fn hanging_postmap_delays_only_the_map() {
     assert!(daemon.stop().success());
 }
 
-/// At shutdown a client is still in the map, and postmap fails: that is what the fallback map is for.
+/// At shutdown a client is still in the map, and postmap fails: that is what the fallback map is
+/// for.
 #[test]
 fn shutdown_without_postmap_empties_the_map_or_fails() {
     for has_fallback in [true, false] {
@@ -192,14 +193,14 @@ fn shutdown_without_postmap_empties_the_map_or_fails() {
         daemon.signal(Signal::SIGTERM);
         let status = daemon.wait().code();
         if has_fallback {
-            assert_eq!(status, Some(0), "{}", daemon.said());
-            assert_eq!(home.map_says(A), None);
-            assert!(home.map_says("_pbs_generation_").is_some(), "the empty map is valid");
+            assert_eq!(status, Some(0), "{}", daemon.log());
+            assert_eq!(home.map_value(A), None);
+            assert!(home.map_value("_pbs_generation_").is_some(), "the empty map is valid");
         } else {
-            assert_eq!(status, Some(74), "{}", daemon.said());
-            assert_eq!(home.map_says(A).as_deref(), Some("OK"));
-            daemon.wait_until_said("can relay until it is removed");
-            daemon.wait_until_said("hint: ");
+            assert_eq!(status, Some(74), "{}", daemon.log());
+            assert_eq!(home.map_value(A).as_deref(), Some("OK"));
+            daemon.wait_until_logged("can relay until it is removed");
+            daemon.wait_until_logged("hint: ");
         }
         assert!(home.sockets().is_empty());
         assert!(fs::read_to_string(home.at("state")).unwrap().contains(A));
@@ -210,16 +211,16 @@ fn shutdown_without_postmap_empties_the_map_or_fails() {
 #[test]
 fn shutdown_with_a_hanging_postmap_empties_the_map() {
     let home = Home::new();
-    home.put_gate_before_postmap();
+    home.make_postmap_blockable();
     let mut daemon = home.start(&[]);
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
     home.hang_postmap();
     daemon.signal(Signal::SIGTERM);
-    daemon.wait_until_said("map emptied");
-    assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.said());
-    assert_eq!(home.map_says(A), None);
-    assert!(home.map_says("_pbs_generation_").is_some(), "the empty map is valid");
+    daemon.wait_until_logged("map emptied");
+    assert_eq!(daemon.wait().code(), Some(0), "{}", daemon.log());
+    assert_eq!(home.map_value(A), None);
+    assert!(home.map_value("_pbs_generation_").is_some(), "the empty map is valid");
 }
 
 /// A fault never prolongs a grant: a map that cannot be built is emptied after a minute, also while
@@ -229,7 +230,7 @@ fn unbuildable_map_is_emptied() {
     let fails = Home::new();
     fails.play_postmap("[ ! -e $home/broken ] || exit 1\nreal \"$@\"");
     let hangs = Home::new();
-    hangs.put_gate_before_postmap();
+    hangs.make_postmap_blockable();
     let [mut failing, hanging] = [&fails, &hangs].map(|home| {
         let daemon = home.start(&["--grace", "6s"]);
         log_in(home, &daemon, A);
@@ -250,14 +251,14 @@ fn unbuildable_map_is_emptied() {
         let revoked = daemon.command(&["revoke", A]);
         let said = String::from_utf8_lossy(&revoked.stderr);
         assert!(revoked.status.success() && said.contains("another minute"), "{said}");
-        assert_eq!(home.map_says(A).as_deref(), Some("OK"), "{}", daemon.said());
+        assert_eq!(home.map_value(A).as_deref(), Some("OK"), "{}", daemon.log());
     }
     for (home, daemon) in [(&fails, &failing), (&hangs, &hanging)] {
-        let emptied = || home.map_says(A).is_none();
+        let emptied = || home.map_value(A).is_none();
         eventually("the map is emptied", Duration::from_secs(60) + PATIENCE, emptied);
-        daemon.wait_until_said("map emptied");
+        daemon.wait_until_logged("map emptied");
         assert!(late.elapsed() > Duration::from_secs(50), "not before a minute");
-        assert!(home.map_says("_pbs_generation_").is_some(), "the empty map is valid");
+        assert!(home.map_value("_pbs_generation_").is_some(), "the empty map is valid");
         assert!(status(daemon).contains("OUT OF DATE (map emptied)"), "{}", status(daemon));
     }
     failing.signal(Signal::SIGTERM);
@@ -268,7 +269,7 @@ fn unbuildable_map_is_emptied() {
     log_in(&hangs, &hanging, B);
     let mut hanging = hanging;
     hanging.signal(Signal::SIGHUP);
-    hanging.wait_until_said("map published after failures");
+    hanging.wait_until_logged("map published after failures");
     hangs.wait_until_mapped(B, &hanging);
     let prepared = || hangs.at("clients.empty.lmdb").exists();
     eventually("another fallback map is prepared", PATIENCE, prepared);

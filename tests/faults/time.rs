@@ -12,13 +12,13 @@ use crate::support::daemon::Daemon;
 use crate::support::eventually;
 use crate::support::home::Home;
 use crate::support::story::login_frame;
-use crate::{A, B, log_in, wait_until_said_after, wait_until_unmapped};
+use crate::{A, B, log_in, wait_until_logged_after, wait_until_unmapped};
 
 /// Where tests/all unpacks libfaketime.
 const FAKETIME: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/faketime");
 
-/// Starts a daemon whose wall clock is shifted as the file `clock` says, such as `-1d`; other clocks are
-/// real.
+/// Starts a daemon whose wall clock is shifted as the file `clock` says, such as `-1d`; other
+/// clocks are real.
 fn start_with_clock(home: &Home, options: &[&str]) -> Daemon {
     let library = fs::read_dir(Path::new(FAKETIME).join("usr/lib"))
         .expect("tests/all unpacks libfaketime")
@@ -49,13 +49,13 @@ fn clock_jump_changes_no_grant() {
         fs::write(home.at("clock"), jump).unwrap();
         // The log's timestamps show that the clock has jumped.
         daemon.signal(Signal::SIGHUP);
-        daemon.wait_until_said("configuration reloaded");
+        daemon.wait_until_logged("configuration reloaded");
         let stamps = |said: String| {
             let days = said.lines().map(|line| line[..10].to_owned());
             days.collect::<std::collections::BTreeSet<_>>().len()
         };
-        assert!(stamps(daemon.said()) > 1, "{jump}: it has not jumped: {}", daemon.said());
-        assert!(daemon.query(A), "{jump}: the grant has expired: {}", daemon.said());
+        assert!(stamps(daemon.log()) > 1, "{jump}: it has not jumped: {}", daemon.log());
+        assert!(daemon.query(A), "{jump}: the grant has expired: {}", daemon.log());
         assert!(expires_in(&daemon) <= 10, "{jump}: {:?}", daemon.list());
         wait_until_unmapped(&home, A, &daemon);
         let late = Instant::now().saturating_duration_since(end);
@@ -67,8 +67,8 @@ fn clock_jump_changes_no_grant() {
     }
 }
 
-/// The clock has jumped at the next start: forwards, grants have expired; backwards, they last for one
-/// grace period at most.
+/// The clock has jumped at the next start: forwards, grants have expired; backwards, they last for
+/// one grace period at most.
 #[test]
 fn clock_jump_while_down_prolongs_no_grant_beyond_the_grace_period() {
     for (jump, lasts) in [("+1d", false), ("-1d", true)] {
@@ -84,9 +84,9 @@ fn clock_jump_while_down_prolongs_no_grant_beyond_the_grace_period() {
         daemon.wait();
         fs::write(home.at("clock"), jump).unwrap();
         let daemon = start_with_clock(&home, &["--grace", "60s"]);
-        assert_eq!(daemon.query(A), lasts, "{jump}: {}", daemon.said());
-        assert_eq!(home.map_says(A).is_some(), lasts, "{jump}: {}", daemon.said());
-        assert!(!daemon.query(B), "{jump}: it had expired: {}", daemon.said());
+        assert_eq!(daemon.query(A), lasts, "{jump}: {}", daemon.log());
+        assert_eq!(home.map_value(A).is_some(), lasts, "{jump}: {}", daemon.log());
+        assert!(!daemon.query(B), "{jump}: it had expired: {}", daemon.log());
         assert!(!lasts || expires_in(&daemon) <= 60, "{jump}: {:?}", daemon.list());
         assert!(daemon.stop().success());
     }
@@ -121,7 +121,7 @@ fn reboot_changes_no_grant() {
     // Later, and earlier.
     for boot_time in ["9000000", "0"] {
         let mut daemon = start(boot_time);
-        assert!(daemon.query(A), "{boot_time}: {}", daemon.said());
+        assert!(daemon.query(A), "{boot_time}: {}", daemon.log());
         assert!((before - 20..=before).contains(&expires_in(&daemon)), "{:?}", daemon.list());
         daemon.signal(Signal::SIGKILL);
         daemon.wait();
@@ -138,11 +138,11 @@ fn time_passes_while_halted() {
     daemon.halt();
     home.wire.send(login_frame(B).as_bytes());
     std::thread::sleep(Duration::from_millis(4500));
-    let before = daemon.said().len();
+    let before = daemon.log().len();
     daemon.signal(Signal::SIGCONT);
-    assert!(!daemon.query(A), "it has expired: {}", daemon.said());
+    assert!(!daemon.query(A), "it has expired: {}", daemon.log());
     daemon.wait_until_authorised(B);
-    wait_until_said_after(&daemon, before, &format!("authorised address={B}"));
+    wait_until_logged_after(&daemon, before, &format!("authorised address={B}"));
     wait_until_unmapped(&home, A, &daemon);
     home.wait_until_mapped(B, &daemon);
     assert!(daemon.stop().success());

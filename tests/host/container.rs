@@ -64,12 +64,12 @@ userdb {{
         let process = start_maild(dir.path(), &setup, &container.volume("syslog"));
         let dovecot = Self { dir, _process: process };
         let listens = || network::connect(network::MAIL_HOST[0], POP3).is_ok();
-        assert!(within(PATIENCE, listens), "Dovecot does not listen: {}", dovecot.said());
+        assert!(within(PATIENCE, listens), "Dovecot does not listen: {}", dovecot.log());
         dovecot
     }
 
     /// Returns its stderr.
-    fn said(&self) -> String {
+    fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("errors")).unwrap_or_default()
     }
 }
@@ -125,7 +125,7 @@ fn container_answers_postfix_in_another() {
     log_in("198.51.100.9");
     container.wait_until_authorised("198.51.100.9");
     assert_eq!(postfix.relay("198.51.100.9"), 250);
-    assert!(!container.said().contains("WARN mynetworks"), "{}", container.said());
+    assert!(!container.log().contains("WARN mynetworks"), "{}", container.log());
     drop(dovecot);
     container.stop();
 }
@@ -173,9 +173,9 @@ fn logins_through_dockers_syslog_driver() {
         let client = format!("198.51.100.{number}");
         log_in(&client);
         let place = format!("rip={client}, ");
-        let logged = within(PATIENCE, || dovecot.said().contains(&place));
-        assert!(logged, "Dovecot has not logged {place:?}: {}", dovecot.said());
-        for line in dovecot.said().lines().filter(|line| line.contains(&place)) {
+        let logged = within(PATIENCE, || dovecot.log().contains(&place));
+        assert!(logged, "Dovecot has not logged {place:?}: {}", dovecot.log());
+        for line in dovecot.log().lines().filter(|line| line.contains(&place)) {
             wire.send(format!("{header}{line}\n").as_bytes());
         }
         // Once this counts, the frames before it have been processed.

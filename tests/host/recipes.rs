@@ -31,8 +31,8 @@ const UDP: &str = "udp:127.0.0.1:5514";
 /// Unread messages: more than a forwarder's queue holds by default.
 const UNREAD: usize = 8000;
 
-/// Logins as syslog(3) sends them, one for each address: facility mail, program names without and with a
-/// process id, and one with a slash.
+/// Logins as syslog(3) sends them, one for each address: facility mail, program names without and
+/// with a process id, and one with a slash.
 const LOGINS: &[(&str, &str)] = &[
     (
         "198.51.100.11",
@@ -94,7 +94,7 @@ impl Site {
     /// Waits until this address is authorised.
     fn wait_until_authorised(&self, address: &str, whose: &str) {
         let authorised = within(PATIENCE, || self.daemon.query(address));
-        assert!(authorised, "{whose}: {address} is not authorised: {}", self.daemon.said());
+        assert!(authorised, "{whose}: {address} is not authorised: {}", self.daemon.log());
     }
 }
 
@@ -142,7 +142,8 @@ fn syslog_ng_over_udp() {
     deliver(Program::SyslogNg, "syslog-ng/pop-before-smtp-udp.conf");
 }
 
-/// The daemon is down and its socket removed: whether the forwarder keeps messages until it is back.
+/// The daemon is down and its socket removed: whether the forwarder keeps messages until it is
+/// back.
 #[test]
 fn messages_while_the_daemon_is_down() {
     let keeps_messages = |program, path: &str| {
@@ -163,7 +164,7 @@ fn messages_while_the_daemon_is_down() {
             forwarder.log(LOGINS[2].1);
             site.daemon.query(LOGINS[2].0)
         });
-        assert!(authorised, "{path}: {}", site.daemon.said());
+        assert!(authorised, "{path}: {}", site.daemon.log());
         site.daemon.query(LOGINS[1].0)
     };
     assert!(!keeps_messages(Program::Rsyslog, "rsyslog/pop-before-smtp.conf"));
@@ -172,8 +173,8 @@ fn messages_while_the_daemon_is_down() {
     assert!(!keeps_messages(Program::SyslogNg, "syslog-ng/pop-before-smtp-udp.conf"));
 }
 
-/// The socket is not read: no other log waits, and the queued messages arrive afterwards, in order and
-/// with the time at which they were logged.
+/// The socket is not read: no other log waits, and the queued messages arrive afterwards, in order
+/// and with the time at which they were logged.
 #[test]
 fn messages_while_the_socket_is_not_read() {
     for (program, path) in [

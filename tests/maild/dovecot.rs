@@ -1,13 +1,13 @@
-//! Dovecot, with names and passwords as it takes them, and with names that hold a login's text.
+//! Dovecot, with its usual names and passwords, and with names that contain the text of a login.
 
 use std::collections::BTreeSet;
 
-use crate::CROWD;
+use crate::SESSIONS;
 use crate::support::attack;
 use crate::support::client::{IMAP, POP3, Session};
 use crate::support::maild::{MailHost, PASSWORD, Setup};
 
-/// Dovecot with plain passwords, which says as much as it can; `options` come last.
+/// Dovecot with plain passwords and its most verbose log; `options` come last.
 fn dovecot(options: &str) -> Setup {
     let conf = format!(
         "protocols = pop3 imap
@@ -16,7 +16,7 @@ base_dir = /run/dovecot
 default_internal_user = daemon
 default_internal_group = daemon
 default_login_user = guard
-default_process_limit = {CROWD}
+default_process_limit = {SESSIONS}
 ssl = no
 disable_plaintext_auth = no
 auth_mechanisms = plain login
@@ -60,7 +60,7 @@ fn dovecot_logins_count_and_nothing_else() {
     assert!(Session::open("198.51.100.7", POP3).log_in("joe", PASSWORD));
     assert!(Session::open("198.51.100.8", POP3).authenticate("joe", PASSWORD));
     assert!(Session::open("2001:db8::7", POP3).log_in("joe@example.org", PASSWORD));
-    attack::try_all(&[POP3, IMAP], CROWD);
+    attack::try_all(&[POP3, IMAP], SESSIONS);
     assert!(Session::open("198.51.100.9", IMAP).log_in("joe@example.org", PASSWORD));
     assert!(Session::open("2001:db8::9", IMAP).authenticate("joe", PASSWORD));
     let mut session = Session::open("198.51.100.10", IMAP);
@@ -68,7 +68,7 @@ fn dovecot_logins_count_and_nothing_else() {
     assert!(session.log_in("joe", PASSWORD));
     drop(session);
     let quoted = format!("a LOGIN \"joe\" \"{PASSWORD}\"");
-    assert!(Session::open("198.51.100.11", IMAP).say(quoted).starts_with("a OK"));
+    assert!(Session::open("198.51.100.11", IMAP).send(quoted).starts_with("a OK"));
 
     host.counts_exactly(
         "dovecot",
@@ -86,10 +86,10 @@ fn dovecot_logins_count_and_nothing_else() {
     host.has_logged("(given password: LOGIN, user=joe, ip=[::ffff:203.0.113.66], port=[40000])");
 }
 
-/// Names that hold the text of a login, and accounts with such names: the true address counts, or
-/// none where the name makes the line ambiguous.
+/// Names that contain the text of a login, and accounts with such names: the true address counts,
+/// or none where the name makes the line ambiguous.
 #[test]
-fn dovecot_that_takes_every_name() {
+fn dovecot_that_accepts_every_name() {
     let host = MailHost::start(&dovecot(&format!(
         "auth_username_chars =
 passdb {{
@@ -111,5 +111,5 @@ passdb {{
     assert!(Session::open("198.51.100.7", POP3).log_in("joe", PASSWORD));
     wanted.insert("198.51.100.7".to_owned());
     let counted = host.counted("198.51.100.7").into_iter().map(|[address, ..]| address).collect();
-    assert_eq!(wanted, counted, "{}", host.said());
+    assert_eq!(wanted, counted, "{}", host.log());
 }

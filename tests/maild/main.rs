@@ -1,8 +1,8 @@
-//! Real mail daemons as Debian ships them, with honest clients and others: their own log lines,
-//! through rsyslogd, authorise the true address of each login and nothing else.
+//! Real mail daemons of Debian, with honest clients and attackers: their log lines, forwarded by
+//! rsyslogd, authorise the true address of each login and nothing else.
 //!
-//! - **Layers**: `dovecot`, `courier` and `servers` those to whom clients connect; `proxies` those
-//!   that stand before them. Here what they share.
+//! - **Layers**: servers are in `dovecot`, `courier` and `servers`, proxies in `proxies`; here is
+//!   what they share.
 //! - **Needs**: root; mount, process and network namespaces; rsyslog; the mail daemons in
 //!   target/tools, which tests/all unpacks.
 
@@ -18,11 +18,11 @@ use support::attack;
 use support::client::{IMAP, POP3, Session};
 use support::maild::{MailHost, PASSWORD};
 
-/// Sessions at a time: Dovecot and Courier make those wait who fail.
-const CROWD: usize = 280;
+/// Sessions at a time: Dovecot and Courier delay clients that fail.
+const SESSIONS: usize = 280;
 
-/// Logs joe in from some addresses, plays the attacks in so many sessions at a time, and logs him in
-/// again: exactly these clients count.
+/// Logs joe in from half of the clients, runs the attacks with `at_a_time` sessions, and logs joe
+/// in from the others: exactly these clients count.
 fn logins_count_and_nothing_else(
     daemon: &str,
     host: &MailHost,
@@ -34,7 +34,7 @@ fn logins_count_and_nothing_else(
         assert!(
             Session::open(client, *port).log_in("joe", PASSWORD),
             "{client} {port}\n{}",
-            host.said()
+            host.log()
         );
     };
     before.iter().for_each(log_in);
@@ -42,16 +42,16 @@ fn logins_count_and_nothing_else(
     ports.sort_unstable();
     ports.dedup();
     attack::try_all(&ports, at_a_time);
-    // Strangers who do nothing are connected meanwhile: their addresses are in the log, too.
-    let strangers: Vec<_> = attack::strangers().take(3).collect();
-    let idle: Vec<_> = strangers.iter().map(|it| Session::open(it, ports[0])).collect();
+    // Attackers stay connected meanwhile without a login: their addresses are in the log, too.
+    let attackers: Vec<_> = attack::attackers().take(3).collect();
+    let idle: Vec<_> = attackers.iter().map(|it| Session::open(it, ports[0])).collect();
     after.iter().for_each(log_in);
     drop(idle);
     let logins: Vec<_> = clients.iter().map(|(client, _)| (*client, "joe")).collect();
     host.counts_exactly(daemon, &logins);
 }
 
-/// Joe's; one address has a name.
+/// Clients of joe, with their ports. 198.51.100.20 has a host name.
 const POP3_CLIENTS: &[(&str, u16)] = &[
     ("198.51.100.7", POP3),
     ("198.51.100.20", POP3),

@@ -1,4 +1,4 @@
-//! Perdition, nginx and Dovecot as proxies, in front of a Dovecot.
+//! Perdition, nginx and Dovecot as proxies of a Dovecot.
 
 #![allow(clippy::unwrap_used, reason = "a rig that cannot be built ends the test")]
 
@@ -15,7 +15,7 @@ use crate::support::maild::{MailHost, PASSWORD, Setup};
 use crate::support::network::connect;
 use crate::{CLIENTS, IPV4_CLIENTS, logins_count_and_nothing_else};
 
-/// The server behind a proxy: it logs for itself.
+/// The server that the proxies connect to: it logs to a file of its own.
 const BACKEND: &str = "protocols = pop3 imap
 listen = 127.0.0.1
 base_dir = /run/dovecot
@@ -53,7 +53,7 @@ userdb {
 }
 ";
 
-fn behind(name: &'static str, start: &str, file: (&'static str, String)) -> Setup {
+fn proxy_setup(name: &'static str, start: &str, file: (&'static str, String)) -> Setup {
     Setup {
         name,
         files: vec![
@@ -80,10 +80,10 @@ fn perdition_with(option: &str) -> Setup {
         )
     };
     let start = server("perdition.pop3", 2110) + &server("perdition.imap4", 2143);
-    behind("perdition", &start, ("etc/perdition/perdition.conf", String::new()))
+    proxy_setup("perdition", &start, ("etc/perdition/perdition.conf", String::new()))
 }
 
-/// Perdition listens on IPv4 alone.
+/// Perdition listens only on IPv4.
 #[test]
 fn perdition() {
     let host = MailHost::start(&perdition_with("--connection_logging"));
@@ -93,7 +93,7 @@ fn perdition() {
     );
 }
 
-/// Dovecot as a proxy in front of another: whom it has kicked has logged out.
+/// Dovecot as a proxy of another Dovecot: a client that was kicked has logged out.
 #[test]
 fn dovecot_sessions_that_are_kicked() {
     let conf = "protocols = imap
@@ -117,46 +117,46 @@ userdb {
     let start = "dovecot -F -c /etc/dovecot/proxy.conf &
 (while sleep 0.2; do doveadm -c /etc/dovecot/proxy.conf proxy kick joe; done) > /dev/null 2>&1 &
 ";
-    let mut setup = behind("dovecot", start, ("etc/dovecot/proxy.conf", conf.into()));
+    let mut setup = proxy_setup("dovecot", start, ("etc/dovecot/proxy.conf", conf.into()));
     setup.ports = &[IMAP];
     let host = MailHost::start(&setup);
     let mut session = Session::open("198.51.100.7", IMAP);
     assert!(session.log_in("joe", PASSWORD));
     host.has_logged("Kicked by admin");
     let answers = answers(&host, &[]);
-    let told = |verdict: &str| {
-        let told = answers.iter().filter(|answer| answer["verdict"] == verdict);
-        let who = |answer: &Value| (answer["address"].clone(), answer["user"].clone());
-        told.map(who).collect::<Vec<_>>()
+    let found = |verdict: &str| {
+        let found = answers.iter().filter(|answer| answer["verdict"] == verdict);
+        let client = |answer: &Value| (answer["address"].clone(), answer["user"].clone());
+        found.map(client).collect::<Vec<_>>()
     };
     let joe = ("198.51.100.7".into(), "joe".into());
-    assert_eq!((told("login"), told("logout")), (vec![joe.clone()], vec![joe]), "{}", host.said());
+    assert_eq!((found("login"), found("logout")), (vec![joe.clone()], vec![joe]), "{}", host.log());
 }
 
-/// What `test` says of each line that the mail host has logged.
+/// Returns what `test` prints about each line that the mail host has logged.
 fn answers(host: &MailHost, options: &[&str]) -> Vec<Value> {
     let dir = crate::support::directory();
     let log = dir.path().join("log");
-    fs::write(&log, host.said()).unwrap();
+    fs::write(&log, host.log()).unwrap();
     let mut test = Command::new(PROGRAM);
     test.args(["test", "--json", "--exclude=none", "--config=/dev/null"]).args(options).arg(&log);
     let output = String::from_utf8(test.output().unwrap().stdout).unwrap();
     output.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// With client_server_specification a client names the mail server, which may be his own.
+/// With client_server_specification a client names the mail server, which may be its own.
 #[test]
-fn perdition_with_a_server_of_the_clients() {
+fn perdition_with_a_server_named_by_the_client() {
     let host = MailHost::start(&perdition_with("--client_server_specification"));
-    let strangers = TcpListener::bind("198.51.100.66:2525").unwrap();
-    let agree = |it| agree_to_all(it, "+OK", "+OK").unwrap_or(());
-    thread::spawn(move || strangers.incoming().flatten().for_each(agree));
+    let server = TcpListener::bind("198.51.100.66:2525").unwrap();
+    let accept = |it| accept_all(it, "+OK", "+OK").unwrap_or(());
+    thread::spawn(move || server.incoming().flatten().for_each(accept));
     assert!(Session::open("198.51.100.66", POP3).log_in("nobody@198.51.100.66:2525", "x"));
     assert!(Session::open("198.51.100.7", POP3).log_in("joe", PASSWORD));
     host.has_logged("authentication_id=\"nobody\" server=\"198.51.100.66:2525\"");
     host.has_logged("authentication_id=\"joe\" server=\"127.0.0.1:2110\"");
 
-    // As the guide says it.
+    // The command in the guide.
     let guide = include_str!("../../deploy/guide/security.md");
     let (_, command) = guide.split_once("pop-before-smtp daemons perdition |").unwrap();
     let (command, _) = command.split_once("> /etc/pop-before-smtp/daemons/").unwrap();
@@ -180,12 +180,12 @@ fn perdition_with_a_server_of_the_clients() {
     };
     let own = own.path().to_str().unwrap();
     assert_eq!(logins(&["--daemons-dir", own]), ["joe"]);
-    assert_eq!(logins(&[]), ["nobody", "joe"], "the line of a login, word for word");
+    assert_eq!(logins(&[]), ["nobody", "joe"], "exactly the line of a login");
 }
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pop-before-smtp");
 
-/// nginx in front of Dovecot, with more servers of its own.
+/// nginx as a proxy of Dovecot, with additional servers.
 fn nginx_with(servers: &str, start: &str) -> MailHost {
     let conf = format!(
         "load_module /usr/lib/nginx/modules/ngx_mail_module.so;
@@ -215,9 +215,11 @@ mail {{
 "
     );
     let start = format!("nginx -c /etc/nginx.conf &\n{start}");
-    let host = MailHost::start(&behind("nginx", &start, ("etc/nginx.conf", conf)));
-    let judge = TcpListener::bind("127.0.0.1:8008").unwrap();
-    thread::spawn(move || judge.incoming().flatten().for_each(|it| judge_one(it).unwrap_or(())));
+    let host = MailHost::start(&proxy_setup("nginx", &start, ("etc/nginx.conf", conf)));
+    let auth_http = TcpListener::bind("127.0.0.1:8008").unwrap();
+    thread::spawn(move || {
+        auth_http.incoming().flatten().for_each(|it| authenticate(it).unwrap_or(()))
+    });
     host
 }
 
@@ -228,10 +230,10 @@ fn nginx() {
     host.has_logged("login: \"joe\", client: 203.0.113.66, server: 0.0.0.0:110, ");
 }
 
-/// nginx as a proxy for SMTP says "client logged in" of a stranger whose RCPT it hands on, under
-/// the name with which he began to authenticate himself.
+/// nginx as a proxy for SMTP logs "client logged in" for an unauthenticated client whose RCPT it
+/// passes on, with the name of its aborted authentication.
 #[test]
-fn nginx_says_of_strangers_that_they_have_logged_in() {
+fn nginx_logs_logins_of_unauthenticated_smtp_clients() {
     let servers = "
   server {
     listen 25;
@@ -248,7 +250,7 @@ fn nginx_says_of_strangers_that_they_have_logged_in() {
   }
 ";
     let dialogue = ["EHLO x", "MAIL FROM:<a@evil.example>", AUTH, "*", "RCPT TO:<b@other.example>"];
-    // One over the Unix socket, from inside.
+    // A client inside the mail host, over the Unix socket.
     let inside = format!(
         "until [ -S /run/smtp.sock ]; do sleep 0.1; done
 (until : < /dev/tcp/127.0.0.1/2525 && : < /dev/tcp/127.0.0.1/8008; do sleep 0.1; done 2> /dev/null
@@ -258,26 +260,26 @@ for (@ARGV) {{ print $s \"$_\\r\\n\"; while (<$s>) {{ last if /^... /; }} }}' '{
     );
     let host = nginx_with(servers, &inside);
     let backend = TcpListener::bind("127.0.0.1:2525").unwrap();
-    let agree = |it| agree_to_all(it, "220", "250 taken").unwrap_or(());
-    thread::spawn(move || backend.incoming().flatten().for_each(agree));
-    let strangers = [
+    let accept = |it| accept_all(it, "220", "250 taken").unwrap_or(());
+    thread::spawn(move || backend.incoming().flatten().for_each(accept));
+    let clients = [
         ("198.51.100.66", 25),
         ("198.51.100.67", 587),
         ("198.51.100.68", 18926),
         ("2001:db8::6", 25),
     ];
-    for (stranger, port) in strangers {
-        let mut stream = BufReader::new(connect(stranger, port).unwrap());
+    for (client, port) in clients {
+        let mut stream = BufReader::new(connect(client, port).unwrap());
         reply(&mut stream).unwrap();
-        let said: Vec<String> = dialogue
+        let replies: Vec<String> = dialogue
             .iter()
             .map(|line| {
                 write!(stream.get_mut(), "{line}\r\n").unwrap();
                 reply(&mut stream).unwrap()
             })
             .collect();
-        assert!(said.last().unwrap().starts_with("250"), "{stranger} {port}: {said:?}");
-        host.has_logged(&format!("client logged in, client: {stranger}, server: "));
+        assert!(replies.last().unwrap().starts_with("250"), "{client} {port}: {replies:?}");
+        host.has_logged(&format!("client logged in, client: {client}, server: "));
     }
     host.has_logged("client logged in, client: unix:, server: unix:/run/smtp.sock, login: \"joe");
     assert!(Session::open("198.51.100.7", POP3).log_in("joe", PASSWORD));
@@ -287,7 +289,7 @@ for (@ARGV) {{ print $s \"$_\\r\\n\"; while (<$s>) {{ last if /^... /; }} }}' '{
 /// joe@example.org
 const AUTH: &str = "AUTH LOGIN am9lQGV4YW1wbGUub3Jn";
 
-/// The last line of an SMTP reply.
+/// Returns the last line of an SMTP reply.
 fn reply(stream: &mut impl io::BufRead) -> io::Result<String> {
     loop {
         let mut line = String::new();
@@ -297,8 +299,8 @@ fn reply(stream: &mut impl io::BufRead) -> io::Result<String> {
     }
 }
 
-/// A mail server that greets so and says yes to everything.
-fn agree_to_all(stream: TcpStream, greeting: &str, yes: &str) -> io::Result<()> {
+/// Serves a mail client: sends the greeting, and answers `yes` to every command.
+fn accept_all(stream: TcpStream, greeting: &str, yes: &str) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     write!(stream.get_mut(), "{greeting} mail.example\r\n")?;
     let mut line = String::new();
@@ -312,8 +314,8 @@ fn agree_to_all(stream: TcpStream, greeting: &str, yes: &str) -> io::Result<()> 
     Ok(())
 }
 
-/// Answers nginx's question whether a name and a password are right, as its module auth_http wants.
-fn judge_one(stream: TcpStream) -> io::Result<()> {
+/// Answers one request of nginx's auth_http module: are the name and the password correct?
+fn authenticate(stream: TcpStream) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let (mut pass, mut port) = (0, 2110);
     loop {

@@ -4,7 +4,7 @@ use crate::support::client::{IMAP, POP3};
 use crate::support::maild::{MailHost, PASSWORD, Setup};
 use crate::{CLIENTS, POP3_CLIENTS, logins_count_and_nothing_else};
 
-/// popa3d knows IPv4 alone, and few sessions at a time.
+/// popa3d supports only IPv4, and few sessions at a time.
 #[test]
 fn popa3d() {
     let host = MailHost::start(&Setup {
@@ -19,7 +19,7 @@ fn popa3d() {
     host.has_logged("Authentication failed for joe");
 }
 
-/// solid-pop3d behind inetd and tcpd, which logs under the same name.
+/// solid-pop3d started by inetd and tcpd, which logs under the same name.
 #[test]
 fn solid_pop3d() {
     let host = MailHost::start(&Setup {

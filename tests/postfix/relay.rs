@@ -18,7 +18,8 @@ use crate::support::{PATIENCE, directory, eventually, within};
 /// Long enough to try all clients of one forwarder on a slow machine, and short enough to wait for.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// The frames of one genuine login, as each daemon passes them to syslog(3); `CLIENT` is the address.
+/// The frames of one genuine login, as each daemon passes them to syslog(3); `CLIENT` is the
+/// address.
 const LOGINS: &[(&str, &[&str])] = &[
     (
         "vm-pop3d, with the address patched in",
@@ -184,14 +185,14 @@ impl Site {
             "{}: {client} ({whose}) does not get {code}, but {last:?}; map: {:?}\n{}\n{}",
             self.map_type,
             self.source(),
-            self.daemon.said(),
+            self.daemon.log(),
             self.postfix.log()
         );
     }
 }
 
-/// A login of every daemon over every forwarder lets its client relay, no one else, and not for longer
-/// than the grace period.
+/// A login of every daemon over every forwarder lets its client relay, no one else, and not for
+/// longer than the grace period.
 fn every_login_counts_and_expires(map_type: &'static str) {
     let sockets = directory();
     let mut paths = Vec::new();

@@ -38,7 +38,7 @@ impl Site {
         wire.send(login_frame(CLIENT).as_bytes());
         let mapped = || std::fs::read_to_string(home.path().join("clients")).unwrap_or_default();
         let published = within(PATIENCE, || mapped().contains(CLIENT));
-        assert!(published, "{}", daemon.said());
+        assert!(published, "{}", daemon.log());
         Self { postfix, _daemon: daemon, home }
     }
 
@@ -102,8 +102,8 @@ fn the_submission_port() {
     assert_eq!(ask(&closed, CLIENT), 554);
 }
 
-/// Runs a session through postscreen, which learns the client's address by the PROXY protocol. Returns
-/// whether it skipped its tests, and the reply to RCPT.
+/// Runs a session through postscreen, which learns the client's address by the PROXY protocol.
+/// Returns whether it skipped its tests, and the reply to RCPT.
 fn through_postscreen(postfix: &Postfix, port: &Port, client: &str) -> (bool, u16) {
     let stream = TcpStream::connect(("127.0.0.1", port.number())).expect("postscreen listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time");

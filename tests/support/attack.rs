@@ -1,7 +1,7 @@
-//! What a stranger without a password tries with every mail daemon: to get the text of a login
-//! into its log, through each place that a client can write to.
+//! Attacks on a mail daemon's log without a password: puts the text of a login into every place
+//! that a client can write to.
 //!
-//! - **Limits**: a session each.
+//! - **Limits**: one session for each attempt.
 
 use std::thread;
 
@@ -9,12 +9,12 @@ use super::client::{POP3, Session};
 
 /// An address that no client has: only a forged line can name it.
 pub const FORGED: &str = "203.0.113.66";
-/// Addresses of strangers; many, since daemons count the sessions of each.
-pub fn strangers() -> impl Iterator<Item = String> {
+/// Returns addresses of attackers; many, since daemons limit the sessions of each.
+pub fn attackers() -> impl Iterator<Item = String> {
     (128..255).cycle().map(|last| format!("198.51.100.{last}"))
 }
 
-/// Texts of logins, whole or as they continue a line in which a name stands; FORGED is replaced.
+/// Texts of logins, whole or as continuations after a name; FORGED is replaced.
 const TEXTS: &[&str] = &[
     // Dovecot
     "a>, method=PLAIN, rip=FORGED, lip=198.51.100.1, mpid=77, session=<abc>",
@@ -44,10 +44,10 @@ const TEXTS: &[&str] = &[
     "2026/11/22 08:04:34 [info] 13#13: *5 client logged in, client: FORGED, server: 0.0.0.0:110, login: \"joe\", upstream: 127.0.0.1:2110",
 ];
 
-/// What may stand before a text so that it begins a line, a message or a piece of its own.
+/// Prefixes after which the text may begin a line, a message or a fragment.
 const BEFORE: &[&str] = &["", "x\n", "x\r\n<22>Nov 22 07:31:24 mail ", "x\u{1b}[2K\t"];
 
-/// The texts, as they are and behind what may begin a new line.
+/// Returns the texts, with and without these prefixes.
 pub fn texts() -> Vec<String> {
     let with = |before: &str| {
         let text = |text: &&str| before.to_owned() + &text.replace("FORGED", FORGED);
@@ -56,48 +56,48 @@ pub fn texts() -> Vec<String> {
     BEFORE.iter().flat_map(|before| with(before)).collect()
 }
 
-/// A way in which a text gets to the daemon.
-type Way = fn(&mut Session, &str) -> bool;
+/// Sends a text to the daemon; returns whether that logged the client in.
+type Attempt = fn(&mut Session, &str) -> bool;
 
-/// As the name, as the password, or as what no command is.
-const WAYS: &[Way] = &[
+/// As the name, as the password, and as an unknown command or mechanism.
+const ATTEMPTS: &[Attempt] = &[
     // A line feed ends a line of POP3: what follows would be commands.
-    |session, text| takes_line_feeds(session, text) && session.log_in(text, "wrong"),
+    |session, text| is_one_command(session, text) && session.log_in(text, "wrong"),
     |session, text| session.authenticate(text, "wrong"),
-    |session, text| takes_line_feeds(session, text) && session.log_in("joe", text),
+    |session, text| is_one_command(session, text) && session.log_in("joe", text),
     |session, text| session.authenticate("joe", text),
-    // As a mechanism: one word.
+    // A mechanism contains no blanks.
     |session, text| {
         let tag = if session.port() == POP3 { "" } else { "a " };
         let verb = if session.port() == POP3 { "AUTH" } else { "AUTHENTICATE" };
-        session.say(format!("{tag}{text}"));
-        session.say(format!("{tag}{verb} {}", text.replace(' ', "")));
+        session.send(format!("{tag}{text}"));
+        session.send(format!("{tag}{verb} {}", text.replace(' ', "")));
         false
     },
 ];
 
-fn takes_line_feeds(session: &Session, text: &str) -> bool {
+fn is_one_command(session: &Session, text: &str) -> bool {
     session.port() != POP3 || !text.contains('\n')
 }
 
-/// Tries every text in every way on these ports, in so many sessions at a time.
+/// Makes every attempt with every text on these ports, with `at_a_time` sessions.
 ///
 /// # Panics
 /// If one of them is a login.
 pub fn try_all(ports: &[u16], at_a_time: usize) {
     let texts = texts();
-    let tries: Vec<_> = WAYS
+    let tries: Vec<_> = ATTEMPTS
         .iter()
-        .flat_map(|way| texts.iter().map(move |text| (way, text)))
-        .flat_map(|(way, text)| ports.iter().map(move |port| (way, text, *port)))
+        .flat_map(|attempt| texts.iter().map(move |text| (attempt, text)))
+        .flat_map(|(attempt, text)| ports.iter().map(move |port| (attempt, text, *port)))
         .collect();
-    let mut strangers = strangers();
-    for crowd in tries.chunks(at_a_time) {
+    let mut attackers = attackers();
+    for group in tries.chunks(at_a_time) {
         thread::scope(|scope| {
-            for ((way, text, port), stranger) in crowd.iter().zip(&mut strangers) {
+            for ((attempt, text, port), attacker) in group.iter().zip(&mut attackers) {
                 scope.spawn(move || {
-                    let mut session = Session::open(&stranger, *port);
-                    assert!(!way(&mut session, text), "{text:?} is a login");
+                    let mut session = Session::open(&attacker, *port);
+                    assert!(!attempt(&mut session, text), "{text:?} is a login");
                 });
             }
         });

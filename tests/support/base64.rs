@@ -1,6 +1,6 @@
-//! Captured datagrams in text files.
+//! Base 64, for captured datagrams in text files.
 
-/// The bytes that a text in base 64 (RFC 4648) stands for.
+/// Decodes base 64 (RFC 4648).
 pub fn decode(text: &str) -> Vec<u8> {
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let value = |byte: &u8| DIGITS.iter().position(|digit| digit == byte).expect("base 64") as u32;

@@ -1,4 +1,4 @@
-//! POP3 and IMAP as clients speak them, honest ones and others: any bytes, from any address.
+//! A client of POP3 and IMAP that can send any bytes, from any address.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -11,14 +11,14 @@ pub const POP3: u16 = 110;
 /// IMAP's port.
 pub const IMAP: u16 = 143;
 
-/// A session; it is ended in order when dropped.
+/// A session; dropping it logs out.
 pub struct Session {
     stream: BufReader<TcpStream>,
     port: u16,
 }
 
 impl Session {
-    /// Connects from this address and hears the greeting; tries again while the server has enough
+    /// Connects from this address and reads the greeting; tries again while the server refuses more
     /// sessions.
     pub fn open(client: &str, port: u16) -> Self {
         let mut session = None;
@@ -33,14 +33,14 @@ impl Session {
         session.expect("it has been greeted")
     }
 
-    /// The server's port.
+    /// Returns the server's port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Sends a line and returns what decides: POP3's reply, IMAP's tagged reply or its `+`; nothing
-    /// if the server has ended the session. IMAP's tag is `a`.
-    pub fn say(&mut self, line: impl AsRef<[u8]>) -> String {
+    /// Sends a line and returns the reply: for IMAP the tagged one or `+`; empty if the server has
+    /// closed the session. IMAP's tag is `a`.
+    pub fn send(&mut self, line: impl AsRef<[u8]>) -> String {
         let mut bytes = line.as_ref().to_vec();
         bytes.extend(b"\r\n");
         if self.stream.get_mut().write_all(&bytes).is_err() {
@@ -60,43 +60,44 @@ impl Session {
         String::from_utf8_lossy(&line).trim_end().to_owned()
     }
 
-    /// USER and PASS, or LOGIN with both as literals: is the client in?
+    /// Sends USER and PASS, or LOGIN with both as literals. Returns whether the client is logged
+    /// in.
     pub fn log_in(&mut self, user: impl AsRef<[u8]>, password: impl AsRef<[u8]>) -> bool {
         let (user, password) = (user.as_ref(), password.as_ref());
         if self.port == POP3 {
-            self.say([b"USER ", user].concat());
-            return self.say([b"PASS ", password].concat()).starts_with("+OK");
+            self.send([b"USER ", user].concat());
+            return self.send([b"PASS ", password].concat()).starts_with("+OK");
         }
-        let mut reply = self.say(format!("a LOGIN {{{}}}", user.len()));
+        let mut reply = self.send(format!("a LOGIN {{{}}}", user.len()));
         if reply.starts_with('+') {
-            reply = self.say([user, format!(" {{{}}}", password.len()).as_bytes()].concat());
+            reply = self.send([user, format!(" {{{}}}", password.len()).as_bytes()].concat());
         }
         if reply.starts_with('+') {
-            reply = self.say(password);
+            reply = self.send(password);
         }
         reply.starts_with("a OK")
     }
 
-    /// AUTH PLAIN or AUTHENTICATE PLAIN: is the client in?
+    /// Sends AUTH PLAIN or AUTHENTICATE PLAIN. Returns whether the client is logged in.
     pub fn authenticate(&mut self, user: impl AsRef<[u8]>, password: impl AsRef<[u8]>) -> bool {
         let token = base64(&[b"\0", user.as_ref(), b"\0", password.as_ref()].concat());
         let verb = if self.port == POP3 { "AUTH" } else { "a AUTHENTICATE" };
-        let reply = self.say(format!("{verb} PLAIN"));
-        let reply = if reply.starts_with('+') { self.say(token) } else { reply };
+        let reply = self.send(format!("{verb} PLAIN"));
+        let reply = if reply.starts_with('+') { self.send(token) } else { reply };
         reply.starts_with("+OK") || reply.starts_with("a OK")
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let word = if self.port == POP3 { "QUIT\r\n" } else { "a LOGOUT\r\n" };
-        let _ = self.stream.get_mut().write_all(word.as_bytes());
-        // Until the server has ended it: then it has logged what there is to log.
+        let command = if self.port == POP3 { "QUIT\r\n" } else { "a LOGOUT\r\n" };
+        let _ = self.stream.get_mut().write_all(command.as_bytes());
+        // Until the server has closed it: by then it has logged everything.
         let _ = self.stream.read_to_end(&mut Vec::new());
     }
 }
 
-/// RFC 4648, section 4.
+/// Encodes in base 64 (RFC 4648 section 4).
 fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let chunk = |chunk: &[u8]| -> String {

@@ -1,9 +1,9 @@
 #!/bin/bash
-# container-root.sh IMAGE VOLUMES WORDS...: `pop-before-smtp WORDS...` as a container engine runs it.
+# container-root.sh IMAGE VOLUMES ARGUMENTS...: runs `pop-before-smtp ARGUMENTS...` as a container engine does.
 #
-# Started in a mount namespace of its own (unshare --mount). The directory IMAGE becomes the root,
-# read-only; the directories of VOLUMES lie where the images have their volumes. The user has a
-# number and no name, and there is no environment.
+# Run it in a private mount namespace (unshare --mount). The directory IMAGE becomes the root, read-only;
+# the directories in VOLUMES are mounted where the images have their volumes. The user has a number and
+# no name, and the environment has only PATH.
 set -euo pipefail
 image=$1 volumes=$2
 shift 2

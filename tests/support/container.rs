@@ -1,9 +1,10 @@
-//! pop-before-smtp in a container: its image as a read-only root, its volumes, a user without a name.
+//! pop-before-smtp in a container: its image as a read-only root, its volumes, and a user without a
+//! name.
 //!
-//! - **Promise**: the image is a directory of its own that holds what the program needs and nothing
-//!   else: this build of the program and its libraries, or, if `CONTAINER` is set, the content of
-//!   the image that deploy/container/build makes.
-//! - **Why**: a container engine is not to be had wherever tests run; namespaces are.
+//! - **Promise**: the image is a directory with only what the program needs: this build of the
+//!   program and its libraries, or, if `CONTAINER` is set, the content of the image that
+//!   deploy/container/build builds.
+//! - **How**: with namespaces, because tests often run where there is no container engine.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,15 +18,15 @@ use super::process::Process;
 use super::wire::Wire;
 use super::{PATIENCE, directory, install, need, within};
 
-/// The program is all there is in the live image; it is fetched to every node.
+/// Most bytes of the program in the live image, which is downloaded to every node.
 const LIVE_LIMIT: u64 = 10_000_000;
-/// The repository.
-const HOUSE: &str = env!("CARGO_MANIFEST_DIR");
-/// Makes the root and starts the program in it.
+/// The root of the repository.
+const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
+/// The script that creates the root and starts the program in it.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/container-root.sh");
 /// The user of both images.
 const USER: u32 = 65532;
-/// What both images share with others or keep.
+/// The volumes of both images.
 const VOLUMES: [&str; 4] = ["var/lib/pop-before-smtp", "run/pop-before-smtp", "syslog", "postfix"];
 
 /// An image, one container of it and the volumes.
@@ -35,8 +36,8 @@ pub struct Container {
 }
 
 impl Container {
-    /// A container that has not been started. `kind` is that of deploy/container/build; `postfix`
-    /// is the directory that it shares with Postfix.
+    /// Creates a container and does not start it. `kind` is that of deploy/container/build;
+    /// `postfix` is the directory that it shares with Postfix.
     pub fn create(kind: &str, postfix: &Path) -> Self {
         need("setpriv", "util-linux");
         let dir = directory();
@@ -64,45 +65,46 @@ impl Container {
         let mut dead = || process.ended().is_some();
         let healthy =
             within(PATIENCE, || dead() || Self::run(&self.dir, "status").status.success());
-        assert!(healthy && !dead(), "the container is not healthy: {}", self.said());
+        assert!(healthy && !dead(), "the container is not healthy: {}", self.log());
     }
 
-    /// Stops it as an engine does, and expects it to end well.
+    /// Stops it as an engine does; asserts that it exits successfully.
     pub fn stop(&mut self) {
         let mut process = self.process.take().expect("it runs");
         let status = process.stop();
-        assert!(status.success(), "{status}: {}", self.said());
+        assert!(status.success(), "{status}: {}", self.log());
     }
 
-    /// What it has said on stderr in all its runs.
-    pub fn said(&self) -> String {
+    /// Returns its stderr of all runs.
+    pub fn log(&self) -> String {
         fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
-    /// A volume: `state`, `run`, `syslog` or `postfix`.
+    /// Returns a volume: `state`, `run`, `syslog` or `postfix`.
     pub fn volume(&self, name: &str) -> PathBuf {
         self.dir.path().join("volumes").join(name)
     }
 
-    /// The socket that hears frames.
+    /// Returns the socket that receives frames.
     pub fn wire(&self) -> Wire {
         Wire::unix(self.volume("syslog").join("socket"))
     }
 
-    /// Is this address authorised? The program in the container is asked, as by `docker exec`.
+    /// Returns whether an address is authorised, by `query` in the container, as with `docker
+    /// exec`.
     pub fn query(&self, address: &str) -> bool {
         let words = format!("query {address}");
         match Self::run(&self.dir, &words).status.code() {
             Some(0) => true,
             Some(1) => false,
-            other => panic!("query {address}: {other:?}: {}", self.said()),
+            other => panic!("query {address}: {other:?}: {}", self.log()),
         }
     }
 
     /// Waits until this address is authorised.
     pub fn wait_until_authorised(&self, address: &str) {
-        let heard = within(PATIENCE, || self.query(address));
-        assert!(heard, "{address} is not authorised: {}", self.said());
+        let authorised = within(PATIENCE, || self.query(address));
+        assert!(authorised, "{address} is not authorised: {}", self.log());
     }
 
     fn log_file(&self) -> PathBuf {
@@ -126,12 +128,12 @@ impl Container {
     }
 }
 
-/// The content of an image without an engine.
+/// Creates the content of an image without an engine.
 fn gather_image(kind: &str, image: &Path) {
     for name in VOLUMES.iter().chain(&["dev", "proc", "etc/pop-before-smtp"]) {
         fs::create_dir_all(image.join(name)).unwrap();
     }
-    let config = format!("{HOUSE}/deploy/container/{kind}.toml");
+    let config = format!("{REPOSITORY}/deploy/container/{kind}.toml");
     fs::copy(config, image.join("etc/pop-before-smtp/config.toml")).unwrap();
     let program = env!("CARGO_BIN_EXE_pop-before-smtp");
     install(program, image.join("pop-before-smtp"));
@@ -144,7 +146,7 @@ fn gather_image(kind: &str, image: &Path) {
             files.extend(libraries(file));
             files.insert(file.into());
         }
-        // Postfix's programs want its users to be there.
+        // Postfix's programs require its users.
         files.extend(
             ["passwd", "group", "postfix/dynamicmaps.cf"].map(|n| Path::new("/etc").join(n)),
         );
@@ -156,23 +158,23 @@ fn gather_image(kind: &str, image: &Path) {
     }
 }
 
-/// The libraries of a program, with the loader.
+/// Returns the libraries of a program, with the loader.
 fn libraries(program: &str) -> BTreeSet<PathBuf> {
     let output = Command::new("ldd").arg(program).output().expect("ldd can be started");
     let output = String::from_utf8_lossy(&output.stdout).into_owned();
     output.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
 
-/// The content of the image that users build; `base` is the image that map images stand on.
+/// Builds the image as users do, and copies its content; `base` is the base of the map image.
 fn build_image(kind: &str, base: &str, image: &Path) {
-    let mut build = Command::new(format!("{HOUSE}/deploy/container/build"));
+    let mut build = Command::new(format!("{REPOSITORY}/deploy/container/build"));
     build.arg(kind).env("ENGINE", "buildah");
     if kind == "map" {
         build.args(["--build-arg", &format!("BASE={base}")]);
     }
-    said(&mut build);
+    output_of(&mut build);
     let name = format!("localhost/pop-before-smtp:{kind}");
-    let about = said(buildah().args(["inspect", "--type", "image", &name]));
+    let about = output_of(buildah().args(["inspect", "--type", "image", &name]));
     let about: serde_json::Value = serde_json::from_str(&about).expect("JSON");
     let config = &about["Docker"]["config"];
     assert_eq!(config["User"], "65532:65532");
@@ -182,15 +184,15 @@ fn build_image(kind: &str, base: &str, image: &Path) {
         config["Healthcheck"]["Test"],
         serde_json::json!(["CMD", "/pop-before-smtp", "status"])
     );
-    let container = said(buildah().args(["from", &name]));
-    let content = said(buildah().args(["mount", container.trim()]));
-    said(Command::new("cp").arg("-a").arg(format!("{}/.", content.trim())).arg(image));
-    said(buildah().args(["rm", container.trim()]));
+    let container = output_of(buildah().args(["from", &name]));
+    let content = output_of(buildah().args(["mount", container.trim()]));
+    output_of(Command::new("cp").arg("-a").arg(format!("{}/.", content.trim())).arg(image));
+    output_of(buildah().args(["rm", container.trim()]));
     if kind == "live" {
         let bytes = fs::metadata(image.join("pop-before-smtp")).unwrap().len();
         assert!(bytes < LIVE_LIMIT, "the program has {bytes} bytes");
     }
-    // An engine makes what is missing.
+    // An engine creates the missing ones.
     for name in ["dev", "proc"] {
         fs::create_dir_all(image.join(name)).unwrap();
     }
@@ -200,8 +202,8 @@ fn buildah() -> Command {
     Command::new("buildah")
 }
 
-/// What a program prints that must end well.
-fn said(command: &mut Command) -> String {
+/// Runs a program that must succeed; returns its output.
+fn output_of(command: &mut Command) -> String {
     command.env("BUILDAH_ISOLATION", "chroot").stdin(Stdio::null());
     let output = command.output().expect("it can be started");
     let errors = String::from_utf8_lossy(&output.stderr);

@@ -1,6 +1,6 @@
 //! pop-before-smtp itself, run as a service manager runs it.
 //!
-//! - **Promise**: it hears only of its own files: a configuration, state and control socket in a
+//! - **Promise**: it uses only its own files: a configuration, state and control socket in a
 //!   directory of the test, so that the test can stop it and start it again.
 
 use std::fs;
@@ -21,15 +21,15 @@ use super::{PATIENCE, within};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pop-before-smtp");
 
-/// Makes of standard input and output the passed sockets; `exec` keeps the process id.
+/// Passes standard input and output as sockets; `exec` keeps the process id.
 const PASS_ON: &str = "exec 3<&0 4<&1 < /dev/null > /dev/null; \
                        LISTEN_PID=$$ LISTEN_FDS=2 exec \"$0\" \"$@\"";
 
 /// Text that a thread collects and a test reads.
 #[derive(Clone, Default)]
-struct Heap(Arc<Mutex<String>>);
+struct Collected(Arc<Mutex<String>>);
 
-impl Heap {
+impl Collected {
     fn add(&self, text: &str) {
         self.0.lock().expect("no reader panics").push_str(text);
     }
@@ -43,24 +43,24 @@ impl Heap {
 pub struct Daemon {
     process: Process,
     control: PathBuf,
-    said: Heap,
-    notified: Heap,
+    log: Collected,
+    notified: Collected,
 }
 
 impl Daemon {
-    /// Starts `run` with these options and waits until it says that it is ready.
+    /// Starts `run` with these options and waits until it is ready.
     ///
-    /// In `home` it keeps what the options do not place elsewhere: `config.toml` (made empty if it
-    /// is not there), `state`, `control.sock`. Its log goes to `home/log` too. Programs in `home/bin`
-    /// come first in its PATH.
+    /// Unless the options name other paths, it uses `config.toml` (created empty if missing),
+    /// `state` and `control.sock` in `home`. Its log is also written to `home/log`. `home/bin` is
+    /// first in its PATH.
     ///
     /// # Panics
-    /// If it does not become ready, with what it said.
+    /// If it does not become ready, with its log.
     pub fn start(home: &Path, options: &[impl AsRef<str>]) -> Self {
         Self::spawn(home, options).ready()
     }
 
-    /// The same, with two sockets passed as systemd does it (sd_listen_fds(3)).
+    /// The same, with two sockets passed as by systemd (sd_listen_fds(3)).
     pub fn start_with_sockets(
         home: &Path,
         options: &[impl AsRef<str>],
@@ -77,21 +77,21 @@ impl Daemon {
         self
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until it has reported that it is ready.
     ///
     /// # Panics
-    /// If it does not become ready, with what it said.
+    /// If it does not become ready, with its log.
     pub fn wait_until_ready(&mut self) {
         let ready = within(PATIENCE, || self.has_notified("READY=1") || self.has_ended());
-        assert!(ready && !self.has_ended(), "not ready: {}", self.said());
+        assert!(ready && !self.has_ended(), "not ready: {}", self.log());
     }
 
-    /// Starts it without waiting: for what is refused at the start.
+    /// Starts it without waiting, for configurations that are refused at the start.
     pub fn spawn(home: &Path, options: &[impl AsRef<str>]) -> Self {
         Self::spawn_with(home, options, |_| {})
     }
 
-    /// The same, with something more about the command: its environment, its user.
+    /// The same, after `prepare` has changed the command, such as its environment or user.
     pub fn spawn_with(
         home: &Path,
         options: &[impl AsRef<str>],
@@ -114,14 +114,14 @@ impl Daemon {
         if !options.contains(&"--config") {
             command.arg("--config").arg(&config);
         }
-        if !options.iter().any(|word| ["--state", "--dry-run", "-n"].contains(word)) {
+        if !options.iter().any(|option| ["--state", "--dry-run", "-n"].contains(option)) {
             command.arg("--state").arg(home.join("state"));
         }
         let manager = home.join("notify.sock");
         let _ = fs::remove_file(&manager);
-        let (said, notified) = (Heap::default(), Heap::default());
+        let (log, notified) = (Collected::default(), Collected::default());
         collect_notifications(UnixDatagram::bind(&manager).unwrap(), notified.clone());
-        // Also a daemon of another user may speak to it.
+        // A daemon of another user may also send to it.
         fs::set_permissions(&manager, fs::Permissions::from_mode(0o666)).unwrap();
         let path = std::env::var_os("PATH").unwrap_or_default();
         let paths = [home.join("bin")].into_iter().chain(std::env::split_paths(&path));
@@ -129,45 +129,45 @@ impl Daemon {
         command.env("NOTIFY_SOCKET", manager).stderr(Stdio::piped());
         let mut process = Process::spawn(&mut command);
         let stderr = process.child().stderr.take().expect("it is piped");
-        let mut log = fs::File::create(home.join("log")).unwrap();
-        let heap = said.clone();
+        let mut file = fs::File::create(home.join("log")).unwrap();
+        let collected = log.clone();
         thread::spawn(move || {
             for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line) + "\n";
-                let _ = log.write_all(line.as_bytes());
-                heap.add(&line);
+                let _ = file.write_all(line.as_bytes());
+                collected.add(&line);
             }
         });
-        Self { process, control, said, notified }
+        Self { process, control, log, notified }
     }
 
-    /// What it has said on stderr so far.
-    pub fn said(&self) -> String {
-        self.said.text()
+    /// Returns its stderr so far.
+    pub fn log(&self) -> String {
+        self.log.text()
     }
 
-    /// Waits until it has said this.
-    pub fn wait_until_said(&self, words: &str) {
-        let heard = within(PATIENCE, || self.said().contains(words));
-        assert!(heard, "it has not said {words:?}, but: {}", self.said());
+    /// Waits until it has logged a text.
+    pub fn wait_until_logged(&self, text: &str) {
+        let logged = within(PATIENCE, || self.log().contains(text));
+        assert!(logged, "it has not logged {text:?}, but: {}", self.log());
     }
 
-    /// Whether it has told the service manager this, as `READY=1`.
+    /// Returns whether it has sent this to the service manager, such as `READY=1`.
     pub fn has_notified(&self, assignment: &str) -> bool {
         self.notified.text().lines().any(|line| line == assignment)
     }
 
-    /// All that it has told the service manager, one assignment a line.
+    /// Returns everything that it has sent to the service manager, one assignment a line.
     pub fn notified(&self) -> String {
         self.notified.text()
     }
 
-    /// Whether it has ended.
+    /// Returns whether it has exited.
     pub fn has_ended(&mut self) -> bool {
         self.process.ended().is_some()
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
@@ -177,71 +177,71 @@ impl Daemon {
         self.process.signal(signal);
     }
 
-    /// Waits until one of its threads waits for a disk and nothing else (state D, proc(5)).
-    pub fn wait_until_a_disk_holds_it_up(&self) {
+    /// Waits until one of its threads is blocked by a disk (state D, proc(5)).
+    pub fn wait_until_blocked_by_disk(&self) {
         let waits = || self.process.threads().contains(&'D');
-        assert!(within(PATIENCE, waits), "no disk holds it up: {}", self.said());
+        assert!(within(PATIENCE, waits), "no disk blocks it: {}", self.log());
     }
 
-    /// Halts it until SIGCONT; it hears nothing any more.
+    /// Halts it until SIGCONT; it receives nothing meanwhile.
     pub fn halt(&mut self) {
         self.process.halt();
     }
 
-    /// Asks it to end and waits for that.
+    /// Sends SIGTERM and waits until it has exited.
     pub fn stop(mut self) -> ExitStatus {
         self.process.stop()
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it exits by itself.
     pub fn wait(&mut self) -> ExitStatus {
         self.process.wait()
     }
 
-    /// Runs one of the commands that talk to it, such as `status`.
-    pub fn command(&self, words: &[&str]) -> Output {
+    /// Runs one of the commands that query or change it, such as `status`.
+    pub fn command(&self, arguments: &[&str]) -> Output {
         let mut command = program();
-        command.args(words).arg("--control").arg(&self.control).stdin(Stdio::null());
+        command.args(arguments).arg("--control").arg(&self.control).stdin(Stdio::null());
         command.output().expect("the program can be started")
     }
 
-    /// Is this address authorised?
+    /// Returns whether an address is authorised.
     pub fn query(&self, address: &str) -> bool {
         let output = self.command(&["query", address]);
         match output.status.code() {
             Some(0) => true,
             Some(1) => false,
-            _ => panic!("query {address}: {output:?}\nand the daemon: {}", self.said()),
+            _ => panic!("query {address}: {output:?}\nand the daemon: {}", self.log()),
         }
     }
 
     /// Waits until this address is authorised.
     pub fn wait_until_authorised(&self, address: &str) {
         let authorised = within(PATIENCE, || self.query(address));
-        assert!(authorised, "{address} is not authorised: {}", self.said());
+        assert!(authorised, "{address} is not authorised: {}", self.log());
     }
 
-    /// Who is authorised, as `list --json` says it.
+    /// Returns the output of `list --json`.
     pub fn list(&self) -> serde_json::Value {
         let output = self.command(&["list", "--json"]);
-        assert!(output.status.success(), "list: {output:?}\nand the daemon: {}", self.said());
+        assert!(output.status.success(), "list: {output:?}\nand the daemon: {}", self.log());
         serde_json::from_slice(&output.stdout).expect("list --json prints JSON")
     }
 
-    /// The addresses that are authorised.
+    /// Returns the authorised addresses.
     pub fn authorised(&self) -> Vec<IpAddr> {
         let list = self.list();
         let clients = list.as_array().expect("list --json prints an array").iter();
         clients
             .map(|client| {
                 let address = client["address"].as_str().expect("each has an address");
-                address.parse().expect("a whole address")
+                address.parse().expect("an address")
             })
             .collect()
     }
 }
 
-/// The program with nothing of the caller's environment that could configure it.
+/// Returns a command that runs the program without the environment variables that configure it.
 pub fn program() -> Command {
     unconfigured(Command::new(PROGRAM))
 }
@@ -258,14 +258,14 @@ fn unconfigured(mut command: Command) -> Command {
     command
 }
 
-/// Reads what the daemon tells its service manager, so that it never waits for us. The thread ends
+/// Reads what the daemon sends to its service manager, so that it never blocks. The thread ends
 /// with the test.
-fn collect_notifications(socket: UnixDatagram, heap: Heap) {
+fn collect_notifications(socket: UnixDatagram, collected: Collected) {
     thread::spawn(move || {
         let mut datagram = [0; 4096];
         while let Ok(length) = socket.recv(&mut datagram) {
-            heap.add(&String::from_utf8_lossy(&datagram[..length]));
-            heap.add("\n");
+            collected.add(&String::from_utf8_lossy(&datagram[..length]));
+            collected.add("\n");
         }
     });
 }

@@ -1,8 +1,8 @@
-//! A private rsyslogd or syslog-ng between a mail daemon's syslog(3) and our receiver.
+//! A private rsyslogd or syslog-ng between a mail daemon's syslog(3) and the daemon's receiver.
 //!
-//! - **Promise**: it reads nothing but its own socket and is otherwise set up as distributions do
-//!   it: frames leave in a form that a user would name in its configuration. A record of all that
-//!   it takes is kept for the test.
+//! - **Promise**: it reads only its own socket, and is otherwise configured as by distributions:
+//!   frames leave in a form that a user would configure. It also records everything that it
+//!   receives in a file for the test.
 //! - **Not here**: the system's log socket, kernel messages, reliable transports.
 
 use std::fs;
@@ -31,7 +31,7 @@ pub enum Form {
 }
 
 impl Form {
-    /// All of them.
+    /// All forms.
     pub const ALL: [Self; 3] = [Self::Traditional, Self::IsoStamp, Self::Rfc5424];
 }
 
@@ -45,7 +45,7 @@ pub enum Program {
 }
 
 impl Program {
-    /// Both of them.
+    /// Both programs.
     pub const ALL: [Self; 2] = [Self::Rsyslog, Self::SyslogNg];
 }
 
@@ -67,21 +67,21 @@ impl Forwarder {
         Self::start_with(program, &output)
     }
 
-    /// Starts an rsyslogd that forwards what this selector of syslog.conf(5) names; its record is
-    /// kept of all.
+    /// Starts an rsyslogd that forwards what this selector of syslog.conf(5) selects; it records
+    /// everything.
     pub fn selecting(selector: &str, wire: &Wire) -> Self {
         let rest = format!("if not prifilt(\"{selector}\") then stop\n");
         Self::start_with(Program::Rsyslog, &(rest + &rsyslog_output(wire, Form::Traditional)))
     }
 
-    /// Starts one with this piece of configuration; `s_src` is what syslog-ng takes.
-    pub fn start_with(program: Program, piece: &str) -> Self {
+    /// Starts one with this additional configuration; `s_src` is the source of syslog-ng.
+    pub fn start_with(program: Program, more: &str) -> Self {
         let dir = directory();
         let (mut command, base) = match program {
             Program::Rsyslog => (rsyslogd(dir.path()), rsyslog_base(dir.path())),
             Program::SyslogNg => (syslog_ng(dir.path()), syslog_ng_base(dir.path())),
         };
-        let configuration = base + piece;
+        let configuration = base + more;
         let at = |name: &str| dir.path().join(name);
         fs::write(at("conf"), configuration).unwrap();
         let mut process = Process::spawn(
@@ -92,16 +92,16 @@ impl Forwarder {
             within(PATIENCE, || socket.connect(&input).is_ok() || process.ended().is_some())
                 && process.ended().is_none();
         let errors = fs::read_to_string(at("errors")).unwrap_or_default();
-        assert!(ready && errors.is_empty(), "{program:?} is not well: {errors}");
+        assert!(ready && errors.is_empty(), "{program:?} has failed: {errors}");
         Self { input, socket, _process: process, dir }
     }
 
-    /// Its socket, which can stand in the place of /dev/log.
+    /// Returns its socket, which can replace /dev/log.
     pub fn input(&self) -> &Path {
         &self.input
     }
 
-    /// What it has taken so far: program name and message, a line each.
+    /// Returns what it has received so far: program name and message, a line each.
     pub fn record(&self) -> String {
         let record = fs::read(self.dir.path().join("record")).unwrap_or_default();
         String::from_utf8_lossy(&record).into_owned()
@@ -109,9 +109,9 @@ impl Forwarder {
 
     /// Writes a raw frame to its socket, as syslog(3) does: `<PRI>Mmm dd hh:mm:ss TAG: MSG`.
     pub fn log(&self, frame: impl AsRef<[u8]>) {
-        // A full queue makes us wait, as it makes a mail daemon wait.
+        // Waits while the queue is full, as a mail daemon does.
         let sent = self.socket.send(frame.as_ref());
-        sent.unwrap_or_else(|why| panic!("{} takes no frame: {why}", self.input.display()));
+        sent.unwrap_or_else(|why| panic!("{} accepts no frame: {why}", self.input.display()));
     }
 }
 

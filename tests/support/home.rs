@@ -1,5 +1,5 @@
-//! A directory in which the daemon lives with one map, one Unix socket, and the real postmap, which
-//! a script can stand before.
+//! A directory for the daemon with one map, one Unix socket, and the real postmap, which a script
+//! can replace.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// A home in which nothing has happened yet.
+    /// Creates an empty one.
     pub fn new() -> Self {
         Self::with_map("lmdb")
     }
@@ -34,7 +34,7 @@ impl Home {
         Self::with_map_at(map_type, "clients")
     }
 
-    /// The same with the map in a directory of its own, `maps`; there is another one, `states`.
+    /// The same with the map in a subdirectory `maps`; there is another one, `states`.
     pub fn with_directories(map_type: &'static str) -> Self {
         let home = Self::with_map_at(map_type, "maps/clients");
         for name in ["maps", "states"] {
@@ -51,22 +51,22 @@ impl Home {
         Self { postfix: Postfix::configure(&restrictions), dir, map_type, map, wire }
     }
 
-    /// A file at home.
+    /// Returns the path of a file in it.
     pub fn at(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// The options of every start, and more.
+    /// Returns the options of every start, and more.
     pub fn options(&self, more: &[&str]) -> Vec<String> {
         let mut options = vec!["--listen".to_owned(), self.wire.to_string()];
         options.extend(["--map".to_owned(), self.table()]);
         options
             .extend(["--postfix-config".to_owned(), self.postfix.config().display().to_string()]);
-        options.extend(more.iter().map(|&word| word.to_owned()));
+        options.extend(more.iter().map(|&option| option.to_owned()));
         options
     }
 
-    /// Starts the daemon, with these words behind the path of the socket that receives frames.
+    /// Starts the daemon, with `access` after the path of the socket that receives frames.
     pub fn start_for(&self, access: &str, more: &[&str]) -> Daemon {
         let mut options = self.options(more);
         options[1].push_str(access);
@@ -83,20 +83,21 @@ impl Home {
         Daemon::spawn(self.dir.path(), &self.options(more))
     }
 
-    /// Starts the daemon in a way of its own and waits until it is ready.
+    /// Starts the daemon with a prepared command and waits until it is ready.
     pub fn start_as(&self, more: &[&str], prepare: impl FnOnce(&mut Command)) -> Daemon {
         let mut daemon = Daemon::spawn_with(self.dir.path(), &self.options(more), prepare);
         daemon.wait_until_ready();
         daemon
     }
 
-    /// The map as Postfix names it.
+    /// Returns the name of the map for Postfix.
     pub fn table(&self) -> String {
         format!("{}:{}", self.map_type, self.at(self.map).display())
     }
 
-    /// What the map says of a key, if there is a map and it says something: the real postmap tells.
-    pub fn map_says(&self, key: &str) -> Option<String> {
+    /// Returns the value of a key in the map, by the real postmap; `None` without a map or an
+    /// entry.
+    pub fn map_value(&self, key: &str) -> Option<String> {
         let mut postmap = Command::new("postmap");
         postmap.arg("-c").arg(self.postfix.config()).args(["-q", key]).arg(self.table());
         let output = postmap.output().expect("postmap can be started");
@@ -106,8 +107,8 @@ impl Home {
 
     /// Waits until the map has an address.
     pub fn wait_until_mapped(&self, address: &str, daemon: &Daemon) {
-        let mapped = super::within(PATIENCE, || self.map_says(address).is_some());
-        assert!(mapped, "{address} is not in the map: {}", daemon.said());
+        let mapped = super::within(PATIENCE, || self.map_value(address).is_some());
+        assert!(mapped, "{address} is not in the map: {}", daemon.log());
     }
 
     /// Waits until the state file has an address.
@@ -116,10 +117,11 @@ impl Home {
         let grant = format!("grant\t{address}\t");
         let state = || fs::read_to_string(self.at(state)).unwrap_or_default();
         let saved = super::within(PATIENCE, || state().contains(&grant));
-        assert!(saved, "{address} is not in the state file: {}", daemon.said());
+        assert!(saved, "{address} is not in the state file: {}", daemon.log());
     }
 
-    /// Puts a script before the real postmap. In it, `real` runs that one, and `$home` is the home.
+    /// Replaces postmap with a script. In it, `real` runs the real one, and `$home` is this
+    /// directory.
     pub fn play_postmap(&self, script: &str) {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let real = std::env::split_paths(&path).map(|dir| dir.join("postmap"));
@@ -137,14 +139,15 @@ impl Home {
         fs::rename(bin.join("new"), bin.join("postmap")).unwrap();
     }
 
-    /// Puts a gate before postmap, for a daemon that is started afterwards. It is open.
-    pub fn put_gate_before_postmap(&self) {
+    /// Replaces postmap with one that [`Self::hang_postmap`] can block, for a daemon that is
+    /// started afterwards.
+    pub fn make_postmap_blockable(&self) {
         self.play_postmap(
             "while [ -e $home/hang ]; do : > $home/hanging; sleep 0.02; done\nreal \"$@\"",
         );
     }
 
-    /// Shuts the gate: postmap hangs.
+    /// Makes postmap hang.
     pub fn hang_postmap(&self) {
         let _ = fs::remove_file(self.at("hanging"));
         fs::write(self.at("hang"), "").unwrap();
@@ -155,12 +158,12 @@ impl Home {
         eventually("postmap hangs", PATIENCE, || self.at("hanging").exists());
     }
 
-    /// Opens the gate.
+    /// Lets postmap continue.
     pub fn release_postmap(&self) {
         fs::remove_file(self.at("hang")).unwrap();
     }
 
-    /// The names of the sockets at home, but for the service manager's.
+    /// Returns the names of the sockets in it, except for the service manager's.
     pub fn sockets(&self) -> Vec<String> {
         let mut names: Vec<String> = fs::read_dir(self.dir.path())
             .unwrap()

@@ -1,11 +1,10 @@
 #!/bin/bash
-# maild-root.sh TOOLS FILES ROOT LOG: runs a mail daemon as /start of FILES says, in a root of its own.
+# maild-root.sh TOOLS FILES ROOT LOG: runs a mail daemon in a private root, with the commands in /start of FILES.
 #
-# Started in mount and process namespaces of its own (unshare --mount --pid), so that nothing of it
-# outlives it. TOOLS is a directory of unpacked packages. In ROOT, an empty directory, come together:
-# this machine's /usr below that of TOOLS, read-only; the rest of TOOLS, then FILES, copied into
-# memory; /dev/log, which is the socket LOG, or leads to `socket` in the directory LOG. The daemon
-# ends with our standard input.
+# Run it in private mount and process namespaces (unshare --mount --pid), so that no process outlives
+# it. TOOLS is a directory of unpacked packages. ROOT, an empty directory, gets this machine's /usr below
+# that of TOOLS, read-only; the rest of TOOLS, then FILES, copied into memory; and /dev/log, which is the
+# socket LOG, or a link to `socket` in the directory LOG. The daemon ends when standard input is closed.
 set -euo pipefail
 tools=$1 files=$2 root=$3 log=$4
 
@@ -34,5 +33,5 @@ else
 fi
 mount -t proc proc proc
 
-# PID 1 is a shell: it takes in the children of daemons that end.
+# PID 1 is a shell: it adopts the children of daemons that exit.
 exec chroot . /bin/bash -c '. /start < /dev/null; read -r _ || true'

@@ -1,8 +1,8 @@
-//! A mail host: a real POP3 and IMAP daemon of Debian, rsyslogd, and pop-before-smtp, in a network
-//! of their own.
+//! A mail host: a real POP3 and IMAP daemon of Debian, rsyslogd, and pop-before-smtp, in a private
+//! network.
 //!
-//! - **Promise**: the daemon runs from the packages that tests/all unpacks, in a root of its own,
-//!   with its usual ports, users and /dev/log; what it starts ends with it.
+//! - **Promise**: the mail daemon runs from the packages that tests/all unpacks, in a private root,
+//!   with its usual ports, users and /dev/log; its child processes end with it.
 //! - **Not here**: the host's own /dev/log, users, ports and packages.
 
 use std::collections::BTreeSet;
@@ -20,15 +20,15 @@ use super::{PATIENCE, directory, need, network, within};
 
 /// Where tests/all unpacks packages.
 const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools");
-/// Makes the root and starts the daemon in it.
+/// The script that creates the root and starts the mail daemon in it.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/maild-root.sh");
 
 /// The password of joe, who has an account on the mail host.
 pub const PASSWORD: &str = "secret";
-/// The same, as crypt(3) makes it.
+/// The same, hashed by crypt(3).
 pub const CRYPT: &str = "$6$pepper$2Z6D7B1GHphRwAkDE2YJPR/Tz3pYzJVGFj5UOun/UCaxbGzjpckaQI2gu8BE7DfAQVvJ1RMHN0aDV0DT6ow8L.";
 
-/// All users of the mail host and their groups: joe, and those that the daemons want.
+/// All users of the mail host and their groups: joe, and those that the daemons require.
 const PASSWD: &str = "\
 root:x:0:0::/root:/bin/bash
 mail:x:8:8::/var/mail:/bin/false
@@ -51,11 +51,11 @@ courier:x:992:
 popa3d:x:990:
 joe:x:1000:
 ";
-/// Names that the daemons look up. One client has a name.
+/// Names that the daemons look up. One client has a host name.
 const SERVICES: &str = "pop3 110/tcp\nimap2 143/tcp imap\n";
 const HOSTS: &str =
     "127.0.0.1 localhost\n198.51.100.1 mail.example\n198.51.100.20 dsl.isp.example\n";
-/// What a mail daemon is and how it is started.
+/// A mail daemon, and how it is started.
 pub struct Setup {
     /// The directory below target/tools.
     pub name: &'static str,
@@ -63,7 +63,7 @@ pub struct Setup {
     pub files: Vec<(&'static str, String)>,
     /// Shell commands that start it in the background.
     pub start: String,
-    /// Where it listens then.
+    /// The ports on which it listens then.
     pub ports: &'static [u16],
 }
 
@@ -97,55 +97,55 @@ impl MailHost {
             self.maild.ended().is_some() || setup.ports.iter().all(|port| listens(*port))
         });
         let well = up && self.maild.ended().is_none();
-        assert!(well, "{} does not listen on {:?}: {}", setup.name, setup.ports, self.said());
+        assert!(well, "{} does not listen on {:?}: {}", setup.name, setup.ports, self.log());
     }
 
-    /// What the mail daemon has said, and what it has logged: `TAG MESSAGE`, a line each.
-    pub fn said(&self) -> String {
+    /// Returns the stderr of the mail daemon, and what it has logged: `TAG MESSAGE`, a line each.
+    pub fn log(&self) -> String {
         let errors = fs::read_to_string(self.dir.path().join("errors")).unwrap_or_default();
         errors + &self.forwarder.record()
     }
 
-    /// The logins that have come to count: address, user, mail daemon.
+    /// Returns the logins that count: address, user, mail daemon.
     ///
-    /// `last` is the client of the last session, a login: what was logged before it has been heard.
+    /// `last` is the client of the last session, a login: what was logged before it has been
+    /// processed.
     pub fn counted(&self, last: &str) -> BTreeSet<[String; 3]> {
-        let heard = within(PATIENCE, || self.daemon.query(last));
-        assert!(heard, "{last} is not authorised\n{}\n{}", self.daemon.said(), self.said());
+        let authorised = within(PATIENCE, || self.daemon.query(last));
+        assert!(authorised, "{last} is not authorised\n{}\n{}", self.daemon.log(), self.log());
         let list = self.daemon.list();
         let grants = list.as_array().expect("list --json prints an array").iter();
-        let word = |word: &serde_json::Value| word.as_str().unwrap_or_default().to_owned();
-        grants.map(|grant| ["address", "user", "daemon"].map(|key| word(&grant[key]))).collect()
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        grants.map(|grant| ["address", "user", "daemon"].map(|key| text(&grant[key]))).collect()
     }
 
-    /// Checks that exactly these logins have come to count, in the order of their sessions.
+    /// Asserts that exactly these logins count; the last one is of the last session.
     pub fn counts_exactly(&self, daemon: &str, logins: &[(&str, &str)]) {
         let (last, _) = logins.last().expect("the last session was a login");
         let counted = self.counted(last);
-        let true_ones: BTreeSet<_> = logins
+        let expected: BTreeSet<_> = logins
             .iter()
             .map(|(address, user)| [address, user, daemon].map(str::to_owned))
             .collect();
-        let missed: Vec<_> = true_ones.difference(&counted).collect();
-        let forged: Vec<_> = counted.difference(&true_ones).collect();
+        let missed: Vec<_> = expected.difference(&counted).collect();
+        let forged: Vec<_> = counted.difference(&expected).collect();
         assert!(
             missed.is_empty() && forged.is_empty(),
             "missed: {missed:?}\nforged: {forged:?}\n{}\n{}",
-            self.daemon.said(),
-            self.said()
+            self.daemon.log(),
+            self.log()
         );
     }
 
-    /// Checks that what a stranger wrote stands in the mail daemon's log, so that the test shows
-    /// something.
+    /// Asserts that a text is in the mail daemon's log, so that the test shows something.
     pub fn has_logged(&self, text: &str) {
-        let logged = within(PATIENCE, || self.said().contains(text));
-        assert!(logged, "{text:?} has not got into the log:\n{}", self.said());
+        let logged = within(PATIENCE, || self.log().contains(text));
+        assert!(logged, "{text:?} is not in the log:\n{}", self.log());
     }
 }
 
 /// Starts a mail daemon, with its files in `dir`. Its /dev/log is the socket `log`, or `socket` in
-/// the directory `log`; what it says goes to the file `errors`.
+/// the directory `log`; its stderr is written to the file `errors`.
 pub fn start_maild(dir: &Path, setup: &Setup, log: &Path) -> Process {
     need("unshare", "util-linux");
     let tools = Path::new(TOOLS).join(setup.name);
@@ -171,7 +171,7 @@ pub fn start_maild(dir: &Path, setup: &Setup, log: &Path) -> Process {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--pid", "--fork", "--kill-child", "bash", ROOT]);
     command.arg(tools).arg(at("files")).arg(at("root")).arg(log);
-    // It ends when our end of the pipe closes, however the test ends.
+    // It ends when the pipe is closed, however the test ends.
     command.stdin(Stdio::piped()).stderr(fs::File::create(at("errors")).unwrap());
     command.stdout(fs::File::create(at("output")).unwrap());
     Process::spawn(&mut command)

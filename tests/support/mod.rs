@@ -1,21 +1,20 @@
-//! The rig: a private Postfix, a private rsyslogd and our daemon, all real, all in directories of
-//! their own, so that any number of tests run side by side.
+//! The rig: a private Postfix, a private rsyslogd and the daemon, all real, each in a directory of
+//! its own, so that any number of tests run in parallel.
 //!
-//! - **Promise**: what a test starts ends with it, by its own process id. A program or a right that
-//!   is missing fails the test with a sentence that says what to install.
+//! - **Promise**: processes that a test starts end with it, by their ids. If a program or privilege
+//!   is missing, the test fails and reports what to install.
 //! - **Limits**: every wait is bounded; network traffic stays on loopback.
 //! - **Not here**: port 25, /etc/postfix, the system's log socket.
 
 #![allow(dead_code, reason = "each test file uses its own part of the rig")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a rig that cannot be built ends the test")]
 
-pub mod around;
-pub mod asker;
 pub mod attack;
 pub mod base64;
 pub mod client;
 pub mod container;
 pub mod daemon;
+pub mod engine_loop;
 pub mod forwarder;
 pub mod home;
 pub mod maild;
@@ -25,6 +24,7 @@ pub mod process;
 pub mod random;
 pub mod site;
 pub mod small_disk;
+pub mod socketmap_client;
 pub mod stalling_disk;
 pub mod story;
 pub mod systemd;
@@ -40,8 +40,8 @@ use tempfile::TempDir;
 /// Long enough for any program to start or end on a busy machine of one core.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Between two looks of a polling wait: unnoticed by people and cheap for the machine.
-const LOOK: Duration = Duration::from_millis(10);
+/// Pause between two checks of a polling wait: short for people, and cheap for the machine.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Waits until `happened` is true.
 ///
@@ -51,7 +51,7 @@ pub fn eventually(what: &str, limit: Duration, happened: impl FnMut() -> bool) {
     assert!(within(limit, happened), "{what}: not within {limit:?}");
 }
 
-/// Whether `happened` becomes true before `limit` is over.
+/// Returns whether `happened` becomes true within `limit`.
 pub fn within(limit: Duration, mut happened: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + limit;
     loop {
@@ -61,11 +61,11 @@ pub fn within(limit: Duration, mut happened: impl FnMut() -> bool) -> bool {
         if Instant::now() >= end {
             return false;
         }
-        std::thread::sleep(LOOK);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// A directory that other users, such as `postfix`, may pass; it is removed when dropped.
+/// Creates a directory that other users, such as `postfix`, may enter; it is removed when dropped.
 pub fn directory() -> TempDir {
     let mut builder = tempfile::Builder::new();
     builder.prefix("pbs-").permissions(std::fs::Permissions::from_mode(0o755));
@@ -74,15 +74,15 @@ pub fn directory() -> TempDir {
 
 /// Copies a program or a script to where it is executed.
 ///
-/// Another process writes it: a file that we had open for writing could not be executed while a
-/// child of a neighbouring test still holds it (ETXTBSY in execve(2)).
+/// A separate process writes it: if this one had it open for writing, a child of another test might
+/// inherit the descriptor, and it could not be executed (ETXTBSY in execve(2)).
 pub fn install(from: impl AsRef<Path>, to: impl AsRef<Path>) {
     let mut install = Command::new("install");
     let done = install.args(["-m", "755"]).arg(from.as_ref()).arg(to.as_ref()).status();
     assert!(done.expect("install can be started").success(), "{}", to.as_ref().display());
 }
 
-/// Fails with what to install unless this is root and `program` can be started.
+/// Panics with what to install unless this is root and `program` can be started.
 fn need(program: &str, package: &str) {
     assert!(
         nix::unistd::geteuid().is_root(),

@@ -1,8 +1,7 @@
-//! A network of the test's own: nothing but loopback, where every port is free and clients have
-//! addresses of the documentation ranges.
+//! A private network: only loopback, where every port is free and clients have addresses of the
+//! documentation ranges.
 //!
-//! - **Promise**: the host's network is not reached and sees nothing; all ends with the last
-//!   process in it.
+//! - **Promise**: it is not connected to the host's network, and ends with the last process in it.
 //! - **Limits**: it belongs to the calling thread, and to the threads and processes that it starts.
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -13,13 +12,13 @@ use socket2::{Domain, Socket, Type};
 
 use super::{PATIENCE, need};
 
-/// The mail host itself, in both families.
+/// The addresses of the mail host, in both families.
 pub const MAIL_HOST: [&str; 2] = ["198.51.100.1", "2001:db8::1"];
 
-/// The IPv6 clients: 2001:db8::2 up to this. IPv4 clients have any address of 198.51.100.0/24.
+/// The last IPv6 client, from 2001:db8::2. IPv4 clients have any address of 198.51.100.0/24.
 const LAST_IPV6_CLIENT: u16 = 0x2f;
 
-/// Takes the calling thread into a new network.
+/// Moves the calling thread into a new network.
 pub fn enter() {
     need("ip", "iproute2");
     unshare(CloneFlags::CLONE_NEWNET)
@@ -31,9 +30,9 @@ pub fn enter() {
     }
 }
 
-/// Takes the calling thread into a new network that is joined by a cable to that of another process,
-/// which becomes the mail host. The thread has the addresses of these clients.
-pub fn enter_beside(process: &str, clients: &[&str]) {
+/// Moves the calling thread into a new network, with the addresses of these clients, connected to
+/// the network of another process, which becomes the mail host.
+pub fn enter_connected_to(process: &str, clients: &[&str]) {
     need("ip", "iproute2");
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace can be made");
     ip(&format!("link add cable type veth peer name eth0 netns {process}"));
@@ -41,24 +40,24 @@ pub fn enter_beside(process: &str, clients: &[&str]) {
     for client in clients {
         ip(&format!("address add {client}/24 dev cable"));
     }
-    for words in [&format!("address add {}/24 dev eth0", MAIL_HOST[0]), "link set eth0 up"] {
+    for arguments in [&format!("address add {}/24 dev eth0", MAIL_HOST[0]), "link set eth0 up"] {
         let mut command = Command::new("nsenter");
-        run(command.args(["--target", process, "--net", "ip"]).args(words.split(' ')));
+        run(command.args(["--target", process, "--net", "ip"]).args(arguments.split(' ')));
     }
 }
 
-/// Runs `ip` with these words, in the network of the calling thread.
-pub fn ip(words: &str) {
-    run(Command::new("ip").args(words.split(' ')));
+/// Runs `ip` with these arguments, in the network of the calling thread.
+pub fn ip(arguments: &str) {
+    run(Command::new("ip").args(arguments.split(' ')));
 }
 
 fn run(command: &mut Command) {
     let run = command.output().expect("it can be started");
-    let said = String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success(), "{command:?}: {said}");
+    let errors = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{command:?}: {errors}");
 }
 
-/// A connection from this client to a port of the mail host.
+/// Connects from this client to a port of the mail host.
 pub fn connect(client: &str, port: u16) -> std::io::Result<TcpStream> {
     let client: IpAddr = client.parse().expect("an address");
     let [ipv4, ipv6] = MAIL_HOST.map(|host| host.parse::<IpAddr>().expect("an address"));

@@ -1,7 +1,8 @@
-//! A private Postfix: own configuration, queue and data, one smtpd plain and one in a chroot.
+//! A private Postfix with its own configuration, queue and data, and one smtpd in a chroot and one
+//! not.
 //!
-//! - **Promise**: any client address can be played, by XCLIENT; what is accepted goes to
-//!   `discard:`. The instance ends with the test, by the process id of its own master.
+//! - **Promise**: a client can have any address, by XCLIENT; accepted mail goes to `discard:`. The
+//!   instance ends with the test, by the process id of its master.
 //! - **Not here**: delivery, port 25, changes to /etc/postfix (read for the list of loadable
 //!   tables).
 
@@ -19,19 +20,19 @@ use tempfile::TempDir;
 use super::wire::Port;
 use super::{PATIENCE, directory, need, within};
 
-/// The instance's own domain: mail to it needs no authorisation.
+/// The domain of the instance: mail to it needs no authorisation.
 pub const OWN_DOMAIN: &str = "rig.test";
 
-/// What smtpd said to a command.
+/// A reply of smtpd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// The three digits.
     pub code: u16,
-    /// All that follows them; the lines of a longer reply joined by a blank.
+    /// The rest; lines are joined by a blank.
     pub text: String,
 }
 
-/// A Postfix instance, configured and perhaps running.
+/// A Postfix instance, configured and possibly running.
 pub struct Postfix {
     dir: TempDir,
     plain: Port,
@@ -65,9 +66,8 @@ impl Postfix {
         self.make_old(file);
     }
 
-    /// Sets a parameter in main.cf, in its place: of each line that another one overrides, every
-    /// Postfix program complains to postlogd, which waits for itself after ten complaints
-    /// (net.unix.max_dgram_qlen).
+    /// Sets a parameter in main.cf, and replaces its line: every Postfix program logs a warning
+    /// about each overridden line, and postlogd blocks itself after ten (net.unix.max_dgram_qlen).
     pub fn set(&self, name: &str, value: &str) {
         let mut postconf = Command::new("postconf");
         postconf.arg("-c").arg(self.config()).arg("-e").arg(format!("{name} = {value}"));
@@ -76,20 +76,20 @@ impl Postfix {
         self.make_old("main.cf");
     }
 
-    /// A file of its configuration has been changed: every Postfix program would read one that is
-    /// younger than a second again and again until it is not.
+    /// Backdates a changed configuration file: Postfix programs read one that is younger than a
+    /// second again and again.
     pub fn make_old(&self, file: &str) {
         let file = OpenOptions::new().append(true).open(self.config().join(file)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
     }
 
-    /// Starts it. Every table that the restrictions name has to exist: an smtpd that finds one
-    /// missing answers 451 as long as it lives.
+    /// Starts it. Every table that the restrictions name must exist: an smtpd that does not find
+    /// one answers 451 until it exits.
     pub fn start(&self) {
         let run = Command::new("postfix").arg("-c").arg(self.config()).arg("start").output();
         let run = run.expect("postfix can be started");
-        let said = String::from_utf8_lossy(&run.stderr);
-        assert!(run.status.success(), "postfix start: {said}\n{}", self.log());
+        let errors = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "postfix start: {errors}\n{}", self.log());
         let up = within(PATIENCE, || {
             [&self.plain, &self.chrooted]
                 .iter()
@@ -98,27 +98,27 @@ impl Postfix {
         assert!(up && self.master().is_some(), "postfix does not listen\n{}", self.log());
     }
 
-    /// The configuration directory, as for `postmap -c`.
+    /// Returns the configuration directory, as for `postmap -c`.
     pub fn config(&self) -> PathBuf {
         self.dir.path().join("etc")
     }
 
-    /// The queue directory: where relative names of sockets begin, and the chroot.
+    /// Returns the queue directory: the base of relative socket names, and the chroot.
     pub fn queue(&self) -> PathBuf {
         self.dir.path().join("queue")
     }
 
-    /// What the instance has logged so far.
+    /// Returns its log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.dir.path().join("maillog")).unwrap_or_default()
     }
 
-    /// One RCPT in a session of its own, as if from `client`.
+    /// Sends one RCPT in a session of its own, as if from `client`.
     pub fn rcpt(&self, client: &str, recipient: &str) -> Reply {
         self.session(client).rcpt(recipient)
     }
 
-    /// The code of one RCPT to a foreign domain: 250 if `client` may relay, 554 if not.
+    /// Returns the code of one RCPT to another domain: 250 if `client` may relay, 554 if not.
     pub fn relay(&self, client: &str) -> u16 {
         self.rcpt(client, "someone@elsewhere.example").code
     }
@@ -133,7 +133,7 @@ impl Postfix {
         Session::open(&self.chrooted, client)
     }
 
-    /// The master's process id, if it is this instance's and runs.
+    /// Returns the master's process id, if this instance is running.
     fn master(&self) -> Option<Pid> {
         let id =
             fs::read_to_string(self.queue().join("pid/master.pid")).ok()?.trim().parse().ok()?;
@@ -172,13 +172,13 @@ impl Session {
         session
     }
 
-    /// From now on, as if this user had authenticated himself.
+    /// Continues as if this user had authenticated.
     pub fn log_in(&mut self, user: &str) {
         self.must(&format!("XCLIENT LOGIN={user}"), 220);
         self.must("EHLO client.test", 250);
     }
 
-    /// One RCPT in a transaction of its own; the session stays open.
+    /// Sends one RCPT in a transaction of its own; the session stays open.
     pub fn rcpt(&mut self, recipient: &str) -> Reply {
         self.rcpt_from(&format!("user@{OWN_DOMAIN}"), recipient)
     }
@@ -196,7 +196,7 @@ impl Session {
     }
 
     fn command(&mut self, command: &str) -> Reply {
-        // In one write: a line in pieces waits for the peer's delayed acknowledgement.
+        // In one write: the rest of a line would wait for the peer's delayed acknowledgement.
         let line = format!("{command}\r\n");
         self.stream.get_mut().write_all(line.as_bytes()).expect("smtpd listens");
         self.reply()
@@ -227,7 +227,7 @@ fn main_cf(dir: &Path, relay_restrictions: &str) -> String {
     let dir = dir.display();
     format!(
         "compatibility_level = 3.6
-# An smtpd that has met a configuration in between is not to be missed for a minute.
+# If an smtpd fails on a half-written configuration, the next one starts soon.
 service_throttle_time = 1s
 queue_directory = {dir}/queue
 data_directory = {dir}/data
@@ -235,7 +235,7 @@ maillog_file_prefixes = {dir}
 maillog_file = {dir}/maillog
 myhostname = mail.{OWN_DOMAIN}
 mydestination = {OWN_DOMAIN}
-# Nobody's: every client of a test is a stranger.
+# No client of a test has this address.
 mynetworks = 192.0.2.255/32
 inet_interfaces = 127.0.0.1
 inet_protocols = all
@@ -247,11 +247,11 @@ local_transport = discard:
 smtpd_peername_lookup = no
 smtpd_authorized_xclient_hosts = 127.0.0.1
 smtpd_client_connection_count_limit = 0
-# A session with many refusals stays open and quick.
+# A session with many refusals stays open and fast.
 smtpd_error_sleep_time = 0
 smtpd_soft_error_limit = 1000
 smtpd_hard_error_limit = 1000
-# Transactions end after RCPT and deliver nothing: that must not look like a queue that grows.
+# Transactions end after RCPT: they must not be delayed as if the queue were growing.
 in_flow_delay = 0
 smtpd_relay_restrictions = {relay_restrictions}
 smtpd_recipient_restrictions =

@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 
 use super::{PATIENCE, eventually, within};
 
-/// A running program; dropped, it is ended.
+/// A running program; dropping it kills it.
 pub struct Process {
     name: String,
     child: Child,
@@ -21,22 +21,22 @@ impl Process {
         Self { name, child }
     }
 
-    /// The child, for its pipes.
+    /// Returns the child, for its pipes.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// How it ended, if it has.
+    /// Returns its exit status, if it has exited.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child of ours can be waited for")
+        self.child.try_wait().expect("it is our child")
     }
 
-    /// Sends it a signal; one that has ended already hears nothing.
+    /// Sends it a signal, unless it has exited.
     pub fn signal(&mut self, signal: Signal) {
         if self.ended().is_none() {
             // Not yet waited for, so the number is still this process.
@@ -45,14 +45,14 @@ impl Process {
         }
     }
 
-    /// Halts it (SIGSTOP) and waits until none of its threads runs: a moment later than the signal.
+    /// Halts it (SIGSTOP) and waits until none of its threads runs.
     pub fn halt(&mut self) {
         self.signal(Signal::SIGSTOP);
         let halted = || self.threads().iter().all(|state| *state == 'T');
         eventually(&format!("{} is halted", self.name), PATIENCE, halted);
     }
 
-    /// The states of its threads, as in proc(5).
+    /// Returns the states of its threads, as in proc(5).
     pub fn threads(&self) -> Vec<char> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.id())).into_iter().flatten();
         let state = |task: std::fs::DirEntry| {
@@ -63,19 +63,19 @@ impl Process {
         tasks.flatten().filter_map(state).collect()
     }
 
-    /// Asks it to end (SIGTERM) and waits.
+    /// Sends SIGTERM and waits until it has exited.
     ///
     /// # Panics
-    /// If it does not end in time.
+    /// If it does not exit in time.
     pub fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.wait()
     }
 
-    /// Waits for its end.
+    /// Waits until it has exited.
     ///
     /// # Panics
-    /// If it does not end in time.
+    /// If it does not exit in time.
     pub fn wait(&mut self) -> ExitStatus {
         let in_time = within(PATIENCE, || self.ended().is_some());
         assert!(in_time, "{} (process {}) has not ended within {PATIENCE:?}", self.name, self.id());
@@ -86,7 +86,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        // Not for ever: it may wait for a disk that the test lets go on afterwards.
+        // With a limit: it may be blocked by a disk that the test releases afterwards.
         within(PATIENCE, || !matches!(self.child.try_wait(), Ok(None)));
     }
 }

@@ -1,16 +1,16 @@
-//! Chance that can be had again: a seed, and numbers from it.
+//! Reproducible random numbers.
 
-/// A generator of numbers (splitmix64).
+/// A pseudo-random generator (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// Begins with a seed; the same one gives the same numbers.
+    /// Creates one; the same seed produces the same numbers.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Any number.
+    /// Returns any number.
     pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
@@ -19,18 +19,18 @@ impl Random {
         bits ^ bits >> 31
     }
 
-    /// A number below `limit`.
+    /// Returns a number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.number() % limit
     }
 
-    /// A place in something that is so long.
+    /// Returns an index below `length`.
     pub fn index(&mut self, length: usize) -> usize {
         usize::try_from(self.below(length as u64)).expect("below a usize")
     }
 }
 
-/// A number from the environment, if it is there.
+/// Returns a number from the environment, if the variable is set.
 pub fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|why| panic!("{name}={text}: {why}")))

@@ -1,10 +1,10 @@
-//! A disk that is soon too small, or cannot be written.
+//! A disk that can be filled, or made read-only.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A tmpfs of one MiB over a directory; it goes when this is dropped.
+/// A tmpfs of one MiB over a directory; unmounted when dropped.
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -34,7 +34,7 @@ impl SmallDisk {
         fs::remove_file(self.0.join("filler")).expect("removed");
     }
 
-    /// Shows what is in a directory, and lets nobody write there.
+    /// Makes a directory read-only.
     pub fn read_only_view(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         mount(&["--bind", &path.display().to_string()], path);
@@ -43,7 +43,7 @@ impl SmallDisk {
         view
     }
 
-    /// Nothing can be written any more; files that are open keep it from that.
+    /// Makes it read-only. Fails while files are open for writing.
     pub fn forbid_writing(&self) {
         mount(&["-o", "remount,bind,ro"], &self.0);
     }
@@ -51,7 +51,7 @@ impl SmallDisk {
 
 fn mount(options: &[&str], path: &Path) {
     let done = Command::new("mount").args(options).arg(path).status().expect("mount");
-    assert!(done.success(), "this test needs root, who may mount a small disk");
+    assert!(done.success(), "this test must be root, to mount a small disk");
 }
 
 impl Drop for SmallDisk {

@@ -16,7 +16,7 @@ use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::verdict::{Outcome, Reason, Verdict};
 use pop_before_smtp::engine::{Engine, Rules};
 
-use super::around;
+use super::engine_loop;
 
 /// Second 0 of every story, in milliseconds since 1970.
 pub const START: u64 = 1_795_000_000_000;
@@ -70,7 +70,7 @@ pub fn story(name: &'static str) -> Story {
 pub fn story_with(name: &'static str, rules: Rules) -> Story {
     let now = Time::from_millis(START);
     let mut engine = Engine::new(rules);
-    let file = around::state(&engine, now);
+    let file = engine_loop::state(&engine, now);
     engine.published(1, Time::default());
     Story { name, engine, file, now }
 }
@@ -128,7 +128,7 @@ impl Story {
     }
 
     fn save(&mut self) {
-        self.file += &around::journal(&mut self.engine);
+        self.file += &engine_loop::journal(&mut self.engine);
     }
 
     /// The operator authorises an address, for some seconds or for the grace period.
@@ -199,7 +199,7 @@ impl Story {
 
     fn due(mut self, addresses: &[&str]) -> (Self, u64) {
         self.engine.tick(self.now);
-        let generation = around::generation(&mut self.engine, self.now);
+        let generation = engine_loop::generation(&mut self.engine, self.now);
         let generation = generation
             .unwrap_or_else(|| panic!("{}, at {}: no generation is due", self.name, self.clock()));
         let expected: Vec<IpAddr> = addresses.iter().map(|address| ip(address)).collect();
@@ -210,7 +210,7 @@ impl Story {
     /// Asserts that no generation is due now.
     pub fn quiet(mut self) -> Self {
         self.engine.tick(self.now);
-        let generation = around::generation(&mut self.engine, self.now);
+        let generation = engine_loop::generation(&mut self.engine, self.now);
         assert_eq!(generation, None, "{}, at {}: the map is not quiet", self.name, self.clock());
         self
     }
@@ -232,9 +232,9 @@ impl Story {
     pub fn restart(mut self, rules: Rules, expected: Restored) -> Self {
         self.save();
         self.engine = Engine::new(rules);
-        let restored = around::restore(&mut self.engine, self.now, &self.file);
+        let restored = engine_loop::restore(&mut self.engine, self.now, &self.file);
         self.check(&restored, &expected, "what was restored");
-        self.file = around::state(&self.engine, self.now);
+        self.file = engine_loop::state(&self.engine, self.now);
         self
     }
 

@@ -1,16 +1,16 @@
 #!/bin/bash
-# systemd-root.sh FILES ROOT [BASE]: runs the real systemd as PID 1, with a journal, in a root of its own.
+# systemd-root.sh FILES ROOT [BASE]: runs the real systemd as PID 1, with a journal, in a private root.
 #
-# Started in a mount namespace of its own (unshare --mount). In ROOT, an empty directory, come
-# together: this machine's /usr, changed in memory only; its accounts and the programs' settings in
-# /etc that systemd and Postfix want; FILES. With BASE, the root of a whole system, it is that system
-# with its services, changed in memory only, and FILES. There is no network but loopback. All ends with
-# our standard input, whoever closes it. systemd-root.sh --inside ROOT is the second half, as PID 1.
+# Run it in a private mount namespace (unshare --mount). ROOT, an empty directory, gets this machine's
+# /usr, changed in memory only; its accounts and the files in /etc that systemd and Postfix require; and
+# FILES. With BASE, the root of a whole system, it gets that system with its services instead, changed in
+# memory only, and FILES. The network is only loopback. Everything ends when standard input is closed.
+# systemd-root.sh --inside ROOT is the second half, as PID 1.
 set -euo pipefail
 
 if [ "$1" = --inside ]; then
     cd "$2"
-    # What is below our control group is now all that can be seen.
+    # Only what is below our control group is visible now.
     umount sys/fs/cgroup
     mount -t cgroup2 cgroup sys/fs/cgroup
     mount -t proc proc proc
@@ -24,7 +24,7 @@ if [ "$1" = --inside ]; then
         --show-status=no --log-target=journal < /dev/null
 fi
 
-# This machine below the working directory, without its services.
+# Builds a root from this machine in the working directory, without its services.
 own_root() {
     mkdir -p dev etc/systemd/system home layer/{usr,work} proc root run/lock sys usr var/{lib,log,spool}
     mkdir -m 1777 tmp var/tmp
@@ -36,7 +36,7 @@ own_root() {
     for name in passwd group shadow gshadow nsswitch.conf ld.so.cache postfix; do
         [ ! -e "/etc/$name" ] || cp -a "/etc/$name" etc/
     done
-    # Nothing of this machine's services is started.
+    # Services of this machine are not started.
     rm -rf usr/lib/systemd/system/*.wants usr/lib/systemd/system-generators usr/lib/{sysusers,tmpfiles}.d/*
 }
 
@@ -84,7 +84,7 @@ read -r _ <&3 || true
 exec 2> /dev/null
 kill -KILL $! || true
 wait $! || true
-# The last processes may take a moment to go.
+# The last processes may take a moment to exit.
 for _ in {1..100}; do
     find "$group" -depth -type d -exec rmdir {} + && break
     sleep 0.05

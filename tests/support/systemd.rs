@@ -1,7 +1,7 @@
-//! A private systemd: the real one as PID 1, with its journal, in a root of its own.
+//! A private systemd: the real one as PID 1, with its journal, in a private root.
 //!
-//! - **Promise**: its services, sockets, accounts and control groups are not this machine's; all
-//!   ends with the test.
+//! - **Promise**: its services, sockets, accounts and control groups are separate from the
+//!   machine's, and end with the test.
 //! - **Not here**: a network.
 
 use std::fs;
@@ -14,14 +14,14 @@ use tempfile::TempDir;
 use super::process::Process;
 use super::{PATIENCE, directory, need, network, within};
 
-/// Makes the root and starts systemd in it.
+/// The script that creates the root and starts systemd in it.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/systemd-root.sh");
 
-/// Where tests/all makes the root of a whole Debian.
+/// Where tests/all installs a whole Debian.
 const DEBIAN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/debian");
 
-/// What the README or its guide tells to type, for a host that has this project in /src: the block
-/// below a mark.
+/// Returns the commands below a mark in the README or the guide, for a host with this project in
+/// /src.
 pub fn readme(mark: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let guide = fs::read_dir(root.join("deploy/guide")).expect("the guide is there");
@@ -45,17 +45,17 @@ pub struct Systemd {
 }
 
 impl Systemd {
-    /// Starts it with these files, by their paths without the first slash, and without any service
+    /// Starts it with these files, by their paths without the first slash, and without the services
     /// of this machine; waits until it has booted.
     pub fn start(files: &[(&str, &Path)]) -> Self {
         Self::boot(files, &[])
     }
 
-    /// The same with a whole Debian and its services, which tests/all makes: systemd, rsyslog,
-    /// Postfix, Dovecot's POP3 server, as they come.
+    /// The same with a whole Debian and its services, which tests/all installs: systemd, rsyslog,
+    /// Postfix, Dovecot's POP3 server, with their defaults.
     pub fn start_debian(files: &[(&str, &Path)]) -> Self {
         let base = Path::new(DEBIAN);
-        assert!(base.exists(), "{} is missing: tests/all makes it", base.display());
+        assert!(base.exists(), "{} is missing: tests/all installs it", base.display());
         Self::boot(files, &[base])
     }
 
@@ -94,18 +94,18 @@ impl Systemd {
         systemd
     }
 
-    /// Takes the calling thread into a new network, in which it has these addresses, joined to the
-    /// host's by a cable; the host has the first address of that network and no default route.
+    /// Moves the calling thread into a new network with these addresses, connected to the host's;
+    /// the host has the first address of that network and no default route.
     pub fn join(&self, clients: &[&str]) {
-        network::enter_beside(&self.id, clients);
+        network::enter_connected_to(&self.id, clients);
     }
 
-    /// A file in its root.
+    /// Returns the path of a file in its root.
     pub fn at(&self, path: &str) -> PathBuf {
         Path::new("/proc").join(&self.id).join("root").join(path.trim_start_matches('/'))
     }
 
-    /// Runs a shell command beside it, as root.
+    /// Runs a shell command in it, as root.
     pub fn run(&self, script: &str) -> Output {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.id, "--mount", "--pid", "--net", "--uts", "--ipc"]);
@@ -113,18 +113,18 @@ impl Systemd {
         command.stdin(Stdio::null()).output().expect("nsenter can be started")
     }
 
-    /// The same; what it prints.
+    /// The same, for a command that must succeed; returns its output.
     ///
     /// # Panics
     /// If it fails.
     pub fn must(&self, script: &str) -> String {
         let output = self.run(script);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{script}: {said}\n{}", self.journal());
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}: {errors}\n{}", self.journal());
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
-    /// What has been logged.
+    /// Returns the journal.
     pub fn journal(&self) -> String {
         String::from_utf8_lossy(&self.run("journalctl --no-pager").stdout).into_owned()
     }
@@ -132,7 +132,7 @@ impl Systemd {
 
 impl Drop for Systemd {
     fn drop(&mut self) {
-        // The script hears that and clears away.
+        // The end of its input makes the script clean up.
         drop(self.process.child().stdin.take());
         within(PATIENCE, || self.process.ended().is_some());
     }

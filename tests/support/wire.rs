@@ -1,4 +1,4 @@
-//! Where frames travel: loopback UDP ports that no other test has, and Unix datagram sockets.
+//! Channels for frames: loopback UDP ports that no other test uses, and Unix datagram sockets.
 
 use std::fmt;
 use std::net::{TcpListener, UdpSocket};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::PATIENCE;
 
-/// Below the range that the kernel gives to clients, so that no connection takes one of these.
+/// Below the range from which the kernel assigns client ports.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// The largest datagram that a forwarder could send.
@@ -27,7 +27,7 @@ pub struct Port {
 impl Port {
     /// Claims a free port.
     pub fn claim() -> Self {
-        // Processes start at different places, only to spare each other failed attempts.
+        // Processes start at different ports, to avoid failed attempts.
         let start = usize::try_from(std::process::id()).unwrap_or(0) * 50;
         PORTS
             .cycle()
@@ -45,13 +45,13 @@ impl Port {
         free.then_some(Self { number, _claim: claim })
     }
 
-    /// Its number.
+    /// Returns its number.
     pub fn number(&self) -> u16 {
         self.number
     }
 }
 
-/// A way for frames, written as `--listen` wants it.
+/// A channel for frames, displayed as a value of `--listen`.
 #[derive(Debug)]
 pub enum Wire {
     /// Datagrams to a port of 127.0.0.1.
@@ -90,30 +90,30 @@ impl Wire {
             }
         };
         let sent = sent.unwrap_or_else(|why| panic!("cannot send to {self}: {why}"));
-        assert_eq!(sent, frame.len(), "{self} took a part of the frame");
+        assert_eq!(sent, frame.len(), "{self} accepted only a part of the frame");
     }
 
-    /// Listens on it in the place of the daemon.
-    pub fn bind(&self) -> Ear {
-        let ear = match self {
-            Self::Udp(port) => UdpSocket::bind(("127.0.0.1", port.number())).map(Ear::Udp),
-            Self::Unix(path) => UnixDatagram::bind(path).map(Ear::Unix),
+    /// Listens on it instead of the daemon.
+    pub fn bind(&self) -> TestReceiver {
+        let receiver = match self {
+            Self::Udp(port) => UdpSocket::bind(("127.0.0.1", port.number())).map(TestReceiver::Udp),
+            Self::Unix(path) => UnixDatagram::bind(path).map(TestReceiver::Unix),
         };
-        ear.unwrap_or_else(|why| panic!("cannot listen on {self}: {why}"))
+        receiver.unwrap_or_else(|why| panic!("cannot listen on {self}: {why}"))
     }
 }
 
 /// A test's own receiver.
 #[derive(Debug)]
-pub enum Ear {
+pub enum TestReceiver {
     /// Bound to a UDP port.
     Udp(UdpSocket),
     /// Bound to a path.
     Unix(UnixDatagram),
 }
 
-impl Ear {
-    /// The next frame; waits for it.
+impl TestReceiver {
+    /// Waits for the next frame and returns it.
     pub fn frame(&self) -> Vec<u8> {
         let mut frame = vec![0; FRAME];
         let received = match self {
@@ -128,7 +128,7 @@ impl Ear {
         frame
     }
 
-    /// The next frame that holds `mark`, as text; the forwarder's own messages are passed over.
+    /// Returns the next frame that contains `mark`, as text; skips the forwarder's own messages.
     pub fn frame_with(&self, mark: &str) -> String {
         (0..100)
             .map(|_| String::from_utf8_lossy(&self.frame()).into_owned())

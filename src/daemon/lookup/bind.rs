@@ -13,7 +13,7 @@ use super::{LookupCounters, LookupListener, LookupService, Protocol};
 use crate::config::Config;
 use crate::config::lookups::SocketRole;
 use crate::config::values::Serve;
-use crate::daemon::passed::Passed;
+use crate::daemon::passed_sockets::Passed;
 use crate::error::Failure;
 use crate::sys::unix_socket;
 use crate::sys::unix_socket::SocketFile;

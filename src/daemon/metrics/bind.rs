@@ -8,7 +8,7 @@ use super::http::MetricsListener;
 use crate::config::Config;
 use crate::config::lookups::SocketRole;
 use crate::daemon::lookup::bind::inet;
-use crate::daemon::passed::Passed;
+use crate::daemon::passed_sockets::Passed;
 use crate::error::Failure;
 
 /// Takes over the sockets that systemd has passed, and creates the configured one.

@@ -17,7 +17,7 @@ use super::{DatagramSocket, Receiver};
 use crate::config::Config;
 use crate::config::lookups::SocketRole;
 use crate::config::values::Listen;
-use crate::daemon::passed::Passed;
+use crate::daemon::passed_sockets::Passed;
 use crate::error::Failure;
 use crate::sys::unix_socket;
 use crate::sys::unix_socket::SocketFile;

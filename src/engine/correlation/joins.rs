@@ -1,5 +1,5 @@
-//! Joins a login that names no address to the client which its process serves, as an earlier line
-//! of the same PID tells.
+//! Joins a login without an address to the client of its process, which an earlier line with the
+//! same PID names.
 //!
 //! - **Promise**: a login is joined to a connection only if that is the only one of its process that
 //!   may be open. Otherwise it is not joined at all: of two containers with one host name, or with
@@ -11,7 +11,7 @@
 //!   has logged in or ended.
 //! - **Assumption**: no line is lost. If the connect line of one process is lost while another one
 //!   with the same key waits for its login, the first one's login is joined to the other's client.
-//! - **Failure**: closed. While not every connection could be remembered, no login is joined.
+//! - **On overflow**: fails closed. While not every connection could be remembered, no login is joined.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -5,9 +5,9 @@
 //!   message was a fragment of a split line, so that the next one is only its continuation. For each
 //!   process (those with a PID): which client has connected ([`super::joins`]), and whether it may
 //!   log foreign text.
-//! - **Failure**: closed. While a fragment or a distrust could not be remembered, whatever depends on
-//!   it is refused. Only fragments with a PID push out older ones, since any long line of any
-//!   process may look like one, and the continuation of a split line follows at once.
+//! - **On overflow**: fails closed. While a fragment or a distrust could not be remembered, what
+//!   depends on it is refused. Only fragments with a PID push out older ones, since any long line of
+//!   any process may look like one, and the continuation of a split line follows at once.
 //! - **Not here**: which messages these are ([`crate::engine::maildaemons`]).
 
 use std::collections::hash_map::RandomState;

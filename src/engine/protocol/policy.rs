@@ -38,7 +38,7 @@ impl<'a> PolicyRequest<'a> {
     }
 
     /// Returns the client, if the request is one in which its grant counts.
-    pub fn asks(&self) -> Option<IpAddr> {
+    pub fn client_address(&self) -> Option<IpAddr> {
         let counts = self.kind == Some(b"smtpd_access_policy")
             && matches!(self.state, Some(b"RCPT" | b"DATA" | b"END-OF-MESSAGE"));
         let text = std::str::from_utf8(self.client.filter(|_| counts)?).ok()?;
@@ -146,14 +146,14 @@ mod tests {
             let input = request(attributes);
             let Decoded::Whole { request, used } = read(&input) else { panic!("{attributes}") };
             let client = client.map(|text| text.parse().expect("an address"));
-            assert_eq!((request.asks(), used), (client, input.len()), "{attributes}");
+            assert_eq!((request.client_address(), used), (client, input.len()), "{attributes}");
             assert_eq!(request.sender(), *sender, "{attributes}");
             is_whole_only_at_its_end(&input, |input| read(input).map(drop));
         }
         for kind in ["", "request=junk\n", "request=smtpd_access_policy2\n"] {
             let input = format!("{kind}protocol_state=RCPT\nclient_address=192.0.2.7\n\n");
             let Decoded::Whole { request, .. } = read(input.as_bytes()) else { panic!("{kind}") };
-            assert_eq!(request.asks(), None, "{kind}");
+            assert_eq!(request.client_address(), None, "{kind}");
         }
         let Decoded::Whole { request, .. } = read(b"sender=\xff\n\n") else { panic!("binary") };
         assert_eq!(request.sender(), None);

@@ -5,14 +5,14 @@
 //!   Of several records for one address the last counts:
 //!
 //!   ```text
-//!   grant ADDRESS SINCE LOGIN GIVEN HAND LOGINS DAEMON HOST NOTE [UNTIL USER]... .
+//!   grant ADDRESS SINCE LOGIN MANUAL_SINCE MANUAL_UNTIL LOGINS DAEMON HOST NOTE [UNTIL USER]... .
 //!   gone ADDRESS .
 //!   block ADDRESS UNTIL .
 //!   unblock ADDRESS .
 //!   ```
 //!
-//!   Times are milliseconds since 1970. LOGIN is the deadline from logins, HAND the deadline from
-//!   the operator's grant, made at GIVEN; one or the other may be empty. An empty DAEMON is the
+//!   Times are milliseconds since 1970. LOGIN is the deadline from logins, MANUAL_UNTIL that of the
+//!   operator's grant, made at MANUAL_SINCE; one or the other may be empty. An empty DAEMON is the
 //!   operator.
 //! - **Promise**: decisions count at once, and the file follows: a journal has the records of what
 //!   has changed since the last one. A line that cannot be parsed is counted and costs nothing else.
@@ -54,7 +54,7 @@ pub struct Restored {
     /// Lines that could not be parsed.
     pub damaged: usize,
     /// The file has another version, so nothing was read.
-    pub foreign: bool,
+    pub other_version: bool,
 }
 
 /// Records of what has changed, to be appended to the file.
@@ -103,7 +103,7 @@ pub struct Restoration {
     /// When it was last written, by the clock of that time.
     written: Time,
     begun: bool,
-    foreign: bool,
+    other_version: bool,
     damaged: usize,
     origins: Origins,
     grants: BTreeMap<IpAddr, Box<Grant>>,
@@ -124,9 +124,9 @@ impl Restoration {
                 return;
             }
             // The records of another version may mean something else. Otherwise the line is damaged.
-            self.foreign = line.starts_with(FORMAT);
+            self.other_version = line.starts_with(FORMAT);
         }
-        if !self.foreign {
+        if !self.other_version {
             match parse(line, &mut self.origins) {
                 Some(Record::Grant(grant)) => drop(self.grants.insert(grant.address, grant)),
                 Some(Record::Gone(address)) => drop(self.grants.remove(&address)),
@@ -203,10 +203,10 @@ impl Engine {
 
     /// Restores the grants and blocks of a state file. For an engine that has processed nothing yet.
     pub fn restore(&mut self, now: Time, file: Restoration) -> Restored {
-        let Restoration { written, foreign, damaged, origins, grants, blocks, .. } = file;
+        let Restoration { written, other_version, damaged, origins, grants, blocks, .. } = file;
         // Not zero if the clock was set back since then: at least so much time has passed.
         let back = written.since(now);
-        let mut restored = Restored { foreign, damaged, ..Restored::default() };
+        let mut restored = Restored { other_version, damaged, ..Restored::default() };
         self.origins = origins;
         for (address, until) in blocks.into_iter().filter(|(_, until)| now < *until) {
             self.blocked.insert(address, until.min(now + MAX_MANUAL));
@@ -296,8 +296,8 @@ fn parse(line: &str, origins: &mut Origins) -> Option<Record> {
             address,
             since,
             login,
-            given,
-            hand,
+            manual_since,
+            manual_until,
             logins,
             daemon,
             host,
@@ -312,10 +312,10 @@ fn parse(line: &str, origins: &mut Origins) -> Option<Record> {
                 ),
             };
             let by_login = if login.is_empty() { None } else { Some(time(login)?) };
-            let manual = match (given, hand) {
+            let manual = match (manual_since, manual_until) {
                 ("", "") => None,
                 _ => {
-                    let (given, until) = (time(given)?, time(hand)?);
+                    let (given, until) = (time(manual_since)?, time(manual_until)?);
                     Some(Box::new(ManualGrant { given, until, note: non_empty(note) }))
                 }
             };

@@ -9,7 +9,7 @@ use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, MAX_MANUAL, Rules};
 
-use crate::support::around;
+use crate::support::engine_loop;
 use crate::support::random::Random;
 use crate::support::story::{START, excluding, login_frame, rules};
 
@@ -134,7 +134,7 @@ fn history(seed: u64, steps: usize) {
     };
     let mut now = START;
     let mut engine = Engine::new(rules(grace, most, excluded));
-    let mut file = around::state(&engine, Time::from_millis(now));
+    let mut file = engine_loop::state(&engine, Time::from_millis(now));
     let mut model = Model::default();
     // The model as of the file.
     let mut saved = model.clone();
@@ -183,8 +183,8 @@ fn history(seed: u64, steps: usize) {
                 model.shrink(now, most);
             }
             15 => {
-                around::journal(&mut engine);
-                file = around::state(&engine, at);
+                engine_loop::journal(&mut engine);
+                file = engine_loop::state(&engine, at);
                 model.grants.retain(|_, grant| now < grant.until());
                 model.blocks.retain(|_, until| now < *until);
                 model.save(now);
@@ -196,7 +196,7 @@ fn history(seed: u64, steps: usize) {
                     model = saved.clone();
                 } else {
                     engine.tick(at);
-                    file += &around::journal(&mut engine);
+                    file += &engine_loop::journal(&mut engine);
                     model.save(now);
                 }
                 // The clock may have been set, in either direction.
@@ -206,15 +206,15 @@ fn history(seed: u64, steps: usize) {
                     _ => now,
                 };
                 engine = Engine::new(rules(grace, most, excluded));
-                around::restore(&mut engine, Time::from_millis(now), &file);
-                file = around::state(&engine, Time::from_millis(now));
-                around::journal(&mut engine);
+                engine_loop::restore(&mut engine, Time::from_millis(now), &file);
+                file = engine_loop::state(&engine, Time::from_millis(now));
+                engine_loop::journal(&mut engine);
                 model.restart(now, grace, most, excluded);
                 saved = model.clone();
             }
             17 | 18 => {
                 engine.tick(at);
-                file += &around::journal(&mut engine);
+                file += &engine_loop::journal(&mut engine);
                 model.save(now);
                 saved = model.clone();
             }
@@ -228,7 +228,7 @@ fn history(seed: u64, steps: usize) {
             let until = engine.admits(at, address).expect("just admitted").until.as_millis();
             assert_eq!(until, model.grants[&address].until(), "{context}: {address}\n{file}");
         }
-        if let Some(generation) = around::generation(&mut engine, at) {
+        if let Some(generation) = engine_loop::generation(&mut engine, at) {
             assert_eq!(generation.addresses, model.admitted(now), "{context}");
             engine.published(generation.number, at);
         }

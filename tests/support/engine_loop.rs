@@ -1,4 +1,4 @@
-//! What the daemon does with the engine, without threads and slices.
+//! The daemon's calls of the engine, without threads, and with whole sets instead of slices.
 
 use std::net::IpAddr;
 
