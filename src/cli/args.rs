@@ -189,7 +189,7 @@ pub(super) struct RevokeArgs {
 fn manual(text: &str) -> Result<Span, String> {
     let span: Span = text.parse()?;
     if span.0 > MAX_MANUAL {
-        return Err(format!("at most {}", humantime::format_duration(MAX_MANUAL)));
+        return Err(format!("at most {} days", MAX_MANUAL.as_secs() / 86_400));
     }
     Ok(span)
 }

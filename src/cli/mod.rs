@@ -257,6 +257,11 @@ fn query(args: &QueryArgs) -> CommandResult {
             println!("{} is not authorised", args.address.to_canonical());
             Ok(false)
         }
+        Answer::Blocked(until) => {
+            let address = args.address.to_canonical();
+            println!("{address} is not authorised: blocked until {until} (`allow` ends the block)");
+            Ok(false)
+        }
         other => Err(client::unexpected_answer(&other).into()),
     }
 }

@@ -49,7 +49,10 @@ impl Layer {
             Ok(bytes) => bytes,
             Err(refusal) if named.is_none() && refusal.is_missing() => return Ok(Self::default()),
             Err(refusal) => {
-                let hint = "the daemon's user must be able to read it; --config names another file";
+                let hint = match refusal.is_missing() {
+                    true => "--config names another file",
+                    false => "the daemon's user must be able to read it",
+                };
                 return Err(vec![refusal.failure(Failure::config, "configuration file", hint)]);
             }
         };

@@ -210,7 +210,7 @@ options! {
     daemons_dir ("daemons-dir"): PathBuf, or DEFAULT_DAEMONS_DIR => reload;
     /// Never authorise: loopback, link-local, own, gateway, mynetworks, a network, or none
     #[arg(value_name = "WHAT")]
-    exclude ("exclude"): Vec<ExcludeWhat>, or "the first five" => reload;
+    exclude ("exclude"): Vec<ExcludeWhat>, or "loopback link-local own gateway mynetworks" => reload;
     /// File that keeps the authorised clients across restarts
     #[arg(value_name = "FILE")]
     state ("state"): PathBuf = DEFAULT_STATE => restart;

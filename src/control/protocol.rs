@@ -71,6 +71,8 @@ pub enum Answer {
     List(Vec<Entry>),
     /// To `Query`: the entry, if the address is authorised.
     Query(Option<Entry>),
+    /// To `Query`: the operator has blocked the address until then, RFC 3339.
+    Blocked(String),
     /// To `Allow`.
     Allowed {
         /// The entry of the address.

@@ -265,7 +265,7 @@ impl Running {
                 "the state could not be saved: see the log, unless the disk does not answer at all. \
                  The next start restores what was saved before",
             )
-            .hint("the map is empty: nobody can relay through it"));
+            .hint("Postfix admits nobody until then"));
         }
         info!("stopped");
         Ok(())

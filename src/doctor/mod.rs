@@ -89,7 +89,7 @@ async fn configuration(layer: &Layer, passed: &[SocketRole], report: &mut Report
         Ok(remarks) => {
             report.ok("the configuration is valid");
             for remark in remarks {
-                report.note(remark, "", "see deploy/guide/configuration.md, or leave it");
+                report.note(remark, "", "see pop-before-smtp.toml(5), or leave it");
             }
         }
         Err(faults) => {
@@ -125,8 +125,9 @@ fn running(control: &Path, answer: Result<Answer, Failure>, report: &mut Report)
         Err(failure) => {
             report.problem(
                 format!("the daemon does not answer: {}", failure.what()),
-                "While it is down no login counts. The map keeps its entries, and these clients can \
-                 relay until `wipe` empties it; lookups by socket get 451 or default_action.",
+                "While it is down no login counts. After a crash the map keeps its entries, and these \
+                 clients can relay until `wipe` empties it; lookups by socket get 451 or \
+                 default_action.",
                 "systemctl start pop-before-smtp (or pop-before-smtp run), and check its log if it exits; \
                  if it uses another control socket, pass --control",
             );

@@ -208,6 +208,11 @@ impl Engine {
         }
     }
 
+    /// Returns until when the operator has blocked an address, if they have.
+    pub fn blocked_until(&self, now: Time, address: IpAddr) -> Option<Time> {
+        self.blocked.get(&address.to_canonical()).copied().filter(|until| now < *until)
+    }
+
     /// Returns whether the map lists an address while it is authorised.
     pub fn is_published(&self, address: IpAddr) -> bool {
         self.rules.publish_inexact || !address::admits_others(address)

@@ -248,7 +248,7 @@ impl Engine {
             self.stats.excluded += 1;
             return outcome(Verdict::Excluded, Reason::Excluded(list.to_owned()));
         }
-        if self.blocked.get(&address).is_some_and(|until| now < *until) {
+        if self.blocked_until(now, address).is_some() {
             self.stats.blocked += 1;
             return outcome(Verdict::Excluded, Reason::Blocked);
         }

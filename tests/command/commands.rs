@@ -78,7 +78,7 @@ fn operators_query_and_change() {
         ("query 198.51.100.9", 1, "not authorised"),
         ("revoke 198.51.100.9", 0, "198.51.100.9 was not authorised"),
         ("revoke 198.51.100.7 --block 1h", 0, "new logins do not count for 1h"),
-        ("query 198.51.100.7", 1, "not authorised"),
+        ("query 198.51.100.7", 1, "198.51.100.7 is not authorised: blocked until "),
         ("list", 0, "198.51.100.8  -      manual  -"),
         ("list", 0, "guest"),
         ("status", 0, "clients     1 of at most 65536\n"),

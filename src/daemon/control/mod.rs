@@ -175,9 +175,12 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
     match request {
         // The end of a list that has been written already.
         Request::List => Answer::List(Vec::new()),
-        Request::Query { address } => shared.with(|engine, now| {
-            Answer::Query(engine.admits(now, address).map(|grant| entry(grant, now)))
-        }),
+        Request::Query { address } => {
+            shared.with(|engine, now| match engine.blocked_until(now, address) {
+                Some(until) => Answer::Blocked(rfc3339(until)),
+                None => Answer::Query(engine.admits(now, address).map(|grant| entry(grant, now))),
+            })
+        }
         Request::Allow { address, seconds, note } => {
             match allow(shared, address, seconds.map(Duration::from_secs), note) {
                 Ok(entry) => Answer::Allowed { entry, published: published(shared, source).await },
