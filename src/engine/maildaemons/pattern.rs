@@ -255,8 +255,8 @@ impl Pattern {
 
     /// Returns whether a text begins like those that match.
     fn can_match(&self, text: &str) -> bool {
-        let begins = |beginning: &Box<[u8]>| text.as_bytes().starts_with(beginning);
-        self.beginnings.as_ref().is_none_or(|beginnings| beginnings.iter().any(begins))
+        let mut beginnings = self.beginnings.iter().flatten();
+        self.beginnings.is_none() || beginnings.any(|it| text.as_bytes().starts_with(it))
     }
 
     /// Returns where in a text the group `address` matches, whether or not it is an address.
