@@ -238,7 +238,7 @@ impl<'a> Tag<'a> {
     /// Parses `name:`, `name[pid]:`, or the `[name]` of old Courier versions, with or without colon.
     fn parse(word: &'a str) -> Option<Self> {
         let word = word.strip_prefix('\u{feff}').unwrap_or(word);
-        if word.parse::<Ipv6Addr>().is_ok() {
+        if is_ipv6(word) {
             return None; // a host: `2001:db8::` ends in a colon too
         }
         let (name, colon) = word.strip_suffix(':').map_or((word, false), |name| (name, true));
@@ -265,10 +265,15 @@ impl<'a> Tag<'a> {
     }
 }
 
+/// Returns whether a word is an IPv6 address, which has more than one colon.
+fn is_ipv6(word: &str) -> bool {
+    word.bytes().filter(|byte| *byte == b':').count() > 1 && word.parse::<Ipv6Addr>().is_ok()
+}
+
 /// Returns whether the first word can be a host name. A malformed tag cannot: what follows it may be
 /// foreign text, in which no tag may be searched.
 fn is_host(word: &str) -> bool {
-    let tag = word.ends_with(':') && word.parse::<Ipv6Addr>().is_err();
+    let tag = word.ends_with(':') && !is_ipv6(word);
     let pid = word.find('[').is_some_and(|at| at > 0);
     word.len() <= MAX_HOST && !tag && !pid
 }
