@@ -96,7 +96,8 @@ pub struct DaemonTable {
     daemons: Vec<MailDaemon>,
     /// The names of those that were not selected.
     others: Vec<Name>,
-    by_program: BTreeMap<String, Vec<usize>>,
+    /// By the length of the program name: most other names are told apart by it.
+    by_length: Vec<Vec<(String, Vec<usize>)>>,
 }
 
 impl DaemonTable {
@@ -131,7 +132,12 @@ impl DaemonTable {
                 by_program.entry(program.clone()).or_default().push(index);
             }
         }
-        Self { daemons, others: Vec::new(), by_program }
+        let longest = by_program.keys().map(String::len).max().unwrap_or_default();
+        let mut by_length = vec![Vec::new(); longest + 1];
+        for (program, indexes) in by_program {
+            by_length[program.len()].push((program, indexes));
+        }
+        Self { daemons, others: Vec::new(), by_length }
     }
 
     /// Accepts a mail daemon's logins only from these facilities.
@@ -158,7 +164,8 @@ impl DaemonTable {
 
     /// Returns the daemons that log under a program name, if there is one.
     pub fn program(&self, name: &str) -> Option<Program<'_>> {
-        let indexes = self.by_program.get(name)?;
+        let mut programs = self.by_length.get(name.len())?.iter();
+        let (_, indexes) = programs.find(|(program, _)| program == name)?;
         Some(Program { daemons: &self.daemons, indexes })
     }
 }
