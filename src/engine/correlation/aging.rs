@@ -6,7 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use super::streams::Key;
+use super::key::Key;
 use crate::engine::time::Time;
 
 /// The memory is full, so an entry could not be stored: what depends on it must be refused.
@@ -127,22 +127,18 @@ mod tests {
     fn entries_age_and_an_overflow_is_reported_until_it_would_have_aged() {
         let mut memory = Aging::new(CAPACITY, AGE);
         for number in 0..CAPACITY as u64 {
-            assert_eq!(memory.remember(Key::of(number), number, at(number)), Ok(()));
+            assert_eq!(memory.remember(Key(number), number, at(number)), Ok(()));
         }
-        assert_eq!(
-            memory.remember(Key::of(7), 77, at(200)),
-            Ok(()),
-            "an existing key needs no room"
-        );
+        assert_eq!(memory.remember(Key(7), 77, at(200)), Ok(()), "an existing key needs no room");
         assert!(!memory.has_overflowed(at(300)));
-        assert_eq!(memory.remember(Key::of(1000), 0, at(300)), Err(Full));
-        assert_eq!([(); 2].map(|()| memory.take(Key::of(0))), [Some(0), None]);
+        assert_eq!(memory.remember(Key(1000), 0, at(300)), Err(Full));
+        assert_eq!([(); 2].map(|()| memory.take(Key(0))), [Some(0), None]);
         assert!(memory.has_overflowed(at(60_300)), "even when there is room again");
         assert!(!memory.has_overflowed(at(60_301)));
-        assert_eq!(memory.get_mut(Key::of(7), at(60_200)), Some(&mut 77));
-        assert_eq!(memory.get_mut(Key::of(7), at(60_201)), None);
+        assert_eq!(memory.get_mut(Key(7), at(60_200)), Some(&mut 77));
+        assert_eq!(memory.get_mut(Key(7), at(60_201)), None);
         for number in 1000..1000 + CAPACITY as u64 {
-            assert_eq!(memory.remember(Key::of(number), number, at(60_301)), Ok(()));
+            assert_eq!(memory.remember(Key(number), number, at(60_301)), Ok(()));
         }
         assert_eq!(memory.entries.len(), CAPACITY, "aged entries were dropped");
     }
@@ -151,8 +147,8 @@ mod tests {
     fn places_of_removed_entries_are_cleaned_up() {
         let mut memory = Aging::new(CAPACITY, AGE);
         for _ in 0..1000 {
-            assert_eq!(memory.remember(Key::of(7), (), at(0)), Ok(()));
-            assert_eq!(memory.take(Key::of(7)), Some(()));
+            assert_eq!(memory.remember(Key(7), (), at(0)), Ok(()));
+            assert_eq!(memory.take(Key(7)), Some(()));
         }
         assert!(memory.order.len() <= 65, "{} places for none", memory.order.len());
     }
@@ -161,13 +157,13 @@ mod tests {
     fn remember_newest_forgets_the_oldest() {
         let mut memory = Aging::new(CAPACITY, AGE);
         for number in 0..1000 {
-            memory.remember_newest(Key::of(7), (), at(number));
+            memory.remember_newest(Key(7), (), at(number));
         }
         assert!(memory.order.len() <= 68, "{} places for one", memory.order.len());
         for number in 100..100 + CAPACITY as u64 {
-            memory.remember_newest(Key::of(number), (), at(1000));
+            memory.remember_newest(Key(number), (), at(1000));
         }
         assert_eq!(memory.entries.len(), CAPACITY);
-        assert_eq!([7, 100].map(|key| memory.take(Key::of(key))), [None, Some(())]);
+        assert_eq!([7, 100].map(|key| memory.take(Key(key))), [None, Some(())]);
     }
 }

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::aging::{Aging, Full};
-use super::streams::Key;
+use super::key::Key;
 use crate::engine::time::Time;
 
 /// Most processes remembered; no mail host has so many at a time.
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn connections_age_and_fail_closed() {
         let mut joins = Joins::default();
-        let key = Key::of;
+        let key = Key;
         assert_eq!(joins.connect(key(0), Some(client(1)), T0), Ok(()));
         let last = T0 + MAX_LOGIN_TIME;
         let late = last + Duration::from_millis(1);
@@ -186,7 +186,7 @@ mod tests {
             state % limit
         };
         let mut joins = Joins::default();
-        let process = Key::of(12);
+        let process = Key(12);
         let mut containers: [(Container, usize); 3] = [(None, 0); 3];
         let mut joined = 0;
         let mut now = T0;

@@ -2,5 +2,6 @@
 
 pub mod aging;
 pub mod joins;
+pub mod key;
 pub mod sessions;
 pub mod streams;

@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::streams::Key;
+use super::key::Key;
 use crate::engine::time::Time;
 
 /// Most open sessions; a client has one or a few, and `max-clients` is 65,536 by default.

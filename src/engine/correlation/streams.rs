@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::aging::{Aging, Full};
 use super::joins::Joins;
+use super::key::Key;
 use crate::engine::message::Message;
 use crate::engine::time::Time;
 
@@ -32,18 +33,6 @@ pub struct Source {
     pub receiver: u16,
     /// The sender's address; `None` for a Unix socket.
     pub sender: Option<IpAddr>,
-}
-
-/// A stream, process or session, as a keyed hash: of fixed size however long the names are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(u64);
-
-#[cfg(test)]
-impl Key {
-    /// Creates a key from a number.
-    pub(super) const fn of(number: u64) -> Self {
-        Self(number)
-    }
 }
 
 /// The memory of all streams.
