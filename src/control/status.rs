@@ -34,7 +34,7 @@ pub struct Status {
     /// Frames that were processed.
     pub frames: u64,
     /// The results of processing them.
-    pub counts: Counts,
+    pub counts: EventCounts,
     /// Complete logins.
     pub logins: u64,
     /// When the last login was seen, RFC 3339.
@@ -52,7 +52,7 @@ pub struct Status {
 /// Results of processing frames, and changes of grants. All counters only grow.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Counts {
+pub struct EventCounts {
     /// Logins without an address, of processes that may have several open connections.
     pub ambiguous: u64,
     /// Logins from addresses that the operator has blocked.

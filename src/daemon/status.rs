@@ -14,7 +14,7 @@ use super::shared::Shared;
 use super::state_file::StateFile;
 use crate::control::protocol::rfc3339;
 use crate::control::status::{
-    Counts, DaemonStatus, ListenerStatus, LookupStatus, MapStatus, SharedAddress, StateFault,
+    DaemonStatus, EventCounts, ListenerStatus, LookupStatus, MapStatus, SharedAddress, StateFault,
     Status,
 };
 use crate::engine::maildaemons::{FACILITIES, Name};
@@ -163,8 +163,8 @@ impl Snapshot {
     }
 }
 
-fn counts(stats: &Stats) -> Counts {
-    Counts {
+fn counts(stats: &Stats) -> EventCounts {
+    EventCounts {
         ambiguous: stats.ambiguous,
         blocked: stats.blocked,
         evicted: stats.evicted,

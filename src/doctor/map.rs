@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::channels::table_of;
 use super::findings::Report;
-use super::permissions::{Access, Obstacle};
+use super::permissions::{Obstacle, Permission};
 use super::setup::Setup;
 use crate::engine::publication::GENERATION_KEY;
 use crate::sys::files::with_suffix;
@@ -46,7 +46,7 @@ pub async fn examine(setup: &Setup, table: &str, published: Option<u64>, report:
 
 fn check_readable(setup: &Setup, table: &str, compiled: &Path, report: &mut Report) {
     let Some(owner) = &setup.owner else { return };
-    let Some(obstacle) = owner.obstacle(Path::new("/"), compiled, Access::Read) else {
+    let Some(obstacle) = owner.obstacle(Path::new("/"), compiled, Permission::Read) else {
         report.ok(format!("{} can read {}", owner.name, compiled.display()));
         return;
     };
@@ -114,11 +114,13 @@ async fn check_generation(setup: &Setup, table: &str, published: Option<u64>, re
 /// Describes an obstacle.
 pub fn describe(obstacle: &Obstacle) -> String {
     match obstacle {
-        Obstacle::Closed(path, Access::Pass) => {
+        Obstacle::Closed(path, Permission::Pass) => {
             format!("no search permission on {}", path.display())
         }
-        Obstacle::Closed(path, Access::Read) => format!("no read permission on {}", path.display()),
-        Obstacle::Closed(path, Access::Write) => {
+        Obstacle::Closed(path, Permission::Read) => {
+            format!("no read permission on {}", path.display())
+        }
+        Obstacle::Closed(path, Permission::Write) => {
             format!("no write permission on {}", path.display())
         }
         Obstacle::Unseen(path, error) => format!("{}: {error}", path.display()),
@@ -128,9 +130,9 @@ pub fn describe(obstacle: &Obstacle) -> String {
 /// Returns the command that removes an obstacle, for all users.
 pub fn fix_for(obstacle: &Obstacle) -> String {
     match obstacle {
-        Obstacle::Closed(path, Access::Pass) => format!("chmod o+x {}", path.display()),
-        Obstacle::Closed(path, Access::Read) => format!("chmod o+r {}", path.display()),
-        Obstacle::Closed(path, Access::Write) => format!("chmod o+w {}", path.display()),
+        Obstacle::Closed(path, Permission::Pass) => format!("chmod o+x {}", path.display()),
+        Obstacle::Closed(path, Permission::Read) => format!("chmod o+r {}", path.display()),
+        Obstacle::Closed(path, Permission::Write) => format!("chmod o+w {}", path.display()),
         Obstacle::Unseen(path, _) => format!("ls -l {}", path.display()),
     }
 }

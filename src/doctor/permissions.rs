@@ -13,7 +13,7 @@ use nix::unistd::{Gid, User, getgrouplist};
 
 /// The access needed; a bit of a file mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum Permission {
     /// Read the file.
     Read = 4,
     /// Write to the file, or connect to the socket.
@@ -35,7 +35,7 @@ pub struct UserAccount {
 #[derive(Debug)]
 pub enum Obstacle {
     /// This file or directory lacks the permission.
-    Closed(PathBuf, Access),
+    Closed(PathBuf, Permission),
     /// This file or directory does not exist, or we cannot see it.
     Unseen(PathBuf, io::Error),
 }
@@ -50,7 +50,7 @@ impl UserAccount {
         Some(Self { name: name.to_owned(), uid: user.uid.as_raw(), groups })
     }
 
-    fn may(&self, need: Access, meta: &fs::Metadata) -> bool {
+    fn may(&self, need: Permission, meta: &fs::Metadata) -> bool {
         let shift = match meta.uid() {
             owner if owner == self.uid => 6,
             _ if self.groups.contains(&meta.gid()) => 3,
@@ -61,7 +61,7 @@ impl UserAccount {
 
     /// Returns what denies this access to a file, starting at a directory above it. Symbolic links are
     /// resolved first.
-    pub fn obstacle(&self, from: &Path, path: &Path, need: Access) -> Option<Obstacle> {
+    pub fn obstacle(&self, from: &Path, path: &Path, need: Permission) -> Option<Obstacle> {
         let (from, path) = match (real(from), real(path)) {
             (Ok(from), Ok(path)) => (from, path),
             (Err(error), _) | (_, Err(error)) => {
@@ -69,7 +69,7 @@ impl UserAccount {
             }
         };
         let above = path.ancestors().skip(1).take_while(|above| above.starts_with(&from));
-        let mut steps: Vec<_> = above.map(|above| (above, Access::Pass)).collect();
+        let mut steps: Vec<_> = above.map(|above| (above, Permission::Pass)).collect();
         steps.reverse();
         steps.push((&path, need));
         steps.into_iter().find_map(|(step, need)| match fs::metadata(step) {
@@ -106,12 +106,12 @@ mod tests {
         let (owner, group) = (meta.uid(), meta.gid());
         let other = (owner + 70_001, group + 70_001);
         let rows = [
-            (0o755, 0o644, other, Access::Read, None),
-            (0o755, 0o644, other, Access::Write, Some("file")),
-            (0o750, 0o644, other, Access::Read, Some("in")),
-            (0o750, 0o640, (other.0, group), Access::Read, None),
-            (0o750, 0o604, (other.0, group), Access::Read, Some("file")),
-            (0o710, 0o660, (other.0, group), Access::Write, None),
+            (0o755, 0o644, other, Permission::Read, None),
+            (0o755, 0o644, other, Permission::Write, Some("file")),
+            (0o750, 0o644, other, Permission::Read, Some("in")),
+            (0o750, 0o640, (other.0, group), Permission::Read, None),
+            (0o750, 0o604, (other.0, group), Permission::Read, Some("file")),
+            (0o710, 0o660, (other.0, group), Permission::Write, None),
         ];
         for (outer, inner, (uid, group), need, expected) in rows {
             for (path, mode) in [(file.parent().expect("above"), outer), (&file, inner)] {
@@ -124,8 +124,9 @@ mod tests {
             let name = found.as_ref().and_then(|path| path.file_name()).and_then(|n| n.to_str());
             assert_eq!(name, expected, "{outer:o} {inner:o} {need:?}");
         }
-        assert!(user(0, 0).obstacle(dir.path(), &file, Access::Write).is_none(), "root");
-        let missing = user(0, 0).obstacle(dir.path(), &dir.path().join("missing"), Access::Read);
+        assert!(user(0, 0).obstacle(dir.path(), &file, Permission::Write).is_none(), "root");
+        let missing =
+            user(0, 0).obstacle(dir.path(), &dir.path().join("missing"), Permission::Read);
         assert!(matches!(missing, Some(Obstacle::Unseen(..))), "{missing:?}");
     }
 }

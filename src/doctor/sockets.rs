@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::channels::{Channel, below, is_same, seen_by_smtpd};
 use super::findings::Report;
 use super::map::describe;
-use super::permissions::{Access, Obstacle};
+use super::permissions::{Obstacle, Permission};
 use super::postfix::restrictions::{Restriction, policy_call};
 use super::setup::{RECIPIENT, RELAY, Setup};
 use crate::config::values::Serve;
@@ -101,7 +101,7 @@ fn how_to_name(channel: &Channel, ours: &Path, queue: &Path) -> String {
 fn check_access(setup: &Setup, service: &str, from_queue: bool, ours: &Path, report: &mut Report) {
     let Some(owner) = &setup.owner else { return };
     let from = if from_queue { &*setup.queue } else { Path::new("/") };
-    match owner.obstacle(from, ours, Access::Write) {
+    match owner.obstacle(from, ours, Permission::Write) {
         None => {
             report.ok(format!("{service} finds {}, and {} can connect", ours.display(), owner.name))
         }
@@ -118,7 +118,7 @@ fn check_access(setup: &Setup, service: &str, from_queue: bool, ours: &Path, rep
             format!("{} cannot connect to {}: {}", owner.name, ours.display(), describe(&obstacle)),
             format!("{service} connects as {} and gets `Permission denied`: 451.", owner.name),
             match &obstacle {
-                Obstacle::Closed(directory, Access::Pass) => {
+                Obstacle::Closed(directory, Permission::Pass) => {
                     format!("chgrp {0} {1} && chmod g+x {1}", owner.name, directory.display())
                 }
                 _ => format!(

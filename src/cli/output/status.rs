@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::table::{Cell, Column, Table};
 use super::{ago, json_line, moment};
-use crate::control::status::{Counts, MapStatus, STOPPED, StateFault, Status};
+use crate::control::status::{EventCounts, MapStatus, STOPPED, StateFault, Status};
 use crate::sys::terminal::{OutputStyle, Style};
 
 /// Columns of the labels.
@@ -212,7 +212,7 @@ fn number(number: u64, tint: Style) -> Cell {
 }
 
 /// Returns the counters with their labels, in the order in which they are printed.
-fn counted(counts: &Counts) -> [(&'static str, u64); 13] {
+fn counted(counts: &EventCounts) -> [(&'static str, u64); 13] {
     [
         ("not syslog", counts.malformed),
         ("from other programs", counts.other_programs),

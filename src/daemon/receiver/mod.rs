@@ -173,7 +173,7 @@ impl Receiver {
                     continue;
                 };
                 if !self.filter.admit(sender) {
-                    reports.push(Report::Rejected(frame, sender));
+                    reports.push(FrameReport::Rejected(frame, sender));
                     continue;
                 }
                 accepted += 1;
@@ -182,7 +182,7 @@ impl Receiver {
                 let is_new = outcome.granted() == Some(GrantOutcome::New);
                 if is_new || logs_all {
                     let kept_out = outcome.address.filter(|a| is_new && !engine.is_published(*a));
-                    reports.push(Report::Processed(frame, outcome, kept_out));
+                    reports.push(FrameReport::Processed(frame, outcome, kept_out));
                 }
             }
         });
@@ -193,10 +193,10 @@ impl Receiver {
     }
 
     /// Logs what became of a frame. What a sender can provoke is logged at debug level only.
-    fn report(&self, report: &Report<'_>) {
+    fn report(&self, report: &FrameReport<'_>) {
         let (frame, outcome, kept_out) = match report {
-            Report::Rejected(frame, sender) => return self.reject(frame, *sender),
-            Report::Processed(frame, outcome, kept_out) => (frame, outcome, kept_out),
+            FrameReport::Rejected(frame, sender) => return self.reject(frame, *sender),
+            FrameReport::Processed(frame, outcome, kept_out) => (frame, outcome, kept_out),
         };
         match (outcome.verdict, outcome.granted()) {
             (_, Some(GrantOutcome::New)) => info!(
@@ -247,7 +247,7 @@ impl Receiver {
 }
 
 /// What may have to be logged of one frame.
-enum Report<'f> {
+enum FrameReport<'f> {
     /// Its sender is not accepted.
     Rejected(&'f [u8], Sender),
     /// What became of it, and its address if that is kept out of the map.

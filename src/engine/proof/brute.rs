@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use regex::Regex;
 
 use super::automaton::{Anchoring, Automaton};
-use super::counts::Counts;
+use super::counts::LiteralCounts;
 use super::parsed;
 use super::search::{Search, SearchOutcome};
 
@@ -104,7 +104,7 @@ fn finds_a_common_text_exactly_when_there_is_one() {
         let ours = (Automaton::new(&parsed(&ours).unwrap(), "g", Anchoring::Search).unwrap(), ours);
         let theirs =
             (Automaton::new(&parsed(&theirs).unwrap(), "g", Anchoring::Whole).unwrap(), theirs);
-        let counts = Counts::new(&counted, &banned).unwrap();
+        let counts = LiteralCounts::new(&counted, &banned).unwrap();
         let search = |spans| {
             let (pattern, shape, counts) = (&ours.0, &theirs.0, &counts);
             let mut first = None;

@@ -16,7 +16,7 @@ const MAX_STATES: u32 = 1 << 20;
 const PREFERRED: &[(u8, u8)] = &[(b'a', b'z'), (b'1', b'9'), (b'A', b'Z'), (b'!', b'~'), (0, 255)];
 
 /// The counters of all texts that must occur exactly once or never.
-pub(super) struct Counts {
+pub(super) struct LiteralCounts {
     literals: Vec<Literal>,
     /// All bytes of the texts, each once.
     counted: Vec<u8>,
@@ -29,7 +29,7 @@ struct Literal {
     wanted: u32,
 }
 
-impl Counts {
+impl LiteralCounts {
     pub(super) fn new(once: &[String], never: &[String]) -> Result<Self, ExpressionFault> {
         let texts = || once.iter().zip(repeat(1)).chain(never.iter().zip(repeat(0)));
         let mut states = 1_u32;

@@ -25,7 +25,7 @@ mod tests;
 mod verdict;
 
 use automaton::{Anchoring, Automaton};
-use counts::Counts;
+use counts::LiteralCounts;
 use search::{Search, SearchOutcome};
 
 pub use verdict::{Doubt, ExpressionFault, NoForgery, ProofVerdict};
@@ -44,7 +44,7 @@ pub struct CheckedPattern {
     automaton: Automaton,
     /// The same for realistic messages: with a name and an address, then with any name.
     realistic: [Automaton; 2],
-    counts: Counts,
+    counts: LiteralCounts,
 }
 
 /// What makes an accepted message of a shape a forgery.
@@ -78,7 +78,7 @@ impl CheckedPattern {
             Automaton::new(&named, "address", Anchoring::Search)?,
             Automaton::new(&addressed, "address", Anchoring::Search)?,
         ];
-        let counts = Counts::new(&pattern.once, &pattern.never)?;
+        let counts = LiteralCounts::new(&pattern.once, &pattern.never)?;
         Ok(Self { pattern, automaton, realistic, counts })
     }
 
@@ -120,7 +120,7 @@ impl CheckedShape {
     fn can_be(&self, message: &str, span: Option<Range<usize>>, forgery: Forgery) -> bool {
         let literal = Automaton::literal(message.as_bytes(), span);
         let (shape, spans) = (&self.automaton, forgery == Forgery::OtherAddress);
-        Search { pattern: &literal, shape, counts: &Counts::nothing(), spans, longest: None }
+        Search { pattern: &literal, shape, counts: &LiteralCounts::nothing(), spans, longest: None }
             .run(|_| ControlFlow::Break(()))
             == SearchOutcome::Stopped
     }

@@ -11,7 +11,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::ControlFlow;
 
 use super::automaton::Automaton;
-use super::counts::Counts;
+use super::counts::LiteralCounts;
 
 /// Product states that one search keeps: about 50 bytes each. Real patterns need thousands.
 const MAX_PRODUCT_STATES: usize = 2_000_000;
@@ -22,7 +22,7 @@ const MAX_STEPS: usize = 100_000_000;
 pub(super) struct Search<'a> {
     pub(super) pattern: &'a Automaton,
     pub(super) shape: &'a Automaton,
-    pub(super) counts: &'a Counts,
+    pub(super) counts: &'a LiteralCounts,
     /// Whether only messages in which the watched groups differ are shown.
     pub(super) spans: bool,
     /// Bytes of the longest message.
