@@ -7,7 +7,7 @@
 //!   tables).
 
 use std::fs::{self, OpenOptions};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -183,7 +183,16 @@ impl Session {
         self.rcpt_from(&format!("user@{OWN_DOMAIN}"), recipient)
     }
 
-    /// The same with an envelope sender.
+    /// Sends one RCPT likewise, but fails if no reply comes in time.
+    pub fn rcpt_within(&mut self, limit: Duration, recipient: &str) -> io::Result<Reply> {
+        self.must("RSET", 250);
+        self.must(&format!("MAIL FROM:<user@{OWN_DOMAIN}>"), 250);
+        self.stream.get_ref().set_read_timeout(Some(limit))?;
+        self.send(&format!("RCPT TO:<{recipient}>"));
+        self.try_reply()
+    }
+
+    /// Sends one RCPT with an envelope sender.
     pub fn rcpt_from(&mut self, sender: &str, recipient: &str) -> Reply {
         self.must("RSET", 250);
         self.must(&format!("MAIL FROM:<{sender}>"), 250);
@@ -196,22 +205,30 @@ impl Session {
     }
 
     fn command(&mut self, command: &str) -> Reply {
-        // In one write: the rest of a line would wait for the peer's delayed acknowledgement.
-        let line = format!("{command}\r\n");
-        self.stream.get_mut().write_all(line.as_bytes()).expect("smtpd listens");
+        self.send(command);
         self.reply()
     }
 
+    fn send(&mut self, command: &str) {
+        // In one write: the rest of a line would wait for the peer's delayed acknowledgement.
+        let line = format!("{command}\r\n");
+        self.stream.get_mut().write_all(line.as_bytes()).expect("smtpd listens");
+    }
+
     fn reply(&mut self) -> Reply {
+        self.try_reply().expect("smtpd answers")
+    }
+
+    fn try_reply(&mut self) -> io::Result<Reply> {
         let mut text = Vec::new();
         loop {
             let mut line = String::new();
-            self.stream.read_line(&mut line).expect("smtpd answers");
+            self.stream.read_line(&mut line)?;
             let (code, rest) = line.split_at_checked(4).expect("smtpd answers in lines");
             text.push(rest.trim_end().to_owned());
             if !code.ends_with('-') {
                 let code = code.trim_end().parse().expect("a reply begins with its code");
-                return Reply { code, text: text.join(" ") };
+                return Ok(Reply { code, text: text.join(" ") });
             }
         }
     }
