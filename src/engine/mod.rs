@@ -194,7 +194,10 @@ impl Engine {
     }
 
     fn removed(&mut self, now: Time, grant: Grant, reason: RemovalReason) {
-        self.sessions.forget(grant.address);
+        // The entry of a shared address stays, and its log-outs still count.
+        if reason != RemovalReason::Shared {
+            self.sessions.forget(grant.address);
+        }
         // The record of the grant already has its deadline.
         if reason != RemovalReason::Expired {
             self.changed(grant.address);

@@ -188,6 +188,26 @@ fn a_log_out_ends_only_its_own_session() {
     }
 }
 
+/// An address that becomes shared keeps its entry, in which later log-outs count.
+#[test]
+fn a_log_out_counts_while_the_address_is_shared() {
+    let mut engine = engine(Some(3600));
+    let limited =
+        Rules { max_users: Some(2), ..rules(DaemonTable::of(maildaemons::all(&[]).0), Some(3600)) };
+    engine.reload(at(0), limited);
+    for user in ["ann", "bob", "cleo"] {
+        let login = PAIRS[0].1[0].replace("joe", user).replace("SU5O", user);
+        process(&mut engine, &[(1, &login)]);
+    }
+    assert!(!is_admitted(&engine, 2), "three users share it");
+    for user in ["ann", "bob", "cleo"] {
+        let logout = PAIRS[0].2.replace("joe", user).replace("SU5O", user);
+        process(&mut engine, &[(10, &logout)]);
+    }
+    engine.reload(at(11), rules(DaemonTable::of(maildaemons::all(&[]).0), Some(3600)));
+    assert!(is_admitted(&engine, 69) && !is_admitted(&engine, 70), "the grace after the log-outs");
+}
+
 #[test]
 fn revoking_and_restarting_end_sessions() {
     let mut engine = engine(Some(86_400));

@@ -3,7 +3,8 @@
 //! - **Promise**: what is parsed here means the same to the general parser, which gets everything else;
 //!   a test compares the two.
 //! - **Limits**: `<PRI>`, a time stamp of RFC 3164 (section 4.1.2) or of RFC 3339 as rsyslog and
-//!   syslog-ng write it, one blank, and a first field that begins with an ASCII letter.
+//!   syslog-ng write it, one blank, a first field that begins with an ASCII letter, and a second that
+//!   does not begin with a dash.
 
 use chrono::{DateTime, FixedOffset};
 
@@ -48,7 +49,9 @@ impl Header {
                 (Some(iso_stamp(word)?), fields)
             }
         };
-        let is_usual = fields.as_bytes().first()?.is_ascii_alphabetic();
+        // After a second word `-` the general parser goes on to the third.
+        let has_dash = fields.split_once(' ').is_some_and(|(_, rest)| rest.starts_with('-'));
+        let is_usual = fields.as_bytes().first()?.is_ascii_alphabetic() && !has_dash;
         let header = Self { facility: Some(code >> 3), severity: Some(code & 7), stamp };
         is_usual.then_some((header, fields))
     }
@@ -169,6 +172,9 @@ mod tests {
             "dovecot 7 - [a b=\"c\"] x",
             ": x",
             "[dovecot] x",
+            "- dovecot: x",
+            "- - dovecot: x",
+            "-: x",
             "mx1 dovecot: x",
             "mx1 dovecot[7]: x",
             "1 - - - - x",
