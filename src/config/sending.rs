@@ -22,11 +22,10 @@ const DEFAULT_TEXT: &str = "This sender is not the user who checked mail from he
                             account whose mail you check, check its mail first, and try again.";
 
 /// The value of `--sender`.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum SenderRule {
     /// Any sender.
-    #[default]
     Any,
     /// Only the logged-in user.
     User,
@@ -35,10 +34,9 @@ pub enum SenderRule {
 }
 
 /// The answer to any other sender.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mismatch {
     /// The next restriction decides, as for a client that is not authorised.
-    #[default]
     Dunno,
     /// The sender is refused at once, with this text for the user.
     Reject(String),

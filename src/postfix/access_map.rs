@@ -16,12 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
-
 use super::Postfix;
 use super::map_spec::{MapSpec, MapValue};
 use crate::engine::publication::{GENERATION_KEY, Generation};
 use crate::error::Failure;
+use crate::sys::blocking::blocking;
 use crate::sys::child;
 use crate::sys::child::ChildError;
 use crate::sys::files;
@@ -299,7 +298,7 @@ impl MapTarget {
             let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
             work()
         };
-        spawn_blocking(work).await.unwrap_or_else(|lost| Err(io::Error::other(lost)))
+        blocking(work).await
     }
 
     /// Returns the path of the fallback map.

@@ -16,7 +16,6 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
@@ -29,6 +28,7 @@ use crate::engine::grants::grant::{Grant, GrantedBy};
 use crate::engine::grants::{GrantOutcome, Slice};
 use crate::engine::message::address;
 use crate::engine::time::Time;
+use crate::sys::blocking::blocking;
 use crate::sys::log_limit::LogLimiter;
 
 /// Longest request, in bytes; only a note can be long.
@@ -146,14 +146,14 @@ async fn write_list(
     while let Some(after) = next {
         let shared = Arc::clone(shared);
         // Not on the threads that process frames.
-        let slice = spawn_blocking(move || {
+        let slice = blocking(move || {
             let slice =
                 |engine: &mut Engine, now| engine.list(now, after, |grant| entry(grant, now));
             let Slice { items, next } = shared.with(slice);
             let text = if items.is_empty() { Vec::new() } else { text(&Answer::List(items))? };
             Ok::<_, io::Error>((text, next))
         });
-        let (text, last) = slice.await.map_err(io::Error::other)??;
+        let (text, last) = slice.await?;
         write_line(write, slot, &text).await?;
         next = last.map(Some);
     }
