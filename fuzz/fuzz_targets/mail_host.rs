@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use libfuzzer_sys::fuzz_target;
 use pop_before_smtp::engine::Engine;
 use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::grants::Cursor;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp_fuzz::engine;
 use pop_before_smtp_fuzz::host::{Host, Script};
@@ -38,7 +39,7 @@ fuzz_target!(|data: &[u8]| {
                 assert!(host.has_logged_in(address), "{address} did not log in: {text:?}");
             }
         }
-        for address in engine.list(now, None, |grant| grant.address).items {
+        for address in engine.list(now, Cursor::default(), |grant| grant.address).items {
             engine.revoke(now, address, None);
         }
         engine.tick(now);

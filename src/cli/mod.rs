@@ -232,21 +232,12 @@ impl ControlArgs {
 
 fn list(args: &ListArgs) -> CommandResult {
     let (control, read_only) = args.control.sockets()?;
-    let slices = client::list(&control, read_only.as_deref())?;
+    let entries = client::list(&control, read_only.as_deref())?;
     let style = OutputStyle::of(&stdout());
     let out = BufWriter::new(stdout().lock());
     if args.json {
-        // Written slice by slice: the list may be long, and memory short.
-        let mut array = output::Array::new(out);
-        for slice in slices {
-            if let Err(error) = array.add(&slice?) {
-                return written(Err(error));
-            }
-        }
-        return written(array.end());
+        return written(output::json_line(&entries, out));
     }
-    let slices = slices.collect::<Result<Vec<_>, _>>()?;
-    let entries: Vec<_> = slices.into_iter().flatten().collect();
     written(output::entries(&entries, style, out))
 }
 

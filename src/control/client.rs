@@ -20,22 +20,24 @@ pub fn ask(control: &Path, read_only: Option<&Path>, request: &Request) -> Resul
     Answers::to(control, read_only, request)?.next()
 }
 
-/// Requests the list of authorised addresses, in order, as slices that are not empty.
+/// Requests the list of authorised addresses, by address.
 ///
 /// # Errors
 /// As for [`ask`], also in the middle of the list.
-pub fn list(
-    control: &Path,
-    read_only: Option<&Path>,
-) -> Result<impl Iterator<Item = Result<Vec<Entry>, Failure>>, Failure> {
+pub fn list(control: &Path, read_only: Option<&Path>) -> Result<Vec<Entry>, Failure> {
     let mut answers = Answers::to(control, read_only, &Request::List)?;
-    let slice = move || match answers.next() {
-        Ok(Answer::List(entries)) if entries.is_empty() => None,
-        Ok(Answer::List(entries)) => Some(Ok(entries)),
-        Ok(other) => Some(Err(unexpected_answer(&other))),
-        Err(failure) => Some(Err(failure)),
-    };
-    Ok(std::iter::from_fn(slice))
+    let mut list = Vec::new();
+    loop {
+        match answers.next()? {
+            Answer::List(entries) if entries.is_empty() => break,
+            Answer::List(mut entries) => list.append(&mut entries),
+            other => return Err(unexpected_answer(&other)),
+        }
+    }
+    list.sort_by_key(|entry| entry.address);
+    // An address that was removed and returned meanwhile may be listed twice.
+    list.dedup_by_key(|entry| entry.address);
+    Ok(list)
 }
 
 /// Returns the failure for an answer of the wrong kind.

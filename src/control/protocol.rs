@@ -67,7 +67,7 @@ impl Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Answer {
-    /// To `List`: some entries, by address. More answers follow; the last one is empty.
+    /// To `List`: some entries, in no order. More answers follow; the last one is empty.
     List(Vec<Entry>),
     /// To `Query`: the entry, if the address is authorised.
     Query(Option<Entry>),

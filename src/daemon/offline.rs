@@ -1,5 +1,7 @@
 //! What other commands do without a running daemon: check what it would refuse, empty its map.
 
+use std::sync::Arc;
+
 use super::start::map_target;
 use super::state_file;
 use crate::config::layer::Layer;
@@ -71,7 +73,7 @@ pub async fn wipe(layer: &Layer) -> Result<Option<String>, Failure> {
     // An empty map has no values. Errors in other options must not prevent the wipe.
     let mut target = map_target(map, MapValue::default(), &Matching::from_layer(layer)).await?;
     let _lock = Lock::take(&map.path)?;
-    let empty = Generation { number: 0, addresses: Vec::new() };
+    let empty = Arc::new(Generation::new(0, Vec::new()));
     if let Err(failure) = target.publish(&empty).await {
         // If no map can be built, the daemon may have prepared a fallback map.
         target.empty().await.map_err(|_| Failure::io(failure.to_string()))?;

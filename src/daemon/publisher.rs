@@ -92,7 +92,7 @@ impl Publisher {
     /// Publishes an empty map, because nothing removes expired addresses while the daemon is not
     /// running. Returns whether it succeeded; if not, the cause has been logged.
     pub async fn publish_empty(&mut self) -> bool {
-        let generation = self.shared.with(|engine, _| engine.last_generation());
+        let generation = Arc::new(self.shared.with(|engine, _| engine.last_generation()));
         if timeout(LAST_BUILD_TIMEOUT, self.publish(&generation)).await.unwrap_or_default() {
             return true;
         }
@@ -150,15 +150,15 @@ impl Publisher {
     }
 
     /// Returns the generation that is due, if any.
-    async fn due(&self) -> Option<Generation> {
+    async fn due(&self) -> Option<Arc<Generation>> {
         let number = self.shared.with(|engine, now| engine.due(now))?;
         let shared = Arc::clone(&self.shared);
         let listed = spawn_blocking(move || {
-            let slices = shared.slices(|engine, now, after| engine.listed(now, after));
-            slices.flatten().collect()
+            let slices = shared.slices(|engine, now, from| engine.listed(now, from));
+            Arc::new(Generation::new(number, slices.flatten().collect()))
         });
         match listed.await {
-            Ok(addresses) => Some(Generation { number, addresses }),
+            Ok(generation) => Some(generation),
             Err(lost) => {
                 error!("cannot collect the addresses for the map: {lost}");
                 None
@@ -166,7 +166,7 @@ impl Publisher {
         }
     }
 
-    async fn publish(&mut self, generation: &Generation) -> bool {
+    async fn publish(&mut self, generation: &Arc<Generation>) -> bool {
         let outcome = match &mut self.output {
             MapOutput::Postmap(map) => {
                 let given_up = map.given_up();

@@ -4,7 +4,6 @@
 //!   await; the whole set is visited slice by slice. This is the only source of the engine's time
 //!   while the daemon runs.
 
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +11,7 @@ use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, watch};
 
 use crate::engine::Engine;
-use crate::engine::grants::Slice;
+use crate::engine::grants::{Cursor, Slice};
 use crate::engine::time::Time;
 
 /// The wall clock at the start plus the time since then on `CLOCK_BOOTTIME`: it never jumps, it
@@ -98,19 +97,19 @@ impl Shared {
     }
 
     /// Iterates over the whole set slice by slice, and lets others use the engine in between. `ask`
-    /// returns the slice after an address. For threads that may sleep.
+    /// returns the slice from a cursor on. For threads that may sleep.
     pub fn slices<T>(
         &self,
-        ask: impl Fn(&Engine, Time, Option<IpAddr>) -> Slice<T>,
+        ask: impl Fn(&Engine, Time, Cursor) -> Slice<T>,
     ) -> impl Iterator<Item = T> {
-        let mut next = Some(None);
+        let mut next = Some(Cursor::default());
         std::iter::from_fn(move || {
-            let after = next?;
-            if after.is_some() {
+            let from = next?;
+            if from != Cursor::default() {
                 self.yield_lock();
             }
-            let slice = self.with(|engine, now| ask(engine, now, after));
-            next = slice.next.map(Some);
+            let slice = self.with(|engine, now| ask(engine, now, from));
+            next = slice.next;
             Some(slice.items)
         })
     }

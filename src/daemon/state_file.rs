@@ -15,10 +15,10 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::fcntl::OFlag;
-use nix::unistd::geteuid;
+use nix::unistd::{AccessFlags, eaccess, geteuid};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -36,6 +36,8 @@ use crate::sys::trusted_file::ReadFailure;
 
 /// Longest line, in bytes: four times the size of `MAX_USERS` names.
 const MAX_LINE: u64 = 64 << 10;
+/// Bytes of a typical record.
+const RECORD: usize = 100;
 /// Files below this size, in bytes, are not rewritten.
 const SMALL: usize = 64 << 10;
 /// The mode of the file: it lists which user logged in from where.
@@ -84,20 +86,23 @@ struct Attempts {
 }
 
 impl StateFile {
-    /// Restores the engine's state from the file, and rewrites the file.
+    /// Restores the engine's state from the file, and rewrites the file unless it is current.
     ///
     /// # Errors
-    /// The file exists and cannot be read, or a new one cannot be written.
+    /// The file exists and cannot be read, or it cannot be written.
     pub fn restore(path: &Path, shared: &Shared) -> Result<Self, Failure> {
         let shown = path.display();
+        let mut is_current = false;
         match trusted_file::open_own(path, MAX_FILE, geteuid().as_raw()) {
             Ok(file) => {
-                let reading = read(file).map_err(|error| {
+                let most = shared.with(|engine, _| engine.rules().max_clients);
+                let reading = read(file, most).map_err(|error| {
                     Failure::io(format!("cannot read the state file `{shown}`: {error}"))
                         .hint("to start without it, rename it")
                 })?;
                 let restored = shared.with(|engine, now| engine.restore(now, reading));
                 log_restored(path, &restored);
+                is_current = restored.is_current;
             }
             Err(refusal) if refusal.is_missing() => {}
             Err(refusal) => return Err(failure(refusal)),
@@ -105,7 +110,8 @@ impl StateFile {
         let state =
             Self { path: path.to_owned(), open: Arc::default(), attempts: Mutex::default() };
         state.begin(shared);
-        match OpenFile::create(path, shared) {
+        let opened = if is_current { OpenFile::open(path) } else { OpenFile::create(path, shared) };
+        match opened {
             Ok(open) => {
                 *state.attempts() = Attempts::default();
                 Ok(Self { open: Arc::new(Some(open).into()), ..state })
@@ -240,6 +246,10 @@ fn write(file: &mut Option<OpenFile>, path: &Path, shared: &Shared) -> io::Resul
     Ok(last_change)
 }
 
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)
+}
+
 /// Checks whether a daemon would refuse the file at the start. The daemon's user is not known here,
 /// but the file's directory belongs to that user or to root.
 ///
@@ -258,12 +268,16 @@ fn failure(refusal: ReadFailure) -> Failure {
     refusal.failure(Failure::io, "state file", hint)
 }
 
-fn read(file: File) -> io::Result<Restoration> {
+fn read(file: File, most: usize) -> io::Result<Restoration> {
     let found = file.metadata()?;
-    let mut restoration = Restoration::written(modified(&found));
-    let mut file = BufReader::new(file);
+    let records = usize::try_from(found.len()).unwrap_or_default() / RECORD;
+    let mut restoration = Restoration::written(modified(&found), records.min(most));
+    let mut file = BufReader::with_capacity(SMALL, file);
     let mut line = Vec::new();
     while file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? > 0 {
+        if !line.ends_with(b"\n") {
+            restoration.cut_off();
+        }
         restoration.line(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']));
         line.clear();
     }
@@ -313,16 +327,28 @@ impl OpenFile {
     fn create(path: &Path, shared: &Shared) -> io::Result<Self> {
         let mut size = 0;
         files::replace(path, MODE, |file| {
-            for text in shared.slices(|engine, now, after| engine.state(now, after)) {
+            for text in shared.slices(|engine, now, from| engine.state(now, from)) {
                 size += text.len();
                 file.write_all(text.as_bytes())?;
             }
             Ok(())
         })?;
-        let flags = OFlag::O_NOFOLLOW.bits();
-        let file = OpenOptions::new().append(true).custom_flags(flags).open(path)?;
+        let file = append_to(path)?;
         let file_stamp = FileStamp::of(&file.metadata()?);
         Ok(Self { file, live: size, size, file_stamp })
+    }
+
+    /// Opens a file that needs no change.
+    fn open(path: &Path) -> io::Result<Self> {
+        // It will have to be replaced later.
+        eaccess(files::directory(path), AccessFlags::W_OK | AccessFlags::X_OK)?;
+        let file = append_to(path)?;
+        // The next start takes this for the latest time that the clock has shown.
+        file.set_modified(SystemTime::now())?;
+        file.sync_all()?;
+        let found = file.metadata()?;
+        let size = usize::try_from(found.len()).unwrap_or(usize::MAX);
+        Ok(Self { file, live: size, size, file_stamp: FileStamp::of(&found) })
     }
 
     fn has_grown(&self) -> bool {

@@ -110,9 +110,7 @@ fn running(control: &Path, answer: Result<Answer, Failure>, report: &mut Report)
     match answer {
         Ok(Answer::Status(status)) => {
             running::examine(&status, report);
-            let list = client::list(control, None).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-            if let Ok(slices) = list {
-                let clients: Vec<_> = slices.into_iter().flatten().collect();
+            if let Ok(clients) = client::list(control, None) {
                 running::examine_clients(&clients, report);
             }
             Some(*status)

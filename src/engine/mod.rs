@@ -59,7 +59,8 @@ use grants::exclude::Exclude;
 use grants::grant::{Grant, GrantedBy};
 use grants::origins::Origins;
 pub use grants::removed::{RemovalReason, Removed};
-use grants::{GrantOutcome, GrantRequest, Grants, Slice};
+use grants::stored::StoredGrant;
+use grants::{Cursor, GrantOutcome, GrantRequest, Grants, SLICE, Slice};
 use maildaemons::DaemonTable;
 use message::hosts::Hosts;
 use message::probes::Probes;
@@ -71,6 +72,9 @@ use time::Time;
 /// Expired grants removed by one call: a million may expire together, and no caller should wait
 /// for all of them.
 const SWEEP: usize = 1024;
+
+/// Addresses in one slice of what the map should list.
+const ADDRESS_SLICE: u32 = 16_384;
 
 /// Longest time for which the operator may authorise or block an address.
 pub const MAX_MANUAL: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -141,11 +145,13 @@ pub struct Engine {
 impl Engine {
     /// Creates an engine with an empty set. A generation of the map is due at once.
     pub fn new(rules: Rules) -> Self {
+        let mut grants = Grants::default();
+        grants.reserve(rules.max_clients);
         Self {
             rules,
             streams: Streams::default(),
             sessions: Sessions::default(),
-            grants: Grants::default(),
+            grants,
             origins: Origins::default(),
             blocked: BTreeMap::new(),
             publication: Publication::unknown(),
@@ -158,7 +164,7 @@ impl Engine {
 
     fn grant(&mut self, now: Time, address: IpAddr, request: GrantRequest) -> GrantOutcome {
         self.expire(now, address);
-        let admitted = self.grants.at(address, now).is_some();
+        let admitted = self.grants.find(address).is_some_and(|grant| grant.lasts(now));
         let outcome = self.grants.grant(address, request, now, self.rules.max_users);
         self.changed(address);
         match outcome {
@@ -171,7 +177,7 @@ impl Engine {
             }
             GrantOutcome::Shared if admitted => {
                 self.stats.shared += 1;
-                if let Some(grant) = self.grants.get(address).cloned() {
+                if let Some(grant) = self.grants.get(address) {
                     self.removed(now, Grant { shared: false, ..grant }, RemovalReason::Shared);
                 }
             }
@@ -204,7 +210,7 @@ impl Engine {
         }
         // A shared address was reported when it became shared.
         if !grant.shared {
-            if self.is_listed(&grant) {
+            if self.is_listed(grant.address, grant.shared) {
                 self.publication.remove(now);
             }
             self.removed.push(Removed { grant, reason });
@@ -221,9 +227,9 @@ impl Engine {
         self.rules.publish_inexact || !address::admits_others(address)
     }
 
-    /// Returns whether the map lists a grant until its deadline.
-    fn is_listed(&self, grant: &Grant) -> bool {
-        !grant.shared && self.is_published(grant.address)
+    /// Returns whether the map lists the grant of an address until its deadline.
+    fn is_listed(&self, address: IpAddr, is_shared: bool) -> bool {
+        !is_shared && self.is_published(address)
     }
 
     fn sweep(&mut self, now: Time) {
@@ -235,7 +241,7 @@ impl Engine {
 
     /// Removes an expired address; returns whether it had expired.
     fn expire(&mut self, now: Time, address: IpAddr) -> bool {
-        if self.grants.get(address).is_none_or(|grant| now < grant.until) {
+        if self.grants.find(address).is_none_or(|grant| now < grant.until()) {
             return false;
         }
         let Some(grant) = self.grants.remove(address) else { return false };
@@ -249,7 +255,7 @@ impl Engine {
     }
 
     /// Returns the grant of an address at this moment. The deadline decides, not the last sweep.
-    pub fn admits(&self, now: Time, address: IpAddr) -> Option<&Grant> {
+    pub fn admits(&self, now: Time, address: IpAddr) -> Option<Grant> {
         self.grants.at(address.to_canonical(), now)
     }
 
@@ -333,11 +339,12 @@ impl Engine {
         Some(number)
     }
 
-    /// Returns the next slice of the addresses that the map should list.
-    pub fn listed(&self, now: Time, after: Option<IpAddr>) -> Slice<Vec<IpAddr>> {
-        self.grants.slice(after, Vec::new(), |addresses, grant| {
-            if now < grant.until && self.is_listed(grant) {
-                addresses.push(grant.address);
+    /// Returns the next slice of the addresses that the map should list, in no order.
+    pub fn listed(&self, now: Time, from: Cursor) -> Slice<Vec<IpAddr>> {
+        self.grants.slice(from, ADDRESS_SLICE, Vec::new(), |addresses, grant| {
+            let address = grant.address();
+            if now < grant.until() && self.is_listed(address, grant.is_shared()) {
+                addresses.push(address);
             }
         })
     }
@@ -345,7 +352,7 @@ impl Engine {
     /// Returns the last generation: a map without clients.
     pub fn last_generation(&mut self) -> Generation {
         self.publication.change();
-        Generation { number: self.publication.desired(), addresses: Vec::new() }
+        Generation::new(self.publication.desired(), Vec::new())
     }
 
     /// Makes a generation due although the set has not changed: what Postfix reads is no longer
@@ -402,12 +409,15 @@ impl Engine {
             self.changed(before.address);
             match self.grants.get(before.address) {
                 Some(grant) if grant.shared => self.removed(now, before, RemovalReason::Shared),
-                Some(grant) if before.shared && self.is_listed(grant) => self.publication.change(),
+                Some(grant) if before.shared && self.is_listed(grant.address, grant.shared) => {
+                    self.publication.change()
+                }
                 _ => {}
             }
         }
         self.drop_excluded(now);
         self.shrink(now);
+        self.grants.reserve(self.rules.max_clients);
         if inexact_changed {
             self.publication.change();
         }
@@ -420,8 +430,10 @@ impl Engine {
     }
 
     fn drop_excluded(&mut self, now: Time) {
-        let excluded = |grant: &&Grant| self.rules.exclude.reason(grant.address).is_some();
-        let addresses: Vec<_> = self.grants.iter().filter(excluded).map(|g| g.address).collect();
+        let addresses = self.grants.iter().map(StoredGrant::address);
+        let excluded = addresses.filter(|address| self.rules.exclude.reason(*address).is_some());
+        let mut addresses: Vec<IpAddr> = excluded.collect();
+        addresses.sort_unstable();
         for address in addresses {
             if let Some(grant) = self.grants.remove(address) {
                 self.removed(now, grant, RemovalReason::Excluded);
@@ -434,17 +446,11 @@ impl Engine {
         &self.rules
     }
 
-    /// Returns the next slice of the grants in force, in the order of addresses, converted by
-    /// `each`.
-    pub fn list<T>(
-        &self,
-        now: Time,
-        after: Option<IpAddr>,
-        each: impl Fn(&Grant) -> T,
-    ) -> Slice<Vec<T>> {
-        self.grants.slice(after, Vec::new(), |list, grant| {
+    /// Returns the next slice of the grants in force, in no order, converted by `each`.
+    pub fn list<T>(&self, now: Time, from: Cursor, each: impl Fn(&Grant) -> T) -> Slice<Vec<T>> {
+        self.grants.slice(from, SLICE, Vec::new(), |list, grant| {
             if grant.lasts(now) {
-                list.push(each(grant));
+                list.push(each(&grant.grant()));
             }
         })
     }

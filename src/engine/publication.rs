@@ -24,6 +24,11 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// duration of a publication.
 const MAX_STALE: Duration = Duration::from_secs(60);
 
+/// Addresses in a piece of the source.
+const PIECE: usize = 4096;
+/// Bytes of most lines of the source, without the value.
+const TYPICAL_LINE: usize = 18;
+
 /// The whole map at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generation {
@@ -34,21 +39,32 @@ pub struct Generation {
 }
 
 impl Generation {
+    /// Creates one of canonical addresses in any order.
+    pub fn new(number: u64, mut addresses: Vec<IpAddr>) -> Self {
+        addresses.sort_unstable();
+        // An entry that was removed and returned may have been visited twice.
+        addresses.dedup();
+        Self { number, addresses }
+    }
+
     /// Returns the value of the generation's own entry; `DUNNO` changes no decision of Postfix.
     pub fn entry_value(&self) -> String {
         format!("DUNNO {}", self.number)
     }
 
-    /// Returns the source of the access map (access(5)): a line `ADDRESS VALUE` for each address,
-    /// then the generation's own entry.
-    pub fn text(&self, value: &str) -> String {
-        let mut text = String::with_capacity(self.addresses.len() * 20 + 64);
-        for address in &self.addresses {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "{address} {value}");
-        }
-        let _ = writeln!(text, "{GENERATION_KEY} {}", self.entry_value());
-        text
+    /// Returns the source of the access map (access(5)), piece by piece: a line `ADDRESS VALUE` for
+    /// each address, then the generation's own entry.
+    pub fn text(&self, value: &str) -> impl Iterator<Item = String> {
+        let own = format!("{GENERATION_KEY} {}\n", self.entry_value());
+        let piece = move |addresses: &[IpAddr]| {
+            let mut text = String::with_capacity(addresses.len() * (TYPICAL_LINE + value.len()));
+            for address in addresses {
+                // Writing to a String cannot fail.
+                let _ = writeln!(text, "{address} {value}");
+            }
+            text
+        };
+        self.addresses.chunks(PIECE).map(piece).chain([own])
     }
 }
 
@@ -318,9 +334,9 @@ mod tests {
     #[test]
     fn the_text_is_an_access_map() {
         let addresses = ["192.0.2.7", "2001:db8:1:2:3:4:5:6"].map(|a| a.parse().expect("address"));
-        let generation = Generation { number: 7, addresses: addresses.to_vec() };
+        let generation = Generation::new(7, addresses.to_vec());
         assert_eq!(
-            generation.text("OK"),
+            generation.text("OK").collect::<String>(),
             "192.0.2.7 OK\n2001:db8:1:2:3:4:5:6 OK\n_pbs_generation_ DUNNO 7\n"
         );
     }

@@ -144,7 +144,7 @@ impl MapTarget {
     ///
     /// # Errors
     /// The step that failed, and why. No temporary files are left.
-    pub async fn publish(&mut self, generation: &Generation) -> Result<(), NotPublished> {
+    pub async fn publish(&mut self, generation: &Arc<Generation>) -> Result<(), NotPublished> {
         match self.attempt(generation, &self.path).await {
             Ok(installed) => {
                 self.installed = installed;
@@ -177,7 +177,7 @@ impl MapTarget {
         if files.is_ok_and(|files| files.len() == 2) {
             return Ok(());
         }
-        let empty = Generation { number: 0, addresses: Vec::new() };
+        let empty = Arc::new(Generation::new(0, Vec::new()));
         match self.attempt(&empty, &self.fallback_path()).await {
             Ok(_) => Ok(()),
             Err((step, why)) => Err(self.failed(step, why).await),
@@ -228,14 +228,17 @@ impl MapTarget {
     /// Builds a generation, verifies it and renames it to `to`.
     async fn attempt(
         &self,
-        generation: &Generation,
+        generation: &Arc<Generation>,
         to: &Path,
     ) -> Result<Vec<(PathBuf, FileStamp)>, (Step, String)> {
-        let text = generation.text(self.value.as_str());
         let (new, path) = (self.new_path(), self.path.clone());
+        let (whole, value) = (Arc::clone(generation), self.value.clone());
         self.with_disk(move || {
             remove_temporary(&path)?;
-            files::write_new(&new, MODE, |file| file.write_all(text.as_bytes()))
+            files::write_new(&new, MODE, |file| {
+                let mut pieces = whole.text(value.as_str());
+                pieces.try_for_each(|piece| file.write_all(piece.as_bytes()))
+            })
         })
         .await
         .map_err(at(Step::Write))?;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use noise::NOISE;
 use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::grants::Cursor;
 use pop_before_smtp::engine::maildaemons::{DaemonTable, Selection};
 use pop_before_smtp::engine::protocol::decoded::Decoded;
 use pop_before_smtp::engine::protocol::socketmap;
@@ -94,10 +95,10 @@ fn all(criterion: &mut Criterion) {
         });
         // How long the lock is held at a time while the map or the state file is rebuilt.
         group.bench_function(BenchmarkId::new("slice of the map", clients), |bencher| {
-            bencher.iter(|| engine.listed(NOW, None));
+            bencher.iter(|| engine.listed(NOW, Cursor::default()));
         });
         group.bench_function(BenchmarkId::new("slice of the state", clients), |bencher| {
-            bencher.iter(|| engine.state(NOW, None));
+            bencher.iter(|| engine.state(NOW, Cursor::default()));
         });
         group.finish();
     }

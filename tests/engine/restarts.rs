@@ -16,8 +16,15 @@ use crate::support::story::{START, excluding, ip, login_frame, rules, story};
 
 const A: &str = "192.0.2.7";
 const B: &str = "192.0.2.8";
-const NOTHING: Restored =
-    Restored { grants: 0, expired: 0, refused: 0, shortened: 0, damaged: 0, other_version: false };
+const NOTHING: Restored = Restored {
+    grants: 0,
+    expired: 0,
+    refused: 0,
+    shortened: 0,
+    damaged: 0,
+    other_version: false,
+    is_current: false,
+};
 
 #[test]
 fn deadlines_survive_a_restart() {
@@ -98,6 +105,53 @@ fn nothing_lasts_longer_than_a_new_grant() {
         .restart(rules(), Restored { grants: 1, ..NOTHING });
 }
 
+/// A file that the next start would restore otherwise must be written again, and so must one to which
+/// nothing can be appended, or which is mostly obsolete.
+#[test]
+fn only_a_current_file_is_kept() {
+    let at = |seconds: u64| Time::from_millis(START + seconds * 1000);
+    let mut engine = Engine::new(rules());
+    engine.allow(at(0), ip(A), Some(Duration::from_secs(60)), None).expect("allowed");
+    engine.process(at(0), Source::default(), login_frame(B).as_bytes());
+    let text = engine_loop::state(&engine, at(0));
+    let block = |until: u64| format!("block\t192.0.2.9\t{until}\t.\n");
+    let gone = "gone\t192.0.2.9\t.\n";
+    let is_current = |rules: Rules, text: &str, now: Time, written: Time, cut_off: bool| {
+        let mut reading = Restoration::written(written, 0);
+        text.lines().for_each(|line| reading.line(line));
+        if cut_off {
+            reading.cut_off();
+        }
+        Engine::new(rules).restore(now, reading).is_current
+    };
+    let short = || Rules { grace: Duration::from_secs(1700), ..rules() };
+    let careful = || Rules { exclude: excluding(&[("own", "192.0.2.7/32")]), ..rules() };
+    let few = || Rules { max_clients: 1, ..rules() };
+    let private = || Rules { remember_users: false, ..rules() };
+    let with = |more: &str| text.clone() + more;
+    let (later, week) = (at(100), MAX_MANUAL.as_millis() as u64);
+    for (what, rules, text, now, written, cut_off, expected) in [
+        ("as it was written", rules(), with(""), at(0), at(0), false, true),
+        ("one grant has expired", rules(), with(""), later, at(0), false, true),
+        ("a block", rules(), with(&block(START + week)), at(0), at(0), false, true),
+        ("a block that is too long", rules(), with(&block(u64::MAX)), at(0), at(0), false, false),
+        ("half of it is obsolete", rules(), with(&gone.repeat(2)), at(0), at(0), false, true),
+        ("most of it is obsolete", rules(), with(&gone.repeat(3)), at(0), at(0), false, false),
+        ("a shorter grace period", short(), with(""), at(0), at(0), false, false),
+        ("an excluded address", careful(), with(""), at(0), at(0), false, false),
+        ("an evicted address", few(), with(""), at(0), at(0), false, false),
+        ("a user who is not remembered", private(), with(""), at(0), at(0), false, false),
+        ("a clock that was set back", rules(), with(""), at(0), later, false, false),
+        ("a damaged line", rules(), with("gone\n"), at(0), at(0), false, false),
+        ("no line feed at the end", rules(), with(""), at(0), at(0), true, false),
+        ("an empty file", rules(), String::new(), at(0), at(0), false, false),
+        ("a header alone", rules(), format!("{HEADER}\n"), at(0), at(0), false, true),
+        ("another version", rules(), text.replacen('1', "2", 1), at(0), at(0), false, false),
+    ] {
+        assert_eq!(is_current(rules, &text, now, written, cut_off), expected, "{what}");
+    }
+}
+
 /// If the clock is earlier than the file's last write, no grant lasts longer than was left then.
 #[test]
 fn a_clock_set_back_revives_no_grant() {
@@ -115,7 +169,7 @@ fn a_clock_set_back_revives_no_grant() {
         (start, start - day, [Some(10), Some(100)]),
         (start, start + day, [None, None]),
     ] {
-        let mut reading = Restoration::written(written);
+        let mut reading = Restoration::written(written, 0);
         text.lines().for_each(|line| reading.line(line));
         let mut engine = Engine::new(rules());
         engine.restore(now, reading);
@@ -200,7 +254,7 @@ fn names_cannot_forge_records() {
     let text = engine_loop::state(&engine, now);
     assert_eq!(text.lines().count(), 2, "{text}");
     let restored = engine_loop::restore(&mut Engine::new(rules()), now, &text);
-    assert_eq!(restored, Restored { grants: 1, ..NOTHING }, "{text}");
+    assert_eq!(restored, Restored { grants: 1, is_current: true, ..NOTHING }, "{text}");
 }
 
 /// Lookups, `list` and the map have a login at once; the file has it with the next journal.
@@ -254,7 +308,7 @@ fn many_changes_are_journalled_slice_by_slice() {
     assert_eq!(journals.each_ref().map(|journal| journal.number), [None, None, Some(3000)]);
     let file = engine_loop::state(&Engine::new(rules()), now) + &journals.map(|j| j.text).concat();
     let restored = engine_loop::restore(&mut Engine::new(rules()), now, &file);
-    assert_eq!(restored, Restored { grants: 3000, ..NOTHING });
+    assert_eq!(restored, Restored { grants: 3000, is_current: true, ..NOTHING });
 }
 
 /// While nothing can be written, the remembered changes are bounded by `max_clients`.

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -101,14 +102,14 @@ impl Lab {
     }
 }
 
-fn generation(number: u64, addresses: &[&str]) -> Generation {
+fn generation(number: u64, addresses: &[&str]) -> Arc<Generation> {
     let addresses = addresses.iter().map(|text| text.parse().expect("an address")).collect();
-    Generation { number, addresses }
+    Arc::new(Generation::new(number, addresses))
 }
 
-fn large_generation(number: u64, size: u32) -> Generation {
+fn large_generation(number: u64, size: u32) -> Arc<Generation> {
     let address = |n| IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + n));
-    Generation { number, addresses: (1..=size).map(address).collect() }
+    Arc::new(Generation::new(number, (1..=size).map(address).collect()))
 }
 
 fn mode(path: &Path) -> u32 {

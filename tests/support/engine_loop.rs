@@ -1,17 +1,15 @@
 //! The daemon's calls of the engine, without threads, and with whole sets instead of slices.
 
-use std::net::IpAddr;
-
 use pop_before_smtp::engine::Engine;
-use pop_before_smtp::engine::grants::Slice;
 use pop_before_smtp::engine::grants::grant::Grant;
+use pop_before_smtp::engine::grants::{Cursor, Slice};
 use pop_before_smtp::engine::publication::Generation;
 use pop_before_smtp::engine::state::Restored;
 use pop_before_smtp::engine::time::Time;
 
 /// Returns the text of a new state file.
 pub fn state(engine: &Engine, now: Time) -> String {
-    slices(|after| engine.state(now, after)).concat()
+    slices(|from| engine.state(now, from)).concat()
 }
 
 /// Restores an engine from the text of a state file.
@@ -35,22 +33,24 @@ pub fn journal(engine: &mut Engine) -> String {
 /// Returns the generation of the map that is due.
 pub fn generation(engine: &mut Engine, now: Time) -> Option<Generation> {
     let number = engine.due(now)?;
-    Some(Generation { number, addresses: slices(|after| engine.listed(now, after)).concat() })
+    Some(Generation::new(number, slices(|from| engine.listed(now, from)).concat()))
 }
 
-/// Returns all grants in force.
+/// Returns all grants in force, by address.
 pub fn list(engine: &Engine, now: Time) -> Vec<Grant> {
-    slices(|after| engine.list(now, after, Grant::clone)).concat()
+    let mut list = slices(|from| engine.list(now, from, Grant::clone)).concat();
+    list.sort_unstable_by_key(|grant| grant.address);
+    list
 }
 
-fn slices<T>(ask: impl Fn(Option<IpAddr>) -> Slice<T>) -> Vec<T> {
+fn slices<T>(ask: impl Fn(Cursor) -> Slice<T>) -> Vec<T> {
     let mut slices = Vec::new();
-    let mut after = None;
+    let mut from = Cursor::default();
     loop {
-        let slice = ask(after);
+        let slice = ask(from);
         slices.push(slice.items);
         match slice.next {
-            Some(next) => after = Some(next),
+            Some(next) => from = next,
             None => return slices,
         }
     }

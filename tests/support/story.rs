@@ -233,8 +233,11 @@ impl Story {
         self.save();
         self.engine = Engine::new(rules);
         let restored = engine_loop::restore(&mut self.engine, self.now, &self.file);
-        self.check(&restored, &expected, "what was restored");
-        self.file = engine_loop::state(&self.engine, self.now);
+        let counted = Restored { is_current: false, ..restored };
+        self.check(&counted, &expected, "what was restored");
+        if !restored.is_current {
+            self.file = engine_loop::state(&self.engine, self.now);
+        }
         self
     }
 

@@ -26,9 +26,14 @@ const SAMPLE_WIDTH: usize = 160;
 /// A grant with fewer seconds left is marked: the client should check mail before sending.
 const SOON: u64 = 300;
 
-fn json_line(value: &impl serde::Serialize, mut output: impl Write) -> io::Result<()> {
+/// Prints a value as one line of JSON.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn json_line(value: &impl serde::Serialize, mut output: impl Write) -> io::Result<()> {
     serde_json::to_writer(&mut output, value)?;
-    writeln!(output)
+    writeln!(output)?;
+    output.flush()
 }
 
 /// Parses a time of an answer, as the time since 1970.
@@ -39,43 +44,6 @@ fn moment(rfc3339: &str) -> Option<Duration> {
 /// Returns how long ago a time was.
 fn ago(now: Option<Duration>, moment: Option<Duration>) -> Option<String> {
     Some(span(now?.saturating_sub(moment?).as_secs()))
-}
-
-/// The output of `list --json`: an array on one line, written as its entries arrive.
-pub struct Array<W> {
-    output: W,
-    is_begun: bool,
-}
-
-impl<W: Write> Array<W> {
-    /// Creates an array of which nothing is written yet.
-    pub const fn new(output: W) -> Self {
-        Self { output, is_begun: false }
-    }
-
-    /// Writes some entries.
-    pub fn add(&mut self, entries: &[Entry]) -> io::Result<()> {
-        for entry in entries {
-            self.separate()?;
-            serde_json::to_writer(&mut self.output, entry)?;
-        }
-        Ok(())
-    }
-
-    /// Writes its end.
-    pub fn end(mut self) -> io::Result<()> {
-        if !self.is_begun {
-            self.output.write_all(b"[")?;
-        }
-        self.output.write_all(b"]\n")?;
-        self.output.flush()
-    }
-
-    fn separate(&mut self) -> io::Result<()> {
-        let mark = if self.is_begun { b"," } else { b"[" };
-        self.is_begun = true;
-        self.output.write_all(mark)
-    }
 }
 
 /// Prints the table of `list`.

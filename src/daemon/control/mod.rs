@@ -25,7 +25,7 @@ use super::status;
 use crate::control::protocol::{Access, Answer, Entry, Request, rfc3339};
 use crate::engine::Engine;
 use crate::engine::grants::grant::{Grant, GrantedBy};
-use crate::engine::grants::{GrantOutcome, Slice};
+use crate::engine::grants::{Cursor, GrantOutcome, Slice};
 use crate::engine::message::address;
 use crate::engine::time::Time;
 use crate::sys::blocking::blocking;
@@ -60,7 +60,7 @@ fn entry(grant: &Grant, now: Time) -> Entry {
         since: rfc3339(grant.since),
         expires: rfc3339(grant.until),
         expires_in: grant.until.since(now).as_millis().div_ceil(1000) as u64,
-        logins: grant.logins,
+        logins: grant.logins.into(),
         note: grant.manual.as_ref().and_then(|manual| manual.note.clone()),
     }
 }
@@ -136,26 +136,26 @@ async fn handle(
     write_line(&mut write, slot, &text(&answer)?).await
 }
 
-/// Writes the list of authorised addresses, in order, slice by slice.
+/// Writes the list of authorised addresses, in no order, slice by slice.
 async fn write_list(
     write: &mut OwnedWriteHalf,
     slot: &Slot,
     shared: &Arc<Shared>,
 ) -> io::Result<()> {
-    let mut next = Some(None);
-    while let Some(after) = next {
+    let mut next = Some(Cursor::default());
+    while let Some(from) = next {
         let shared = Arc::clone(shared);
         // Not on the threads that process frames.
         let slice = blocking(move || {
             let slice =
-                |engine: &mut Engine, now| engine.list(now, after, |grant| entry(grant, now));
+                |engine: &mut Engine, now| engine.list(now, from, |grant| entry(grant, now));
             let Slice { items, next } = shared.with(slice);
             let text = if items.is_empty() { Vec::new() } else { text(&Answer::List(items))? };
             Ok::<_, io::Error>((text, next))
         });
-        let (text, last) = slice.await?;
+        let (text, rest) = slice.await?;
         write_line(write, slot, &text).await?;
-        next = last.map(Some);
+        next = rest;
     }
     Ok(())
 }
@@ -178,7 +178,7 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
         Request::Query { address } => {
             shared.with(|engine, now| match engine.blocked_until(now, address) {
                 Some(until) => Answer::Blocked(rfc3339(until)),
-                None => Answer::Query(engine.admits(now, address).map(|grant| entry(grant, now))),
+                None => Answer::Query(engine.admits(now, address).map(|grant| entry(&grant, now))),
             })
         }
         Request::Allow { address, seconds, note } => {
@@ -235,7 +235,7 @@ fn allow(
                 "{address} is never authorised: it belongs to `{list}`; see the option `exclude`"
             )
         })?;
-        Ok::<_, String>((outcome, engine.admits(now, address).map(|grant| entry(grant, now))))
+        Ok::<_, String>((outcome, engine.admits(now, address).map(|grant| entry(&grant, now))))
     })?;
     // With max-clients reached, the grant that expires first is evicted.
     let entry = entry.ok_or_else(|| {

@@ -75,9 +75,8 @@ fn published(publication: &Publication, now: Time) -> Result<(), String> {
 
 /// Returns the highest number of users of one address, authorised or not.
 fn most_users(shared: &Shared) -> usize {
-    let slices = shared.slices(|engine: &Engine, now, after| {
-        engine.list(now, after, |grant| grant.user_count(now))
-    });
+    let slices = shared
+        .slices(|engine: &Engine, now, from| engine.list(now, from, |grant| grant.user_count(now)));
     let shared_addresses = shared.with(|engine, now| engine.shared(now));
     slices
         .flatten()

@@ -1,4 +1,4 @@
-//! One address and its grant.
+//! One address and its grant, as it is worked with.
 //!
 //! - **Promise**: each user's own grant ends with the grace period of that user's login; another
 //!   user's login does not extend it.
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
+use smol_str::SmolStr;
 
 use super::GrantRequest;
 use super::origins::Origin;
@@ -32,7 +33,7 @@ pub enum GrantedBy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     /// The login name, as the mail daemon logged it.
-    pub name: Box<str>,
+    pub name: SmolStr,
     /// When the user's own grant ends.
     pub until: Time,
 }
@@ -60,7 +61,7 @@ pub struct Grant {
     /// When the grant ends: the later deadline of logins and operator.
     pub until: Time,
     /// The number of logins since then.
-    pub logins: u64,
+    pub logins: u32,
     /// The deadline from logins.
     pub by_login: Option<Time>,
     /// The operator's grant; it is not bound to a user.

@@ -4,26 +4,31 @@
 //!   housekeeping.
 //! - **Limits**: at most `max_clients` addresses (enforced by the engine); the entry closest to
 //!   expiry is evicted.
-//! - **How**: ordered indexes, by address and by deadline; only `insert`, `remove` and `reindex` touch them. The
-//!   time of a lookup does not grow with the set, and listing all entries is done slice by slice.
+//! - **How**: `slots` has the grants in numbered slots and finds them by address and by deadline;
+//!   `stored` is how a grant is kept there, [`grant`] how it is worked with. The time of a lookup does
+//!   not grow with the set. All entries are visited slice by slice, in the order of slots.
 //! - **Not here**: clock, disk, sockets, log.
 
 pub mod exclude;
 pub mod grant;
+pub mod loading;
 pub mod origins;
 pub mod removed;
+mod slots;
+pub mod stored;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::ops::Bound;
 use std::time::Duration;
 
 use super::message::address;
 use super::time::Time;
 use grant::{Grant, GrantedBy};
+use slots::{SlotNumber, Slots};
+use stored::StoredGrant;
 
 /// Addresses in one slice: the most expensive operation on them takes less than a millisecond.
-pub(super) const SLICE: usize = 1024;
+pub(super) const SLICE: SlotNumber = 1024;
 
 /// A request to authorise an address.
 #[derive(Clone, Debug)]
@@ -49,20 +54,23 @@ pub enum GrantOutcome {
     Shared,
 }
 
+/// Where the next slice begins. The default is the beginning of the set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor(SlotNumber);
+
 /// The next part of the set, converted.
 #[derive(Debug)]
 pub struct Slice<T> {
     /// The converted entries.
     pub items: T,
-    /// The cursor: the next slice begins after this address; `None`: this is the last one.
-    pub next: Option<IpAddr>,
+    /// Where the next slice begins; `None`: this is the last one.
+    pub next: Option<Cursor>,
 }
 
 /// The expiring set.
 #[derive(Debug, Default)]
 pub struct Grants {
-    by_address: BTreeMap<IpAddr, Box<Grant>>,
-    by_deadline: BTreeSet<(Time, IpAddr)>,
+    slots: Slots,
     /// The shared addresses.
     shared: BTreeSet<IpAddr>,
     /// How many of the others have a key that would also admit other hosts.
@@ -70,6 +78,11 @@ pub struct Grants {
 }
 
 impl Grants {
+    /// Prepares for so many addresses.
+    pub fn reserve(&mut self, addresses: usize) {
+        self.slots.reserve(addresses);
+    }
+
     /// Authorises an address or renews its grant; the later deadline wins. An address with more than
     /// `max_users` becomes shared and keeps only the operator's grant. An expired entry must have
     /// been removed before.
@@ -80,36 +93,30 @@ impl Grants {
         now: Time,
         max_users: Option<usize>,
     ) -> GrantOutcome {
-        let Some(grant) = self.by_address.get_mut(&address) else {
+        let Some(slot) = self.slots.find(address) else {
             let mut grant = Grant::none(address, now);
             grant.apply(request, now, max_users);
             let outcome = if grant.shared { GrantOutcome::Shared } else { GrantOutcome::New };
             self.insert(grant);
             return outcome;
         };
-        let before = (grant.until, grant.shared);
-        if grant.shared {
+        if self.slots.change(slot, |grant| grant.renew(&request, now)) == Some(true) {
+            return GrantOutcome::Renewed;
+        }
+        let Some(mut grant) = self.slots.get(slot).map(StoredGrant::grant) else {
+            return GrantOutcome::Renewed;
+        };
+        let was_shared = grant.shared;
+        if was_shared {
             grant.since = now;
         }
         grant.apply(request, now, max_users);
-        let after = (grant.until, grant.shared);
-        self.reindex(address, before, after);
-        match (before.1, after.1) {
+        let is_shared = grant.shared;
+        self.replace(slot, grant);
+        match (was_shared, is_shared) {
             (_, true) => GrantOutcome::Shared,
             (false, false) => GrantOutcome::Renewed,
             (true, false) => GrantOutcome::New,
-        }
-    }
-
-    /// Brings the other indexes up to date with a grant whose deadline or sharing has changed.
-    fn reindex(&mut self, address: IpAddr, before: (Time, bool), after: (Time, bool)) {
-        if before.0 != after.0 {
-            self.by_deadline.remove(&(before.0, address));
-            self.by_deadline.insert((after.0, address));
-        }
-        if before.1 != after.1 {
-            self.count_shared(address, before.1, false);
-            self.count_shared(address, after.1, true);
         }
     }
 
@@ -133,130 +140,160 @@ impl Grants {
         user: Option<(String, Time)>,
         max_users: Option<usize>,
     ) -> bool {
-        let Some(mut grant) = self.remove(address) else { return false };
-        grant.by_login = until;
-        if let Some((name, until)) = user {
-            let same = grant.users.iter_mut().filter(|user| *user.name == *name);
-            same.for_each(|user| user.until = until);
-        }
-        grant.settle(max_users);
-        self.insert(grant);
-        true
+        self.work_on(address, |grant| {
+            grant.by_login = until;
+            if let Some((name, until)) = user {
+                let same = grant.users.iter_mut().filter(|user| *user.name == *name);
+                same.for_each(|user| user.until = until);
+            }
+            grant.settle(max_users);
+        })
     }
 
     /// Ends all sessions of an address: no deadline from logins is later than `latest`.
     pub fn end_sessions(&mut self, address: IpAddr, latest: Time, max_users: Option<usize>) {
-        let Some(mut grant) = self.remove(address) else { return };
-        grant.by_login = grant.by_login.map(|until| until.min(latest));
-        grant.users.iter_mut().for_each(|user| user.until = user.until.min(latest));
-        grant.settle(max_users);
-        self.insert(grant);
+        self.work_on(address, |grant| {
+            grant.by_login = grant.by_login.map(|until| until.min(latest));
+            grant.users.iter_mut().for_each(|user| user.until = user.until.min(latest));
+            grant.settle(max_users);
+        });
+    }
+
+    /// Changes the grant of an address; returns whether there is one.
+    fn work_on(&mut self, address: IpAddr, work: impl FnOnce(&mut Grant)) -> bool {
+        let Some(slot) = self.slots.find(address) else { return false };
+        let Some(mut grant) = self.slots.get(slot).map(StoredGrant::grant) else { return false };
+        work(&mut grant);
+        self.replace(slot, grant);
+        true
     }
 
     /// Applies a new limit of users that may share an address; returns the changed grants as they
     /// were before.
     pub fn settle_all(&mut self, max_users: Option<usize>) -> Vec<Grant> {
-        let settled = |old: &Grant| {
-            let mut grant = old.clone();
-            grant.settle(max_users);
-            grant
-        };
-        let changed = |old: &Grant| Some((old.clone(), settled(old))).filter(|(a, b)| a != b);
-        let changed: Vec<_> = self.iter().filter_map(changed).collect();
-        let (before, after): (Vec<_>, Vec<_>) = changed.into_iter().unzip();
-        after.into_iter().for_each(|grant| self.put(grant));
-        before
+        let mut changed = Vec::new();
+        for slot in 0..self.slots.end() {
+            let Some(before) = self.slots.get(slot).map(StoredGrant::grant) else { continue };
+            let mut after = before.clone();
+            after.settle(max_users);
+            if after != before {
+                self.replace(slot, after);
+                changed.push(before);
+            }
+        }
+        changed.sort_unstable_by_key(|grant| grant.address);
+        changed
     }
 
     /// Inserts a grant as it is, in place of any other for its address.
     pub fn put(&mut self, grant: Grant) {
-        self.remove(grant.address);
-        self.insert(grant);
+        match self.slots.find(grant.address) {
+            Some(slot) => self.replace(slot, grant),
+            None => self.insert(grant),
+        }
     }
 
     /// Returns the grant of an address if it is in force at a moment.
-    pub fn at(&self, address: IpAddr, now: Time) -> Option<&Grant> {
-        self.get(address).filter(|grant| grant.lasts(now))
+    pub fn at(&self, address: IpAddr, now: Time) -> Option<Grant> {
+        self.find(address).filter(|grant| grant.lasts(now)).map(StoredGrant::grant)
+    }
+
+    /// Returns the entry of an address as it is stored, expired and shared ones too.
+    pub fn find(&self, address: IpAddr) -> Option<&StoredGrant> {
+        self.slots.find(address).and_then(|slot| self.slots.get(slot))
     }
 
     /// Returns the entry of an address, expired and shared ones too.
-    pub fn get(&self, address: IpAddr) -> Option<&Grant> {
-        self.by_address.get(&address).map(Box::as_ref)
+    pub fn get(&self, address: IpAddr) -> Option<Grant> {
+        self.find(address).map(StoredGrant::grant)
     }
 
     /// Removes an address.
     pub fn remove(&mut self, address: IpAddr) -> Option<Grant> {
-        let grant = self.by_address.remove(&address)?;
-        self.by_deadline.remove(&(grant.until, address));
-        self.count_shared(address, grant.shared, false);
-        debug_assert_eq!(self.by_address.len(), self.by_deadline.len());
-        Some(*grant)
+        let grant = self.slots.find(address).and_then(|slot| self.slots.remove(slot))?;
+        self.count_shared(address, grant.is_shared(), false);
+        Some(grant.into())
     }
 
     fn insert(&mut self, grant: Grant) {
-        self.by_deadline.insert((grant.until, grant.address));
         self.count_shared(grant.address, grant.shared, true);
-        self.by_address.insert(grant.address, Box::new(grant));
-        debug_assert_eq!(self.by_address.len(), self.by_deadline.len());
+        self.slots.insert(grant.into());
+    }
+
+    fn replace(&mut self, slot: SlotNumber, grant: Grant) {
+        let (address, is_shared) = (grant.address, grant.shared);
+        let before = self.slots.change(slot, |stored| {
+            let before = stored.is_shared();
+            *stored = grant.into();
+            before
+        });
+        if before.is_some_and(|before| before != is_shared) {
+            self.count_shared(address, !is_shared, false);
+            self.count_shared(address, is_shared, true);
+        }
+    }
+
+    fn first(&self) -> Option<&StoredGrant> {
+        self.slots.by_deadline().next().and_then(|(_, slot)| self.slots.get(slot))
     }
 
     /// Returns the address with the first deadline, if it has expired.
     pub fn first_expired(&self, now: Time) -> Option<IpAddr> {
-        self.by_deadline.first().filter(|(until, _)| *until <= now).map(|(_, address)| *address)
+        self.first().filter(|grant| grant.until() <= now).map(StoredGrant::address)
     }
 
     /// Returns the address with the first deadline, if there are more than `max`.
     pub fn first_excess(&self, max: usize) -> Option<IpAddr> {
-        let first = self.by_deadline.first().filter(|_| self.len() > max);
-        first.map(|(_, address)| *address)
+        if self.len() > max { self.first().map(StoredGrant::address) } else { None }
     }
 
     /// Returns the first deadline.
     pub fn first_deadline(&self) -> Option<Time> {
-        self.by_deadline.first().map(|(until, _)| *until)
+        self.slots.by_deadline().next().map(|(until, _)| until)
     }
 
     /// Returns how many addresses are held, shared ones included.
     pub fn len(&self) -> usize {
-        self.by_address.len()
+        self.slots.len()
     }
 
     /// Returns whether no address is held.
     pub fn is_empty(&self) -> bool {
-        self.by_address.is_empty()
+        self.len() == 0
     }
 
-    /// Returns all grants in the order of addresses, shared ones included.
-    pub fn iter(&self) -> impl Iterator<Item = &Grant> {
-        self.by_address.values().map(Box::as_ref)
+    /// Returns all entries, shared ones included, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &StoredGrant> {
+        self.slots.iter()
     }
 
-    /// Calls `each` for the next entries after an address, in ascending order, expired and shared
-    /// ones included.
+    /// Calls `each` for the next entries from a cursor on, expired and shared ones included. An entry
+    /// that is in the set during all slices is in exactly one of them.
     pub fn slice<T>(
         &self,
-        after: Option<IpAddr>,
+        from: Cursor,
+        size: SlotNumber,
         mut items: T,
-        mut each: impl FnMut(&mut T, &Grant),
+        mut each: impl FnMut(&mut T, &StoredGrant),
     ) -> Slice<T> {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let (mut seen, mut last) = (0, None);
-        for (address, grant) in self.by_address.range((start, Bound::Unbounded)).take(SLICE) {
-            (seen, last) = (seen + 1, Some(*address));
-            each(&mut items, grant);
-        }
-        Slice { items, next: last.filter(|_| seen == SLICE) }
+        let (Cursor(start), end) = (from, self.slots.end());
+        let stop = start.saturating_add(size).min(end);
+        (start..stop)
+            .filter_map(|slot| self.slots.get(slot))
+            .for_each(|grant| each(&mut items, grant));
+        Slice { items, next: (stop < end).then_some(Cursor(stop)) }
     }
 
-    /// Returns the shared addresses.
-    pub fn shared(&self) -> impl Iterator<Item = &Grant> {
+    /// Returns the shared addresses, in ascending order.
+    pub fn shared(&self) -> impl Iterator<Item = Grant> {
         self.shared.iter().filter_map(|address| self.get(*address))
     }
 
     /// Returns how many grants are in force at a moment.
     pub fn count(&self, now: Time) -> usize {
-        let expired = self.by_deadline.iter().take_while(|(until, _)| *until <= now);
-        let expired = expired.filter(|(_, address)| !self.shared.contains(address)).count();
+        let expired = self.slots.by_deadline().take_while(|(until, _)| *until <= now);
+        let is_shared = |slot| self.slots.get(slot).is_some_and(StoredGrant::is_shared);
+        let expired = expired.filter(|(_, slot)| !is_shared(*slot)).count();
         self.len() - self.shared.len() - expired
     }
 
@@ -267,6 +304,8 @@ impl Grants {
 
     /// Forgets all users.
     pub fn forget_users(&mut self) {
-        self.by_address.values_mut().for_each(|grant| grant.users.clear());
+        for slot in 0..self.slots.end() {
+            self.slots.change(slot, StoredGrant::forget_users);
+        }
     }
 }

@@ -25,8 +25,9 @@ use std::net::IpAddr;
 use smallvec::SmallVec;
 
 use super::grants::grant::{Grant, GrantedBy, MAX_USERS, ManualGrant, User};
+use super::grants::loading::LoadingGrants;
 use super::grants::origins::Origins;
-use super::grants::{SLICE, Slice};
+use super::grants::{Cursor, SLICE, Slice};
 use super::message::address;
 use super::time::Time;
 use super::{Engine, MAX_MANUAL};
@@ -55,6 +56,8 @@ pub struct Restored {
     pub damaged: usize,
     /// The file has another version, so nothing was read.
     pub other_version: bool,
+    /// The next start would restore the same from this file, and most of its records are in force.
+    pub is_current: bool,
 }
 
 /// Records of what has changed, to be appended to the file.
@@ -103,20 +106,31 @@ pub struct Restoration {
     /// When it was last written, by the clock of that time.
     written: Time,
     begun: bool,
+    /// The last line has no end.
+    cut_off: bool,
     other_version: bool,
     damaged: usize,
     origins: Origins,
-    grants: BTreeMap<IpAddr, Box<Grant>>,
+    /// The lines with a record.
+    records: usize,
+    grants: LoadingGrants,
     blocks: BTreeMap<IpAddr, Time>,
 }
 
 impl Restoration {
-    /// Creates one for a file that was last written at this moment.
-    pub fn written(at: Time) -> Self {
-        Self { written: at, ..Self::default() }
+    /// Creates one for a file that was last written at this moment, with about so many records.
+    pub fn written(at: Time, records: usize) -> Self {
+        let mut restoration = Self { written: at, ..Self::default() };
+        restoration.grants.reserve(records);
+        restoration
     }
 
-    /// Reads the next line.
+    /// Records that the last line has no line feed: nothing may be appended to this file.
+    pub fn cut_off(&mut self) {
+        self.cut_off = true;
+    }
+
+    /// Reads the next line, without its line feed.
     pub fn line(&mut self, line: &str) {
         if !self.begun {
             self.begun = true;
@@ -127,9 +141,10 @@ impl Restoration {
             self.other_version = line.starts_with(FORMAT);
         }
         if !self.other_version {
+            self.records += 1;
             match parse(line, &mut self.origins) {
-                Some(Record::Grant(grant)) => drop(self.grants.insert(grant.address, grant)),
-                Some(Record::Gone(address)) => drop(self.grants.remove(&address)),
+                Some(Record::Grant(grant)) => self.grants.put(*grant),
+                Some(Record::Gone(address)) => self.grants.remove(address),
                 Some(Record::Block(address, until)) => drop(self.blocks.insert(address, until)),
                 Some(Record::Unblock(address)) => drop(self.blocks.remove(&address)),
                 None => self.damaged += 1,
@@ -149,17 +164,17 @@ impl<'a> FromIterator<&'a str> for Restoration {
 impl Engine {
     /// Returns the next slice of the whole state, as the text of a new file. What changes between
     /// two slices is in the next journal.
-    pub fn state(&self, now: Time, after: Option<IpAddr>) -> Slice<String> {
+    pub fn state(&self, now: Time, from: Cursor) -> Slice<String> {
         let mut text = String::new();
-        if after.is_none() {
+        if from == Cursor::default() {
             text = format!("{HEADER}\n");
             for (address, until) in self.blocked.iter().filter(|(_, until)| now < **until) {
                 write_block(&mut text, *address, *until);
             }
         }
-        self.grants.slice(after, text, |text, grant| {
-            if now < grant.until {
-                write_grant(text, grant);
+        self.grants.slice(from, SLICE, text, |text, grant| {
+            if now < grant.until() {
+                write_grant(text, &grant.grant());
             }
         })
     }
@@ -169,9 +184,9 @@ impl Engine {
     pub fn journal(&mut self) -> Journal {
         let Changes { number, grants, blocks, whole } = &mut self.changes;
         let mut text = String::new();
-        for address in grants.extract_if(|_| true).take(SLICE) {
+        for address in grants.extract_if(|_| true).take(SLICE as usize) {
             match self.grants.get(address) {
-                Some(grant) => write_grant(&mut text, grant),
+                Some(grant) => write_grant(&mut text, &grant),
                 None => text.push_str(&format!("gone\t{address}\t.\n")),
             }
         }
@@ -203,31 +218,40 @@ impl Engine {
 
     /// Restores the grants and blocks of a state file. For an engine that has processed nothing yet.
     pub fn restore(&mut self, now: Time, file: Restoration) -> Restored {
-        let Restoration { written, other_version, damaged, origins, grants, blocks, .. } = file;
+        let Restoration { written, begun, cut_off, other_version, damaged, .. } = file;
+        let Restoration { origins, records, blocks, .. } = file;
         // Not zero if the clock was set back since then: at least so much time has passed.
         let back = written.since(now);
         let mut restored = Restored { other_version, damaged, ..Restored::default() };
+        let mut is_same = begun && !cut_off && !other_version && back.is_zero();
         self.origins = origins;
         for (address, until) in blocks.into_iter().filter(|(_, until)| now < *until) {
             self.blocked.insert(address, until.min(now + MAX_MANUAL));
+            is_same &= until <= now + MAX_MANUAL;
         }
-        for grant in grants.into_values() {
-            self.restore_grant(now, grant.set_back(back), &mut restored);
-        }
+        let keep = |grant: Grant| self.restored(now, grant.set_back(back), &mut restored);
+        let (grants, changed) = file.grants.into_grants(keep);
+        self.grants = grants;
+        self.grants.reserve(self.rules.max_clients);
+        let before = self.grants.len();
         self.shrink(now);
+        is_same &= changed + restored.refused + damaged == 0 && before == self.grants.len();
+        let lines = self.grants.len() + self.blocked.len();
+        restored.is_current = is_same && records <= 2 * lines;
         restored.grants = restored.grants.min(self.clients_at(now));
         restored
     }
 
-    fn restore_grant(&mut self, now: Time, mut grant: Grant, restored: &mut Restored) {
+    /// Returns what is restored of a grant, and counts it.
+    fn restored(&self, now: Time, mut grant: Grant, restored: &mut Restored) -> Option<Grant> {
         let address = grant.address;
         if grant.until <= now {
             restored.expired += 1;
-            return;
+            return None;
         }
         if self.rules.exclude.reason(address).is_some() || self.blocked.contains_key(&address) {
             restored.refused += 1;
-            return;
+            return None;
         }
         // No grant lasts longer from now on than its original time.
         let last = now + self.rules.grace;
@@ -244,7 +268,7 @@ impl Engine {
         restored.shortened += usize::from(grant.until < before);
         grant.since = grant.since.min(now);
         restored.grants += usize::from(!grant.shared);
-        self.grants.put(grant);
+        Some(grant)
     }
 }
 
@@ -253,26 +277,38 @@ fn write_grant(text: &mut String, grant: &Grant) {
         GrantedBy::Login(origin) => (&*origin.daemon, origin.host.as_deref()),
         GrantedBy::Operator => ("", None),
     };
-    let field = |text: Option<&str>| text.unwrap_or_default().replace(char::is_control, "?");
     let manual = grant.manual.as_deref();
-    let millis = |at: Option<Time>| at.map_or_else(String::new, |at| at.as_millis().to_string());
     // Writing to a String cannot fail.
-    let _ = write!(
-        text,
-        "grant\t{}\t{}\t{}\t{}\t{}\t{}\t{daemon}\t{}\t{}",
-        grant.address,
-        grant.since.as_millis(),
-        millis(grant.by_login),
-        millis(manual.map(|manual| manual.given)),
-        millis(manual.map(|manual| manual.until)),
-        grant.logins,
-        field(host),
-        field(manual.and_then(|manual| manual.note.as_deref())),
-    );
+    let _ = write!(text, "grant\t{}\t{}\t", grant.address, grant.since.as_millis());
+    write_time(text, grant.by_login);
+    write_time(text, manual.map(|manual| manual.given));
+    write_time(text, manual.map(|manual| manual.until));
+    let _ = write!(text, "{}\t{daemon}", grant.logins);
+    write_field(text, host);
+    write_field(text, manual.and_then(|manual| manual.note.as_deref()));
     for user in &grant.users {
-        let _ = write!(text, "\t{}\t{}", user.until.as_millis(), field(Some(&user.name)));
+        let _ = write!(text, "\t{}", user.until.as_millis());
+        write_field(text, Some(&user.name));
     }
     text.push_str("\t.\n");
+}
+
+fn write_time(text: &mut String, at: Option<Time>) {
+    if let Some(at) = at {
+        let _ = write!(text, "{}", at.as_millis());
+    }
+    text.push('\t');
+}
+
+/// Writes a field that others have chosen.
+fn write_field(text: &mut String, field: Option<&str>) {
+    text.push('\t');
+    let field = field.unwrap_or_default();
+    if field.contains(char::is_control) {
+        text.push_str(&field.replace(char::is_control, "?"));
+    } else {
+        text.push_str(field);
+    }
 }
 
 fn write_block(text: &mut String, address: IpAddr, until: Time) {
@@ -329,7 +365,7 @@ fn parse(line: &str, origins: &mut Origins) -> Option<Record> {
                 by,
                 since: time(since)?,
                 until: by_login.max(manual.as_ref().map(|manual| manual.until))?,
-                logins: logins.parse().ok()?,
+                logins: u32::try_from(logins.parse::<u64>().ok()?).unwrap_or(u32::MAX),
                 by_login,
                 manual,
                 shared: false,

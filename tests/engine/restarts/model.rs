@@ -47,7 +47,7 @@ impl Model {
         live.map(|(address, _)| *address).collect()
     }
 
-    fn grant(&mut self, now: u64, address: IpAddr, span: u64, is_manual: bool, most: usize) {
+    fn grant(&mut self, now: u64, address: IpAddr, span: u64, is_manual: bool) {
         self.changed.insert(address);
         let grant = self.grants.entry(address).or_default();
         if grant.login <= now {
@@ -61,13 +61,14 @@ impl Model {
         } else if grant.manual <= now + span {
             (grant.given, grant.manual) = (now, now + span);
         }
-        self.shrink(now, most);
     }
 
-    fn shrink(&mut self, now: u64, most: usize) {
+    /// Evicts what is closest to expiry: of several at the same moment, what the engine has evicted.
+    fn shrink(&mut self, now: u64, most: usize, engine: &Engine) {
+        let is_held = |address| engine.admits(Time::from_millis(now), address).is_some();
         while self.admitted(now).len() > most {
             let live = self.grants.iter().filter(|(_, grant)| now < grant.until());
-            let first = live.min_by_key(|(address, grant)| (grant.until(), **address));
+            let first = live.min_by_key(|(address, grant)| (grant.until(), is_held(**address)));
             let first = *first.expect("there are more than most").0;
             self.remove(first);
         }
@@ -94,7 +95,7 @@ impl Model {
         self.blocks.retain(|address, until| !changed.contains(address) || now < *until);
     }
 
-    fn restart(&mut self, now: u64, grace: u64, most: usize, excluded: IpAddr) {
+    fn restart(&mut self, now: u64, grace: u64, excluded: IpAddr) {
         self.blocks.retain(|_, until| now < *until);
         self.blocks.values_mut().for_each(|until| *until = (*until).min(now + WEEK));
         let blocks = &self.blocks;
@@ -107,7 +108,10 @@ impl Model {
                 grant.manual.min(now + WEEK.min(grant.manual.saturating_sub(grant.given)));
             grant.given = grant.given.min(now);
         }
-        self.shrink(now, most);
+    }
+
+    /// The file is written again.
+    fn rewrite(&mut self) {
         (self.changed, self.changed_blocks) = Default::default();
     }
 }
@@ -147,7 +151,8 @@ fn history(seed: u64, steps: usize) {
             0..=9 => {
                 engine.process(at, Source::default(), login_frame(client).as_bytes());
                 if client != excluded && model.blocks.get(&client).is_none_or(|&end| end <= now) {
-                    model.grant(now, client, grace, false, most);
+                    model.grant(now, client, grace, false);
+                    model.shrink(now, most, &engine);
                 }
             }
             10 | 11 => {
@@ -156,7 +161,8 @@ fn history(seed: u64, steps: usize) {
                 assert_eq!(allowed.is_err(), client == excluded, "{context}");
                 if allowed.is_ok() {
                     model.block(client, None);
-                    model.grant(now, client, span, true, most);
+                    model.grant(now, client, span, true);
+                    model.shrink(now, most, &engine);
                 }
             }
             12 | 13 => {
@@ -180,7 +186,7 @@ fn history(seed: u64, steps: usize) {
                 if model.grants.get(&excluded).is_some_and(|grant| now < grant.until()) {
                     model.remove(excluded);
                 }
-                model.shrink(now, most);
+                model.shrink(now, most, &engine);
             }
             15 => {
                 engine_loop::journal(&mut engine);
@@ -209,7 +215,9 @@ fn history(seed: u64, steps: usize) {
                 engine_loop::restore(&mut engine, Time::from_millis(now), &file);
                 file = engine_loop::state(&engine, Time::from_millis(now));
                 engine_loop::journal(&mut engine);
-                model.restart(now, grace, most, excluded);
+                model.restart(now, grace, excluded);
+                model.shrink(now, most, &engine);
+                model.rewrite();
                 saved = model.clone();
             }
             17 | 18 => {
