@@ -92,6 +92,14 @@ fn the_address_closest_to_expiry_is_evicted() {
         .allow(C, Some(60))
         .rejects(&[C])
         .admits(&[A, B]);
+    story_with("of those that expire together, the first that came", small())
+        .login(C)
+        .login(B)
+        .login(A)
+        .rejects(&[C])
+        .login(C)
+        .rejects(&[B])
+        .publishes(&[A, C]);
     story_with("an expired address is not an eviction", small())
         .login(A)
         .at(10)

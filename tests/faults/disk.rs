@@ -1,6 +1,7 @@
 //! No space, and no permission to write.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::time::{Duration, Instant};
@@ -238,9 +239,12 @@ fn start_on_a_full_disk_keeps_saved_grants() {
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
     home.wait_until_saved(A, &daemon);
-    states.fill(0);
     daemon.signal(nix::sys::signal::Signal::SIGKILL);
     daemon.wait();
+    // Otherwise the file need not be written at the start.
+    let mut file = File::options().append(true).open(home.at("states/state")).expect("the file");
+    file.write_all(b"torn").expect("appended");
+    states.fill(0);
     let daemon = home.start(&options);
     daemon.wait_until_logged("state not saved");
     assert!(daemon.query(A), "{}", daemon.log());

@@ -24,8 +24,13 @@ pub(super) struct Slots {
     free: Vec<SlotNumber>,
     by_address: HashTable<SlotNumber>,
     hasher: RandomState,
-    by_deadline: BTreeSet<(Time, SlotNumber)>,
+    by_deadline: BTreeSet<Deadline>,
+    /// Given to the last deadline that was set.
+    order: u32,
 }
+
+/// A deadline, the order in which equal ones were set, and the slot that has it.
+type Deadline = (Time, u32, SlotNumber);
 
 impl Slots {
     /// Reserves room in the index by address, so that it need not grow while clients wait. The memory
@@ -49,10 +54,12 @@ impl Slots {
     }
 
     /// Adds the grant of an address that has none.
-    pub(super) fn insert(&mut self, grant: StoredGrant) {
+    pub(super) fn insert(&mut self, mut grant: StoredGrant) {
+        self.order = self.order.wrapping_add(1);
+        grant.order = self.order;
         let until = grant.until();
         let slot = self.place(grant);
-        self.by_deadline.insert((until, slot));
+        self.by_deadline.insert((until, self.order, slot));
     }
 
     /// Puts a grant into a free slot, and into the index by address.
@@ -86,7 +93,7 @@ impl Slots {
     /// Builds the index by deadline.
     pub(super) fn index_deadlines(&mut self) {
         let deadline = |(slot, grant): (SlotNumber, &Option<StoredGrant>)| {
-            grant.as_ref().map(|grant| (grant.until(), slot))
+            grant.as_ref().map(|grant| (grant.until(), grant.order, slot))
         };
         self.by_deadline = (0..).zip(&self.slots).filter_map(deadline).collect();
     }
@@ -98,12 +105,15 @@ impl Slots {
         change: impl FnOnce(&mut StoredGrant) -> R,
     ) -> Option<R> {
         let grant = self.slots.get_mut(slot as usize)?.as_mut()?;
-        let before = grant.until();
+        let (before, order) = (grant.until(), grant.order);
         let result = change(grant);
         let after = grant.until();
+        grant.order = order;
         if before != after {
-            self.by_deadline.remove(&(before, slot));
-            self.by_deadline.insert((after, slot));
+            self.order = self.order.wrapping_add(1);
+            grant.order = self.order;
+            self.by_deadline.remove(&(before, order, slot));
+            self.by_deadline.insert((after, self.order, slot));
         }
         Some(result)
     }
@@ -111,7 +121,7 @@ impl Slots {
     /// Removes the grant in a slot.
     pub(super) fn remove(&mut self, slot: SlotNumber) -> Option<StoredGrant> {
         let grant = self.take(slot)?;
-        self.by_deadline.remove(&(grant.until(), slot));
+        self.by_deadline.remove(&(grant.until(), grant.order, slot));
         debug_assert_eq!(self.by_address.len(), self.by_deadline.len());
         Some(grant)
     }
@@ -129,7 +139,7 @@ impl Slots {
 
     /// Returns the slots in the order of deadlines.
     pub(super) fn by_deadline(&self) -> impl Iterator<Item = (Time, SlotNumber)> {
-        self.by_deadline.iter().copied()
+        self.by_deadline.iter().map(|(until, _, slot)| (*until, *slot))
     }
 
     /// Returns how many grants there are.

@@ -29,6 +29,8 @@ pub struct StoredGrant {
     by: GrantedBy,
     rest: Rest,
     logins: u32,
+    /// Tells grants with the same deadline apart: the lower one got it earlier.
+    pub(super) order: u32,
 }
 
 /// What else belongs to a grant.
@@ -122,13 +124,13 @@ impl From<Grant> for StoredGrant {
         } else {
             Rest::Unusual(Box::new(Unusual { by_login, manual, shared, users }))
         };
-        Self { address: mapped(address), since, until, by, rest, logins }
+        Self { address: mapped(address), since, until, by, rest, logins, order: 0 }
     }
 }
 
 impl From<StoredGrant> for Grant {
     fn from(stored: StoredGrant) -> Self {
-        let StoredGrant { address, since, until, by, rest, logins } = stored;
+        let StoredGrant { address, since, until, by, rest, logins, order: _ } = stored;
         let address = address.to_canonical();
         match rest {
             Rest::Usual(name) => Self {

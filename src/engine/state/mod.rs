@@ -322,8 +322,14 @@ enum Record {
     Unblock(IpAddr),
 }
 
+fn fields(line: &str) -> impl Iterator<Item = &str> {
+    let ends = memchr::memchr_iter(b'\t', line.as_bytes()).chain([line.len()]);
+    let mut start = 0;
+    ends.map(move |end| &line[std::mem::replace(&mut start, end + 1)..end])
+}
+
 fn parse(line: &str, origins: &mut Origins) -> Option<Record> {
-    let fields: SmallVec<[&str; 16]> = line.split('\t').collect();
+    let fields: SmallVec<[&str; 16]> = fields(line).collect();
     let time = |text: &str| text.parse().ok().map(Time::from_millis);
     let non_empty = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     match fields[..] {
