@@ -79,9 +79,9 @@ fn measure(cores: Cores, arguments: &[String]) {
         if wanted(sizes::SIZE) {
             sizes::round(cores, &mut results);
         }
-        if wanted(sizes::IDLENESS) {
-            sizes::idle(cores, &mut results);
-        }
+    }
+    if wanted(sizes::IDLENESS) {
+        sizes::idle(cores, &mut results);
     }
     for scenario in SCENARIOS.iter().filter(|scenario| wanted(scenario.name)) {
         scenario.print(&results);
