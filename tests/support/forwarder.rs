@@ -17,7 +17,7 @@ use super::wire::Wire;
 use super::{PATIENCE, directory, need, within};
 
 /// Where tests/all unpacks syslog-ng: Debian installs one syslog daemon at a time.
-const SYSLOG_NG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/syslog-ng");
+pub const SYSLOG_NG: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/syslog-ng");
 
 /// The form in which a frame leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,8 @@ impl Forwarder {
     }
 }
 
-fn rsyslogd(dir: &Path) -> Command {
+/// Returns the command that starts rsyslogd with the configuration `conf` in this directory.
+pub fn rsyslogd(dir: &Path) -> Command {
     need("rsyslogd", "rsyslog");
     let mut command = Command::new("rsyslogd");
     command.args(["-n", "-f"]).arg(dir.join("conf")).arg("-i").arg(dir.join("pid"));
@@ -154,7 +155,8 @@ fn rsyslog_base(dir: &Path) -> String {
     )
 }
 
-fn syslog_ng(dir: &Path) -> Command {
+/// Returns the command that starts syslog-ng with the configuration `conf` in this directory.
+pub fn syslog_ng(dir: &Path) -> Command {
     let root = Path::new(SYSLOG_NG);
     let program = root.join("usr/sbin/syslog-ng");
     assert!(program.exists(), "{} is missing: tests/all unpacks it", program.display());
