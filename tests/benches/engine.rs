@@ -25,6 +25,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use frames::{Kind, client, frames};
 use pop_before_smtp::engine::Engine;
 use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::grants::Cursor;
 use pop_before_smtp::engine::protocol::decoded::Decoded;
 use pop_before_smtp::engine::protocol::{policy, socketmap};
 use setup::{HEADER, NOW};
@@ -117,10 +118,10 @@ fn request(criterion: &mut Criterion) {
         });
         // How long the lock is held at a time while the map or the state file is rebuilt.
         group.bench_function(BenchmarkId::new("slice of the map", clients), |bencher| {
-            bencher.iter(|| engine.listed(NOW, None));
+            bencher.iter(|| engine.listed(NOW, Cursor::default()));
         });
         group.bench_function(BenchmarkId::new("slice of the state", clients), |bencher| {
-            bencher.iter(|| engine.state(NOW, None));
+            bencher.iter(|| engine.state(NOW, Cursor::default()));
         });
         group.finish();
     }
@@ -152,7 +153,7 @@ fn write_map(engine: &mut Engine, path: impl AsRef<std::path::Path>) {
     engine.publish_again();
     let generation = engine_loop::generation(engine, NOW).expect("one is due");
     let mut file = File::create(path).unwrap();
-    file.write_all(generation.text("OK").as_bytes()).unwrap();
+    generation.text("OK").for_each(|piece| file.write_all(piece.as_bytes()).unwrap());
     file.sync_all().unwrap();
 }
 
