@@ -3,7 +3,7 @@
 //! - **Source**: smtpd(8) opens tables as root, before it enters the chroot; proxymap(8), which
 //!   opens `proxy:` tables, runs as mail_owner.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::channels::table_of;
 use super::findings::Report;
@@ -28,10 +28,7 @@ pub async fn examine(setup: &Setup, table: &str, published: Option<u64>, report:
         return;
     }
     report.ok(format!("Postfix {} supports the map type {kind}", setup.version));
-    let path = Path::new(path);
-    let usual = COMPILED.iter().filter(|extension| extension[1..] == *kind);
-    let Some(compiled) = usual.chain(&COMPILED).map(|e| with_suffix(path, e)).find(|p| p.exists())
-    else {
+    let Some(compiled) = compiled_file(kind, Path::new(path)) else {
         report.problem(
             format!("{table} has no compiled file"),
             "An smtpd that finds it missing answers 451 to every recipient, also in your own domains, \
@@ -42,6 +39,12 @@ pub async fn examine(setup: &Setup, table: &str, published: Option<u64>, report:
     };
     check_readable(setup, table, &compiled, report);
     check_generation(setup, table, published, report).await;
+}
+
+/// Returns the compiled file of a table, if it exists.
+pub fn compiled_file(kind: &str, path: &Path) -> Option<PathBuf> {
+    let usual = COMPILED.iter().filter(|extension| extension[1..] == *kind);
+    usual.chain(&COMPILED).map(|extension| with_suffix(path, extension)).find(|file| file.exists())
 }
 
 fn check_readable(setup: &Setup, table: &str, compiled: &Path, report: &mut Report) {

@@ -4,13 +4,15 @@
 //!   daemon. Examines everything that it can; each finding says what to do.
 //! - **Layers**: `setup` reads Postfix's configuration, `postfix` its restrictions; `channels` are
 //!   how the daemon answers Postfix; `relay` checks the order of restrictions; `map` and `sockets`
-//!   whether the channels work; `networks` who may relay without a login; `running` and `forwarder`
+//!   whether the channels work; `instance` Postfix's processes; `networks` who may relay without a login; `running` and `forwarder`
 //!   the daemon and what reaches it; `permissions` what another user may access; `findings` is the
 //!   report.
 
 mod channels;
+mod families;
 mod findings;
 mod forwarder;
+mod instance;
 mod map;
 mod networks;
 mod permissions;
@@ -192,6 +194,8 @@ async fn examine_postfix(
         }
     }
     networks::examine(setup, &channels, report);
+    families::examine(setup, report);
+    instance::examine(setup, &channels, report);
 }
 
 /// Returns the configured channels, if the configuration is valid.

@@ -1,13 +1,15 @@
 //! Checks `mynetworks`: few and known clients may relay without a login.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
 use super::channels::Channel;
 use super::findings::Report;
 use super::setup::Setup;
-use crate::postfix::mynetworks::Mynetworks;
+use crate::postfix::mynetworks::{Mynetworks, patterns};
+
+const LOCAL_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 /// Networks with a shorter prefix are larger than any one owner's.
 const EVERYONE: u8 = 8;
@@ -26,11 +28,12 @@ pub fn examine(setup: &Setup, channels: &[Channel], report: &mut Report) {
         .map(|(network, _)| (*network, width(*network)))
         .filter(|(_, width)| *width != Width::Usual)
         .collect();
-    let fix = format!(
-        "{} -e 'mynetworks = 127.0.0.0/8 [::1]/128 YOUR.OWN.NETWORKS' && {}",
-        setup.postconf(),
-        setup.reload()
-    );
+    let fix = without(setup, |pattern| {
+        Mynetworks::read(pattern)
+            .networks()
+            .iter()
+            .any(|(n, in_it)| *in_it && width(*n) != Width::Usual)
+    });
     for (network, width) in &wide {
         match width {
             Width::Everyone => report.problem(
@@ -56,10 +59,33 @@ pub fn examine(setup: &Setup, channels: &[Channel], report: &mut Report) {
                 format!("mynetworks names {table}"),
                 "Its clients then count as local in many other places too: relaying, rewriting and \
                  rate limits.",
-                "remove it from mynetworks and use it with check_client_access",
+                format!(
+                    "{}; if no restriction names it yet, use it with check_client_access",
+                    without(setup, |pattern| pattern.ends_with(table.as_str()))
+                ),
             );
         }
     }
+}
+
+/// Returns the commands that remove patterns from `mynetworks`. This host itself stays.
+fn without(setup: &Setup, is_wrong: impl Fn(&str) -> bool) -> String {
+    let kept: Vec<&str> = patterns(&setup.mynetworks).filter(|p| !is_wrong(p)).collect();
+    let in_file = patterns(&setup.mynetworks).find(|p| p.starts_with('/') && is_wrong(p));
+    if let Some(file) = in_file {
+        return format!("remove it from {file}, then {}", setup.reload());
+    }
+    let local = Mynetworks::read(&kept.join(" "));
+    let mut value: Vec<&str> = Vec::new();
+    for (address, pattern) in
+        [(IpAddr::from([127, 0, 0, 1]), "127.0.0.0/8"), (LOCAL_V6, "[::1]/128")]
+    {
+        if !local.contains(address) {
+            value.push(pattern);
+        }
+    }
+    value.extend(kept);
+    format!("{} && {}", setup.set("mynetworks", &value.join(" ")), setup.reload())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

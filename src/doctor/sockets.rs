@@ -135,7 +135,7 @@ fn check_access(setup: &Setup, service: &str, from_queue: bool, ours: &Path, rep
 fn check_fallback(setup: &Setup, channel: &Channel, report: &mut Report) {
     for name in [RELAY, RECIPIENT] {
         for service in setup.master.smtpd.iter() {
-            let list = setup.list(Some(service), name);
+            let list = setup.list(Some(&service.name), name);
             let Some(place) = list.iter().position(|r| channel.is_meant_by(r, &setup.queue)) else {
                 continue;
             };

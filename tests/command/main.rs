@@ -12,5 +12,6 @@ mod config_faults;
 mod doctor;
 mod guide;
 mod manuals;
+mod misconfigurations;
 mod output;
 mod readme;

@@ -29,7 +29,7 @@ const SOCKETMAP_LAST: Lines =
 const SOCKETMAP: Lines = (
     "smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, \
      check_client_access socketmap:unix:pop-before-smtp/socketmap:clients, \
-     reject_unauth_destination",
+     defer_unauth_destination",
     "unix:pop-before-smtp/socketmap",
 );
 
@@ -114,7 +114,7 @@ fn login_counts_at_once_and_expires(lines: Lines, kind: Kind) {
     for client in [CLIENT, "2001:db8::7"] {
         let mut sessions = site.sessions(client);
         for session in &mut sessions {
-            assert_eq!(session.rcpt(FAR).code, 554, "{}", site.postfix.log());
+            assert_eq!(session.rcpt(FAR).code, 454, "{}", site.postfix.log());
             assert_eq!(session.rcpt(&format!("someone@{OWN_DOMAIN}")).code, 250);
         }
         site.login(&daemon, "joe", client);
@@ -122,11 +122,11 @@ fn login_counts_at_once_and_expires(lines: Lines, kind: Kind) {
             assert_eq!(session.rcpt(FAR).code, 250, "{client}: {}", site.postfix.log());
         }
         for neighbour in [NEIGHBOUR, "2001:db8::7:1", "2001:db8::8"] {
-            assert_eq!(site.postfix.relay(neighbour), 554, "{neighbour}");
+            assert_eq!(site.postfix.relay(neighbour), 454, "{neighbour}");
         }
         eventually("the end of the grace period", PATIENCE, || !daemon.query(client));
         for session in &mut sessions {
-            assert_eq!(session.rcpt(FAR).code, 554, "{client} after its grace period");
+            assert_eq!(session.rcpt(FAR).code, 454, "{client} after its grace period");
         }
     }
     assert!(daemon.stop().success());
@@ -181,7 +181,7 @@ fn postmap_and_query_agree() {
 /// Two users behind one address: each may send as themselves, and no one else behind it at all.
 #[test]
 fn users_send_as_themselves() {
-    for (mismatch, code) in [("dunno", 554), ("reject", 550)] {
+    for (mismatch, code) in [("dunno", 454), ("reject", 550)] {
         let bound =
             ["--sender=user", "--sender-domains", OWN_DOMAIN, "--sender-mismatch", mismatch];
         let site = Site::configure(POLICY, Kind::Unix, &bound);
@@ -212,7 +212,7 @@ fn users_send_as_themselves() {
             assert_eq!(own.code, 250, "mail for our own domain: {}", own.text);
         }
         let mut neighbour = site.postfix.session(NEIGHBOUR);
-        assert_eq!(rcpt_from(&mut neighbour, &ann).code, 554);
+        assert_eq!(rcpt_from(&mut neighbour, &ann).code, 454);
         assert!(daemon.stop().success());
     }
 }
@@ -227,7 +227,7 @@ fn extensions_are_those_of_postfix() {
     site.postfix.start();
     site.login(&daemon, "joe", CLIENT);
     let mut session = site.postfix.session(CLIENT);
-    for (local, code) in [("joe", 250), ("joe-list", 250), ("joe+list", 554), ("joe-request", 554)]
+    for (local, code) in [("joe", 250), ("joe-list", 250), ("joe+list", 454), ("joe-request", 454)]
     {
         let reply = session.rcpt_from(&format!("{local}@{OWN_DOMAIN}"), FAR);
         assert_eq!(reply.code, code, "{local}: {}", reply.text);
@@ -246,7 +246,7 @@ fn daemon_stops_and_returns(lines: Lines, kind: Kind, own: u16, far: u16) {
     let mut assert_normal = |sessions: &mut [Session; 2], when: &str| {
         for (client, other) in sessions.iter_mut().zip(&mut others) {
             assert_eq!(client.rcpt(FAR).code, 250, "{when}: {}", site.postfix.log());
-            assert_eq!(other.rcpt(FAR).code, 554, "{when}");
+            assert_eq!(other.rcpt(FAR).code, 454, "{when}");
             assert_eq!(other.rcpt(&to_own).code, 250, "{when}");
         }
     };
@@ -271,7 +271,7 @@ fn daemon_stops_and_returns(lines: Lines, kind: Kind, own: u16, far: u16) {
 #[test]
 fn policy_fails_safe() {
     for kind in [Kind::Unix, Kind::Inet] {
-        daemon_stops_and_returns(POLICY, kind, 250, 554);
+        daemon_stops_and_returns(POLICY, kind, 250, 454);
     }
 }
 

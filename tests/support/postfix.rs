@@ -133,6 +133,16 @@ impl Postfix {
         Session::open(&self.chrooted, client)
     }
 
+    /// The same, or the error if Postfix does not answer within a few seconds.
+    pub fn try_session(&self, client: &str) -> io::Result<Session> {
+        Session::try_open(&self.plain, client, PATIENCE / 10)
+    }
+
+    /// The same with the smtpd in the chroot.
+    pub fn try_chrooted_session(&self, client: &str) -> io::Result<Session> {
+        Session::try_open(&self.chrooted, client, PATIENCE / 10)
+    }
+
     /// Returns the master's process id, if this instance is running.
     fn master(&self) -> Option<Pid> {
         let id =
@@ -160,16 +170,26 @@ pub struct Session {
 impl Session {
     /// Opens one at this port of the instance, as if from `client`.
     pub fn open(port: &Port, client: &str) -> Self {
+        Self::try_open(port, client, 3 * PATIENCE).expect("postfix answers")
+    }
+
+    fn try_open(port: &Port, client: &str, limit: Duration) -> io::Result<Self> {
         let client: IpAddr = client.parse().expect("an address");
         let family = if client.is_ipv6() { "IPV6:" } else { "" };
-        let stream = TcpStream::connect(("127.0.0.1", port.number())).expect("postfix listens");
-        stream.set_read_timeout(Some(3 * PATIENCE)).unwrap();
-        let mut session = Self { stream: BufReader::new(stream) };
-        assert_eq!(session.reply().code, 220, "the greeting");
-        session.must("EHLO client.test", 250);
+        let stream = TcpStream::connect(("127.0.0.1", port.number()))?;
+        let mut session = Self::over(stream, limit)?;
         session.must(&format!("XCLIENT NAME=[UNAVAILABLE] ADDR={family}{client}"), 220);
         session.must("EHLO client.test", 250);
-        session
+        Ok(session)
+    }
+
+    /// Opens one over a connection, with this limit for each reply.
+    pub fn over(stream: TcpStream, limit: Duration) -> io::Result<Self> {
+        stream.set_read_timeout(Some(limit))?;
+        let mut session = Self { stream: BufReader::new(stream) };
+        assert_eq!(session.try_reply()?.code, 220, "the greeting");
+        session.must("EHLO client.test", 250);
+        Ok(session)
     }
 
     /// Continues as if this user had authenticated.
@@ -223,7 +243,9 @@ impl Session {
         let mut text = Vec::new();
         loop {
             let mut line = String::new();
-            self.stream.read_line(&mut line)?;
+            if self.stream.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
             let (code, rest) = line.split_at_checked(4).expect("smtpd answers in lines");
             text.push(rest.trim_end().to_owned());
             if !code.ends_with('-') {

@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -164,14 +164,18 @@ impl Site {
         self.doctor(&[]).must(severity, what, why, fix)
     }
 
-    /// Applies the fix of a finding, except the reload: each smtpd reads main.cf again.
-    pub fn apply(&self, finding: &Value) {
+    /// Carries out the commands of a finding, as they are printed.
+    pub fn carry_out(&self, finding: &Value) {
         let fix = finding["fix"].as_str().expect("a text");
-        let (command, reload) = fix.split_once(" && ").expect("two commands");
-        assert!(command.starts_with("postconf ") && reload.ends_with(" reload"), "{fix}");
-        let done = Command::new("sh").args(["-c", command]).stderr(Stdio::null()).status();
-        assert!(done.expect("a shell").success(), "{fix}");
-        self.postfix.make_old("main.cf");
+        for command in fix.rsplit("otherwise: ").next().expect("commands").split(" && ") {
+            let done = Command::new("sh").args(["-c", command]).output().expect("a shell");
+            let said = String::from_utf8_lossy(&done.stderr);
+            assert!(done.status.success(), "{command}: {said}");
+            // Otherwise all that Postfix starts within the next second waits for it.
+            for name in ["main.cf", "master.cf"] {
+                self.postfix.make_old(name);
+            }
+        }
     }
 
     /// Waits until Postfix replies with this code to the client. A spare smtpd may have read main.cf
@@ -216,17 +220,26 @@ impl Findings {
         self.list.as_array().expect("an array").iter()
     }
 
-    /// Returns the finding of this severity whose texts contain these parts. Asserts the exit status.
-    pub fn must(&self, severity: &str, what: &str, why: &str, fix: &str) -> Value {
+    /// Returns whether there is such a finding.
+    pub fn has(&self, severity: &str, what: &str, why: &str, fix: &str) -> bool {
+        self.find(severity, what, why, fix).is_some()
+    }
+
+    fn find(&self, severity: &str, what: &str, why: &str, fix: &str) -> Option<&Value> {
         let has = |finding: &Value, key: &str, part: &str| {
             finding[key].as_str().is_some_and(|text| text.contains(part))
         };
-        let found = self.all().find(|f| {
+        self.all().find(|f| {
             f["level"] == severity
                 && has(f, "what", what)
                 && has(f, "why", why)
                 && has(f, "fix", fix)
-        });
+        })
+    }
+
+    /// Returns the finding of this severity whose texts contain these parts. Asserts the exit status.
+    pub fn must(&self, severity: &str, what: &str, why: &str, fix: &str) -> Value {
+        let found = self.find(severity, what, why, fix);
         let found = found.unwrap_or_else(|| panic!("no {severity} {what:?}: {:#}", self.list));
         assert_eq!(
             self.code,

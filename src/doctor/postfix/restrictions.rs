@@ -52,14 +52,18 @@ pub enum Evaluation<'a> {
         /// Whether a later restriction queries pop-before-smtp.
         asked_later: bool,
     },
-    /// It permits every client.
-    Open,
+    /// It permits every client without querying pop-before-smtp first.
+    Open {
+        /// The restriction that permits them.
+        by: &'a Restriction,
+    },
     /// The next list decides.
     Undecided,
 }
 
 impl Restriction {
-    fn takes_argument(name: &str) -> bool {
+    /// Returns whether the next word of a list belongs to the restriction of this name.
+    pub fn takes_argument(name: &str) -> bool {
         (name.starts_with("check_") && name.ends_with("_access"))
             || name.starts_with("reject_rhsbl_")
             || matches!(
@@ -150,37 +154,10 @@ pub fn evaluate(list: &[Restriction], is_ours: impl Fn(&Restriction) -> bool) ->
             return Evaluation::Refused { by: restriction, asked_later };
         }
         if restriction.name == "permit" {
-            return Evaluation::Open;
+            return Evaluation::Open { by: restriction };
         }
     }
     Evaluation::Undecided
-}
-
-/// Returns the list with `ours` in the right place: before the first restriction that refuses every
-/// client.
-pub fn corrected(list: &[Restriction], drop: impl Fn(&Restriction) -> bool, ours: &str) -> String {
-    let mut result: Vec<String> = Vec::new();
-    let mut place = None;
-    for restriction in list.iter().filter(|restriction| !drop(restriction)) {
-        let decides = restriction.refuses() || restriction.name == "permit";
-        if decides && place.is_none() {
-            place = Some(result.len());
-        }
-        // This would permit unauthorised clients.
-        if restriction.name == "permit" {
-            result.push("reject_unauth_destination".into());
-        } else {
-            result.push(restriction.to_string());
-        }
-    }
-    if result.is_empty() {
-        result.extend(["permit_mynetworks".into(), "permit_sasl_authenticated".into()]);
-    }
-    match place {
-        Some(place) => result.insert(place, ours.to_owned()),
-        None => result.extend([ours.to_owned(), "reject_unauth_destination".into()]),
-    }
-    result.join(", ")
 }
 
 /// Returns the endpoint of a `check_policy_service` argument and one of its settings (postconf(5)
@@ -239,7 +216,7 @@ mod tests {
                 format!("asked {} {}", before.len(), after.len())
             }
             Evaluation::Refused { by, asked_later } => format!("{by} {asked_later}"),
-            Evaluation::Open => "open".to_owned(),
+            Evaluation::Open { .. } => "open".to_owned(),
             Evaluation::Undecided => "undecided".to_owned(),
         };
         for (value, expected) in [
@@ -267,25 +244,6 @@ mod tests {
         let list = resolve(&read("permit_mynetworks one"), &classes);
         assert!(matches!(evaluate(&list, is_ours), Evaluation::Asked { .. }), "{list:?}");
         assert_eq!(resolve(&read("self"), &classes).len(), 1);
-    }
-
-    #[test]
-    fn corrects_lists() {
-        for (value, expected) in [
-            (
-                "permit_mynetworks, reject_unauth_destination",
-                "permit_mynetworks, OURS, reject_unauth_destination",
-            ),
-            ("reject_unauth_destination, OURS", "OURS, reject_unauth_destination"),
-            ("permit_mynetworks", "permit_mynetworks, OURS, reject_unauth_destination"),
-            ("", "permit_mynetworks, permit_sasl_authenticated, OURS, reject_unauth_destination"),
-            ("permit_mynetworks, permit", "permit_mynetworks, OURS, reject_unauth_destination"),
-        ] {
-            let list = read(&value.replace("OURS", OURS));
-            let corrected = corrected(&list, is_ours, OURS);
-            assert_eq!(corrected, expected.replace("OURS", OURS), "{value}");
-            assert!(matches!(evaluate(&read(&corrected), is_ours), Evaluation::Asked { .. }));
-        }
     }
 
     #[test]

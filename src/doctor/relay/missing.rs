@@ -5,7 +5,6 @@
 
 use super::Examination;
 use crate::doctor::channels::{Channel, table_of};
-use crate::doctor::postfix::master::MasterEntry;
 use crate::doctor::postfix::restrictions::Restriction;
 use crate::doctor::setup::{EARLIER, RECIPIENT, RELAY, Setup};
 use crate::engine::publication::GENERATION_KEY;
@@ -64,11 +63,7 @@ impl Examination<'_> {
     }
 
     /// Returns what was found instead, and why `by` refuses our clients.
-    pub(super) fn absence(
-        &self,
-        service: Option<&MasterEntry>,
-        by: &Restriction,
-    ) -> (String, String) {
+    pub(super) fn absence(&self, service: Option<&str>, by: &Restriction) -> (String, String) {
         let list = |name: &str| self.setup.list(service, name);
         let refused =
             format!("`{by}` refuses authorised clients: 554 or 454, Relay access denied.");

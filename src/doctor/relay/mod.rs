@@ -1,85 +1,48 @@
 //! Checks that Postfix queries pop-before-smtp in time: the restrictions of each smtpd service.
 //!
 //! - **Promise**: the lists are evaluated in smtpd's order for a client that only pop-before-smtp
-//!   can authorise. Reports the first list that refuses it, with the corrected value.
-//! - **Layers**: [`missing`] explains what main.cf has instead; here are the lists and their order.
+//!   can authorise. Reports the first list that refuses it, with commands that mend it.
+//! - **Layers**: [`missing`] explains what main.cf has instead; [`advice`] computes what to change;
+//!   here are the lists and their order.
 //! - **Not here**: whether the channels work ([`super::map`], [`super::sockets`]).
 
+mod advice;
 mod missing;
 
 use super::channels::Channel;
 use super::findings::Report;
+use super::postfix::corrections::spared;
+use super::postfix::known::fault;
 use super::postfix::master::MasterEntry;
-use super::postfix::restrictions::{Evaluation, Restriction, corrected, evaluate};
-use super::setup::{EARLIER, RECIPIENT, RELAY, Setup};
+use super::postfix::restrictions::{Evaluation, Restriction, evaluate};
+use super::setup::{Change, EARLIER, RECIPIENT, RELAY, Setup};
+
+/// What happens if no list refuses unauthorised clients.
+const OPEN_RELAY: &str = "Either smtpd does not start (it logs `specify at least one working \
+    instance of`), or anyone can relay: an open relay.";
 
 /// Why an authorised client is refused, or an unauthorised one accepted.
 struct Problem {
     what: String,
     why: String,
+    /// The list to change.
     list: &'static str,
-    /// The value that the list should have.
-    value: String,
 }
 
 /// The examination of all lists.
+#[derive(Clone, Copy)]
 struct Examination<'a> {
     setup: &'a Setup,
     channels: &'a [Channel],
     /// Mistaken tables: ours once, or meant to be.
-    strays: Vec<String>,
+    strays: &'a [String],
 }
 
 /// Examines the restrictions of all services.
 pub async fn examine(setup: &Setup, channels: &[Channel], report: &mut Report) {
-    let examination =
-        Examination { setup, channels, strays: missing::strays(setup, channels).await };
-    let (special, plain): (Vec<&MasterEntry>, Vec<&MasterEntry>) =
-        setup.master.smtpd.iter().partition(|service| Setup::is_special(service));
-    let special: Vec<_> = special.into_iter().map(|s| (s, examination.problem(Some(s)))).collect();
-    let (postconf, reload) = (setup.postconf(), setup.reload());
-    let mut reported = None;
-    if setup.master.smtpd.is_empty() {
-        report.problem(
-            "master.cf has no smtpd service",
-            "This Postfix accepts no mail by SMTP.",
-            "add to master.cf: smtp inet n - y - - smtpd",
-        );
-    } else if plain.is_empty() && special.iter().any(|(_, problem)| problem.is_none()) {
-        report.ok("master.cf overrides the restrictions of every smtpd service");
-    } else {
-        match examination.problem(None) {
-            Some(Problem { what, why, list, value }) => {
-                report.problem(&what, why, format!("{postconf} -e '{list} = {value}' && {reload}"));
-                reported = Some((what, list));
-            }
-            None => {
-                report.ok(format!("main.cf queries pop-before-smtp before {RELAY} refuses anyone"))
-            }
-        }
-    }
-    for (service, problem) in special {
-        let name = &service.name;
-        let Some(problem) = problem else {
-            report.ok(format!("{name} has its own restrictions, and queries pop-before-smtp"));
-            continue;
-        };
-        // The fix of main.cf also fixes this service.
-        let is_reported = reported.as_ref().is_some_and(|(what, list)| {
-            *what == problem.what && !service.overrides.contains_key(*list)
-        });
-        if is_reported {
-            continue;
-        }
-        report.note(
-            format!("{name} has its own restrictions in master.cf: {}", problem.what),
-            format!("{} No login authorises relaying through this service.", problem.why),
-            format!(
-                "leave it if its users use SMTP AUTH; otherwise: {postconf} -P '{name}/{}={}' && {reload}",
-                problem.list, problem.value
-            ),
-        );
-    }
+    let strays = missing::strays(setup, channels).await;
+    let examination = Examination { setup, channels, strays: &strays };
+    examination.services(report);
     examination.unused(report);
     examination.dynamic_clients(report);
 }
@@ -89,27 +52,89 @@ impl Examination<'_> {
         self.channels.iter().any(|channel| channel.is_meant_by(restriction, &self.setup.queue))
     }
 
-    /// Returns a list with our restriction in its place, and without mistaken ones.
-    fn corrected(&self, list: &[Restriction]) -> String {
-        let drop = |r: &Restriction| self.is_ours(r) || self.is_mistaken(r);
-        let Some(channel) = self.channels.first() else { return String::new() };
-        let mut ours = channel.restriction(&self.setup.queue);
-        // Mail for our own domains need not wait for a reply.
-        let early = |r: &Restriction| r.name == "permit_auth_destination";
-        if channel.serve().is_some() && !list.iter().any(early) {
-            ours = format!("permit_auth_destination, {ours}");
-        }
-        corrected(list, drop, &ours)
+    /// Returns the same examination of another configuration.
+    fn on<'b>(&'b self, setup: &'b Setup) -> Examination<'b> {
+        Examination { setup, ..*self }
     }
 
-    fn problem(&self, service: Option<&MasterEntry>) -> Option<Problem> {
+    fn is_named(&self, channel: &Channel) -> bool {
+        let names = |r: &Restriction| channel.is_meant_by(r, &self.setup.queue);
+        self.setup.all_lists().any(|(_, _, list)| list.iter().any(names))
+    }
+
+    /// Reports which services query pop-before-smtp in time.
+    fn services(&self, report: &mut Report) {
+        let (special, plain): (Vec<&MasterEntry>, Vec<&MasterEntry>) =
+            self.setup.master.smtpd.iter().partition(|service| Setup::is_special(service));
+        let special: Vec<_> =
+            special.into_iter().map(|s| (s, self.problem(Some(&s.name)))).collect();
+        let overriding = special.iter().any(|(_, problem)| problem.is_none());
+        let mut reported = None;
+        if self.setup.master.smtpd.is_empty() {
+            report.problem(
+                "master.cf has no smtpd service",
+                "This Postfix accepts no mail by SMTP.",
+                "add to master.cf: smtp inet n - y - - smtpd",
+            );
+        } else if plain.is_empty() {
+            if overriding {
+                report.ok("master.cf overrides the restrictions of every smtpd service");
+            }
+        } else if let Some(problem) = self.problem(None) {
+            report.problem(&problem.what, &problem.why, self.fix(None));
+            reported = Some(problem);
+        } else {
+            report.ok(format!("main.cf queries pop-before-smtp before {RELAY} refuses anyone"));
+        }
+        let none_relays = plain.is_empty() && !overriding;
+        let only_submission = special.iter().all(|(service, _)| is_submission(&service.name));
+        for (service, problem) in special {
+            let name = &service.name;
+            let Some(problem) = problem else {
+                report.ok(format!("{name} has its own restrictions, and queries pop-before-smtp"));
+                continue;
+            };
+            // The fix of main.cf also fixes this service.
+            let is_reported = reported.as_ref().is_some_and(|main| {
+                main.what == problem.what && !service.overrides.contains_key(main.list)
+            });
+            if is_reported {
+                continue;
+            }
+            let what = format!("{name} has its own restrictions in master.cf: {}", problem.what);
+            let fix = self.fix(Some(name));
+            if none_relays && (only_submission || !is_submission(name)) {
+                let why = "They override main.cf, and no other service queries pop-before-smtp.";
+                report.problem(what, format!("{} {why}", problem.why), fix);
+            } else {
+                let why = "No login authorises relaying through this service.";
+                let fix = format!("leave it if its users use SMTP AUTH; otherwise: {fix}");
+                report.note(what, format!("{} {why}", problem.why), fix);
+            }
+        }
+    }
+
+    fn problem(&self, service: Option<&str>) -> Option<Problem> {
         let list = |name| self.setup.list(service, name);
         let is_ours = |r: &Restriction| self.is_ours(r);
-        let refuses = |list: &[Restriction]| list.iter().any(Restriction::refuses);
-        let problem = |name, what: String, why: &str| {
-            let value = self.corrected(&list(name));
-            Some(Problem { what, why: why.to_owned(), list: name, value })
+        let refuses = |list: &[Restriction]| {
+            let decides = |r: &&Restriction| r.refuses() || r.name == "permit";
+            list.iter().find(decides).is_some_and(Restriction::refuses)
         };
+        let problem =
+            |list, what: String, why: &str| Some(Problem { what, why: why.to_owned(), list });
+        for name in EARLIER.into_iter().chain([RELAY, RECIPIENT]) {
+            let list = list(name);
+            let faults = list.iter().filter_map(|r| Some((r, fault(r)?)));
+            if let Some((restriction, fault)) = faults.into_iter().next() {
+                return problem(
+                    name,
+                    format!("{name} has `{restriction}`: {fault}"),
+                    "smtpd answers 451, Server configuration error, to every recipient for whom it gets \
+                     that far, also in your own domains.",
+                );
+            }
+        }
         for name in EARLIER {
             if let Evaluation::Refused { by, .. } = evaluate(&list(name), is_ours) {
                 let what = format!("{name} refuses every client with `{by}`");
@@ -127,17 +152,17 @@ impl Examination<'_> {
                 format!("{RECIPIENT} refuses clients that {RELAY} accepts: `{by}`"),
                 "A client must pass both lists, and this one refuses before it queries pop-before-smtp.",
             ),
-            (Evaluation::Asked { after, .. }, Evaluation::Open | Evaluation::Undecided)
+            (Evaluation::Asked { after, .. }, Evaluation::Open { .. } | Evaluation::Undecided)
                 if !refuses(after) =>
             {
                 problem(
                     RELAY,
                     format!("{RELAY} refuses no one after it queries pop-before-smtp"),
-                    "Anyone can relay, with or without a login: an open relay.",
+                    OPEN_RELAY,
                 )
             }
             (Evaluation::Asked { .. }, _) => None,
-            (Evaluation::Open | Evaluation::Undecided, Evaluation::Asked { after, .. })
+            (Evaluation::Open { .. } | Evaluation::Undecided, Evaluation::Asked { after, .. })
                 if refuses(after) =>
             {
                 None
@@ -156,22 +181,21 @@ impl Examination<'_> {
                 let (what, why) = self.absence(service, by);
                 problem(RECIPIENT, what, &why)
             }
+            (Evaluation::Open { by }, _) => {
+                problem(RELAY, format!("{RELAY} accepts every client with `{by}`"), OPEN_RELAY)
+            }
             _ => problem(
                 RELAY,
                 format!("neither {RELAY} nor {RECIPIENT} refuses unauthorised clients"),
-                "Anyone can relay, with or without a login: an open relay.",
+                OPEN_RELAY,
             ),
         }
     }
 
     /// Reports channels that main.cf does not name while it names another.
     fn unused(&self, report: &mut Report) {
-        let is_named = |channel: &Channel| {
-            let names = |r: &Restriction| channel.is_meant_by(r, &self.setup.queue);
-            self.setup.all_lists().any(|(_, _, list)| list.iter().any(names))
-        };
         let (named, unused): (Vec<&Channel>, Vec<&Channel>) =
-            self.channels.iter().partition(|channel| is_named(channel));
+            self.channels.iter().partition(|channel| self.is_named(channel));
         for channel in unused.into_iter().filter(|_| !named.is_empty()) {
             report.note(
                 format!("main.cf does not name the {channel}"),
@@ -183,35 +207,36 @@ impl Examination<'_> {
 
     /// Reports lists that may refuse dynamic addresses before they query pop-before-smtp.
     fn dynamic_clients(&self, report: &mut Report) {
+        let advice = self.advice(None);
         for name in EARLIER.into_iter().chain([RELAY, RECIPIENT]) {
             let list = self.setup.list(None, name);
-            let before = list.iter().take_while(|restriction| !self.is_ours(restriction));
-            if let Some(judge) = before.into_iter().find(|r| r.judges_clients()) {
-                report.note(
-                    format!("{name} has `{judge}` before it queries pop-before-smtp"),
-                    "It may refuse clients with dynamic addresses even after a login.",
-                    format!(
-                        "{} -e '{name} = {}' && {}",
-                        self.setup.postconf(),
-                        self.earlier(&list),
-                        self.setup.reload()
-                    ),
-                );
-            }
+            let mut before = list.iter().take_while(|restriction| !self.is_ours(restriction));
+            let Some(judge) = before.find(|restriction| restriction.judges_clients()) else {
+                continue;
+            };
+            // After the changes that other findings advise, so that these commands keep them.
+            let commands = advice.as_ref().and_then(|advice| {
+                let now = self.on(&advice.setup);
+                let list = now.setup.list(None, name);
+                let is_ours = |r: &Restriction| self.is_ours(r);
+                let value =
+                    spared(&list, is_ours, Restriction::judges_clients, &self.restriction());
+                let change = Change { service: None, list: name, value };
+                let is_sound = now.on(&now.setup.with(&change)).problem(None).is_none();
+                is_sound.then(|| self.setup.commands(&[change]))
+            });
+            report.note(
+                format!("{name} has `{judge}` before it queries pop-before-smtp"),
+                "It may refuse clients with dynamic addresses even after a login.",
+                commands.unwrap_or_else(|| format!("edit {}", self.by_hand())),
+            );
         }
     }
+}
 
-    /// Returns a list with our restriction before those that judge clients.
-    fn earlier(&self, list: &[Restriction]) -> String {
-        let ours = self.channels.first().map(|channel| channel.restriction(&self.setup.queue));
-        let mut result: Vec<String> = Vec::new();
-        let mut ours = ours;
-        for restriction in list.iter().filter(|restriction| !self.is_ours(restriction)) {
-            if restriction.judges_clients() {
-                result.extend(ours.take());
-            }
-            result.push(restriction.to_string());
-        }
-        result.join(", ")
-    }
+/// Returns whether a service of master.cf is for SMTP AUTH by its port (RFC 6409, RFC 8314).
+fn is_submission(service: &str) -> bool {
+    let address = service.split('/').next().unwrap_or_default();
+    let port = address.rsplit(':').next().unwrap_or_default();
+    matches!(port, "submission" | "submissions" | "smtps" | "587" | "465")
 }
