@@ -290,6 +290,28 @@ fn tables() {
     findings.must("problem", "no compiled file", "451", "postfix reload");
 }
 
+/// Where the daemon is PID 1, as in an image with one program, the rest of the host is elsewhere.
+#[test]
+fn in_a_container_only_the_daemon_is_examined() {
+    let dir = directory();
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", env!("CARGO_BIN_EXE_pop-before-smtp")]);
+    command.args([
+        "doctor",
+        "--config",
+        "/dev/null",
+        "--dry-run",
+        "--listen",
+        "udp:127.0.0.1:5514",
+    ]);
+    command.arg("--control").arg(dir.path().join("control.sock"));
+    let output = command.output().expect("unshare can be started");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("note    run in a container\n"), "{text}{output:?}");
+    assert!(text.contains("problem the daemon does not answer"), "{text}");
+    assert!(text.contains("\n1 problem, ") && !text.contains("smtpd"), "{text}");
+}
+
 /// A forwarder that takes away the messages of one program.
 #[test]
 fn a_program_that_is_filtered() {
