@@ -323,6 +323,7 @@ fn status(args: &ListArgs) -> CommandResult {
 fn doctor(args: &DoctorArgs) -> CommandResult {
     let layer = args.run.layer()?;
     let report = runtime()?.block_on(doctor::examine(&layer, &args.log_socket));
-    written(report.print(args.json, BufWriter::new(stdout().lock())))?;
+    let style = OutputStyle::of(&stdout());
+    written(report.print(args.json, style, BufWriter::new(stdout().lock())))?;
     Ok(report.is_sound())
 }

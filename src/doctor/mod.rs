@@ -4,15 +4,18 @@
 //!   daemon. Examines everything that it can; each finding says what to do.
 //! - **Layers**: `setup` reads Postfix's configuration, `postfix` its restrictions; `channels` are
 //!   how the daemon answers Postfix; `relay` checks the order of restrictions; `map` and `sockets`
-//!   whether the channels work; `instance` Postfix's processes; `networks` who may relay without a login; `running` and `forwarder`
-//!   the daemon and what reaches it; `permissions` what another user may access; `findings` is the
-//!   report.
+//!   whether the channels work; `instance` Postfix's processes and `families` its address families;
+//!   `networks` who may relay without a login; `running` and `forwarder` the daemon and what reaches
+//!   it; `maildaemons` how the mail daemons here log; `host` its services and syslog daemon;
+//!   `permissions` what another user may access; `findings` is the report.
 
 mod channels;
 mod families;
 mod findings;
 mod forwarder;
+mod host;
 mod instance;
+mod maildaemons;
 mod map;
 mod networks;
 mod permissions;
@@ -39,32 +42,39 @@ use crate::rules;
 use channels::Channel;
 use findings::Report;
 use forwarder::ForwarderTest;
+use host::Host;
 use setup::Setup;
+
+/// The log socket of a host without special arrangements.
+const LOG_SOCKET: &str = "/dev/log";
 
 /// Examines the host. `layer` is the daemon's configuration, `log_socket` the socket to which mail
 /// daemons log.
 pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
     let mut report = Report::default();
-    if !nix::unistd::geteuid().is_root() {
-        report.note(
-            "not run as root",
-            "Files of other users cannot be examined, so some findings may be wrong.",
-            "sudo pop-before-smtp doctor",
-        );
-    }
+    let host = Host::look();
+    report_limits(&host, &mut report);
     let default_control = PathBuf::from(DEFAULT_CONTROL);
     let control = layer.control.as_ref().map_or(&default_control, |socket| &socket.path);
     let answer = client::ask(control, None, &Request::Status);
     let passed = passed(answer.as_ref().ok());
     configuration(layer, &passed, &mut report).await;
     let status = running(control, answer, &mut report);
-    if let Some(status) = &status {
-        test_forwarder(layer, control, log_socket, status, &mut report);
+    if host.is_root && host.has_systemd && *control == default_control {
+        host::service::examine(layer, &mut report);
+    }
+    // A container has no log socket unless it shares the host's.
+    let is_log_here = !host.is_container || log_socket.exists();
+    if let Some(status) = status.as_ref().filter(|_| is_log_here) {
+        test_forwarder(&host, layer, control, log_socket, status, &mut report).await;
+    }
+    if host.is_container {
+        return report;
     }
     match postfix(layer).await {
         Ok(setup) => {
             let configured = configured(&setup, layer, &passed).await;
-            examine_postfix(&setup, &configured, status.as_ref(), &mut report).await;
+            examine_postfix(&host, &setup, &configured, status.as_ref(), &mut report).await;
         }
         Err(failure) => report.problem(
             format!("cannot read Postfix's configuration: {}", failure.what()),
@@ -73,6 +83,27 @@ pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
         ),
     }
     report
+}
+
+/// Reports first what cannot be examined.
+fn report_limits(host: &Host, report: &mut Report) {
+    if !host.is_root {
+        report.limit(
+            "not run as root",
+            "Only what every user may see was examined: not the daemon's sockets and files, nor the \
+             configurations of the mail daemons.",
+            "sudo pop-before-smtp doctor",
+        );
+        report.ignore_denials();
+    }
+    if host.is_container {
+        report.limit(
+            "run in a container",
+            "Postfix, the mail daemons and the syslog daemon are elsewhere and were not examined.",
+            "on the mail host: pop-before-smtp doctor --config FILE --control PATH, with the container's \
+             configuration and control socket",
+        );
+    }
 }
 
 /// Returns the sockets that systemd may pass: frames, and the lookup sockets that the running daemon
@@ -136,7 +167,8 @@ fn running(control: &Path, answer: Result<Answer, Failure>, report: &mut Report)
     }
 }
 
-fn test_forwarder(
+async fn test_forwarder(
+    host: &Host,
     layer: &Layer,
     control: &Path,
     log_socket: &Path,
@@ -146,7 +178,11 @@ fn test_forwarder(
     let matching = Matching::from_layer(layer);
     // Faults of the table are reported with the configuration.
     let Ok(table) = rules::load(&matching) else { return };
-    ForwarderTest { log_socket, control, daemons: table.daemons() }.run(before, report);
+    let is_the_hosts = log_socket == Path::new(LOG_SOCKET);
+    let found = maildaemons::examine(host, &table, &matching, before, is_the_hosts, report).await;
+    let daemons = table.daemons();
+    let (likely, logs_as) = (&found.likely, &*found.logs_as);
+    ForwarderTest { host, log_socket, control, daemons, likely, logs_as }.run(before, report);
 }
 
 async fn postfix(layer: &Layer) -> Result<Setup, Failure> {
@@ -154,6 +190,7 @@ async fn postfix(layer: &Layer) -> Result<Setup, Failure> {
 }
 
 async fn examine_postfix(
+    host: &Host,
     setup: &Setup,
     configured: &[Channel],
     status: Option<&Status>,
@@ -180,7 +217,8 @@ async fn examine_postfix(
     } else {
         relay::examine(setup, &channels, report).await;
     }
-    for channel in &channels {
+    // Without root, only the restrictions can be judged.
+    for channel in channels.iter().filter(|_| host.is_root) {
         match channel {
             Channel::Map(table) => {
                 // The fallback map has another number.

@@ -86,12 +86,27 @@ impl Engine {
             self.stats.other_programs += 1;
             return nothing(Reason::UnknownProgram(message.program.to_owned()));
         };
+        let found = program.read(message, length);
+        // Before anything is remembered: a probe must not take the place of a continuation.
+        if let Match::Event(daemon, Event::Login { address, user: Some(user), .. }) = &found
+            && probes::is_login(*address, user)
+        {
+            let daemon = Some(daemon.name.clone());
+            self.probes.record(user);
+            // As after any login: no later login may use the connection.
+            if address.is_none()
+                && let Some(process) = self.streams.process(source, message)
+            {
+                // Probes are not joined, so it does not matter whether there is a connection.
+                let _ = self.streams.joins.login(process, now);
+            }
+            return Outcome { daemon, ..nothing(Reason::Probe) };
+        }
         let process = self.streams.process(source, message);
         let is_continuation = program.continuations(message, length).map_or(Ok(false), |next| {
             let stream = self.streams.stream(source, message);
             self.streams.is_continuation(stream, process, next, now)
         });
-        let found = program.read(message, length);
         match is_continuation {
             Ok(true) if !found.takes_trust_away() => return nothing(Reason::Continuation),
             Err(Full) if !found.takes_trust_away() => return self.overloaded(),

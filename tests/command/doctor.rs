@@ -182,6 +182,56 @@ fn tables() {
     findings.must("problem", "no compiled file", "451", "postfix reload");
 }
 
+/// Where the daemon is PID 1, as in an image with one program, the rest of the host is elsewhere.
+#[test]
+fn in_a_container_only_the_daemon_is_examined() {
+    let dir = directory();
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", env!("CARGO_BIN_EXE_pop-before-smtp")]);
+    command.args([
+        "doctor",
+        "--config",
+        "/dev/null",
+        "--dry-run",
+        "--listen",
+        "udp:127.0.0.1:5514",
+    ]);
+    command.arg("--control").arg(dir.path().join("control.sock"));
+    let output = command.output().expect("unshare can be started");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("note    run in a container\n"), "{text}{output:?}");
+    assert!(text.contains("problem the daemon does not answer"), "{text}");
+    assert!(text.contains("\n1 problem, ") && !text.contains("smtpd"), "{text}");
+}
+
+/// A forwarder that takes away the messages of one program.
+#[test]
+fn a_program_that_is_filtered() {
+    let dir = directory();
+    let wire = Wire::unix(dir.path().join("log.sock"));
+    let without_dovecot = |wire: &Wire| {
+        let socket = wire.to_string().replace("unix:", "");
+        let rules = format!(
+            ":programname, isequal, \"dovecot\" stop\n$ModLoad omuxsock\n$OMUxSockSocket \
+             {socket}\n*.* :omuxsock:\n"
+        );
+        Forwarder::start_with(Program::Rsyslog, &rules)
+    };
+    let site = Site::with(dir, &wire, without_dovecot, By::Map, USUAL, &["--daemon", "courier"]);
+    let findings = site.doctor(&[]);
+    findings.must(
+        "problem",
+        "login lines of dovecot do not arrive (program `dovecot`, facility mail)",
+        "Messages of another program to the same facility do",
+        "grep -rn 'dovecot'",
+    );
+    let courier = findings.all().find(|finding| {
+        finding["what"].as_str().is_some_and(|what| what.starts_with("login lines arrive: courier"))
+    });
+    assert!(courier.is_some_and(|finding| finding["level"] == "ok"), "{:#}", findings.list);
+    assert!(site.daemon().authorised().is_empty(), "probes authorise nobody");
+}
+
 /// Faults on the path from the log to the daemon.
 #[test]
 fn forwarders() {
@@ -202,7 +252,18 @@ fn forwarders() {
     let wire = Wire::unix(dir.path().join("log.sock"));
     let mail = |wire: &Wire| Forwarder::selecting("mail.*", wire);
     let site = Site::with(dir, &wire, mail, By::Map, USUAL, &["--daemon", "popa3d"]);
-    site.finds("note", "does not deliver: daemon", "popa3d", "daemon");
+    site.finds(
+        "problem",
+        "does not deliver: daemon",
+        "Logins of popa3d are logged there",
+        "daemon",
+    );
+
+    // The same where only Dovecot counts.
+    let dir = directory();
+    let wire = Wire::unix(dir.path().join("log.sock"));
+    let site = Site::with(dir, &wire, mail, By::Map, USUAL, &[]);
+    site.finds("note", "does not deliver: daemon", "popa3d logs to daemon", "daemon");
 
     // One that does not deliver the only facility accepted for a mail daemon.
     let dir = directory();

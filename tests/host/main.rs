@@ -8,6 +8,7 @@
 mod support;
 
 mod container;
+mod doctor;
 mod gateways;
 mod package;
 mod recipes;

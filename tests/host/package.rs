@@ -12,12 +12,12 @@ use crate::support::network::connect;
 use crate::support::systemd::{Systemd, readme};
 use crate::support::{PATIENCE, directory, eventually};
 
-const CLIENT: &str = "198.51.100.7";
+pub const CLIENT: &str = "198.51.100.7";
 const OTHER: &str = "198.51.100.8";
 
-const PACKAGE: &str = "<!-- package: tests/host/package.rs runs this -->";
+pub const PACKAGE: &str = "<!-- package: tests/host/package.rs runs this -->";
 const MORE_SOCKETS: &str = "<!-- sockets: tests/host/systemd.rs runs this -->";
-const POSTFIX: &str = "<!-- postfix: tests/host/package.rs runs this -->";
+pub const POSTFIX: &str = "<!-- postfix: tests/host/package.rs runs this -->";
 
 /// An existing mail host: an account, and POP3 without TLS, as old devices use it.
 const DOVECOT: &str = "disable_plaintext_auth = no\nssl = no\n";
@@ -41,7 +41,7 @@ fn place() -> String {
 }
 
 /// Starts a mail host with an account; the package is a file on it.
-fn host() -> Systemd {
+pub fn host() -> Systemd {
     let dir = directory();
     let dovecot = dir.path().join("dovecot.conf");
     fs::write(&dovecot, DOVECOT).expect("written");

@@ -1,20 +1,32 @@
-//! Test messages of `doctor`, to find out which facilities reach the daemon.
+//! Test messages of `doctor`, to find out which messages reach the daemon.
 //!
 //! - **Promise**: a probe authorises nobody and changes no counter except that of frames.
+//! - **Forms**: a message of a program of its own, for each facility; and the login line of a mail
+//!   daemon, with a user that nobody has and a loopback address or none.
 //! - **Limits**: only the last few are remembered, and only short ones, since any local user can
 //!   write them.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 
-/// The program name of a probe. No mail daemon has it.
+/// The program name of a probe that is not a login. No mail daemon has it.
 pub const PROGRAM: &str = "pop-before-smtp-doctor";
-/// The beginning of the text of a probe.
+/// The beginning of the text of such a probe.
 pub const WORD: &str = "probe ";
+/// The beginning of the user of a probe that is a login. No account has such a name.
+pub const USER: &str = "pop-before-smtp-probe-";
 
-/// Twice as many as there are facilities for mail daemons.
-const MAX_PROBES: usize = 32;
+/// More than twice as many as there are probes in one examination.
+const MAX_PROBES: usize = 96;
 /// Longest text in bytes: the prefix, a number and a facility.
 const MAX_TEXT: usize = 64;
+
+/// Returns whether a login with this address and user is a probe. It grants nothing, whoever has
+/// logged it.
+pub fn is_login(address: Option<IpAddr>, user: &str) -> bool {
+    let is_loopback = address.is_none_or(|address| address.to_canonical().is_loopback());
+    is_loopback && user.starts_with(USER)
+}
 
 /// The last probes that were received.
 #[derive(Debug, Default)]
@@ -23,7 +35,7 @@ pub struct Probes(VecDeque<String>);
 impl Probes {
     /// Remembers a text, if it is a probe.
     pub fn record(&mut self, text: &str) {
-        if !text.starts_with(WORD) || text.len() > MAX_TEXT {
+        if !(text.starts_with(WORD) || text.starts_with(USER)) || text.len() > MAX_TEXT {
             return;
         }
         if self.0.len() == MAX_PROBES {
@@ -42,6 +54,7 @@ impl Probes {
 mod tests {
     use super::*;
     use crate::engine::correlation::streams::Source;
+    use crate::engine::maildaemons::{DaemonTable, Selection};
     use crate::engine::time::Time;
     use crate::engine::verdict::{Reason, Verdict};
     use crate::engine::{Engine, Rules};
@@ -83,5 +96,59 @@ mod tests {
         assert!((1..=MAX_PROBES).all(|number| probes.count(&probe(number)) == 1));
         probes.record(&probe(7));
         assert_eq!(probes.count(&probe(7)), 2, "received twice");
+    }
+
+    fn all_daemons() -> Engine {
+        let table = DaemonTable::load(&[], &Selection::Verified).expect("sound files");
+        Engine::new(Rules { table, ..Rules::default() })
+    }
+
+    #[test]
+    fn a_login_probe_grants_nothing_without_any_exclusion() {
+        let mut engine = all_daemons();
+        let user = format!("{USER}7");
+        let mut process = |frame: String| {
+            let outcome = engine.process(Time::default(), Source::default(), frame.as_bytes());
+            (outcome.verdict, outcome.reason)
+        };
+        let dovecot = |user: &str, address: &str| {
+            let rest = format!("method=PLAIN, rip={address}, lip=127.0.0.1, session=<a>");
+            format!("<22>Nov 22 07:31:23 dovecot: imap-login: Login: user=<{user}>, {rest}")
+        };
+        let probe = (Verdict::None, Reason::Probe);
+        for address in ["127.0.0.1", "::ffff:127.0.0.1", "::1"] {
+            assert_eq!(process(dovecot(&user, address)), probe, "{address}");
+        }
+        // Half of a login, with and without the other half: the connection is used up.
+        let popa3d = |text: &str| format!("<30>Nov 22 07:31:23 popa3d[7]: {text}");
+        let passed = popa3d(&format!("Authentication passed for {user}"));
+        assert_eq!(process(passed.clone()), probe);
+        assert_eq!(process(popa3d("Session from 192.0.2.7")).0, Verdict::Partial);
+        assert_eq!(process(passed), probe);
+        let joe = process(popa3d("Authentication passed for joe"));
+        assert_eq!(joe, (Verdict::Partial, Reason::NoConnection));
+        assert_eq!(engine.probes().count(&user), 5);
+        assert_eq!((engine.clients_at(Time::default()), engine.stats().logins), (0, 0));
+
+        // An address that can be a client's is a login like any other.
+        let frame = dovecot(&user, "192.0.2.7");
+        let outcome = engine.process(Time::default(), Source::default(), frame.as_bytes());
+        assert_eq!(outcome.verdict, Verdict::Login);
+    }
+
+    /// The second fragment of a split line may read like a login.
+    #[test]
+    fn a_login_probe_between_two_fragments_changes_nothing() {
+        let courier = |text: &str| format!("<22>Nov 22 07:31:23 pop3d: {text}");
+        let login = |user: &str, address: &str| {
+            courier(&format!("LOGIN, user={user}, ip=[{address}], port=[4711]"))
+        };
+        let mut engine = all_daemons();
+        let mut process = |frame: &str| {
+            engine.process(Time::default(), Source::default(), frame.as_bytes()).reason
+        };
+        process(&courier(&format!("LOGIN FAILED, user={}", "x".repeat(490))));
+        assert_eq!(process(&login(&format!("{USER}7"), "127.0.0.1")), Reason::Probe);
+        assert_eq!(process(&login("joe", "192.0.2.7")), Reason::Continuation);
     }
 }
