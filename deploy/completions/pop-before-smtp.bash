@@ -250,7 +250,7 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --daemon)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "courier cucipop cyrus dbmail dovecot gnu-pop3d imapproxy kopano nginx perdition popa3d qpopper solid-pop3d teapop tpop3d uw-imap vdpop3d vm-pop3d vpopmail" -- "${cur}"))
                     return 0
                     ;;
                 --facility)
@@ -305,7 +305,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__daemons)
-            opts="-c -h --json --daemons-dir --config --help"
+            opts="-c -h --json --daemons-dir --config --help courier cucipop cyrus dbmail dovecot gnu-pop3d imapproxy kopano nginx perdition popa3d qpopper solid-pop3d teapop tpop3d uw-imap vdpop3d vm-pop3d vpopmail"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -442,7 +442,7 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --daemon)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "courier cucipop cyrus dbmail dovecot gnu-pop3d imapproxy kopano nginx perdition popa3d qpopper solid-pop3d teapop tpop3d uw-imap vdpop3d vm-pop3d vpopmail" -- "${cur}"))
                     return 0
                     ;;
                 --facility)
@@ -679,7 +679,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__list)
-            opts="-c -h --control --config --json --help"
+            opts="-c -h --blocked --json --control --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -868,7 +868,7 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --daemon)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "courier cucipop cyrus dbmail dovecot gnu-pop3d imapproxy kopano nginx perdition popa3d qpopper solid-pop3d teapop tpop3d uw-imap vdpop3d vm-pop3d vpopmail" -- "${cur}"))
                     return 0
                     ;;
                 --facility)
@@ -923,7 +923,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__status)
-            opts="-c -h --control --config --json --help"
+            opts="-c -h --check --json --control --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -949,12 +949,16 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__test)
-            opts="-0 -c -h --null --json --config --daemon --facility --allow-host --daemons-dir --exclude --postfix-config --help"
+            opts="-0 -c -h --null --json --summary --only --config --daemon --facility --allow-host --daemons-dir --exclude --postfix-config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --only)
+                    COMPREPLY=($(compgen -W "login logout partial excluded none" -- "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -964,7 +968,7 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --daemon)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "courier cucipop cyrus dbmail dovecot gnu-pop3d imapproxy kopano nginx perdition popa3d qpopper solid-pop3d teapop tpop3d uw-imap vdpop3d vm-pop3d vpopmail" -- "${cur}"))
                     return 0
                     ;;
                 --facility)
@@ -1102,7 +1106,7 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --daemon)
-                    COMPREPLY=($(compgen -f "${cur}"))
+                    COMPREPLY=($(compgen -W "courier cucipop cyrus dbmail dovecot gnu-pop3d imapproxy kopano nginx perdition popa3d qpopper solid-pop3d teapop tpop3d uw-imap vdpop3d vm-pop3d vpopmail" -- "${cur}"))
                     return 0
                     ;;
                 --facility)

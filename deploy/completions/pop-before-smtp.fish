@@ -67,7 +67,25 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l grace -d 'How long a login authorises [default: 30m]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l extend-while-connected -d 'Keep clients authorised while they are connected, and count the grace from the log-out; if none is seen, assume it after this time [default: off]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l max-clients -d 'Maximum number of addresses; when it is reached, the entry closest to expiry is evicted [default: 65536]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l daemon -d 'Mail daemons whose logins count [default: all verified ones]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l daemon -d 'Mail daemons whose logins count [default: all verified ones]' -r -f -a "courier\t''
+cucipop\t''
+cyrus\t''
+dbmail\t''
+dovecot\t''
+gnu-pop3d\t''
+imapproxy\t''
+kopano\t''
+nginx\t''
+perdition\t''
+popa3d\t''
+qpopper\t''
+solid-pop3d\t''
+teapop\t''
+tpop3d\t''
+uw-imap\t''
+vdpop3d\t''
+vm-pop3d\t''
+vpopmail\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l facility -d 'Accept a mail daemon\'s logins only from these facilities [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l exclude -d 'Never authorise: loopback, link-local, own, gateway, mynetworks, a network, or none [default: loopback link-local own gateway mynetworks]' -r
@@ -85,8 +103,31 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l 
 json\t'One JSON object a line'
 journald\t'A line after its syslog priority (sd-daemon(3))'"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s h -l help -d 'Print help'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l only -d 'Print only results with this verdict: login, logout, partial, excluded, none' -r -f -a "login\t''
+logout\t''
+partial\t''
+excluded\t''
+none\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it exists]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l daemon -d 'Mail daemons whose logins count [default: all verified ones]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l daemon -d 'Mail daemons whose logins count [default: all verified ones]' -r -f -a "courier\t''
+cucipop\t''
+cyrus\t''
+dbmail\t''
+dovecot\t''
+gnu-pop3d\t''
+imapproxy\t''
+kopano\t''
+nginx\t''
+perdition\t''
+popa3d\t''
+qpopper\t''
+solid-pop3d\t''
+teapop\t''
+tpop3d\t''
+uw-imap\t''
+vdpop3d\t''
+vm-pop3d\t''
+vpopmail\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l facility -d 'Accept a mail daemon\'s logins only from these facilities [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l allow-host -d 'Accept only messages of these host names; - stands for messages without one [default: every host]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
@@ -94,6 +135,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l postfix-config -d 'Postfix\'s configuration directory' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -s 0 -l null -d 'Expect inputs to end with NUL instead of newline, so that a frame may contain newlines'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l json -d 'Print one JSON object per line'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -l summary -d 'Print only the summary'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand test" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it exists]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l listen -d 'Receive syslog frames here: unix:/PATH[,mode=0660][,group=NAME] (datagram) or udp:HOST:PORT' -r
@@ -124,7 +166,25 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l grace -d 'How long a login authorises [default: 30m]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l extend-while-connected -d 'Keep clients authorised while they are connected, and count the grace from the log-out; if none is seen, assume it after this time [default: off]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l max-clients -d 'Maximum number of addresses; when it is reached, the entry closest to expiry is evicted [default: 65536]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l daemon -d 'Mail daemons whose logins count [default: all verified ones]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l daemon -d 'Mail daemons whose logins count [default: all verified ones]' -r -f -a "courier\t''
+cucipop\t''
+cyrus\t''
+dbmail\t''
+dovecot\t''
+gnu-pop3d\t''
+imapproxy\t''
+kopano\t''
+nginx\t''
+perdition\t''
+popa3d\t''
+qpopper\t''
+solid-pop3d\t''
+teapop\t''
+tpop3d\t''
+uw-imap\t''
+vdpop3d\t''
+vm-pop3d\t''
+vpopmail\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l facility -d 'Accept a mail daemon\'s logins only from these facilities [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l exclude -d 'Never authorise: loopback, link-local, own, gateway, mynetworks, a network, or none [default: loopback link-local own gateway mynetworks]' -r
@@ -149,6 +209,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand daemons"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand daemons" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -l control -d 'Control socket [default: as configured, or /run/pop-before-smtp/control.sock]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -s c -l config -d 'Configuration file that names the control socket' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -l blocked -d 'List the addresses that are blocked instead'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -l json -d 'Print JSON'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand query" -l control -d 'Control socket [default: as configured, or /run/pop-before-smtp/control.sock]' -r -F
@@ -165,6 +226,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand revoke" 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand revoke" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -l control -d 'Control socket [default: as configured, or /run/pop-before-smtp/control.sock]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -s c -l config -d 'Configuration file that names the control socket' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -l check -d 'Print only what affects mail; exit status 0: nothing, 1: something'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -l json -d 'Print JSON'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l log-socket -d 'Socket to which mail daemons log' -r -F
@@ -197,7 +259,25 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l grace -d 'How long a login authorises [default: 30m]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l extend-while-connected -d 'Keep clients authorised while they are connected, and count the grace from the log-out; if none is seen, assume it after this time [default: off]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l max-clients -d 'Maximum number of addresses; when it is reached, the entry closest to expiry is evicted [default: 65536]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l daemon -d 'Mail daemons whose logins count [default: all verified ones]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l daemon -d 'Mail daemons whose logins count [default: all verified ones]' -r -f -a "courier\t''
+cucipop\t''
+cyrus\t''
+dbmail\t''
+dovecot\t''
+gnu-pop3d\t''
+imapproxy\t''
+kopano\t''
+nginx\t''
+perdition\t''
+popa3d\t''
+qpopper\t''
+solid-pop3d\t''
+teapop\t''
+tpop3d\t''
+uw-imap\t''
+vdpop3d\t''
+vm-pop3d\t''
+vpopmail\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l facility -d 'Accept a mail daemon\'s logins only from these facilities [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l exclude -d 'Never authorise: loopback, link-local, own, gateway, mynetworks, a network, or none [default: loopback link-local own gateway mynetworks]' -r
@@ -245,7 +325,25 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l grace -d 'How long a login authorises [default: 30m]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l extend-while-connected -d 'Keep clients authorised while they are connected, and count the grace from the log-out; if none is seen, assume it after this time [default: off]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l max-clients -d 'Maximum number of addresses; when it is reached, the entry closest to expiry is evicted [default: 65536]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l daemon -d 'Mail daemons whose logins count [default: all verified ones]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l daemon -d 'Mail daemons whose logins count [default: all verified ones]' -r -f -a "courier\t''
+cucipop\t''
+cyrus\t''
+dbmail\t''
+dovecot\t''
+gnu-pop3d\t''
+imapproxy\t''
+kopano\t''
+nginx\t''
+perdition\t''
+popa3d\t''
+qpopper\t''
+solid-pop3d\t''
+teapop\t''
+tpop3d\t''
+uw-imap\t''
+vdpop3d\t''
+vm-pop3d\t''
+vpopmail\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l facility -d 'Accept a mail daemon\'s logins only from these facilities [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l exclude -d 'Never authorise: loopback, link-local, own, gateway, mynetworks, a network, or none [default: loopback link-local own gateway mynetworks]' -r

@@ -6,8 +6,9 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, Parser, Subcommand};
 
+use crate::config::daemon_names::DaemonNames;
 use crate::config::layer::Layer;
 use crate::config::values::{ExcludeWhat, Facilities, HostName, Span};
 use crate::engine::MAX_MANUAL;
@@ -39,11 +40,18 @@ pub(super) enum Command {
     /// End an authorisation now
     Revoke(RevokeArgs),
     /// Show the daemon's status
-    Status(ListArgs),
+    Status(StatusArgs),
     /// Diagnose Postfix, log forwarding and the daemon; exit status 0: nothing to fix, 1: something
     Doctor(DoctorArgs),
     /// Publish an empty map while no daemon runs
+    #[command(mut_args = only_of_wipe)]
     Wipe(RunArgs),
+}
+
+/// Hides the options that `wipe` accepts only because `run` has them.
+fn only_of_wipe(option: Arg) -> Arg {
+    let is_used = ["config", "map", "postfix_config", "help"].contains(&option.get_id().as_str());
+    option.hide(!is_used)
 }
 
 #[derive(Args, Debug)]
@@ -86,6 +94,13 @@ pub(super) struct TestArgs {
     /// Print one JSON object per line
     #[arg(long)]
     pub(super) json: bool,
+    /// Print only the summary
+    #[arg(long, conflicts_with = "json")]
+    pub(super) summary: bool,
+    /// Print only results with this verdict: login, logout, partial, excluded, none
+    #[arg(long, value_name = "VERDICT", hide_possible_values = true,
+        value_parser = ["login", "logout", "partial", "excluded", "none"])]
+    pub(super) only: Vec<String>,
     #[command(flatten)]
     pub(super) matching: MatchingArgs,
 }
@@ -97,7 +112,7 @@ pub(super) struct MatchingArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
     /// Mail daemons whose logins count [default: all verified ones]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = DaemonNames, hide_possible_values = true)]
     pub(super) daemon: Option<Vec<String>>,
     /// Accept a mail daemon's logins only from these facilities [default: any facility]
     #[arg(long, value_name = "DAEMON=FACILITY[,FACILITY...]")]
@@ -120,6 +135,7 @@ pub(super) struct MatchingArgs {
 #[derive(Args, Debug)]
 pub(super) struct DaemonsArgs {
     /// Print the description of this mail daemon
+    #[arg(value_parser = DaemonNames, hide_possible_values = true)]
     pub(super) name: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -145,11 +161,26 @@ pub(super) struct ControlArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct ListArgs {
-    #[command(flatten)]
-    pub(super) control: ControlArgs,
+    /// List the addresses that are blocked instead
+    #[arg(long)]
+    pub(super) blocked: bool,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) control: ControlArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct StatusArgs {
+    /// Print only what affects mail; exit status 0: nothing, 1: something
+    #[arg(long)]
+    pub(super) check: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) control: ControlArgs,
 }
 
 #[derive(Args, Debug)]

@@ -5,12 +5,13 @@
 //!   or output, 78 configuration.
 
 mod args;
+mod control;
 mod output;
 mod test;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, stdin, stdout};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufRead, BufReader, BufWriter, Write as _, stdin, stdout};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,10 +20,8 @@ use tracing::error;
 use crate::config::layer::Layer;
 use crate::config::lookups::SocketRole;
 use crate::config::{Config, Matching};
-use crate::control::client;
-use crate::control::protocol::{Answer, Request};
-use crate::daemon::hardening;
 use crate::daemon::passed_sockets::Passed;
+use crate::daemon::{hardening, installation};
 use crate::engine::time::Time;
 use crate::engine::{Engine, Rules};
 use crate::error::{Failure, Failures};
@@ -31,10 +30,7 @@ use crate::sys::terminal::OutputStyle;
 use crate::{daemon, doctor, rules};
 
 pub use args::Cli;
-use args::{
-    AllowArgs, CheckArgs, Command, ControlArgs, DaemonsArgs, DoctorArgs, ListArgs, QueryArgs,
-    RevokeArgs, RunArgs, TestArgs,
-};
+use args::{CheckArgs, Command, DaemonsArgs, DoctorArgs, RunArgs, TestArgs};
 
 /// Time limit for threads that still wait for the disk when everything else has ended.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -54,15 +50,15 @@ impl Cli {
             Command::Test(args) => test(args),
             Command::Check(args) => check(args),
             Command::Daemons(args) => daemons(&args),
-            Command::List(args) => list(&args),
-            Command::Query(args) => query(&args),
-            Command::Allow(args) => allow(args),
-            Command::Revoke(args) => revoke(&args),
-            Command::Status(args) => status(&args),
+            Command::List(args) => control::list(&args),
+            Command::Query(args) => control::query(&args),
+            Command::Allow(args) => control::allow(args),
+            Command::Revoke(args) => control::revoke(&args),
+            Command::Status(args) => control::status(&args),
             Command::Doctor(args) => doctor(&args),
             Command::Wipe(args) => wipe(&args),
         };
-        exit_code(outcome, |failure| eprintln!("pop-before-smtp: {failure}"))
+        exit_code(outcome, |failure| say(&failure.to_string()))
     }
 }
 
@@ -75,6 +71,22 @@ fn exit_code(outcome: CommandResult, report: impl Fn(&Failure)) -> ExitCode {
             failures.first().map_or(ExitCode::FAILURE, Failure::exit_code)
         }
     }
+}
+
+/// Prints a sentence for people.
+fn say(text: &str) {
+    // Nobody reads it if stderr is closed.
+    let _ = writeln!(io::stderr(), "pop-before-smtp: {text}");
+}
+
+/// Prints a warning, which changes no exit status.
+fn warn(text: &str) {
+    say(&format!("warning: {text}"));
+}
+
+/// Prints a line of data.
+fn print(line: &str) -> CommandResult {
+    written(writeln!(stdout(), "{line}"))
 }
 
 /// A reader that closes the pipe early, such as `head`, is not a failure.
@@ -100,15 +112,26 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failures> {
 }
 
 impl RunArgs {
-    fn layer(&self) -> Result<Layer, Failures> {
-        Ok(self.layer.clone().over(Layer::below_command_line(self.config.as_deref())?))
+    fn layer(&self) -> Layer {
+        self.layer.clone().over(Layer::below_command_line(self.config.as_deref()))
     }
 }
 
 fn prepare(args: &RunArgs) -> Result<(Config, Passed, Log), Failures> {
     let passed = Passed::from_env();
-    let config = Config::from_layer(&args.layer()?, passed.roles())?;
+    let layer = args.layer();
+    let config = Config::from_layer(&layer, passed.roles()).inspect_err(|_| {
+        layer.remarks.iter().for_each(|remark| warn(remark));
+    })?;
+    let paths = installation::passed_paths(passed.roles().len());
+    let faults = installation::sockets_named_twice(&config, &paths);
+    if !faults.is_empty() {
+        return Err(faults);
+    }
     let log = Log::start(config.log_level, config.log_format)?;
+    if let Some(remark) = installation::run_as_root(&config) {
+        tracing::warn!("{remark}");
+    }
     Ok((config, passed, log))
 }
 
@@ -127,33 +150,39 @@ fn run(args: &RunArgs, (config, passed, log): (Config, Passed, Log)) -> ExitCode
 }
 
 fn wipe(args: &RunArgs) -> CommandResult {
-    let layer = args.layer()?;
-    match runtime()?.block_on(daemon::wipe(&layer))? {
-        Some(table) => println!("the map {table} is empty now"),
-        None => println!("no map to wipe: the configuration names none"),
+    let mut layer = args.layer();
+    if layer.map.is_none() && layer.unread.contains("map") {
+        return Err(layer.faults);
     }
-    Ok(true)
+    // Faults in other options must not prevent it.
+    std::mem::take(&mut layer.faults).iter().for_each(|fault| warn(fault.what()));
+    match runtime()?.block_on(daemon::wipe(&layer))? {
+        Some(table) => print(&format!("the map {table} is empty now")),
+        None => print("no map to wipe: the configuration names none"),
+    }
 }
 
 fn check(args: CheckArgs) -> CommandResult {
-    let found = runtime()?.block_on(async {
-        let layer = args.run.layer()?;
-        // Whether systemd will pass a receiving socket is not known here.
-        daemon::examine(&layer, &[SocketRole::Frames]).await
-    });
-    let faults = match found {
-        Ok(remarks) => {
-            for remark in remarks {
-                eprintln!("pop-before-smtp: {remark}");
-            }
-            Vec::new()
-        }
-        Err(faults) => faults,
+    let layer = args.run.layer();
+    // Whether systemd will pass a receiving socket is not known here.
+    let found = runtime()?.block_on(daemon::examine(&layer, &[SocketRole::Frames]));
+    let (mut remarks, faults) = match found {
+        Ok(remarks) => (remarks, Vec::new()),
+        Err(faults) => (layer.remarks.clone(), faults),
     };
+    if layer.listen.as_ref().is_none_or(Vec::is_empty) && !layer.unread.contains("listen") {
+        remarks.push(
+            "listen: no socket is named, so the daemon starts only if systemd passes one \
+             (pop-before-smtp.socket)"
+                .into(),
+        );
+    }
     if args.json {
-        written(output::faults(&faults, stdout().lock()))?;
-    } else if faults.is_empty() {
-        println!("no errors found");
+        written(output::faults(&faults, &remarks, stdout().lock()))?;
+    }
+    remarks.iter().for_each(|remark| warn(remark));
+    if !args.json && faults.is_empty() {
+        print("no errors found")?;
     }
     if faults.is_empty() { Ok(true) } else { Err(faults) }
 }
@@ -169,38 +198,62 @@ fn test(args: TestArgs) -> CommandResult {
         postfix_config: args.matching.postfix_config,
         ..Layer::default()
     };
-    let layer = upper.over(Layer::below_command_line(file.as_deref())?);
+    let layer = upper.over(Layer::below_command_line(file.as_deref()).sound()?);
     let matching = Matching::from_layer(&layer);
     let table = rules::load(&matching)?;
     // `run` would refuse these; here a person may be working on them.
     for failure in rules::false_examples(&table) {
-        eprintln!("pop-before-smtp: {failure}");
+        warn(&failure.to_string());
     }
     let (exclude, _) = runtime()?.block_on(rules::exclude(&matching))?;
     let grace = layer.grace().0;
     let config = Rules { table, hosts: matching.hosts, exclude, grace, ..Rules::default() };
-    let input: Box<dyn BufRead> =
+    let (name, mut input): (String, Box<dyn BufRead>) =
         match args.file.as_deref().filter(|p| *p != Path::new("-")) {
-            Some(path) => Box::new(BufReader::new(File::open(path).map_err(|error| {
-                Failure::io(format!("cannot read `{}`: {error}", path.display()))
-            })?)),
-            None => Box::new(stdin().lock()),
+            Some(path) => {
+                let name = format!("`{}`", path.display());
+                let file = File::open(path)
+                    .map_err(|error| Failure::io(format!("cannot read {name}: {error}")))?;
+                (name, Box::new(BufReader::new(file)))
+            }
+            None => ("standard input".into(), Box::new(stdin().lock())),
         };
-    let format = test::Format { end: if args.null { 0 } else { b'\n' }, json: args.json };
+    let unread = |error: io::Error| Failure::io(format!("cannot read {name}: {error}"));
+    if let Some(program) = test::input::decompressor(&mut input).map_err(unread)? {
+        let file = args.file.as_deref().unwrap_or(Path::new("FILE")).display();
+        return Err(Failure::io(format!("{name} is compressed"))
+            .hint(format!("{program} {file} | pop-before-smtp test"))
+            .into());
+    }
+    let format = test::Format {
+        end: if args.null { 0 } else { b'\n' },
+        json: args.json,
+        only_summary: args.summary,
+        only: args.only,
+    };
     let output = BufWriter::new(stdout().lock());
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = Time::default() + since_1970;
-    test::run(&mut Engine::new(config), input, output, format, now)
-        .map_err(|error| Failure::io(format!("cannot read input or write output: {error}")).into())
+    match test::run(&mut Engine::new(config), input, output, &format, now) {
+        Ok(found) => {
+            found.sum_up(&format);
+            Ok(found.login)
+        }
+        // The reader of the results, such as `head`, has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(true),
+        Err(error) => {
+            Err(Failure::io(format!("cannot read {name}, or write to stdout: {error}")).into())
+        }
+    }
 }
 
 fn daemons(args: &DaemonsArgs) -> CommandResult {
     let upper = Layer { daemons_dir: args.daemons_dir.clone(), ..Layer::default() };
-    let layer = upper.over(Layer::below_command_line(args.config.as_deref())?);
+    let layer = upper.over(Layer::below_command_line(args.config.as_deref()).sound()?);
     let (daemons, faults) = rules::all_daemons(&Matching::from_layer(&layer).daemons_dir);
     // A fault in one file must not hide the others.
     for fault in &faults {
-        eprintln!("pop-before-smtp: {fault}");
+        warn(&fault.to_string());
     }
     match &args.name {
         None => written(output::daemons(&daemons, args.json, stdout().lock())),
@@ -213,115 +266,8 @@ fn daemons(args: &DaemonsArgs) -> CommandResult {
     }
 }
 
-impl ControlArgs {
-    /// Returns the control socket and, unless the command line names that, the read-only one.
-    fn sockets(&self) -> Result<(PathBuf, Option<PathBuf>), Failures> {
-        if let Some(control) = &self.control {
-            return Ok((control.clone(), None));
-        }
-        let layer = Layer::below_command_line(self.config.as_deref())?;
-        let control = layer.control().path;
-        Ok((control, layer.control_read.map(|socket| socket.path)))
-    }
-
-    fn ask(&self, request: &Request) -> Result<Answer, Failures> {
-        let (control, read_only) = self.sockets()?;
-        Ok(client::ask(&control, read_only.as_deref(), request)?)
-    }
-}
-
-fn list(args: &ListArgs) -> CommandResult {
-    let (control, read_only) = args.control.sockets()?;
-    let entries = client::list(&control, read_only.as_deref())?;
-    let style = OutputStyle::of(&stdout());
-    let out = BufWriter::new(stdout().lock());
-    if args.json {
-        return written(output::json_line(&entries, out));
-    }
-    written(output::entries(&entries, style, out))
-}
-
-fn query(args: &QueryArgs) -> CommandResult {
-    match args.control.ask(&Request::Query { address: args.address })? {
-        Answer::Query(Some(entry)) => written(output::entry(&entry, stdout().lock())),
-        Answer::Query(None) => {
-            println!("{} is not authorised", args.address.to_canonical());
-            Ok(false)
-        }
-        Answer::Blocked(until) => {
-            let address = args.address.to_canonical();
-            println!("{address} is not authorised: blocked until {until} (`allow` ends the block)");
-            Ok(false)
-        }
-        other => Err(client::unexpected_answer(&other).into()),
-    }
-}
-
-fn allow(args: AllowArgs) -> CommandResult {
-    let seconds = args.span.map(|span| span.0.as_secs());
-    match args.control.ask(&Request::Allow { address: args.address, seconds, note: args.note })? {
-        Answer::Allowed { entry, published } => {
-            if !published {
-                eprintln!(
-                    "pop-before-smtp: the map does not contain the address yet; see `status` for why \
-                     it is not published"
-                );
-            }
-            written(output::entry(&entry, stdout().lock()))
-        }
-        other => Err(client::unexpected_answer(&other).into()),
-    }
-}
-
-fn revoke(args: &RevokeArgs) -> CommandResult {
-    let block = args.block.map(|span| span.0.as_secs());
-    match args.control.ask(&Request::Revoke { address: args.address, block })? {
-        Answer::Revoked { was_authorised, saved, published, stuck } => {
-            if stuck {
-                eprintln!(
-                    "pop-before-smtp: the map can neither be published nor emptied, and may still \
-                     contain the address; the daemon's log says why"
-                );
-            } else if !published {
-                eprintln!(
-                    "pop-before-smtp: the map is not published yet, and may contain the address for \
-                     another minute; see `status` for why"
-                );
-            }
-            if !saved {
-                eprintln!(
-                    "pop-before-smtp: the change is not saved to disk yet, so a crash would undo it; \
-                     see `status` for why"
-                );
-            }
-            let address = args.address.to_canonical();
-            let state =
-                if was_authorised { "is no longer authorised" } else { "was not authorised" };
-            match args.block {
-                Some(span) => {
-                    let span = humantime::format_duration(span.0);
-                    println!("{address} {state}; new logins do not count for {span}");
-                }
-                None => println!("{address} {state}"),
-            }
-            Ok(true)
-        }
-        other => Err(client::unexpected_answer(&other).into()),
-    }
-}
-
-fn status(args: &ListArgs) -> CommandResult {
-    match args.control.ask(&Request::Status)? {
-        Answer::Status(status) => {
-            let style = OutputStyle::of(&stdout());
-            written(output::status(&status, args.json, style, BufWriter::new(stdout().lock())))
-        }
-        other => Err(client::unexpected_answer(&other).into()),
-    }
-}
-
 fn doctor(args: &DoctorArgs) -> CommandResult {
-    let layer = args.run.layer()?;
+    let layer = args.run.layer();
     let report = runtime()?.block_on(doctor::examine(&layer, &args.log_socket));
     let style = OutputStyle::of(&stdout());
     written(report.print(args.json, style, BufWriter::new(stdout().lock())))?;

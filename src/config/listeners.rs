@@ -2,11 +2,13 @@
 
 use nix::unistd::User;
 
+use super::Config;
 use super::layer::Layer;
 use super::values::Listen;
 use crate::engine::message::hosts::Hosts;
 use crate::error::{Failure, Failures};
 use crate::sys::trusted_file::NOBODY;
+use crate::sys::unix_socket::UnixSocket;
 
 /// Returns the users whose processes may send over Unix sockets; `None` accepts all.
 pub fn users(layer: &Layer, faults: &mut Failures) -> Option<Vec<u32>> {
@@ -56,13 +58,37 @@ pub fn hosts(layer: &Layer) -> Hosts {
         .map_or(Hosts::All, |names| Hosts::Named(names.iter().map(|name| name.0.clone()).collect()))
 }
 
-/// Returns warnings about settings that do not restrict what they seem to.
-pub fn remarks(listen: &[Listen], users: Option<&Vec<u32>>) -> Vec<String> {
-    let udp = listen.iter().filter(|listen| matches!(listen, Listen::Udp(_)) && users.is_some());
-    udp.map(|udp| {
-        format!("allow-uid: `{udp}` accepts every local user; only Unix sockets identify users")
-    })
-    .collect()
+/// Returns warnings about settings that do not restrict what they seem to, or nothing.
+pub fn remarks(config: &Config) -> Vec<String> {
+    let mut remarks = Vec::new();
+    for listen in &config.listen {
+        match listen {
+            Listen::Udp(udp) if config.allow_uid.is_some() => remarks.push(format!(
+                "allow-uid: `udp:{udp}` accepts every local user; only Unix sockets identify users"
+            )),
+            Listen::Unix(socket) if is_open(socket, config.allow_uid.as_deref()) => {
+                remarks.push(format!(
+                    "listen: with mode {:04o} every local user can write to `{}` and authorise any \
+                     address; write mode=0660,group=NAME, or name the sender's user in allow-uid",
+                    socket.mode.0,
+                    socket.path.display()
+                ));
+            }
+            _ => {}
+        }
+    }
+    for network in config.allow_from.iter().filter(|network| network.0.prefix_len() == 0) {
+        remarks.push(format!(
+            "allow-from: `{}` accepts UDP frames of every host, and whoever can send one can \
+             authorise any address; name the hosts that forward logs",
+            network.0
+        ));
+    }
+    remarks
+}
+
+fn is_open(socket: &UnixSocket, users: Option<&[u32]>) -> bool {
+    socket.mode.0 & 0o002 != 0 && users.is_none()
 }
 
 #[cfg(test)]
@@ -94,11 +120,29 @@ mod tests {
     }
 
     #[test]
-    fn allow_uid_does_not_restrict_udp() {
-        let listen =
-            ["unix:/run/a.sock", "udp:127.0.0.1:5514"].map(|text| text.parse().expect(text));
-        assert_eq!(remarks(&listen, None).len(), 0);
-        assert_eq!(remarks(&listen, Some(&vec![0])).len(), 1);
-        assert_eq!(remarks(&listen[..1], Some(&vec![0])).len(), 0);
+    fn what_does_not_restrict_is_remarked() {
+        let rows = [
+            ("listen = ['unix:/run/a', 'udp:127.0.0.1:5514']", None),
+            ("listen = ['unix:/run/a']\nallow-uid = ['0']", None),
+            (
+                "listen = ['unix:/run/a', 'udp:127.0.0.1:5514']\nallow-uid = ['0']",
+                Some("allow-uid"),
+            ),
+            ("listen = ['unix:/run/a,mode=0666']", Some("mode 0666 every local user")),
+            ("listen = ['unix:/run/a,mode=0666']\nallow-uid = ['0']", None),
+            ("listen = ['udp:127.0.0.1:5514']\nallow-from = ['0.0.0.0/0']", Some("`0.0.0.0/0`")),
+            (
+                "listen = ['udp:127.0.0.1:5514']\nallow-from = ['::/0', '192.0.2.0/24']",
+                Some("::/0"),
+            ),
+            ("listen = ['unix:/run/a']\nexclude = ['none']", Some("exclude: with `none`")),
+        ];
+        for (text, expected) in rows {
+            let layer = Layer::from_toml(&format!("{text}\ndry-run = true")).expect(text);
+            let remarks = Config::from_layer(&layer, &[]).expect(text).remarks();
+            assert_eq!(remarks.len(), usize::from(expected.is_some()), "{text}: {remarks:?}");
+            let said = remarks.concat();
+            assert!(expected.is_none_or(|part| said.contains(part)), "{text}: {said}");
+        }
     }
 }

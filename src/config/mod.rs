@@ -8,12 +8,16 @@
 //!   ([`crate::rules`]).
 
 pub mod control;
+pub mod daemon_names;
+pub mod environment;
+pub mod file;
 pub mod layer;
 pub mod listeners;
 pub mod lookups;
 pub mod options;
 pub mod sending;
 pub mod values;
+pub mod written;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -141,7 +145,9 @@ impl Config {
     /// # Errors
     /// Every wrong option and every contradiction.
     pub fn from_layer(layer: &Layer, passed: &[SocketRole]) -> Result<Self, Failures> {
-        let mut faults = Vec::new();
+        let mut faults = layer.faults.clone();
+        // What is missing because of another fault is no fault of its own.
+        let is_read = |names: &[&str]| !names.iter().any(|name| layer.unread.contains(name));
         let has_socket = |role| match role {
             SocketRole::Frames => layer.listen.as_ref().is_some_and(|list| !list.is_empty()),
             SocketRole::Socketmap => layer.socketmap.is_some(),
@@ -155,12 +161,14 @@ impl Config {
         let mut fault = |what: String, hint: &str| {
             faults.push(Failure::config(what).hint(hint));
         };
+        let how = |name, value| layer.how_to_set(name, value);
         let dry_run = layer.dry_run();
         let listen = layer.listen.clone().unwrap_or_default();
-        if !has_socket(SocketRole::Frames) {
+        if !has_socket(SocketRole::Frames) && is_read(&["listen"]) {
+            let local = how("listen", "unix:/run/pop-before-smtp/log.sock");
             fault(
                 "there is no socket to receive syslog frames on".into(),
-                "add --listen unix:/run/pop-before-smtp/log.sock or --listen udp:127.0.0.1:5514",
+                &format!("{local}; for other hosts udp:ADDRESS:514"),
             );
         }
         let shown: Vec<String> = listen.iter().map(Listen::to_string).collect();
@@ -170,12 +178,14 @@ impl Config {
         let has_output = layer.map.is_some()
             || has_socket(SocketRole::Socketmap)
             || has_socket(SocketRole::Policy);
-        if !has_output && !dry_run {
+        if !has_output && !dry_run && is_read(&["map", "socketmap", "policy", "dry-run"]) {
+            let map = how("map", "auto:/var/lib/pop-before-smtp/clients");
             fault(
                 "there is neither a map nor a socket for Postfix".into(),
-                "add --map auto:/var/lib/pop-before-smtp/clients, --socketmap or --policy, or \
-                 --dry-run to only log; only the running daemon knows the sockets that systemd \
-                 passes",
+                &format!(
+                    "{map}, or set socketmap or policy, or dry-run to only log; only the running \
+                     daemon knows the sockets that systemd passes"
+                ),
             );
         }
         let value = layer.map_value().parse::<MapValue>();
@@ -188,17 +198,18 @@ impl Config {
         });
         let grace = layer.grace().0;
         if grace > MAX_GRACE {
-            fault("grace: longer than 7 days".into(), "the default is 30m");
+            fault("grace: longer than 7 days".into(), &how("grace", "30m"));
         }
         let session_ceiling = layer.extend_while_connected.map(|span| span.0);
         if session_ceiling.is_some_and(|ceiling| ceiling > MAX_GRACE) {
-            fault("extend-while-connected: longer than 7 days".into(), "24h is a usual value");
+            let hint = how("extend-while-connected", "24h");
+            fault("extend-while-connected: longer than 7 days".into(), &hint);
         }
         let max_clients = layer.max_clients();
         if !(1..=MAX_CLIENTS).contains(&max_clients) {
             fault(
                 format!("max-clients: {max_clients} is not between 1 and {MAX_CLIENTS}"),
-                "the default is 65536",
+                &how("max-clients", "65536"),
             );
         }
         let matching = Matching::from_layer(layer);
@@ -218,7 +229,7 @@ impl Config {
         }
         if let Some(path) = layer.state.as_ref().filter(|path| !path.is_absolute()) {
             let what = format!("state: `{}` is not an absolute path", path.display());
-            fault(what, "write the whole path, beginning with /");
+            fault(what, &how("state", DEFAULT_STATE));
         }
         if !faults.is_empty() {
             return Err(faults);
@@ -260,9 +271,17 @@ impl Config {
         let map = self.map.is_some().then_some("map");
         let socketmap = self.lookups.by_socketmap.then_some("socketmap");
         let unrestricted: Vec<_> = map.into_iter().chain(socketmap).collect();
-        let mut remarks = self.sending.remarks(&unrestricted);
+        let mut remarks = self.layer.remarks.clone();
+        remarks.extend(self.sending.remarks(&unrestricted));
         remarks.extend(self.lookups.remarks());
-        remarks.extend(listeners::remarks(&self.listen, self.allow_uid.as_ref()));
+        remarks.extend(listeners::remarks(self));
+        if self.matching.exclude == [ExcludeWhat::None] {
+            remarks.push(
+                "exclude: with `none` a login from this host or its gateway also authorises, such as \
+                 a webmail's: then all its users, or all clients behind the gateway, may relay"
+                    .into(),
+            );
+        }
         remarks
     }
 }

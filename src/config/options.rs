@@ -3,16 +3,20 @@
 //! - **Promise**: the struct [`Layer`], the precedence of layers, the help texts, the defaults and
 //!   the list of options that need a restart are generated from this one table.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use serde::Deserialize;
+use toml::de::DeValue;
 
 use super::control::DEFAULT_CONTROL;
+use super::daemon_names::DaemonNames;
 use super::sending::{Mismatch, SenderRule};
 use super::values::{ExcludeWhat, Facilities, HostName, Inet, Listen, Network, Serve, Span};
+use super::written::{self, OptionValue, Wrong};
 use super::{DEFAULT_DAEMONS_DIR, DEFAULT_STATE};
+use crate::error::Failures;
 use crate::postfix::map_spec::MapSpec;
 use crate::sys::log::{LogFormat, LogLevel};
 use crate::sys::unix_socket::UnixSocket;
@@ -22,10 +26,35 @@ use crate::sys::unix_socket::UnixSocket;
 pub struct OptionInfo {
     /// Its name on the command line and in the configuration file.
     pub name: &'static str,
+    /// A right value, or one item of a list; not always the default.
+    pub example: &'static str,
+    /// Returns a value in the notation of the file, if these texts make one.
+    pub notation: fn(&[String]) -> Option<String>,
     /// Its default: a value, or a description of what applies without one.
     pub default: Option<&'static str>,
     /// Whether a change needs a restart; for others a reload suffices.
     pub needs_restart: bool,
+}
+
+/// A value of an option, as it is written.
+#[derive(Clone, Copy, Debug)]
+pub enum Setting<'a> {
+    /// In the configuration file.
+    File(&'a DeValue<'a>),
+    /// In an environment variable.
+    Variable(&'a str),
+}
+
+impl Setting<'_> {
+    fn read<T: OptionValue>(self) -> Result<T, String> {
+        match self {
+            Self::Variable(text) => T::from_variable(text),
+            Self::File(value) => T::from_file(value).map_err(|wrong| match wrong {
+                Wrong::Value(why) => why,
+                Wrong::Kind => format!("expected {}", T::KIND),
+            }),
+        }
+    }
 }
 
 macro_rules! default {
@@ -47,23 +76,33 @@ macro_rules! needs_restart {
 }
 
 /// Generates [`Layer`] and [`OPTIONS`] from the table. A row: help, further attributes for clap,
-/// name, type, a default value (`=`) or what applies without a value (`, or`), and what changes it.
+/// name, a right value, type, a default value (`=`) or what applies without a value (`, or`), and what changes it.
 macro_rules! options {
     ($(
         $(#[doc = $help:literal])+
         #[arg($($attribute:tt)*)]
-        $field:ident ($name:literal): $type:ty $(= $default:expr)? $(, or $otherwise:expr)?
+        $field:ident ($name:literal, $example:literal): $type:ty $(= $default:expr)? $(, or $otherwise:expr)?
             => $change:ident;
     )+) => {
         /// The options set on the command line, in the environment or in the file; each may be missing.
         #[allow(rustdoc::broken_intra_doc_links, reason = "brackets are for --help")]
-        #[derive(Args, Clone, Debug, Default, Deserialize)]
-        #[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+        #[derive(Args, Clone, Debug, Default)]
         pub struct Layer {
             /// The file it was read from.
             #[arg(skip)]
-            #[serde(skip)]
             pub file: Option<PathBuf>,
+            /// The options that the file sets.
+            #[arg(skip)]
+            pub in_file: BTreeSet<&'static str>,
+            /// What is wrong with the file and the environment.
+            #[arg(skip)]
+            pub faults: Failures,
+            /// The options that are missing here because of these faults.
+            #[arg(skip)]
+            pub unread: BTreeSet<&'static str>,
+            /// Warnings about the environment.
+            #[arg(skip)]
+            pub remarks: Vec<String>,
             $(
                 $(#[doc = $help])+
                 #[arg(long, help = help(&[$($help),+], default!($($default)? $($otherwise)?)), $($attribute)*)]
@@ -74,11 +113,31 @@ macro_rules! options {
         impl Layer {
             /// Returns the options of this layer, and those of `under` where they are not set here.
             #[must_use]
-            pub fn over(self, under: Self) -> Self {
+            pub fn over(mut self, under: Self) -> Self {
+                self.in_file.extend(under.in_file);
+                self.faults.extend(under.faults);
+                self.unread.extend(under.unread);
+                self.remarks.extend(under.remarks);
                 Self {
                     file: self.file.or(under.file),
+                    in_file: self.in_file,
+                    faults: self.faults,
+                    unread: self.unread,
+                    remarks: self.remarks,
                     $($field: self.$field.or(under.$field),)+
                 }
+            }
+
+            /// Sets the option of this name, if there is one.
+            ///
+            /// # Errors
+            /// What is wrong with the value.
+            pub(super) fn set(&mut self, name: &str, value: Setting<'_>) -> Result<(), String> {
+                match name {
+                    $($name => self.$field = Some(value.read()?),)+
+                    _ => {}
+                }
+                Ok(())
             }
 
             /// Returns the options that differ from another layer and need a restart.
@@ -108,6 +167,8 @@ macro_rules! options {
         /// All options, in the order of the help.
         pub const OPTIONS: &[OptionInfo] = &[$(OptionInfo {
             name: $name,
+            example: $example,
+            notation: <$type as OptionValue>::notation,
             default: default!($($default)? $($otherwise)?),
             needs_restart: needs_restart!($change),
         }),+];
@@ -129,107 +190,107 @@ fn default_value<T: FromStr>(text: &str) -> T {
 options! {
     /// Receive syslog frames here: unix:/PATH[,mode=0660][,group=NAME] (datagram) or udp:HOST:PORT
     #[arg(value_name = "ADDR")]
-    listen ("listen"): Vec<Listen> => restart;
+    listen ("listen", "unix:/run/pop-before-smtp/log.sock"): Vec<Listen> => restart;
     /// Accept UDP frames only from these networks
     #[arg(value_name = "NET")]
-    allow_from ("allow-from"): Vec<Network>, or "loopback" => restart;
+    allow_from ("allow-from", "192.0.2.0/24"): Vec<Network>, or "loopback" => restart;
     /// Accept Unix-socket frames only from processes of these users
     #[arg(value_name = "USER")]
-    allow_uid ("allow-uid"): Vec<String>, or "everyone who can open the socket" => restart;
+    allow_uid ("allow-uid", "root"): Vec<String>, or "everyone who can open the socket" => restart;
     /// Accept only messages of these host names; - stands for messages without one
     #[arg(value_name = "NAME", allow_hyphen_values = true)]
-    allow_host ("allow-host"): Vec<HostName>, or "every host" => reload;
+    allow_host ("allow-host", "mx1"): Vec<HostName>, or "every host" => reload;
     /// Access map to publish; TYPE may be `auto`
     #[arg(value_name = "TYPE:PATH")]
-    map ("map"): MapSpec => restart;
+    map ("map", "auto:/var/lib/pop-before-smtp/clients"): MapSpec => restart;
     /// Value of each entry of the map, and of positive socketmap answers
     #[arg(value_name = "TEXT")]
-    map_value ("map-value"): String = "OK" => restart;
+    map_value ("map-value", "OK"): String = "OK" => restart;
     /// Minimum time between two publications of the map
     #[arg(value_name = "DURATION")]
-    map_interval ("map-interval"): Span = "1s" => reload;
+    map_interval ("map-interval", "1s"): Span = "1s" => reload;
     /// Publish IPv6 addresses even where their key would admit other hosts too
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
-    map_inexact_ipv6 ("map-inexact-ipv6"): bool = "false" => reload;
+    map_inexact_ipv6 ("map-inexact-ipv6", "false"): bool = "false" => reload;
     /// Answer Postfix's socketmap lookups here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT
     #[arg(value_name = "ADDR")]
-    socketmap ("socketmap"): Serve => restart;
+    socketmap ("socketmap", "unix:/var/spool/postfix/pop-before-smtp/socketmap"): Serve => restart;
     /// Answer Postfix's policy requests here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT
     #[arg(value_name = "ADDR")]
-    policy ("policy"): Serve => restart;
+    policy ("policy", "unix:/var/spool/postfix/pop-before-smtp/policy"): Serve => restart;
     /// Envelope senders admitted by policy requests: any, user (the logged-in user), domain (that
     /// user's domain)
     #[arg(value_name = "WHAT", hide_possible_values = true)]
-    sender ("sender"): SenderRule = "any" => reload;
+    sender ("sender", "user"): SenderRule = "any" => reload;
     /// Domains of users whose login name has none
     #[arg(value_name = "DOMAIN")]
-    sender_domains ("sender-domains"): Vec<String> => reload;
+    sender_domains ("sender-domains", "example.org"): Vec<String> => reload;
     /// File of lines `login address[, address...]`: further senders that users may use
     #[arg(value_name = "FILE")]
-    sender_table ("sender-table"): PathBuf => reload;
+    sender_table ("sender-table", "/etc/pop-before-smtp/senders"): PathBuf => reload;
     /// Postfix map as in smtpd_sender_login_maps: senders, and the logins that may use them
     #[arg(value_name = "TYPE:PATH")]
-    sender_login_map ("sender-login-map"): Vec<MapSpec> => reload;
+    sender_login_map ("sender-login-map", "hash:/etc/postfix/sender-logins"): Vec<MapSpec> => reload;
     /// Characters that begin an address extension
     #[arg(value_name = "CHARS")]
-    sender_delimiter ("sender-delimiter"): String, or "Postfix's recipient_delimiter" => reload;
+    sender_delimiter ("sender-delimiter", "+"): String, or "Postfix's recipient_delimiter" => reload;
     /// Answer to any other sender: dunno (as if not authorised), reject, or `reject TEXT` (550 5.7.1
     /// and the text)
     #[arg(value_name = "WHAT")]
-    sender_mismatch ("sender-mismatch"): Mismatch = "dunno" => reload;
+    sender_mismatch ("sender-mismatch", "dunno"): Mismatch = "dunno" => reload;
     /// Let users also send as the null sender <>
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
-    allow_null_sender ("allow-null-sender"): bool = "false" => reload;
+    allow_null_sender ("allow-null-sender", "false"): bool = "false" => reload;
     /// Remember who has logged in
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
-    remember_users ("remember-users"): bool = "true" => reload;
+    remember_users ("remember-users", "true"): bool = "true" => reload;
     /// Do not authorise an address from which more than this many users have logged in
-    #[arg(value_name = "N")]
-    max_users_per_address ("max-users-per-address"): usize => reload;
+    #[arg(value_name = "N", value_parser = written::number)]
+    max_users_per_address ("max-users-per-address", "5"): usize => reload;
     /// Postfix's configuration directory
     #[arg(value_name = "DIR")]
-    postfix_config ("postfix-config"): PathBuf, or "Postfix's own" => restart;
+    postfix_config ("postfix-config", "/etc/postfix"): PathBuf, or "Postfix's own" => restart;
     /// How long a login authorises
     #[arg(value_name = "DURATION")]
-    grace ("grace"): Span = "30m" => reload;
+    grace ("grace", "30m"): Span = "30m" => reload;
     /// Keep clients authorised while they are connected, and count the grace from the log-out; if none
     /// is seen, assume it after this time
     #[arg(value_name = "DURATION")]
-    extend_while_connected ("extend-while-connected"): Span, or "off" => reload;
+    extend_while_connected ("extend-while-connected", "24h"): Span, or "off" => reload;
     /// Maximum number of addresses; when it is reached, the entry closest to expiry is evicted
-    #[arg(value_name = "N")]
-    max_clients ("max-clients"): usize = "65536" => reload;
+    #[arg(value_name = "N", value_parser = written::number)]
+    max_clients ("max-clients", "65536"): usize = "65536" => reload;
     /// Mail daemons whose logins count
-    #[arg(value_name = "NAME")]
-    daemon ("daemon"): Vec<String>, or "all verified ones" => reload;
+    #[arg(value_name = "NAME", value_parser = DaemonNames, hide_possible_values = true)]
+    daemon ("daemon", "dovecot"): Vec<String>, or "all verified ones" => reload;
     /// Accept a mail daemon's logins only from these facilities
     #[arg(value_name = "DAEMON=FACILITY[,FACILITY...]")]
-    facility ("facility"): Vec<Facilities>, or "any facility" => reload;
+    facility ("facility", "qpopper=local0,mail"): Vec<Facilities>, or "any facility" => reload;
     /// Directory with your own mail daemons
     #[arg(value_name = "DIR")]
-    daemons_dir ("daemons-dir"): PathBuf, or DEFAULT_DAEMONS_DIR => reload;
+    daemons_dir ("daemons-dir", "/etc/pop-before-smtp/daemons"): PathBuf, or DEFAULT_DAEMONS_DIR => reload;
     /// Never authorise: loopback, link-local, own, gateway, mynetworks, a network, or none
     #[arg(value_name = "WHAT")]
-    exclude ("exclude"): Vec<ExcludeWhat>, or "loopback link-local own gateway mynetworks" => reload;
+    exclude ("exclude", "own"): Vec<ExcludeWhat>, or "loopback link-local own gateway mynetworks" => reload;
     /// File that keeps the authorised clients across restarts
     #[arg(value_name = "FILE")]
-    state ("state"): PathBuf = DEFAULT_STATE => restart;
+    state ("state", "/var/lib/pop-before-smtp/state"): PathBuf = DEFAULT_STATE => restart;
     /// Control socket: PATH[,mode=0660][,group=NAME]
     #[arg(value_name = "PATH")]
-    control ("control"): UnixSocket = DEFAULT_CONTROL => restart;
+    control ("control", "/run/pop-before-smtp/control.sock"): UnixSocket = DEFAULT_CONTROL => restart;
     /// Second, read-only control socket: PATH[,mode=0660][,group=NAME]
     #[arg(value_name = "PATH")]
-    control_read ("control-read"): UnixSocket => restart;
+    control_read ("control-read", "/run/pop-before-smtp/control-read.sock"): UnixSocket => restart;
     /// Log what would be authorised and published; write no map and no state
     #[arg(short = 'n', num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
-    dry_run ("dry-run"): bool = "false" => restart;
+    dry_run ("dry-run", "false"): bool = "false" => restart;
     /// Serve metrics and health checks over HTTP here: inet:HOST:PORT
     #[arg(value_name = "ADDR")]
-    metrics ("metrics"): Inet => restart;
+    metrics ("metrics", "inet:127.0.0.1:9416"): Inet => restart;
     /// Log messages of this and higher levels to stderr: error, warn, info, debug
     #[arg(value_name = "LEVEL")]
-    log_level ("log-level"): LogLevel = "info" => restart;
+    log_level ("log-level", "info"): LogLevel = "info" => restart;
     /// Format of the log: text, json, journald
     #[arg(value_name = "FORMAT", hide_possible_values = true)]
-    log_format ("log-format"): LogFormat, or "journald if stderr is the journal, else text" => restart;
+    log_format ("log-format", "json"): LogFormat, or "journald if stderr is the journal, else text" => restart;
 }

@@ -4,8 +4,6 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::Deserialize;
-
 use super::layer::Layer;
 use crate::engine::grants::grant::MAX_USERS;
 use crate::engine::protocol::policy::Action;
@@ -22,8 +20,7 @@ const DEFAULT_TEXT: &str = "This sender is not the user who checked mail from he
                             account whose mail you check, check its mail first, and try again.";
 
 /// The value of `--sender`.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum SenderRule {
     /// Any sender.
     Any,
@@ -100,27 +97,30 @@ impl Sending {
             ("allow-null-sender", layer.allow_null_sender.is_some()),
         ];
         for (option, _) in needing_a_rule.iter().filter(|(_, is_set)| *is_set) {
-            if rule == SenderRule::Any {
+            if rule == SenderRule::Any && !layer.unread.contains("sender") {
                 fault(
                     format!(
                         "{option}: has no effect with `sender = any`, which admits every sender"
                     ),
-                    "add --sender user or --sender domain, or remove the option",
+                    &format!("{}, or remove it", layer.how_to_set("sender", "user")),
                 );
             }
         }
-        if rule != SenderRule::Any && !by_policy {
+        if rule != SenderRule::Any && !by_policy && !layer.unread.contains("policy") {
             fault(
                 "sender: only policy requests contain the sender, and policy is off; every sender \
                  would be admitted"
                     .into(),
-                "add --policy unix:/PATH and name it in main.cf, or use --sender any",
+                &format!(
+                    "{} and name it in main.cf, or remove sender",
+                    layer.how_to_set("policy", "unix:/var/spool/postfix/pop-before-smtp/policy")
+                ),
             );
         }
         if rule != SenderRule::Any && !remember_users {
             fault(
                 "sender: without remember-users it is not known who has logged in".into(),
-                "remove remember-users = false, or use --sender any",
+                "remove remember-users = false, or sender",
             );
         }
         if let Some(most) = layer.max_users_per_address {

@@ -9,38 +9,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
-use serde::{Deserialize, Deserializer, de};
 
-use super::sending::{Mismatch, SenderRule};
+use super::sending::SenderRule;
 use crate::engine::maildaemons::facility_code;
-use crate::postfix::map_spec::MapSpec;
-use crate::sys::log::LogLevel;
+use crate::sys::log::{LogFormat, LogLevel};
 use crate::sys::unix_socket::UnixSocket;
-
-/// Implements `Deserialize` by parsing a string.
-macro_rules! deserialize_from_text {
-    ($($name:ty),+ $(,)?) => {$(
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                String::deserialize(from)?.parse().map_err(de::Error::custom)
-            }
-        }
-    )+};
-}
-
-deserialize_from_text!(
-    Span,
-    Listen,
-    Serve,
-    Inet,
-    Network,
-    ExcludeWhat,
-    HostName,
-    Facilities,
-    Mismatch,
-    UnixSocket,
-    MapSpec
-);
 
 /// Implements `FromStr` with the names of `clap::ValueEnum`.
 macro_rules! from_value_enum {
@@ -49,13 +22,18 @@ macro_rules! from_value_enum {
             type Err = String;
 
             fn from_str(text: &str) -> Result<Self, String> {
-                <Self as clap::ValueEnum>::from_str(text, false)
+                <Self as clap::ValueEnum>::from_str(text, false).map_err(|_| {
+                    let values = <Self as clap::ValueEnum>::value_variants().iter();
+                    let values = values.filter_map(clap::ValueEnum::to_possible_value);
+                    let names: Vec<_> = values.map(|value| value.get_name().to_owned()).collect();
+                    format!("`{text}` is none of {}", names.join(", "))
+                })
             }
         }
     )+};
 }
 
-from_value_enum!(SenderRule, LogLevel);
+from_value_enum!(SenderRule, LogLevel, LogFormat);
 
 /// A duration: `30m`, `1800s`, `1h 30m`. At least one second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +43,8 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let span = humantime::parse_duration(text).map_err(|why| {
-            format!("`{text}` is not a duration ({why}); write 30m, 1800s or 1h 30m")
-        })?;
+        let span = humantime::parse_duration(text)
+            .map_err(|_| format!("`{text}` is not a duration; write 30m, 1800s or 1h 30m"))?;
         if span < Duration::from_secs(1) {
             return Err(format!("`{text}` is shorter than one second"));
         }
@@ -182,7 +159,17 @@ impl FromStr for Network {
         let net: IpNet = address.or_else(|_| bare.parse()).map_err(|_| {
             format!("`{text}` is not a network; write 192.0.2.0/24 or 2001:db8::/32")
         })?;
-        Ok(Self(unmapped(net.trunc())))
+        let net = unmapped(net);
+        if net != net.trunc() {
+            return Err(format!(
+                "`{text}` has bits after its first {}; write {} for the network, or {} for the one \
+                 address",
+                net.prefix_len(),
+                net.trunc(),
+                net.addr()
+            ));
+        }
+        Ok(Self(net))
     }
 }
 
@@ -231,7 +218,8 @@ impl FromStr for ExcludeWhat {
             "gateway" => Self::Gateway,
             "mynetworks" => Self::Mynetworks,
             "none" => Self::None,
-            network => Self::Network(network.parse().map_err(|_| {
+            network if network.contains('/') => Self::Network(network.parse()?),
+            address => Self::Network(address.parse().map_err(|_| {
                 format!(
                     "`{text}`: write loopback, link-local, own, gateway, mynetworks, none or a \
                      network"
@@ -330,7 +318,7 @@ mod tests {
             ("::ffff:198.51.100.0/120", "198.51.100.0/24"),
             ("[::ffff:198.51.100.5]/128", "198.51.100.5/32"),
             ("::ffff:0:0/96", "0.0.0.0/0"),
-            ("::ffff:0:0/95", "::fffe:0:0/95"),
+            ("::fffe:0:0/95", "::fffe:0:0/95"),
             ("::/0", "::/0"),
         ];
         for (text, expected) in rows {
@@ -362,7 +350,8 @@ mod tests {
         let network = |text: &str| ExcludeWhat::Network(Network(text.parse().expect("a network")));
         assert_eq!(read("own"), Ok(ExcludeWhat::Own));
         assert_eq!(read("192.0.2.7"), Ok(network("192.0.2.7/32")));
-        assert_eq!(read("192.0.2.7/24"), Ok(network("192.0.2.0/24")));
+        let wrong = read("192.0.2.7/24").expect_err("a fault");
+        assert!(wrong.contains("192.0.2.0/24 for the network, or 192.0.2.7 for"), "{wrong}");
         assert_eq!(read("[2001:db8::]/32"), Ok(network("2001:db8::/32")));
         assert!(read("owns").is_err());
         assert!(read("192.0.2").is_err());

@@ -44,6 +44,8 @@ pub enum Request {
         /// For how many seconds new logins do not count.
         block: Option<u64>,
     },
+    /// List the addresses that an operator has blocked.
+    Blocked,
     /// Return the daemon's status.
     Status,
     /// Test whether a test message of `doctor` has arrived.
@@ -57,7 +59,9 @@ impl Request {
     /// Returns the access that it needs.
     pub const fn needs(&self) -> Access {
         match self {
-            Self::List | Self::Query { .. } | Self::Status | Self::Probe { .. } => Access::Read,
+            Self::List | Self::Query { .. } | Self::Blocked | Self::Status | Self::Probe { .. } => {
+                Access::Read
+            }
             Self::Allow { .. } | Self::Revoke { .. } => Access::Change,
         }
     }
@@ -73,6 +77,10 @@ pub enum Answer {
     Query(Option<Entry>),
     /// To `Query`: the operator has blocked the address until then, RFC 3339.
     Blocked(String),
+    /// To `Query`: the address is never authorised; which list of exclusions names it.
+    Excluded(String),
+    /// To `Blocked`: the blocks, by address.
+    Blocks(Vec<Block>),
     /// To `Allow`.
     Allowed {
         /// The entry of the address.
@@ -124,6 +132,20 @@ pub struct Entry {
     pub logins: u64,
     /// The operator's note.
     pub note: Option<String>,
+    /// Whether the map can show the address to Postfix; nothing if there is no map.
+    #[serde(default)]
+    pub in_map: Option<bool>,
+}
+
+/// One blocked address, as `list --blocked --json` prints it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Block {
+    /// The address, canonical.
+    pub address: IpAddr,
+    /// Until when its logins do not count, RFC 3339.
+    pub until: String,
+    /// Whole seconds until then, rounded up.
+    pub ends_in: u64,
 }
 
 /// Formats a time as RFC 3339 text in UTC, to the second.

@@ -45,6 +45,9 @@ pub struct Status {
     pub map: MapStatus,
     /// Why the state file cannot be written, if so.
     pub state_fault: Option<StateFault>,
+    /// What affects mail, as `/healthz` says it.
+    #[serde(default)]
+    pub fault: Option<String>,
     /// Log lines that were dropped because stderr was not read in time.
     pub log_lines_lost: u64,
 }
@@ -192,6 +195,12 @@ pub struct MapStatus {
     pub pending: bool,
     /// Failed attempts since the last success.
     pub failures: u32,
+    /// Why the last attempt failed, if it did.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// Seconds until the next attempt, if the last one failed.
+    #[serde(default)]
+    pub next_attempt_seconds: Option<f64>,
     /// Authorised addresses that are left out of it because their keys would admit other hosts.
     pub kept_out: usize,
 }

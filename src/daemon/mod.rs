@@ -12,7 +12,9 @@ pub mod connections;
 pub mod control;
 pub mod expiry;
 pub mod hardening;
+pub mod installation;
 pub mod lookup;
+pub mod lost_logins;
 pub mod metrics;
 mod offline;
 pub mod passed_sockets;
@@ -68,7 +70,7 @@ pub async fn run(
     config: Config,
     passed: Passed,
     log: Log,
-    layers: impl Fn() -> Result<Layer, Failures>,
+    layers: impl Fn() -> Layer,
 ) -> Result<(), Failures> {
     hardening::disable_core_dumps();
     let signals = Signals::new()?;
@@ -85,7 +87,7 @@ async fn run_until_stopped(
     config: Config,
     mut passed: Passed,
     log: Log,
-    layers: impl Fn() -> Result<Layer, Failures>,
+    layers: impl Fn() -> Layer,
     mut signals: Signals,
 ) -> Result<(), Failures> {
     let (rules, exclusions) = rules::build(&config).await?;
@@ -118,7 +120,7 @@ async fn run_until_stopped(
             return Ok(());
         }
     };
-    let read = || Config::from_layer(&layers()?, passed.roles());
+    let read = || Config::from_layer(&layers(), passed.roles());
     let outcome =
         daemon.serve(listeners, metrics_listeners, exclusions, signals, &config, read).await;
     let shutdown = daemon.shut_down().await.map_err(Failures::from);
@@ -185,6 +187,8 @@ impl Running {
             helpers.spawn(control::serve(listener, access, shared, self.source.clone()));
         }
         helpers.spawn(watchdog());
+        let shared = Arc::clone(&self.shared);
+        helpers.spawn(async move { shared.lost_logins().sum_up().await });
         let exclusions = Arc::new(Mutex::new(exclusions));
         helpers.spawn(reload::watch_host(Arc::clone(&self.shared), Arc::clone(&exclusions)));
         for receiver in self.receivers.iter() {

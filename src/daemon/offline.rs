@@ -1,7 +1,9 @@
 //! What other commands do without a running daemon: check what it would refuse, empty its map.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use super::installation;
 use super::start::map_target;
 use super::state_file;
 use crate::config::layer::Layer;
@@ -20,7 +22,11 @@ use crate::sys::lock::Lock;
 /// # Errors
 /// Everything that is wrong.
 pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>, Failures> {
-    let config = Config::from_layer(layer, passed);
+    let config = Config::from_layer(layer, passed).and_then(|config| {
+        let of_unit = installation::paths_of_unit(Path::new("/"));
+        let faults = installation::sockets_named_twice(&config, &of_unit);
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
+    });
     let matching = Matching::from_layer(layer);
     let (exclusions, table) = match &config {
         Ok(config) => (rules::build(config).await.map(|(_, exclusions)| exclusions), Ok(None)),
@@ -43,6 +49,7 @@ pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>
     match (config, exclusions, proofs, table, target, state) {
         (Ok(_), Ok(exclusions), Ok(mut remarks), Ok(_), Ok(target), Ok(())) => {
             remarks.extend(exclusions.remarks);
+            remarks.extend(installation::hidden_unit(Path::new("/")));
             let remark = target.and_then(|target| target.remark().map(str::to_owned));
             // The state file is often next to the map.
             if let Some(remark) = remark.filter(|remark| !remarks.contains(remark)) {

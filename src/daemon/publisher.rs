@@ -185,6 +185,7 @@ impl Publisher {
         };
         match outcome {
             Ok(()) => {
+                self.shared.set_map_error(None);
                 let failures = self.shared.with(|engine, now| {
                     let failures = engine.publication().failures();
                     engine.published(generation.number, now);
@@ -200,6 +201,7 @@ impl Publisher {
                 true
             }
             Err(failure) => {
+                self.shared.set_map_error(Some(failure.to_string()));
                 let pause = self.shared.with(|engine, now| engine.failed(now));
                 error!(next_attempt_in = ?pause, "{failure}");
                 false

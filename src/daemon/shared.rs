@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{Notify, watch};
 
+use super::lost_logins::LostLogins;
 use crate::engine::Engine;
 use crate::engine::grants::{Cursor, Slice};
 use crate::engine::time::Time;
@@ -53,6 +54,9 @@ pub struct Shared {
     saved: watch::Sender<u64>,
     /// The last generation that was published.
     published: watch::Sender<u64>,
+    /// Why the last attempt to publish failed, if it did.
+    map_error: Mutex<Option<String>>,
+    lost_logins: LostLogins,
 }
 
 impl Shared {
@@ -67,6 +71,8 @@ impl Shared {
             save_wanted: Notify::new(),
             saved: watch::Sender::default(),
             published: watch::Sender::default(),
+            map_error: Mutex::default(),
+            lost_logins: LostLogins::default(),
         }
     }
 
@@ -142,6 +148,21 @@ impl Shared {
     /// Records that all changes up to this one are on disk.
     pub fn mark_saved(&self, last_change: u64) {
         self.saved.send_replace(last_change);
+    }
+
+    /// Returns the logins that authorised nobody.
+    pub fn lost_logins(&self) -> &LostLogins {
+        &self.lost_logins
+    }
+
+    /// Records why the last attempt to publish failed, or that it succeeded.
+    pub fn set_map_error(&self, error: Option<String>) {
+        *self.map_error.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    /// Returns why the last attempt to publish failed, if it did.
+    pub fn map_error(&self) -> Option<String> {
+        self.map_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Waits until all changes so far are on disk.

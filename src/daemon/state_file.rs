@@ -265,8 +265,13 @@ pub fn examine(path: &Path) -> Result<(), Failure> {
 }
 
 fn failure(refusal: ReadFailure) -> Failure {
-    let hint = "the daemon's user must own it; to start without it, rename it";
-    refusal.failure(Failure::io, "state file", hint)
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
+    let user = user.map_or_else(|| nix::unistd::geteuid().to_string(), |user| user.name);
+    let hint = format!(
+        "the daemon's user must own it: `chown {user} {}`; to start without it, rename it",
+        refusal.path().display()
+    );
+    refusal.failure(Failure::io, "state file", &hint)
 }
 
 fn read(file: File, most: usize) -> io::Result<Restoration> {

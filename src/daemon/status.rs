@@ -26,6 +26,9 @@ use crate::sys::log::Log;
 /// An attempt to publish the map is slow after this time, and after twice the time of the last one.
 const SLOW: Duration = Duration::from_secs(5);
 
+/// A map that cannot be published for this time is unhealthy: six attempts have failed.
+const MAX_FAILING: Duration = Duration::from_secs(60);
+
 /// The parts of the daemon that have their own counters, and what does not change while it runs.
 #[derive(Clone, Debug)]
 pub struct StatusSource {
@@ -64,6 +67,8 @@ pub struct Snapshot {
     pub stats: Stats,
     /// The state of publication.
     pub publication: Publication,
+    /// Why the last attempt to publish the map failed, if it did.
+    pub map_error: Option<String>,
     /// The map's name in main.cf.
     pub table: Option<String>,
     /// The receiving sockets.
@@ -79,6 +84,7 @@ pub struct Snapshot {
 impl StatusSource {
     /// Takes a snapshot.
     pub fn snapshot(&self, shared: &Shared) -> Snapshot {
+        let map_error = shared.map_error();
         shared.with(|engine, now| Snapshot {
             now,
             started: self.started,
@@ -89,6 +95,7 @@ impl StatusSource {
             daemons: engine.rules().table.daemons().iter().map(|d| d.name.clone()).collect(),
             stats: engine.stats().clone(),
             publication: *engine.publication(),
+            map_error,
             table: self.map.clone(),
             listeners: self.receivers.iter().map(listener).collect(),
             lookups: self.services.iter().map(lookup).collect(),
@@ -115,10 +122,26 @@ impl Snapshot {
             last_login: self.stats.last_login.map(rfc3339),
             daemons: self.daemon_statuses(),
             map: self.map_status(),
+            fault: self.health().err(),
             listeners: self.listeners,
             lookups: self.lookups,
             state_fault: self.state_fault,
             log_lines_lost: self.log_lines_lost,
+        }
+    }
+
+    /// Checks that the daemon can do its work: the map is published, and the state is saved.
+    ///
+    /// # Errors
+    /// Returns a sentence that says what prevents it.
+    pub fn health(&self) -> Result<(), String> {
+        published(&self.publication, self.now)?;
+        match &self.state_fault {
+            Some(StateFault { seconds, error }) => Err(format!(
+                "the state file could not be written for {seconds:.0} s: {error}; logins still \
+                 count, but a crash would lose the latest"
+            )),
+            None => Ok(()),
         }
     }
 
@@ -158,6 +181,11 @@ impl Snapshot {
             trying_seconds: trying.map(|time| time.as_secs_f64()),
             pending: publication.due().is_some(),
             failures: publication.failures(),
+            error: self.map_error.clone(),
+            next_attempt_seconds: publication
+                .due()
+                .filter(|_| publication.failures() > 0)
+                .map(|(_, at)| at.since(self.now).as_secs_f64()),
             kept_out: self.kept_out,
         }
     }
@@ -210,5 +238,45 @@ fn lookup(service: &LookupService) -> LookupStatus {
         rejected: count(&counters.rejected),
         broken: count(&counters.broken),
         evicted: count(&counters.evicted),
+    }
+}
+
+fn published(publication: &Publication, now: Time) -> Result<(), String> {
+    let trying = publication.trying_since().map(|since| now.since(since));
+    let limit = MAX_FAILING.max(2 * publication.history().took);
+    match trying {
+        _ if publication.is_stuck() => {
+            Err("the map lists expired clients and could not be emptied; the log says why".into())
+        }
+        Some(time) if time >= limit => Err(format!(
+            "the map could not be published for {} s ({}); the log says why",
+            time.as_secs(),
+            if publication.is_emptied() { "map emptied" } else { "previous map in use" }
+        )),
+        _ if publication.published_generation() == 0 => Err("no map has been published yet".into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn unhealthy_without_a_map_and_after_a_minute_of_failures() {
+        let mut publication = Publication::unknown();
+        assert!(published(&publication, at(0)).is_err_and(|why| why.contains("yet")));
+        publication.published(1, at(1), Duration::ZERO);
+        assert_eq!(published(&publication, at(9)), Ok(()));
+        publication.failed(at(10));
+        publication.failed(at(50));
+        assert_eq!(published(&publication, at(69)), Ok(()), "it may recover");
+        assert!(published(&publication, at(70)).is_err_and(|why| why.contains("60 s")));
+        publication.published(1, at(71), Duration::ZERO);
+        assert_eq!(published(&publication, at(1000)), Ok(()));
     }
 }

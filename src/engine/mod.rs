@@ -222,6 +222,12 @@ impl Engine {
         self.blocked.get(&address.to_canonical()).copied().filter(|until| now < *until)
     }
 
+    /// Returns the addresses that the operator has blocked, and until when.
+    pub fn blocks(&self, now: Time) -> impl Iterator<Item = (IpAddr, Time)> {
+        let blocks = self.blocked.iter().map(|(address, until)| (*address, *until));
+        blocks.filter(move |(_, until)| now < *until)
+    }
+
     /// Returns whether the map lists an address while it is authorised.
     pub fn is_published(&self, address: IpAddr) -> bool {
         self.rules.publish_inexact || !address::admits_others(address)

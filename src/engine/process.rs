@@ -116,17 +116,25 @@ impl Engine {
             Match::NoPattern(daemon) => {
                 let daemon = daemon.name.clone();
                 self.stats.daemon(&daemon).unmatched();
-                return Outcome { daemon: Some(daemon), ..nothing(Reason::NoPattern) };
+                return match program.looks_like_login(message) {
+                    Some(daemon) => Outcome {
+                        daemon: Some(daemon.name.clone()),
+                        is_lost_login: true,
+                        ..nothing(Reason::UnknownLogin)
+                    },
+                    None => Outcome { daemon: Some(daemon), ..nothing(Reason::NoPattern) },
+                };
             }
             Match::Refused(daemon, why) => {
                 let daemon = Some(daemon.name.clone());
+                let is_lost_login = program.looks_like_login(message).is_some();
                 self.stats.refused += 1;
                 if let (Refusal::TooLong, Some(process)) = (&why, process) {
                     // Its end was not read, and it may be the end of a connection or session.
                     self.streams.joins.end(process, now);
                     self.close(now, process);
                 }
-                return Outcome { daemon, ..nothing(Reason::Refused(why)) };
+                return Outcome { daemon, is_lost_login, ..nothing(Reason::Refused(why)) };
             }
             Match::Event(daemon, event) => (daemon, event),
         };
@@ -181,7 +189,7 @@ impl Engine {
                 let session = session.filter(is_paired).or(by_process);
                 let daemon = name.clone();
                 let facility = message.facility;
-                self.process_login(
+                let outcome = self.process_login(
                     now,
                     Login {
                         process,
@@ -195,7 +203,9 @@ impl Engine {
                         host,
                         facility,
                     },
-                )
+                );
+                let is_lost_login = matches!(outcome.verdict, Verdict::None | Verdict::Partial);
+                Outcome { is_lost_login, ..outcome }
             }
         };
         Outcome { daemon: Some(name), ..outcome }
@@ -259,6 +269,7 @@ impl Engine {
             daemon: None,
             address: Some(address),
             user: user.clone(),
+            is_lost_login: false,
         };
         if let Some(list) = self.rules.exclude.reason(address) {
             self.stats.excluded += 1;

@@ -73,6 +73,8 @@ pub enum Reason {
     Probe,
     /// The program is known, but no pattern matches.
     NoPattern,
+    /// As before, and the message looks like a login.
+    UnknownLogin,
     /// A login pattern matches, but the message is refused.
     Refused(Refusal),
     /// The continuation of a line that the daemon's logger has split.
@@ -126,7 +128,14 @@ impl fmt::Display for Reason {
                 return write!(f, "no selected mail daemon has the program name `{name}`");
             }
             Self::Probe => "a test message from `pop-before-smtp doctor`",
-            Self::NoPattern => "the program is known, but no pattern matches the message",
+            Self::NoPattern => {
+                "the program is known, but no pattern matches the message, and it does not look like \
+                 a login"
+            }
+            Self::UnknownLogin => {
+                "it looks like a login, but no pattern matches: the program's version or its log \
+                 format is not known; `pop-before-smtp daemons` shows what is"
+            }
             Self::Refused(why) => return write!(f, "refused: {why}"),
             Self::Late(age) => {
                 return write!(
@@ -191,11 +200,21 @@ pub struct Outcome {
     pub address: Option<IpAddr>,
     /// The user, if the message names one.
     pub user: Option<String>,
+    /// Whether it is a login, or looks like one, that authorises nobody although its address may be
+    /// authorised: something is wrong, and nobody else will notice.
+    pub is_lost_login: bool,
 }
 
 impl Outcome {
     pub(super) fn nothing(reason: Reason) -> Self {
-        Self { verdict: Verdict::None, reason, daemon: None, address: None, user: None }
+        Self {
+            verdict: Verdict::None,
+            reason,
+            daemon: None,
+            address: None,
+            user: None,
+            is_lost_login: false,
+        }
     }
 
     /// Returns what a login did to the set; `None` if the frame was not a login that counts.
@@ -318,7 +337,13 @@ mod tests {
             ),
             (
                 &["Nov 22 07:31:23 mx1 dovecot: master: Dovecot v2.3.21 starting up for imap"],
-                "none: the program is known, but no pattern matches the message",
+                "none: the program is known, but no pattern matches the message, and it does not look \
+                 like a login",
+            ),
+            (
+                &[&login("joe", "192.0.2.7").replace("method", "mechanism")],
+                "none: it looks like a login, but no pattern matches: the program's version or its \
+                 log format is not known; `pop-before-smtp daemons` shows what is",
             ),
             (
                 &[&login("joe", "0.0.0.0")],

@@ -341,16 +341,16 @@ fn check_place(path: &Path) -> Result<Option<String>, Failure> {
     let directory = directory(path);
     if !directory.is_dir() {
         return Err(Failure::config(format!("`{}` is not a directory", directory.display()))
-            .hint("create it, owned by the daemon's user, or change --map"));
+            .hint("create it, owned by the daemon's user, or change `map`"));
     }
     if path.is_dir() {
         return Err(Failure::config(format!("`{}` is a directory", path.display()))
-            .hint("--map must be the path of the map file itself"));
+            .hint("`map` must be the path of the map file itself"));
     }
     if !is_ours(path) {
         let what = format!("`{}` exists and was not written by pop-before-smtp", path.display());
         return Err(Failure::config(what)
-            .hint("use another file for --map: publishing would overwrite this one"));
+            .hint("use another file for `map`: publishing would overwrite this one"));
     }
     // A name unique to this process: the daemon may be publishing while `check` runs.
     let probe = files::with_suffix(path, &format!(".probe-{}", std::process::id()));

@@ -141,7 +141,7 @@ impl Postfix {
                 "install the package postfix-{kind} (apt-get install postfix-{kind}), or change --map"
             )),
             _ => {
-                failure.hint("use one of hash, btree, lmdb and cdb for --map that `postconf -m` lists")
+                failure.hint("use one of hash, btree, lmdb and cdb in `map` that `postconf -m` lists")
             }
         })
     }
@@ -160,7 +160,7 @@ impl Postfix {
             let what = format!("{} {}: {error}", self.postconf.display(), arguments.join(" "));
             match error {
                 ChildError::Failed(_, stderr) if stderr.contains("main.cf") => {
-                    Failure::config(what).hint("set the directory of main.cf with --postfix-config")
+                    Failure::config(what).hint("set postfix-config to the directory of main.cf")
                 }
                 ChildError::Failed(..) | ChildError::NotStarted(_) => Failure::config(what),
                 ChildError::Slow(_) | ChildError::Flood | ChildError::Lost(_) => Failure::io(what),

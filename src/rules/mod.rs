@@ -61,7 +61,7 @@ impl Exclusions {
                     Err(failure) if matching.exclude == ExcludeWhat::DEFAULT => {
                         exclusions.remarks.push(format!(
                             "mynetworks is not excluded: {}; list what must never be authorised \
-                             with --exclude",
+                             in `exclude`",
                             failure.what()
                         ));
                     }
@@ -116,7 +116,7 @@ fn own_daemons(dir: &DaemonsDir) -> (Vec<DaemonFile>, Vec<Failure>) {
         Ok(paths) => paths,
         Err(refusal) if *dir == DaemonsDir::Default && refusal.is_missing() => Vec::new(),
         Err(refusal) => {
-            let hint = "set a directory of TOML files with --daemons-dir";
+            let hint = "create it, or remove daemons-dir";
             let kind = "directory with mail daemons";
             return (Vec::new(), vec![refusal.failure(Failure::config, kind, hint)]);
         }

@@ -41,7 +41,7 @@ pub async fn senders(config: &Config) -> Result<Senders, Failure> {
                     "cannot read Postfix's recipient_delimiter: {}",
                     failure.what()
                 ))
-                .hint("set it with --sender-delimiter, such as + or an empty value")
+                .hint("set sender-delimiter, such as + or an empty value")
             })?
         }
     };

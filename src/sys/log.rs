@@ -16,7 +16,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata, error};
 use tracing_subscriber::fmt::MakeWriter;
@@ -25,8 +24,7 @@ use super::terminal::OutputStyle;
 use crate::error::Failure;
 
 /// Least severe level that is logged.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 #[expect(missing_docs, reason = "the names are clear")]
 pub enum LogLevel {
     Error,
@@ -36,8 +34,7 @@ pub enum LogLevel {
 }
 
 /// Format of the log.
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// A line with time and level.
     Text,

@@ -54,11 +54,24 @@ fn the_manual_has_every_command() {
     let mut text = String::new();
     for command in cli.get_subcommands().filter(|command| command.get_name() != "help") {
         let mut options = Vec::new();
-        Man::new(command.clone()).render_options_section(&mut options).unwrap();
+        // The options of `run` once.
+        let run = cli.find_subcommand("run").unwrap();
+        let is_of_run =
+            |arg: &clap::Arg| run.get_arguments().any(|one| one.get_id() == arg.get_id());
+        let shared = command.get_arguments().filter(|arg| is_of_run(arg)).count();
+        let is_shared = command.get_name() != "run" && shared == run.get_arguments().count();
+        let shown = command.clone().mut_args(|arg| {
+            let is_hidden = arg.is_hide_set() || is_shared && is_of_run(&arg);
+            arg.hide(is_hidden)
+        });
+        Man::new(shown).render_options_section(&mut options).unwrap();
         let options = String::from_utf8(options).unwrap();
         let about = command.get_about().unwrap_or_else(|| panic!("{command:?}")).to_string();
         let name = roff(command.get_name());
         text += &format!(".SS {name}{}", roff(&format!("{about}.")));
+        if is_shared {
+            text += "It accepts the options of\n.B run\ntoo.\n";
+        }
         // A page of its own would define these once: its heading and the apostrophe.
         let of_a_page =
             |line: &str| [".SH", ".ie", ".el"].iter().any(|word| line.starts_with(word));

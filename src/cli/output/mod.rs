@@ -11,7 +11,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::control::protocol::Entry;
+use crate::control::protocol::{Block, Entry};
 use crate::engine::maildaemons::MailDaemon;
 use crate::error::Failure;
 use crate::sys::terminal::{OutputStyle, Style, clean, span};
@@ -26,7 +26,7 @@ const SAMPLE_WIDTH: usize = 160;
 /// A grant with fewer seconds left is marked: the client should check mail before sending.
 const SOON: u64 = 300;
 
-/// Prints a value as one line of JSON.
+/// Prints a value as JSON on one line.
 ///
 /// # Errors
 /// The output cannot be written.
@@ -81,8 +81,31 @@ pub fn entries(entries: &[Entry], style: OutputStyle, mut output: impl Write) ->
             since.into(),
             Cell(span(entry.expires_in), if ends_soon { Style::Odd } else { Style::Good }),
             entry.logins.to_string().into(),
-            entry.note.as_deref().map(clean).unwrap_or_default().into(),
+            note(entry),
         ]);
+    }
+    table.print(style, output)
+}
+
+fn note(entry: &Entry) -> Cell {
+    let note = entry.note.as_deref().map(clean);
+    match (entry.in_map, note) {
+        (Some(false), None) => Cell("not in the map".into(), Style::Odd),
+        (Some(false), Some(note)) => Cell(format!("not in the map; {note}"), Style::Odd),
+        (_, note) => note.unwrap_or_default().into(),
+    }
+}
+
+/// Prints the addresses that are blocked.
+///
+/// # Errors
+/// The output cannot be written.
+pub fn blocks(blocks: &[Block], style: OutputStyle, output: impl Write) -> io::Result<()> {
+    let mut table =
+        Table::new(&[Column::left("BLOCKED"), Column::right("LEFT"), Column::left("UNTIL")]);
+    for block in blocks {
+        let left = span(block.ends_in);
+        table.add(vec![block.address.to_string().into(), left.into(), block.until.clone().into()]);
     }
     table.print(style, output)
 }
@@ -144,8 +167,8 @@ fn daemon_json(daemon: &MailDaemon) -> serde_json::Value {
 }
 
 /// Prints the answer to `check --json`.
-pub fn faults(faults: &[Failure], output: impl Write) -> io::Result<()> {
+pub fn faults(faults: &[Failure], warnings: &[String], output: impl Write) -> io::Result<()> {
     let fault = |f: &Failure| json!({ "fault": f.what(), "hint": f.hint_text() });
     let list: Vec<_> = faults.iter().map(fault).collect();
-    json_line(&json!({ "ok": list.is_empty(), "faults": list }), output)
+    json_line(&json!({ "ok": list.is_empty(), "faults": list, "warnings": warnings }), output)
 }

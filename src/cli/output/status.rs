@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::table::{Cell, Column, Table};
 use super::{ago, json_line, moment};
 use crate::control::status::{EventCounts, MapStatus, STOPPED, StateFault, Status};
-use crate::sys::terminal::{OutputStyle, Style};
+use crate::sys::terminal::{OutputStyle, Style, clean};
 
 /// Columns of the labels.
 const LABEL: usize = 12;
@@ -99,6 +99,16 @@ impl StatusPage<'_> {
             }
         };
         self.line("map", &format!("{table}: {}", self.style.paint(tint, &state)), output)?;
+        if let Some(error) = &map.error {
+            let next =
+                map.next_attempt_seconds.map(|seconds| format!("next attempt in {seconds:.0} s"));
+            let text = format!(
+                "{}; {}",
+                clean(&error.replace("\n  hint: ", "; ")),
+                next.unwrap_or_else(|| "trying now".into())
+            );
+            self.line("", &self.style.paint(Style::Bad, &text), output)?;
+        }
         if let Some(at) = &map.last_publication {
             let took = Duration::from_secs_f64(map.last_publication_seconds.unwrap_or_default());
             let text = format!(

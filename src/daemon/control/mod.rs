@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 use super::connections::{Connections, Slot};
 use super::shared::Shared;
 use super::status;
-use crate::control::protocol::{Access, Answer, Entry, Request, rfc3339};
+use crate::control::protocol::{Access, Answer, Block, Entry, Request, rfc3339};
 use crate::engine::Engine;
 use crate::engine::grants::grant::{Grant, GrantedBy};
 use crate::engine::grants::{Cursor, GrantOutcome, Slice};
@@ -45,7 +45,8 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for the client to read an answer, or a slice of a list.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-fn entry(grant: &Grant, now: Time) -> Entry {
+/// Returns an entry. `in_map` tells whether the map can show an address, if there is a map.
+fn entry(grant: &Grant, now: Time, in_map: impl Fn(IpAddr) -> Option<bool>) -> Entry {
     let (daemon, host) = match &grant.by {
         GrantedBy::Login(origin) => (Some(origin.daemon.to_string()), origin.host.clone()),
         GrantedBy::Operator => (None, None),
@@ -62,7 +63,15 @@ fn entry(grant: &Grant, now: Time) -> Entry {
         expires_in: grant.until.since(now).as_millis().div_ceil(1000) as u64,
         logins: grant.logins.into(),
         note: grant.manual.as_ref().and_then(|manual| manual.note.clone()),
+        in_map: in_map(grant.address),
     }
+}
+
+/// Returns whether the map can show an address to Postfix: its key is exact, and the map not empty
+/// because it could not be published.
+fn in_map(engine: &Engine, source: &status::StatusSource, address: IpAddr) -> Option<bool> {
+    let _map = source.map.as_ref()?;
+    Some(engine.is_published(address) && !engine.publication().is_emptied())
 }
 
 /// Serves one control socket until the task is dropped.
@@ -123,7 +132,7 @@ async fn handle(
     slot.waiting();
     let request = serde_json::from_str::<Request>(&line);
     if let Ok(Request::List) = request {
-        write_list(&mut write, slot, &shared).await?;
+        write_list(&mut write, slot, &shared, &source).await?;
     }
     let answer = match request {
         Ok(request) if request.needs() == Access::Change && access == Access::Read => {
@@ -141,14 +150,17 @@ async fn write_list(
     write: &mut OwnedWriteHalf,
     slot: &Slot,
     shared: &Arc<Shared>,
+    source: &status::StatusSource,
 ) -> io::Result<()> {
     let mut next = Some(Cursor::default());
     while let Some(from) = next {
-        let shared = Arc::clone(shared);
+        let (shared, source) = (Arc::clone(shared), source.clone());
         // Not on the threads that process frames.
         let slice = blocking(move || {
-            let slice =
-                |engine: &mut Engine, now| engine.list(now, from, |grant| entry(grant, now));
+            let slice = |engine: &mut Engine, now| {
+                let in_map = |address| in_map(engine, &source, address);
+                engine.list(now, from, |grant| entry(grant, now, in_map))
+            };
             let Slice { items, next } = shared.with(slice);
             let text = if items.is_empty() { Vec::new() } else { text(&Answer::List(items))? };
             Ok::<_, io::Error>((text, next))
@@ -175,14 +187,18 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
     match request {
         // The end of a list that has been written already.
         Request::List => Answer::List(Vec::new()),
-        Request::Query { address } => {
-            shared.with(|engine, now| match engine.blocked_until(now, address) {
-                Some(until) => Answer::Blocked(rfc3339(until)),
-                None => Answer::Query(engine.admits(now, address).map(|grant| entry(&grant, now))),
-            })
-        }
+        Request::Query { address } => shared.with(|engine, now| {
+            if let Some(list) = engine.rules().exclude.reason(address.to_canonical()) {
+                return Answer::Excluded(list.to_owned());
+            }
+            if let Some(until) = engine.blocked_until(now, address) {
+                return Answer::Blocked(rfc3339(until));
+            }
+            let in_map = |address| in_map(engine, source, address);
+            Answer::Query(engine.admits(now, address).map(|grant| entry(&grant, now, in_map)))
+        }),
         Request::Allow { address, seconds, note } => {
-            match allow(shared, address, seconds.map(Duration::from_secs), note) {
+            match allow(shared, source, address, seconds.map(Duration::from_secs), note) {
                 Ok(entry) => Answer::Allowed { entry, published: published(shared, source).await },
                 Err(why) => Answer::Refused(why),
             }
@@ -200,6 +216,16 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
                 stuck: publication.is_stuck(),
             }
         }
+        Request::Blocked => shared.with(|engine, now| {
+            let blocks = engine.blocks(now).map(|(address, until)| Block {
+                address,
+                until: rfc3339(until),
+                ends_in: until.since(now).as_millis().div_ceil(1000) as u64,
+            });
+            let mut blocks: Vec<_> = blocks.collect();
+            blocks.sort_by_key(|block| block.address);
+            Answer::Blocks(blocks)
+        }),
         Request::Status => Answer::Status(Box::new(source.snapshot(shared).status())),
         Request::Probe { text } => {
             Answer::Probe(shared.with(|engine, _| engine.probes().count(&text)))
@@ -223,6 +249,7 @@ async fn published(shared: &Shared, source: &status::StatusSource) -> bool {
 /// Authorises an address, or returns why it cannot be.
 fn allow(
     shared: &Shared,
+    source: &status::StatusSource,
     address: IpAddr,
     span: Option<Duration>,
     note: Option<String>,
@@ -235,7 +262,9 @@ fn allow(
                 "{address} is never authorised: it belongs to `{list}`; see the option `exclude`"
             )
         })?;
-        Ok::<_, String>((outcome, engine.admits(now, address).map(|grant| entry(&grant, now))))
+        let in_map = |address| in_map(engine, source, address);
+        let entry = engine.admits(now, address).map(|grant| entry(&grant, now, in_map));
+        Ok::<_, String>((outcome, entry))
     })?;
     // With max-clients reached, the grant that expires first is evicted.
     let entry = entry.ok_or_else(|| {

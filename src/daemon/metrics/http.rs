@@ -17,7 +17,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::{health, text};
+use super::text;
 use crate::daemon::connections::{Connections, Slot};
 use crate::daemon::shared::Shared;
 use crate::daemon::status::StatusSource;
@@ -150,7 +150,7 @@ fn answer(request: &HttpRequest, source: &StatusSource, shared: &Shared) -> Stri
         HttpRequest::Wrong(status) => response(status, &format!("{status}\n"), true),
         HttpRequest::Page { path, body } => match path.as_str() {
             "/metrics" => response("200 OK", &text(source, shared), *body),
-            "/healthz" => match health(source, shared) {
+            "/healthz" => match source.snapshot(shared).health() {
                 Ok(()) => response("200 OK", "healthy\n", *body),
                 Err(why) => response("503 Service Unavailable", &format!("{why}\n"), *body),
             },

@@ -10,11 +10,10 @@ pub mod http;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use super::shared::Shared;
 use super::status::{Snapshot, StatusSource};
-use crate::control::status::{LookupStatus, StateFault};
+use crate::control::status::LookupStatus;
 use crate::engine::Engine;
 use crate::engine::publication::Publication;
 use crate::engine::stats::DaemonStats;
@@ -22,8 +21,6 @@ use crate::engine::time::Time;
 
 /// The prefix of all names.
 const PREFIX: &str = "pop_before_smtp_";
-/// A map that cannot be published for this time is unhealthy: six attempts have failed.
-const MAX_FAILING: Duration = Duration::from_secs(60);
 
 /// Returns all metrics.
 pub fn text(source: &StatusSource, shared: &Shared) -> String {
@@ -38,39 +35,6 @@ pub fn text(source: &StatusSource, shared: &Shared) -> String {
     page.map(&snapshot.publication);
     page.state(&snapshot);
     page.0
-}
-
-/// Checks that the daemon can do its work.
-///
-/// # Errors
-/// Returns a sentence that says what prevents it.
-pub fn health(source: &StatusSource, shared: &Shared) -> Result<(), String> {
-    let snapshot = source.snapshot(shared);
-    published(&snapshot.publication, snapshot.now)?;
-    match snapshot.state_fault {
-        Some(StateFault { seconds, error }) => Err(format!(
-            "the state file could not be written for {seconds:.0} s: {error}; logins still count, but \
-             a crash would lose the latest"
-        )),
-        None => Ok(()),
-    }
-}
-
-fn published(publication: &Publication, now: Time) -> Result<(), String> {
-    let trying = publication.trying_since().map(|since| now.since(since));
-    let limit = MAX_FAILING.max(2 * publication.history().took);
-    match trying {
-        _ if publication.is_stuck() => {
-            Err("the map lists expired clients and could not be emptied; the log says why".into())
-        }
-        Some(time) if time >= limit => Err(format!(
-            "the map could not be published for {} s ({}); the log says why",
-            time.as_secs(),
-            if publication.is_emptied() { "map emptied" } else { "previous map in use" }
-        )),
-        _ if publication.published_generation() == 0 => Err("no map has been published yet".into()),
-        _ => Ok(()),
-    }
 }
 
 /// Returns the highest number of users of one address, authorised or not.
@@ -279,24 +243,6 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(seconds: u64) -> Time {
-        Time::from_millis(seconds * 1000)
-    }
-
-    #[test]
-    fn unhealthy_without_a_map_and_after_a_minute_of_failures() {
-        let mut publication = Publication::unknown();
-        assert!(published(&publication, at(0)).is_err_and(|why| why.contains("yet")));
-        publication.published(1, at(1), Duration::ZERO);
-        assert_eq!(published(&publication, at(9)), Ok(()));
-        publication.failed(at(10));
-        publication.failed(at(50));
-        assert_eq!(published(&publication, at(69)), Ok(()), "it may recover");
-        assert!(published(&publication, at(70)).is_err_and(|why| why.contains("60 s")));
-        publication.published(1, at(71), Duration::ZERO);
-        assert_eq!(published(&publication, at(1000)), Ok(()));
-    }
 
     #[test]
     fn label_values_are_escaped() {

@@ -180,6 +180,13 @@ impl Receiver {
                 let source = Source { receiver: self.number, sender: sender.address };
                 let outcome = engine.process(now, source, frame);
                 let is_new = outcome.granted() == Some(GrantOutcome::New);
+                let is_lost = outcome.is_lost_login
+                    && outcome.daemon.as_ref().is_some_and(|daemon| {
+                        shared.lost_logins().is_first(daemon, &outcome.reason)
+                    });
+                if is_lost {
+                    reports.push(FrameReport::Lost(frame, outcome.clone()));
+                }
                 if is_new || logs_all {
                     let kept_out = outcome.address.filter(|a| is_new && !engine.is_published(*a));
                     reports.push(FrameReport::Processed(frame, outcome, kept_out));
@@ -192,10 +199,21 @@ impl Receiver {
         Ok(())
     }
 
-    /// Logs what became of a frame. What a sender can provoke is logged at debug level only.
+    /// Logs what became of a frame. What a sender can provoke is logged at debug level only, except
+    /// the first login of each kind that authorises nobody.
     fn report(&self, report: &FrameReport<'_>) {
         let (frame, outcome, kept_out) = match report {
             FrameReport::Rejected(frame, sender) => return self.reject(frame, *sender),
+            FrameReport::Lost(frame, outcome) => {
+                return warn!(
+                    address = outcome.address.map(tracing::field::display),
+                    daemon = outcome.daemon.as_deref(),
+                    reason = %outcome.reason,
+                    frame = %Shown(frame),
+                    "a login has authorised nobody; try this line with `pop-before-smtp test`; further \
+                     ones are summed up once an hour"
+                );
+            }
             FrameReport::Processed(frame, outcome, kept_out) => (frame, outcome, kept_out),
         };
         match (outcome.verdict, outcome.granted()) {
@@ -250,6 +268,8 @@ impl Receiver {
 enum FrameReport<'f> {
     /// Its sender is not accepted.
     Rejected(&'f [u8], Sender),
+    /// It is the first login of its kind that authorised nobody.
+    Lost(&'f [u8], Outcome),
     /// What became of it, and its address if that is kept out of the map.
     Processed(&'f [u8], Outcome, Option<IpAddr>),
 }

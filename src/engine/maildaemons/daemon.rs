@@ -6,6 +6,7 @@
 use serde::Deserialize;
 
 use super::codes::{SEVERITIES, code};
+use super::likeness::LoginWords;
 use super::pattern::{Extracted, Pattern, Refusal, VisibleText};
 use super::{Event, Name};
 use crate::engine::message::Message;
@@ -44,6 +45,8 @@ pub struct MailDaemon {
     pub pid_per_session: bool,
     /// Messages that contain text of others than the daemon.
     pub shapes: Vec<Shape>,
+    /// What looks like a login of it.
+    pub(super) login_words: LoginWords,
     /// Lines with their expected verdicts.
     pub examples: Vec<Example>,
     /// The text of the description.

@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use super::codes::{FACILITIES, SEVERITIES, code};
 use super::daemon::{Cause, Cut, Example, ExpectedVerdict, MailDaemon, Shape};
+use super::likeness::LoginWords;
 use super::pattern::{MAX_SEEN, Pattern};
 
 /// A description file.
@@ -77,6 +78,10 @@ struct Written {
     max_length: Option<usize>,
     #[serde(default)]
     pid_per_session: bool,
+    #[serde(default)]
+    login_words: Vec<String>,
+    #[serde(default)]
+    other_words: Vec<String>,
     #[serde(default)]
     login: Vec<WrittenPattern>,
     #[serde(default)]
@@ -193,6 +198,9 @@ impl Reader<'_> {
         if written.max_length.is_some_and(|max| max > MAX_SEEN) {
             self.fault(None, format!("`max-length` must be at most {MAX_SEEN}"));
         }
+        if written.login_words.iter().chain(&written.other_words).any(String::is_empty) {
+            self.fault(None, "`login-words` and `other-words` must not contain an empty text");
+        }
         let facilities = self.codes(&written.facilities, &FACILITIES, "facility");
         let severities = self.codes(&written.severities, &SEVERITIES, "severity");
         let mut patterns = |list: Vec<WrittenPattern>, max_length| -> Vec<Pattern> {
@@ -228,6 +236,7 @@ impl Reader<'_> {
             cuts: written.cut.into_iter().filter_map(|cut| self.cut(cut)).collect(),
             pid_per_session: written.pid_per_session,
             shapes,
+            login_words: LoginWords::new(&written.login_words, &written.other_words),
             examples: written.example.into_iter().filter_map(|e| self.example(e)).collect(),
             text: file.text.clone(),
             login,

@@ -4,7 +4,7 @@
 //!   A pattern sees the text of a message whose program name was matched exactly, from its first
 //!   byte, in linear time.
 //! - **Layers**: `file`, the TOML format and its faults, with `codes`; `daemon`, what is read from a
-//!   file; `pattern`, one compiled pattern; here, the table.
+//!   file; `pattern`, one compiled pattern; `likeness`, what looks like a login; here, the table.
 //! - **Not here**: what several lines mean together ([`super::correlation`]), and who may relay
 //!   ([`super::grants`]).
 
@@ -12,6 +12,7 @@ mod built_in;
 mod codes;
 mod daemon;
 mod file;
+mod likeness;
 mod pattern;
 
 use std::collections::BTreeMap;
@@ -199,6 +200,11 @@ impl<'t> Program<'t> {
             }
         }
         unmatched.expect("every program belongs to a daemon")
+    }
+
+    /// Returns the daemon of which a message looks like a login, if there is one.
+    pub fn looks_like_login(self, message: &Message<'_>) -> Option<&'t MailDaemon> {
+        self.daemons().find(|daemon| daemon.login_words.fit(message.text()))
     }
 
     fn daemons(self) -> impl Iterator<Item = &'t MailDaemon> {

@@ -55,6 +55,11 @@ impl ReadFailure {
         matches!(self.cause, ReadFailureCause::Untrusted(..))
     }
 
+    /// Returns the path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Converts to a failure that names the kind of file; `hint` is for I/O errors.
     pub fn failure(self, make: fn(String) -> Failure, kind: &str, hint: &str) -> Failure {
         let path = self.path.display();
