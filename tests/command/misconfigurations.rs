@@ -428,7 +428,8 @@ const ROWS: &[Row] = &[
         make: |rig| {
             let files = ["clients", "clients.db"].map(|name| rig.site.at(name));
             let away = ["away", "away.db"].map(|name| rig.site.at(name));
-            // The daemon would publish it again within a minute.
+            // The daemon looks after its map at least once a minute, counted from the last change.
+            rig.site.daemon().command(&["allow", "198.51.100.77"]);
             for (file, away) in files.iter().zip(&away) {
                 fs::rename(file, away).expect("renamed");
             }
