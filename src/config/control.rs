@@ -1,11 +1,8 @@
 //! The control sockets, checked: anyone who may open `control` can change who may relay.
 
-use super::layer::Layer;
+use super::options::Layer;
 use crate::error::{Failure, Failures};
 use crate::sys::unix_socket::UnixSocket;
-
-/// The default path of the control socket.
-pub const DEFAULT_CONTROL: &str = "/run/pop-before-smtp/control.sock";
 
 /// The control sockets.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 
 use super::file::nearest;
-use super::layer::Layer;
+use super::options::Layer;
 use super::options::{OPTIONS, Setting};
 use crate::error::{Failure, Failures};
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use toml::de::{DeTable, DeValue};
 
-use super::layer::Layer;
+use super::options::Layer;
 use super::options::{OPTIONS, OptionInfo, Setting};
 
 /// Most rounds in which broken lines are taken out.

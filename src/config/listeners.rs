@@ -3,7 +3,7 @@
 use nix::unistd::User;
 
 use super::Config;
-use super::layer::Layer;
+use super::options::Layer;
 use super::values::Listen;
 use crate::engine::message::hosts::Hosts;
 use crate::error::{Failure, Failures};

@@ -1,6 +1,6 @@
 //! The sockets on which Postfix sends requests, and the roles of passed sockets.
 
-use super::layer::Layer;
+use super::options::Layer;
 use super::values::Serve;
 use crate::error::{Failure, Failures};
 

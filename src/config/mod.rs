@@ -33,6 +33,8 @@ use lookups::{Lookups, SocketRole};
 use sending::Sending;
 use values::{ExcludeWhat, Facilities, Inet, Listen, Network};
 
+/// The default path of the control socket.
+pub const DEFAULT_CONTROL: &str = "/run/pop-before-smtp/control.sock";
 /// The default path of the state file.
 pub const DEFAULT_STATE: &str = "/var/lib/pop-before-smtp/state";
 /// The default directory of the administrator's own mail daemons.

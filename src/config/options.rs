@@ -10,12 +10,12 @@ use std::str::FromStr;
 use clap::Args;
 use toml::de::DeValue;
 
-use super::control::DEFAULT_CONTROL;
 use super::daemon_names::DaemonNames;
-use super::sending::{Mismatch, SenderRule};
-use super::values::{ExcludeWhat, Facilities, HostName, Inet, Listen, Network, Serve, Span};
+use super::values::{
+    ExcludeWhat, Facilities, HostName, Inet, Listen, Mismatch, Network, SenderRule, Serve, Span,
+};
 use super::written::{self, OptionValue, Wrong};
-use super::{DEFAULT_DAEMONS_DIR, DEFAULT_STATE};
+use super::{DEFAULT_CONTROL, DEFAULT_DAEMONS_DIR, DEFAULT_STATE};
 use crate::error::Failures;
 use crate::postfix::map_spec::MapSpec;
 use crate::sys::log::{LogFormat, LogLevel};

@@ -2,60 +2,14 @@
 //! restrict it is refused.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use super::layer::Layer;
+use super::options::Layer;
+use super::values::{Mismatch, SenderRule};
 use crate::engine::grants::grant::MAX_USERS;
 use crate::engine::protocol::policy::Action;
 use crate::engine::protocol::sender_logins::Binding;
 use crate::error::{Failure, Failures};
 use crate::postfix::map_spec::MapSpec;
-
-/// Longest text of a refusal, in bytes: a reply line has at most 512 bytes (RFC 5321, 4.5.3.1.5),
-/// and Postfix puts `<recipient>: Recipient address rejected: ` before the text.
-const MAX_TEXT: usize = 200;
-
-/// The default text for users who may not use the sender that they tried.
-const DEFAULT_TEXT: &str = "This sender is not the user who checked mail from here. Send as the \
-                            account whose mail you check, check its mail first, and try again.";
-
-/// The value of `--sender`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum SenderRule {
-    /// Any sender.
-    Any,
-    /// Only the logged-in user.
-    User,
-    /// Any sender in the domain of the logged-in user.
-    Domain,
-}
-
-/// The answer to any other sender.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mismatch {
-    /// The next restriction decides, as for a client that is not authorised.
-    Dunno,
-    /// The sender is refused at once, with this text for the user.
-    Reject(String),
-}
-
-impl FromStr for Mismatch {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let text = match text.trim().split_once(' ').unwrap_or((text.trim(), DEFAULT_TEXT)) {
-            ("dunno", DEFAULT_TEXT) => return Ok(Self::Dunno),
-            ("reject", text) => text.trim(),
-            _ => return Err(format!("`{text}` is neither dunno nor reject [TEXT]")),
-        };
-        if text.len() > MAX_TEXT || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
-            return Err(format!(
-                "the text after reject must be 1 to {MAX_TEXT} printable ASCII characters"
-            ));
-        }
-        Ok(Self::Reject(text.to_owned()))
-    }
-}
 
 /// The rules for envelope senders and the use of user names.
 #[derive(Clone, Debug)]
@@ -235,18 +189,6 @@ mod tests {
                 None => assert_eq!(found, "", "{text}"),
                 Some(part) => assert!(faults.len() == 1 && found.contains(part), "{text}: {found}"),
             }
-        }
-    }
-
-    #[test]
-    fn answers_to_other_senders() {
-        let parse = |text: &str| text.parse::<Mismatch>();
-        assert_eq!(parse("dunno"), Ok(Mismatch::Dunno));
-        assert_eq!(parse("reject"), Ok(Mismatch::Reject(DEFAULT_TEXT.into())));
-        assert_eq!(parse("reject  No. Never."), Ok(Mismatch::Reject("No. Never.".into())));
-        let long = format!("reject {}", "x".repeat(MAX_TEXT + 1));
-        for wrong in ["", "no", "dunno x", "rejected", "reject a\nb", "reject jä", &long] {
-            assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }
 

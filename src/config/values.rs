@@ -10,10 +10,16 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use super::sending::SenderRule;
 use crate::engine::maildaemons::facility_code;
 use crate::sys::log::{LogFormat, LogLevel};
 use crate::sys::unix_socket::UnixSocket;
+
+/// Longest text of a refusal, in bytes: a reply line has at most 512 bytes (RFC 5321, 4.5.3.1.5),
+/// and Postfix puts `<recipient>: Recipient address rejected: ` before the text.
+const MAX_TEXT: usize = 200;
+/// The default text for users who may not use the sender that they tried.
+const DEFAULT_TEXT: &str = "This sender is not the user who checked mail from here. Send as the \
+                            account whose mail you check, check its mail first, and try again.";
 
 /// Implements `FromStr` with the names of `clap::ValueEnum`.
 macro_rules! from_value_enum {
@@ -272,6 +278,44 @@ impl FromStr for Facilities {
     }
 }
 
+/// The value of `--sender`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SenderRule {
+    /// Any sender.
+    Any,
+    /// Only the logged-in user.
+    User,
+    /// Any sender in the domain of the logged-in user.
+    Domain,
+}
+
+/// The answer to any other sender.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    /// The next restriction decides, as for a client that is not authorised.
+    Dunno,
+    /// The sender is refused at once, with this text for the user.
+    Reject(String),
+}
+
+impl FromStr for Mismatch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = match text.trim().split_once(' ').unwrap_or((text.trim(), DEFAULT_TEXT)) {
+            ("dunno", DEFAULT_TEXT) => return Ok(Self::Dunno),
+            ("reject", text) => text.trim(),
+            _ => return Err(format!("`{text}` is neither dunno nor reject [TEXT]")),
+        };
+        if text.len() > MAX_TEXT || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            return Err(format!(
+                "the text after reject must be 1 to {MAX_TEXT} printable ASCII characters"
+            ));
+        }
+        Ok(Self::Reject(text.to_owned()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,5 +399,17 @@ mod tests {
         assert_eq!(read("[2001:db8::]/32"), Ok(network("2001:db8::/32")));
         assert!(read("owns").is_err());
         assert!(read("192.0.2").is_err());
+    }
+
+    #[test]
+    fn answers_to_other_senders() {
+        let parse = |text: &str| text.parse::<Mismatch>();
+        assert_eq!(parse("dunno"), Ok(Mismatch::Dunno));
+        assert_eq!(parse("reject"), Ok(Mismatch::Reject(DEFAULT_TEXT.into())));
+        assert_eq!(parse("reject  No. Never."), Ok(Mismatch::Reject("No. Never.".into())));
+        let long = format!("reject {}", "x".repeat(MAX_TEXT + 1));
+        for wrong in ["", "no", "dunno x", "rejected", "reject a\nb", "reject jä", &long] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

@@ -7,8 +7,9 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
-use super::sending::{Mismatch, SenderRule};
-use super::values::{ExcludeWhat, Facilities, HostName, Inet, Listen, Network, Serve, Span};
+use super::values::{
+    ExcludeWhat, Facilities, HostName, Inet, Listen, Mismatch, Network, SenderRule, Serve, Span,
+};
 use crate::postfix::map_spec::MapSpec;
 use crate::sys::log::{LogFormat, LogLevel};
 use crate::sys::unix_socket::UnixSocket;

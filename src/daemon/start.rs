@@ -16,7 +16,7 @@ use super::receiver::Receiver;
 use super::shared::Shared;
 use super::state_file::StateFile;
 use super::status::StatusSource;
-use crate::config::control::DEFAULT_CONTROL;
+use crate::config::DEFAULT_CONTROL;
 use crate::config::{Config, DEFAULT_STATE, Matching};
 use crate::engine::{Engine, Rules};
 use crate::error::Failure;

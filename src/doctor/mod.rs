@@ -27,7 +27,7 @@ mod sockets;
 
 use std::path::{Path, PathBuf};
 
-use crate::config::control::DEFAULT_CONTROL;
+use crate::config::DEFAULT_CONTROL;
 use crate::config::layer::Layer;
 use crate::config::lookups::SocketRole;
 use crate::config::{Config, Matching};

@@ -11,8 +11,8 @@ use std::process::Command;
 use nix::unistd::{Uid, User};
 
 use super::super::findings::Report;
+use crate::config::DEFAULT_CONTROL;
 use crate::config::DEFAULT_STATE;
-use crate::config::control::DEFAULT_CONTROL;
 use crate::config::layer::Layer;
 use crate::config::values::Listen;
 
