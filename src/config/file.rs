@@ -15,7 +15,7 @@ const MAX_BROKEN: usize = 20;
 
 /// What is wrong with a line of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct FileFault {
     /// The line, counted from 1.
     pub line: usize,
     /// What is wrong.
@@ -25,16 +25,16 @@ pub struct Fault {
 }
 
 /// A file while it is read.
-struct Reader<'t> {
+struct FileReader<'t> {
     text: &'t str,
     layer: Layer,
-    faults: Vec<Fault>,
+    faults: Vec<FileFault>,
 }
 
 /// Reads the text of a configuration file. Keys that are wrong are missing in the layer, and
 /// [`Layer::unread`] names them.
-pub fn read(text: &str) -> (Layer, Vec<Fault>) {
-    let mut reader = Reader { text, layer: Layer::default(), faults: Vec::new() };
+pub fn read(text: &str) -> (Layer, Vec<FileFault>) {
+    let mut reader = FileReader { text, layer: Layer::default(), faults: Vec::new() };
     let mut broken = BTreeSet::new();
     let mut rest = text.to_owned();
     // What is not TOML is taken out, so that what follows is read.
@@ -67,7 +67,7 @@ fn without(text: &str, lines: &BTreeSet<usize>) -> String {
     text.split_inclusive('\n').enumerate().map(blank).collect()
 }
 
-impl Reader<'_> {
+impl FileReader<'_> {
     fn line(&self, at: usize) -> usize {
         let before = self.text.get(..at).unwrap_or(self.text);
         before.matches('\n').count() + 1
@@ -82,14 +82,14 @@ impl Reader<'_> {
             let hint = "write `key = \"text\"`, `key = [\"text\", \"text\"]`, `key = true` or \
                         `key = 7`; notes begin with #";
             let what = format!("it is not TOML: {said}");
-            self.faults.push(Fault { line, what, hint: hint.into() });
+            self.faults.push(FileFault { line, what, hint: hint.into() });
             return;
         };
         self.layer.unread.insert(option.name);
         let marks: &[char] = &['"', '\'', '[', ']', '\u{201c}', '\u{201d}', ' ', ','];
         let value = value.split(" #").next().unwrap_or_default().trim_matches(marks);
         let what = format!("{}: the value is not TOML: {said}", option.name);
-        self.faults.push(Fault { line, what, hint: write(option, &[value.to_owned()]) });
+        self.faults.push(FileFault { line, what, hint: write(option, &[value.to_owned()]) });
     }
 
     fn table(&mut self, table: &DeTable<'_>) {
@@ -115,7 +115,7 @@ impl Reader<'_> {
                 self.layer.unread.insert(option.name);
                 let what = format!("{}: {why}", option.name);
                 let hint = write(option, &super::written::texts(value));
-                self.faults.push(Fault { line, what, hint });
+                self.faults.push(FileFault { line, what, hint });
             }
         }
     }
@@ -125,7 +125,7 @@ impl Reader<'_> {
         if value.is_table() {
             let what = format!("`{shown}`: the file has no sections");
             let hint = "remove the heading, and write its keys as `key = value`";
-            self.faults.push(Fault { line, what, hint: hint.into() });
+            self.faults.push(FileFault { line, what, hint: hint.into() });
             return;
         }
         let what = format!("unknown key `{shown}`");
@@ -137,7 +137,7 @@ impl Reader<'_> {
             }
             None => "remove it; `pop-before-smtp run --help` lists the keys".into(),
         };
-        self.faults.push(Fault { line, what, hint });
+        self.faults.push(FileFault { line, what, hint });
     }
 }
 
@@ -168,8 +168,8 @@ mod tests {
     /// Each row: a file, and for each fault its line, a part of what is wrong, and the hint's end.
     #[test]
     fn faults_show_what_to_write() {
-        type Row<'a> = (&'a str, &'a [(usize, &'a str, &'a str)]);
-        let rows: &[Row<'_>] = &[
+        type FaultRow<'a> = (&'a str, &'a [(usize, &'a str, &'a str)]);
+        let rows: &[FaultRow<'_>] = &[
             ("grace = 30", &[(1, "grace: expected one text in quotes", "write grace = \"30m\"")]),
             ("grace = 'soon'", &[(1, "grace: `soon` is not a duration", "write grace = \"30m\"")]),
             ("grace = 45m", &[(1, "grace: the value is not TOML", "write grace = \"45m\"")]),
@@ -218,7 +218,7 @@ mod tests {
         ];
         for (text, expected) in rows {
             let (_, faults) = read(text);
-            let fits = |(fault, expected): (&Fault, &(usize, &str, &str))| {
+            let fits = |(fault, expected): (&FileFault, &(usize, &str, &str))| {
                 let (line, what, hint) = expected;
                 fault.line == *line && fault.what.contains(what) && fault.hint.ends_with(hint)
             };

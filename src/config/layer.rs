@@ -82,7 +82,7 @@ impl Layer {
             return failed(Failure::config(what).hint("save it as UTF-8, or as ASCII"));
         };
         let (layer, faults) = file::read(&text);
-        let failure = |fault: file::Fault| {
+        let failure = |fault: file::FileFault| {
             let what = format!("configuration file `{shown}`: line {}: {}", fault.line, fault.what);
             Failure::config(what).hint(fault.hint)
         };

@@ -7,7 +7,7 @@ use super::super::LOG_SOCKET;
 use super::super::findings::Report;
 use super::super::host::syslogd::{SyslogDaemon, hindrance};
 use super::super::running::{filter_option, how_to_allow};
-use super::rsyslog::{Line, MAIN, Rsyslog};
+use super::rsyslog::{MAIN, Rsyslog, RuleLine};
 use super::{ForwarderTest, Probe, facilities};
 use crate::control::client;
 use crate::control::protocol::{Answer, Request};
@@ -133,7 +133,7 @@ impl ForwarderTest<'_> {
         let selector = rules.and_then(|(all, place)| all.selector(place));
         let (cause, rule) = match (discard, selector) {
             (Some((line, ours)), _) => (discarded_by(line), before_file(ours, &line.file)),
-            (None, Some(Line { file, number, .. })) => (
+            (None, Some(RuleLine { file, number, .. })) => (
                 "the forwarder's rule filters them by facility".to_owned(),
                 format!(
                     r"sed -i '{number}s/\./,{}./' {} && rsyslogd -N1 && systemctl restart rsyslog",
@@ -298,7 +298,7 @@ fn socket_of(listener: &ListenerStatus) -> &str {
     }
 }
 
-fn discarded_by(line: &Line) -> String {
+fn discarded_by(line: &RuleLine) -> String {
     format!("{}:{} discards them first: `{}`", line.file.display(), line.number, line.text)
 }
 

@@ -15,7 +15,7 @@ const MAX_CONDITION: usize = 12;
 
 /// One line of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct RuleLine {
     /// Its file.
     pub file: PathBuf,
     /// Its number, counted from 1.
@@ -27,7 +27,7 @@ pub struct Line {
 /// All lines that rsyslogd reads, in this order.
 #[derive(Debug, Default)]
 pub struct Rsyslog {
-    lines: Vec<Line>,
+    lines: Vec<RuleLine>,
 }
 
 impl Rsyslog {
@@ -49,7 +49,7 @@ impl Rsyslog {
                     }
                 }
                 _ if text.is_empty() => {}
-                _ => self.lines.push(Line { file: file.to_owned(), number: index + 1, text }),
+                _ => self.lines.push(RuleLine { file: file.to_owned(), number: index + 1, text }),
             }
         }
     }
@@ -60,10 +60,10 @@ impl Rsyslog {
     }
 
     /// Returns the line with the selector of the rule at this place: `mail,daemon.*  :omuxsock:`.
-    pub fn selector(&self, ours: usize) -> Option<&Line> {
+    pub fn selector(&self, ours: usize) -> Option<&RuleLine> {
         let file = &self.lines.get(ours)?.file;
         let in_file = self.lines.iter().filter(|line| line.file == *file);
-        let is_selector = |line: &&Line| {
+        let is_selector = |line: &&RuleLine| {
             let (facilities, rest) = line.text.split_once('.').unwrap_or_default();
             let is_list = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == ',';
             !facilities.is_empty() && facilities.chars().all(is_list) && rest.starts_with('*')
@@ -77,7 +77,7 @@ impl Rsyslog {
     }
 
     /// Returns the rule before this place that discards the messages of a program, or of a facility.
-    pub fn discards(&self, ours: usize, program: &str, facility: &str) -> Option<&Line> {
+    pub fn discards(&self, ours: usize, program: &str, facility: &str) -> Option<&RuleLine> {
         let before = &self.lines[..ours.min(self.lines.len())];
         before.iter().enumerate().find_map(|(index, line)| {
             let first = index.saturating_sub(MAX_CONDITION);

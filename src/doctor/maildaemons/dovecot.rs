@@ -11,7 +11,7 @@ use tokio::process::Command;
 use super::super::findings::Report;
 use super::super::forwarder::LogsAs;
 use super::super::host::Host;
-use super::file::{Setting, settings};
+use super::file::{FileSetting, settings};
 use super::more_programs;
 use crate::engine::correlation::streams::Source;
 use crate::engine::maildaemons::{DaemonTable, MailDaemon, facility_code};
@@ -83,7 +83,7 @@ impl Settings {
     }
 
     /// Returns the last line that sets this.
-    fn line(&self, name: &str) -> Option<Setting> {
+    fn line(&self, name: &str) -> Option<FileSetting> {
         settings(&self.dir, name, '=').into_iter().rev().find(|setting| {
             let value = setting.value.trim_matches('"').trim();
             value == self.get(name)

@@ -8,7 +8,7 @@ const MAX_DEPTH: usize = 2;
 
 /// A line `NAME = VALUE` in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
+pub struct FileSetting {
     /// Its file.
     pub file: PathBuf,
     /// Its number, counted from 1.
@@ -17,7 +17,7 @@ pub struct Setting {
     pub value: String,
 }
 
-impl Setting {
+impl FileSetting {
     /// Returns the command that replaces the line.
     pub fn replace(&self, line: &str) -> String {
         let mut text = String::new();
@@ -43,13 +43,13 @@ impl Setting {
 
 /// Finds the settings with this name and separator (`=`, `:`) in a file or in all files below a
 /// directory. Hidden files and backups are left out.
-pub fn settings(place: &Path, name: &str, separator: char) -> Vec<Setting> {
+pub fn settings(place: &Path, name: &str, separator: char) -> Vec<FileSetting> {
     let mut found = Vec::new();
     search(place, name, separator, 0, &mut found);
     found
 }
 
-fn search(place: &Path, name: &str, separator: char, depth: usize, found: &mut Vec<Setting>) {
+fn search(place: &Path, name: &str, separator: char, depth: usize, found: &mut Vec<FileSetting>) {
     if let Ok(entries) = fs::read_dir(place) {
         let mut paths: Vec<PathBuf> =
             entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
@@ -68,7 +68,7 @@ fn search(place: &Path, name: &str, separator: char, depth: usize, found: &mut V
         let Some(rest) = line.trim_start().strip_prefix(name) else { continue };
         let Some(value) = rest.trim_start().strip_prefix(separator) else { continue };
         let value = value.trim().to_owned();
-        found.push(Setting { file: place.to_owned(), number: index + 1, value });
+        found.push(FileSetting { file: place.to_owned(), number: index + 1, value });
     }
 }
 

@@ -5,7 +5,7 @@
 //!   what it was: 454 of `defer_unauth_destination`, 554 of `reject_unauth_destination`.
 //! - **Not here**: whether the corrected list is right: the caller evaluates it.
 
-use super::known::{Fault, fault};
+use super::known::{RestrictionFault, fault};
 use super::restrictions::Restriction;
 
 /// What a list without any refusal gets. As Postfix's default, it lets the client try again later.
@@ -18,7 +18,7 @@ const BEGINNING: &str = "permit_mynetworks, permit_sasl_authenticated";
 pub fn repaired(list: &[Restriction]) -> Vec<Restriction> {
     let repair = |restriction: &Restriction| match fault(restriction) {
         None => Some(restriction.clone()),
-        Some(Fault::UnknownName(Some(name))) => {
+        Some(RestrictionFault::UnknownName(Some(name))) => {
             Some(Restriction { name, ..restriction.clone() }).filter(|r| fault(r).is_none())
         }
         Some(_) => None,

@@ -77,7 +77,7 @@ const MAX_DISTANCE: usize = 2;
 
 /// Why smtpd cannot evaluate a restriction.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum RestrictionFault {
     /// It knows no restriction of this name; with the most similar one.
     UnknownName(Option<String>),
     /// The name of a table is missing.
@@ -86,7 +86,7 @@ pub enum Fault {
     NoType,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for RestrictionFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownName(None) => f.write_str("Postfix has no such restriction"),
@@ -100,21 +100,21 @@ impl fmt::Display for Fault {
 }
 
 /// Returns why smtpd cannot evaluate a restriction, if so.
-pub fn fault(restriction: &Restriction) -> Option<Fault> {
+pub fn fault(restriction: &Restriction) -> Option<RestrictionFault> {
     let name = restriction.name.as_str();
     // A table without a restriction name.
     if name.contains(':') {
         return None;
     }
     if !is_known(name) {
-        return Some(Fault::UnknownName(nearest(name)));
+        return Some(RestrictionFault::UnknownName(nearest(name)));
     }
     if !Restriction::takes_argument(name) {
         return None;
     }
     match restriction.argument.as_deref() {
-        None => Some(Fault::NoArgument),
-        Some(table) if takes_table(name) && !table.contains(':') => Some(Fault::NoType),
+        None => Some(RestrictionFault::NoArgument),
+        Some(table) if takes_table(name) && !table.contains(':') => Some(RestrictionFault::NoType),
         Some(_) => None,
     }
 }
@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn faults() {
-        let unknown = |near: Option<&str>| Some(Fault::UnknownName(near.map(str::to_owned)));
+        let unknown =
+            |near: Option<&str>| Some(RestrictionFault::UnknownName(near.map(str::to_owned)));
         for (text, expected) in [
             ("permit_mynetworks", None),
             ("PERMIT_MyNetworks", None),
@@ -184,11 +185,11 @@ mod tests {
             ("hash:/var/lib/x/clients", None),
             ("check_client_access hash:/x", None),
             ("check_client_access proxy:hash:/x", None),
-            ("check_client_access /x", Some(Fault::NoType)),
-            ("check_sender_mx_access /x", Some(Fault::NoType)),
+            ("check_client_access /x", Some(RestrictionFault::NoType)),
+            ("check_sender_mx_access /x", Some(RestrictionFault::NoType)),
             ("check_sasl_mx_access hash:/x", unknown(None)),
-            ("check_client_access", Some(Fault::NoArgument)),
-            ("check_policy_service", Some(Fault::NoArgument)),
+            ("check_client_access", Some(RestrictionFault::NoArgument)),
+            ("check_policy_service", Some(RestrictionFault::NoArgument)),
             ("check_policy_service { unix:a, timeout=3s }", None),
             ("reject_rbl_client x.example.org", None),
             ("sleep 1", None),
