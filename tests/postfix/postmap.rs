@@ -263,7 +263,7 @@ async fn missing_main_cf_is_reported() {
     ] {
         let message = failure.to_string();
         assert!(message.contains("main.cf: No such file"), "{message}");
-        assert!(message.contains("--postfix-config"), "{message}");
+        assert!(message.contains("postfix-config"), "{message}");
     }
 }
 
