@@ -11,6 +11,7 @@ mod support;
 mod corpus;
 mod likeness;
 mod long_frames;
+mod one_pass;
 mod proof;
 mod purity;
 mod restarts;
