@@ -30,14 +30,23 @@ impl LoadingGrants {
         self.0.unload(address);
     }
 
-    /// Returns the set of what `keep` returns of each grant, and how many were kept otherwise than
-    /// they were.
-    pub fn into_grants(self, mut keep: impl FnMut(Grant) -> Option<Grant>) -> (Grants, usize) {
+    /// Returns the set of the grants that stay as they are, and of what `keep` returns of each other
+    /// one; and how many were kept otherwise than they were.
+    pub fn into_grants(
+        self,
+        stays: impl Fn(&StoredGrant) -> bool,
+        mut keep: impl FnMut(Grant) -> Option<Grant>,
+    ) -> (Grants, usize) {
         let Self(mut slots) = self;
         let mut grants = Grants::default();
         let mut changed = 0;
         for slot in 0..slots.end() {
-            let Some(before) = slots.get(slot).map(StoredGrant::grant) else { continue };
+            let Some(stored) = slots.get(slot) else { continue };
+            if stays(stored) {
+                grants.count_shared(stored.address(), stored.is_shared(), true);
+                continue;
+            }
+            let before = stored.grant();
             let Some(after) = keep(before.clone()) else {
                 slots.unload(before.address);
                 continue;

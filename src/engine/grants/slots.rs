@@ -10,6 +10,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::stored::{StoredGrant, mapped};
 use crate::engine::time::Time;
@@ -38,14 +39,14 @@ impl Slots {
     pub(super) fn reserve(&mut self, capacity: usize) {
         let Self { slots, by_address, hasher, .. } = self;
         let missing = capacity.saturating_sub(by_address.len());
-        by_address.reserve(missing, |slot| hash(hasher, key(slots, *slot)));
+        by_address.reserve(missing, |slot| hash_of(hasher, slots, *slot));
     }
 
     /// Returns the slot of an address.
     pub(super) fn find(&self, address: IpAddr) -> Option<SlotNumber> {
         let address = mapped(address);
         let is_it = |slot: &SlotNumber| key(&self.slots, *slot) == Some(address);
-        self.by_address.find(hash(&self.hasher, Some(address)), is_it).copied()
+        self.by_address.find(hash(&self.hasher, address), is_it).copied()
     }
 
     /// Returns the grant in a slot.
@@ -58,29 +59,30 @@ impl Slots {
         self.order = self.order.wrapping_add(1);
         grant.order = self.order;
         let until = grant.until();
-        let slot = self.place(grant);
+        let slot = self.load(grant);
         self.by_deadline.insert((until, self.order, slot));
     }
 
-    /// Puts a grant into a free slot, and into the index by address.
-    fn place(&mut self, grant: StoredGrant) -> SlotNumber {
+    /// Adds or replaces a grant, but leaves the index by deadline to [`Self::index_deadlines`]. Returns
+    /// its slot.
+    pub(super) fn load(&mut self, grant: StoredGrant) -> SlotNumber {
         let Self { slots, free, by_address, hasher, .. } = self;
-        let slot = free.pop().unwrap_or_else(|| {
-            slots.push(None);
-            slots.len() as SlotNumber - 1
-        });
-        let hashed = hash(hasher, Some(grant.key()));
+        let address = grant.key();
+        let is_it = |slot: &SlotNumber| key(slots, *slot) == Some(address);
+        let rehash = |slot: &SlotNumber| hash_of(hasher, slots, *slot);
+        let slot = match by_address.entry(hash(hasher, address), is_it, rehash) {
+            Entry::Occupied(found) => *found.get(),
+            Entry::Vacant(place) => {
+                let slot = free.pop().unwrap_or_else(|| {
+                    slots.push(None);
+                    slots.len() as SlotNumber - 1
+                });
+                place.insert(slot);
+                slot
+            }
+        };
         slots[slot as usize] = Some(grant);
-        by_address.insert_unique(hashed, slot, |slot| hash(hasher, key(slots, *slot)));
         slot
-    }
-
-    /// Adds or replaces a grant, but leaves the index by deadline to [`Self::index_deadlines`].
-    pub(super) fn load(&mut self, grant: StoredGrant) {
-        match self.find(grant.address()) {
-            Some(slot) => self.slots[slot as usize] = Some(grant),
-            None => _ = self.place(grant),
-        }
     }
 
     /// Removes a grant, but leaves the index by deadline to [`Self::index_deadlines`].
@@ -128,7 +130,7 @@ impl Slots {
 
     /// Takes a grant out of its slot and of the index by address.
     fn take(&mut self, slot: SlotNumber) -> Option<StoredGrant> {
-        let hashed = hash(&self.hasher, key(&self.slots, slot));
+        let hashed = hash_of(&self.hasher, &self.slots, slot);
         let grant = self.slots.get_mut(slot as usize)?.take()?;
         if let Ok(found) = self.by_address.find_entry(hashed, |found| *found == slot) {
             found.remove();
@@ -162,6 +164,11 @@ fn key(slots: &[Option<StoredGrant>], slot: SlotNumber) -> Option<Ipv6Addr> {
     slots.get(slot as usize)?.as_ref().map(StoredGrant::key)
 }
 
-fn hash(hasher: &RandomState, address: Option<Ipv6Addr>) -> u64 {
-    hasher.hash_one(address.map(Ipv6Addr::to_bits))
+fn hash(hasher: &RandomState, address: Ipv6Addr) -> u64 {
+    hasher.hash_one(address.to_bits())
+}
+
+/// Returns the hash of the address in a slot. No free slot is in the index.
+fn hash_of(hasher: &RandomState, slots: &[Option<StoredGrant>], slot: SlotNumber) -> u64 {
+    hash(hasher, key(slots, slot).unwrap_or(Ipv6Addr::UNSPECIFIED))
 }

@@ -73,6 +73,20 @@ impl StoredGrant {
         self.until
     }
 
+    /// Returns since when the address has been authorised.
+    pub fn since(&self) -> Time {
+        self.since
+    }
+
+    /// Returns the user, if it is known, of a grant that ends with the last login of one user;
+    /// `None`: it is another one.
+    pub fn only_user(&self) -> Option<Option<&str>> {
+        match &self.rest {
+            Rest::Usual(user) => Some(user.as_deref()),
+            Rest::Unusual(_) => None,
+        }
+    }
+
     /// Returns whether too many users share the address.
     pub fn is_shared(&self) -> bool {
         matches!(&self.rest, Rest::Unusual(unusual) if unusual.shared)

@@ -27,6 +27,7 @@ use smallvec::SmallVec;
 use super::grants::grant::{Grant, GrantedBy, MAX_USERS, ManualGrant, User};
 use super::grants::loading::LoadingGrants;
 use super::grants::origins::Origins;
+use super::grants::stored::StoredGrant;
 use super::grants::{Cursor, SLICE, Slice};
 use super::message::address;
 use super::time::Time;
@@ -142,14 +143,25 @@ impl Restoration {
         }
         if !self.other_version {
             self.records += 1;
-            match parse(line, &mut self.origins) {
-                Some(Record::Grant(grant)) => self.grants.put(*grant),
-                Some(Record::Gone(address)) => self.grants.remove(address),
-                Some(Record::Block(address, until)) => drop(self.blocks.insert(address, until)),
-                Some(Record::Unblock(address)) => drop(self.blocks.remove(&address)),
-                None => self.damaged += 1,
-            }
+            self.damaged += usize::from(self.record(line).is_none());
         }
+    }
+
+    /// Reads a record; `None`: it is damaged.
+    fn record(&mut self, line: &str) -> Option<()> {
+        let fields: SmallVec<[&str; 16]> = fields(line).collect();
+        match fields[..] {
+            ["grant", ref fields @ .., "."] => self.grants.put(grant(fields, &mut self.origins)?),
+            ["gone", address, "."] => self.grants.remove(address::read(address).ok()?),
+            ["block", address, until, "."] => {
+                self.blocks.insert(address::read(address).ok()?, time(until)?);
+            }
+            ["unblock", address, "."] => {
+                self.blocks.remove(&address::read(address).ok()?);
+            }
+            _ => return None,
+        }
+        Some(())
     }
 }
 
@@ -229,8 +241,9 @@ impl Engine {
             self.blocked.insert(address, until.min(now + MAX_MANUAL));
             is_same &= until <= now + MAX_MANUAL;
         }
+        let stays = |grant: &StoredGrant| back.is_zero() && self.stays(now, grant);
         let keep = |grant: Grant| self.restored(now, grant.set_back(back), &mut restored);
-        let (grants, changed) = file.grants.into_grants(keep);
+        let (grants, changed) = file.grants.into_grants(stays, keep);
         self.grants = grants;
         self.grants.reserve(self.rules.max_clients);
         let before = self.grants.len();
@@ -238,11 +251,24 @@ impl Engine {
         is_same &= changed + restored.refused + damaged == 0 && before == self.grants.len();
         let lines = self.grants.len() + self.blocked.len();
         restored.is_current = is_same && records <= 2 * lines;
-        restored.grants = restored.grants.min(self.clients_at(now));
+        restored.grants = self.clients_at(now);
         restored
     }
 
-    /// Returns what is restored of a grant, and counts it.
+    /// Returns whether [`Self::restored`] would return a grant as it is, for nearly all of them.
+    fn stays(&self, now: Time, grant: &StoredGrant) -> bool {
+        let is_in_time =
+            now < grant.until() && grant.until() <= now + self.rules.grace && grant.since() <= now;
+        let has_its_user =
+            grant.only_user().is_some_and(|user| user.is_none() || self.rules.remember_users);
+        let address = grant.address();
+        is_in_time
+            && has_its_user
+            && self.rules.exclude.reason(address).is_none()
+            && !self.blocked.contains_key(&address)
+    }
+
+    /// Returns what is restored of a grant, and counts what it loses.
     fn restored(&self, now: Time, mut grant: Grant, restored: &mut Restored) -> Option<Grant> {
         let address = grant.address;
         if grant.until <= now {
@@ -267,7 +293,6 @@ impl Engine {
         grant.settle(self.rules.max_users);
         restored.shortened += usize::from(grant.until < before);
         grant.since = grant.since.min(now);
-        restored.grants += usize::from(!grant.shared);
         Some(grant)
     }
 }
@@ -315,74 +340,49 @@ fn write_block(text: &mut String, address: IpAddr, until: Time) {
     let _ = writeln!(text, "block\t{address}\t{}\t.", until.as_millis());
 }
 
-enum Record {
-    Grant(Box<Grant>),
-    Gone(IpAddr),
-    Block(IpAddr, Time),
-    Unblock(IpAddr),
-}
-
 fn fields(line: &str) -> impl Iterator<Item = &str> {
     let ends = memchr::memchr_iter(b'\t', line.as_bytes()).chain([line.len()]);
     let mut start = 0;
     ends.map(move |end| &line[std::mem::replace(&mut start, end + 1)..end])
 }
 
-fn parse(line: &str, origins: &mut Origins) -> Option<Record> {
-    let fields: SmallVec<[&str; 16]> = fields(line).collect();
-    let time = |text: &str| text.parse().ok().map(Time::from_millis);
-    let non_empty = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    match fields[..] {
-        [
-            "grant",
-            address,
-            since,
-            login,
-            manual_since,
-            manual_until,
-            logins,
-            daemon,
-            host,
-            note,
-            ref users @ ..,
-            ".",
-        ] => {
-            let by = match daemon {
-                "" => GrantedBy::Operator,
-                name => GrantedBy::Login(
-                    origins.share(name, Some(host).filter(|host| !host.is_empty())),
-                ),
-            };
-            let by_login = if login.is_empty() { None } else { Some(time(login)?) };
-            let manual = match (manual_since, manual_until) {
-                ("", "") => None,
-                _ => {
-                    let (given, until) = (time(manual_since)?, time(manual_until)?);
-                    Some(Box::new(ManualGrant { given, until, note: non_empty(note) }))
-                }
-            };
-            let user = |pair: &[&str]| match *pair {
-                [until, name] => Some(User { name: name.into(), until: time(until)? }),
-                _ => None,
-            };
-            let users: Option<SmallVec<[User; 1]>> = users.chunks(2).map(user).collect();
-            Some(Record::Grant(Box::new(Grant {
-                address: address::read(address).ok()?,
-                by,
-                since: time(since)?,
-                until: by_login.max(manual.as_ref().map(|manual| manual.until))?,
-                logins: u32::try_from(logins.parse::<u64>().ok()?).unwrap_or(u32::MAX),
-                by_login,
-                manual,
-                shared: false,
-                users: users.filter(|users| users.len() <= MAX_USERS)?,
-            })))
+fn time(text: &str) -> Option<Time> {
+    text.parse().ok().map(Time::from_millis)
+}
+
+/// Reads what follows `grant`.
+fn grant(fields: &[&str], origins: &mut Origins) -> Option<Grant> {
+    let [address, since, login, given, until, logins, daemon, host, note, ref users @ ..] = *fields
+    else {
+        return None;
+    };
+    let host = Some(host).filter(|host| !host.is_empty());
+    let by = match daemon {
+        "" => GrantedBy::Operator,
+        name => GrantedBy::Login(origins.share(name, host)),
+    };
+    let by_login = if login.is_empty() { None } else { Some(time(login)?) };
+    let manual = match (given, until) {
+        ("", "") => None,
+        _ => {
+            let note = (!note.is_empty()).then(|| note.to_owned());
+            Some(Box::new(ManualGrant { given: time(given)?, until: time(until)?, note }))
         }
-        ["gone", address, "."] => Some(Record::Gone(address::read(address).ok()?)),
-        ["block", address, until, "."] => {
-            Some(Record::Block(address::read(address).ok()?, time(until)?))
-        }
-        ["unblock", address, "."] => Some(Record::Unblock(address::read(address).ok()?)),
+    };
+    let user = |pair: &[&str]| match *pair {
+        [until, name] => Some(User { name: name.into(), until: time(until)? }),
         _ => None,
-    }
+    };
+    let users: Option<SmallVec<[User; 1]>> = users.chunks(2).map(user).collect();
+    Some(Grant {
+        address: address::read(address).ok()?,
+        by,
+        since: time(since)?,
+        until: by_login.max(manual.as_ref().map(|manual| manual.until))?,
+        logins: u32::try_from(logins.parse::<u64>().ok()?).unwrap_or(u32::MAX),
+        by_login,
+        manual,
+        shared: false,
+        users: users.filter(|users| users.len() <= MAX_USERS)?,
+    })
 }
