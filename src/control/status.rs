@@ -51,7 +51,7 @@ pub struct Status {
     /// What affects mail, as `/healthz` says it.
     #[serde(default)]
     pub fault: Option<String>,
-    /// Log lines that were dropped because stderr was not read in time.
+    /// Log lines that were dropped because they were not read in time.
     pub log_lines_lost: u64,
 }
 

@@ -77,20 +77,37 @@ pub enum RelayStep {
     Limited(Reached),
 }
 
+/// A request of a client that is authorised.
+struct RelayRequest<'a> {
+    now: Time,
+    grant: &'a Grant,
+    /// The user whose sender it is, if the sender tells.
+    user: Option<&'a str>,
+    /// The same in lower case.
+    counted_user: Option<SmolStr>,
+    policy: &'a PolicyRequest<'a>,
+}
+
+impl RelayRequest<'_> {
+    fn record(&self, step: RelayStep) -> Option<Box<RelayRecord>> {
+        Some(record(self.now, step, self.grant.address, Some(self.grant), self.user, self.policy))
+    }
+}
+
 impl Engine {
     /// Returns the answer to a policy request, and counts what may be relayed.
-    pub fn decide(&mut self, now: Time, request: &PolicyRequest<'_>) -> Decision {
-        let (Some(stage), Some(address)) = (request.stage(), request.client_address()) else {
+    pub fn decide(&mut self, now: Time, policy: &PolicyRequest<'_>) -> Decision {
+        let (Some(stage), Some(address)) = (policy.stage(), policy.client_address()) else {
             return Action::Dunno.into();
         };
         let address = address.to_canonical();
         let grant = self.admits(now, address);
         if stage == Stage::EndOfMessage {
-            return self.received(now, address, grant.as_ref(), request);
+            return self.received(now, address, grant.as_ref(), policy);
         }
-        let Some(grant) = grant else { return Action::Dunno.into() };
-        let user = match self.rules.senders.owner(grant.users(now), request.sender()) {
-            SenderOwner::User(user) => Some(user.to_lowercase_smolstr()),
+        let Some(grant) = &grant else { return Action::Dunno.into() };
+        let user = match self.rules.senders.owner(grant.users(now), policy.sender()) {
+            SenderOwner::User(user) => Some(user),
             SenderOwner::Anyone => None,
             SenderOwner::Stranger if grant.is_manual(now) => None,
             SenderOwner::Stranger => return self.rules.senders.mismatch.clone().into(),
@@ -98,40 +115,35 @@ impl Engine {
         if stage == Stage::Data {
             return Action::Ok.into();
         }
-        let key = self.usage.key(request);
+        let key = self.usage.key(policy);
         let seen = self.usage.seen(now, address, key);
         if seen == Seen::Recipient {
             return Action::Ok.into();
         }
         let relays = Relays { messages: u32::from(seen == Seen::Nothing), recipients: 1 };
-        match self.reached(now, address, user.as_deref(), relays) {
-            Some(reached) => self.limited(now, &grant, user, reached, request),
-            None => self.relayed(now, &grant, user, (key, relays), request),
+        let counted_user = user.map(str::to_lowercase_smolstr);
+        let request = RelayRequest { now, grant, user, counted_user, policy };
+        match self.reached(&request, relays) {
+            Some(reached) => self.limited(&request, reached),
+            None => self.relayed(&request, key, relays),
         }
     }
 
     /// Returns which limit does not allow more, if any.
-    fn reached(
-        &self,
-        now: Time,
-        address: IpAddr,
-        user: Option<&str>,
-        relays: Relays,
-    ) -> Option<Reached> {
+    fn reached(&self, request: &RelayRequest<'_>, relays: Relays) -> Option<Reached> {
         let (limits, usage) = (&self.rules.limits, &self.usage);
+        let (address, user) = (request.grant.address, request.counted_user.as_deref());
         let of_user = user.map(|user| (true, limits.of_user(user), usage.of_user(user)));
         let of_address = limits.of_address(address, user.is_some());
         let of_address = (false, of_address, usage.of_address(address));
         let mut is_limited = false;
         for (of_user, limit, hour) in of_user.into_iter().chain([of_address]) {
             let messages = limit.messages.filter(|_| relays.messages > 0);
-            for (what, max) in
-                [(Counted::Messages, messages), (Counted::Recipients, limit.recipients)]
-            {
+            let counted = [(Counted::Messages, messages), (Counted::Recipients, limit.recipients)];
+            for (what, max) in counted {
                 let Some(max) = max else { continue };
                 is_limited = true;
-                let empty = Hour::default();
-                if let Some(wait) = hour.unwrap_or(&empty).wait(now, what, max) {
+                if let Some(wait) = hour.unwrap_or(&Hour::default()).wait(request.now, what, max) {
                     return Some(Reached::Limit { what, max, of_user, wait });
                 }
             }
@@ -142,58 +154,45 @@ impl Engine {
     }
 
     /// Counts a recipient that is answered OK.
-    fn relayed(
-        &mut self,
-        now: Time,
-        grant: &Grant,
-        user: Option<SmolStr>,
-        (key, relays): (MessageKey, Relays),
-        request: &PolicyRequest<'_>,
-    ) -> Decision {
+    fn relayed(&mut self, request: &RelayRequest<'_>, key: MessageKey, relays: Relays) -> Decision {
+        let RelayRequest { now, grant, counted_user, .. } = request;
+        let (now, user) = (*now, counted_user.as_deref());
         let Self { usage, grants, .. } = self;
         usage.sweep(now, CHECKED, |address, since| grants.has(now, address, since));
-        if usage.has_room(self.rules.max_clients, grant.address, user.as_deref()) {
-            usage.count(now, (grant.address, grant.since), user.as_deref(), key, relays);
+        if usage.has_room(self.rules.max_clients, grant.address, user) {
+            usage.count(now, (grant.address, grant.since), user, key, relays);
         }
         self.stats.relayed.messages += u64::from(relays.messages);
         self.stats.relayed.recipients += u64::from(relays.recipients);
         let is_first = relays.messages > 0;
-        let record = is_first
-            .then(|| record(now, RelayStep::Relayed, grant.address, Some(grant), user, request));
+        let record = is_first.then(|| request.record(RelayStep::Relayed)).flatten();
         Decision { action: Action::Ok, record }
     }
 
     /// Refuses a recipient because of a limit.
-    fn limited(
-        &mut self,
-        now: Time,
-        grant: &Grant,
-        user: Option<SmolStr>,
-        reached: Reached,
-        request: &PolicyRequest<'_>,
-    ) -> Decision {
-        let counter = match reached {
-            Reached::Limit { what: Counted::Messages, .. } => &mut self.stats.limited.messages,
-            Reached::Limit { what: Counted::Recipients, .. } => &mut self.stats.limited.recipients,
-            Reached::TooManyClients => &mut self.stats.limited.too_many_clients,
+    fn limited(&mut self, request: &RelayRequest<'_>, reached: Reached) -> Decision {
+        let counts = &mut self.stats.limited;
+        let count = match reached {
+            Reached::Limit { what: Counted::Messages, .. } => &mut counts.messages,
+            Reached::Limit { what: Counted::Recipients, .. } => &mut counts.recipients,
+            Reached::TooManyClients => &mut counts.too_many_clients,
         };
-        *counter += 1;
+        *count += 1;
         if let Reached::Limit { wait, .. } = reached
             && self.rules.limits.action == LimitAction::Revoke
         {
-            let block = self.rest_of_hour(now, grant.address, user.as_deref()).max(wait);
-            self.end(now, grant.address, Some(block), RemovalReason::Limited);
+            let block = self.rest_of_hour(request).max(wait);
+            self.end(request.now, request.grant.address, Some(block), RemovalReason::Limited);
         }
-        let step = RelayStep::Limited(reached);
-        let record = record(now, step, grant.address, Some(grant), user, request);
-        Decision { action: Action::Defer(reached.to_string()), record: Some(record) }
+        let record = request.record(RelayStep::Limited(reached));
+        Decision { action: Action::Defer(reached.to_string()), record }
     }
 
     /// Returns how long it takes until nothing that was counted is left in the hour.
-    fn rest_of_hour(&self, now: Time, address: IpAddr, user: Option<&str>) -> Duration {
-        let of_user = user.and_then(|user| self.usage.of_user(user));
-        let hours = self.usage.of_address(address).into_iter().chain(of_user);
-        hours.map(|hour| hour.end().since(now)).max().unwrap_or(HOUR)
+    fn rest_of_hour(&self, request: &RelayRequest<'_>) -> Duration {
+        let of_user = request.counted_user.as_ref().and_then(|user| self.usage.of_user(user));
+        let hours = self.usage.of_address(request.grant.address).into_iter().chain(of_user);
+        hours.map(|hour| hour.end().since(request.now)).max().unwrap_or(HOUR)
     }
 
     /// Records a message that has been received, if one of its recipients was counted.
@@ -202,19 +201,17 @@ impl Engine {
         now: Time,
         address: IpAddr,
         grant: Option<&Grant>,
-        request: &PolicyRequest<'_>,
+        policy: &PolicyRequest<'_>,
     ) -> Decision {
-        let key = self.usage.key(request);
-        let step =
-            RelayStep::Received { recipients: request.recipient_count(), size: request.size() };
+        let (recipients, size) = (policy.recipient_count(), policy.size());
+        let key = self.usage.key(policy);
         let record = self.usage.finish(now, address, key).then(|| {
-            let users = grant.map(|grant| grant.users(now));
-            let owner = users.map(|users| self.rules.senders.owner(users, request.sender()));
+            let owner = grant.map(|it| self.rules.senders.owner(it.users(now), policy.sender()));
             let user = match owner {
-                Some(SenderOwner::User(user)) => Some(user.to_lowercase_smolstr()),
+                Some(SenderOwner::User(user)) => Some(user),
                 _ => None,
             };
-            record(now, step, address, grant, user, request)
+            record(now, RelayStep::Received { recipients, size }, address, grant, user, policy)
         });
         Decision { action: Action::Dunno, record }
     }
@@ -235,17 +232,17 @@ fn record(
     step: RelayStep,
     address: IpAddr,
     grant: Option<&Grant>,
-    user: Option<SmolStr>,
-    request: &PolicyRequest<'_>,
+    user: Option<&str>,
+    policy: &PolicyRequest<'_>,
 ) -> Box<RelayRecord> {
-    let last = || grant?.users(now).next_back().map(SmolStr::from);
+    let last = || grant?.users(now).next_back();
     Box::new(RelayRecord {
         step,
         address,
-        user: user.or_else(last),
-        sender: cut(request.raw_sender()),
-        instance: cut(request.instance()),
-        queue_id: cut(request.queue_id()),
+        user: user.or_else(last).map(SmolStr::from),
+        sender: cut(policy.raw_sender()),
+        instance: cut(policy.instance()),
+        queue_id: cut(policy.queue_id()),
         granted: grant.map(|grant| (grant.by.clone(), grant.since)),
     })
 }

@@ -88,7 +88,7 @@ impl MetricsPage {
         self.family("build_info", "gauge", help, [(version, 1.0)]);
         let help = "When the daemon was started, in seconds since 1970.";
         self.gauge("start_time_seconds", help, seconds(snapshot.started));
-        let help = "Log lines that were dropped because stderr was not read in time.";
+        let help = "Log lines that were dropped because they were not read in time.";
         let lost = snapshot.log_lines_lost;
         self.counter("log_lines_lost_total", help, [(String::new(), lost)]);
     }

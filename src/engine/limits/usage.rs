@@ -192,8 +192,8 @@ impl Usage {
 }
 
 impl AddressUsage {
-    /// Remembers the last recipient of a message. If there are too many messages, the one that was
-    /// counted longest ago is forgotten: its next recipient counts as another message.
+    /// Remembers the last recipient of a message. If there are too many messages, the one whose last
+    /// recipient was longest ago is forgotten: its next recipient counts as another message.
     fn remember(&mut self, now: Time, key: MessageKey) {
         let Some(instance) = key.instance else { return };
         self.open.retain(|it| it.instance != instance && now < it.at + OPEN);
