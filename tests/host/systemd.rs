@@ -102,6 +102,13 @@ fn service_runs_under_systemd() {
     wait_until_authorised(&host, CLIENT);
     host.must(&logger("-d -n 127.0.0.1 -P 5514", &text.replace(CLIENT, "198.51.100.8")));
     wait_until_authorised(&host, "198.51.100.8");
+    // What the log names is a field of the journal.
+    let fields = |field: &str| host.must(&format!("journalctl -u pop-before-smtp -o cat {field}"));
+    let of_client = format!("PBS_ADDRESS={CLIENT} PBS_USER=joe PBS_DAEMON=dovecot PRIORITY=6");
+    eventually("the journal has the login", PATIENCE, || {
+        fields(&of_client).contains(&format!("authorised address={CLIENT} user=\"joe\""))
+    });
+    assert!(!fields("PBS_ADDRESS=198.51.100.9").contains("authorised"));
     let nobody = "setpriv --reuid nobody --regid nogroup --clear-groups";
     let forged = text.replace(CLIENT, "198.51.100.66");
     host.run(&format!("{nobody} {}", logger(unix, &forged)));

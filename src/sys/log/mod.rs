@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 use std::mem;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -81,7 +81,9 @@ impl Log {
             true => LogFormat::Journald,
             false => LogFormat::Text,
         });
-        let native = is_journal && format == LogFormat::Journald;
+        // Anything but a socket only seems to be the journal.
+        let is_socket = stderr.metadata().is_ok_and(|file| file.file_type().is_socket());
+        let native = is_journal && is_socket && format == LogFormat::Journald;
         // Without its socket, as in a root of its own, the journal still reads stderr.
         let journal = native.then(|| JournalSocket::connect(journal::SOCKET).ok()).flatten();
         let is_native = journal.is_some();
