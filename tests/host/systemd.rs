@@ -193,6 +193,35 @@ fn restarts_lose_no_login() {
     assert!(!journal.contains("could not be published"), "{journal}");
 }
 
+/// Logins count while the journal reads nothing; what it could not be told is counted.
+#[test]
+fn a_journal_that_stands_still_stops_nobody() {
+    const LOGINS: u32 = 8000;
+    let host = host();
+    host.must(&readme(SERVICE));
+    let journald = "$(systemctl show -P MainPID systemd-journald)";
+    host.must(&format!("kill -STOP {journald}"));
+    let socket = UnixDatagram::unbound().expect("a socket");
+    socket.set_write_timeout(Some(PATIENCE)).expect("a time limit");
+    for n in 0..LOGINS {
+        let frame = login_frame(format!("10.7.{}.{}", n / 250, n % 250 + 1));
+        let path = host.at("/run/pop-before-smtp/log.sock");
+        socket.send_to(frame.as_bytes(), path).expect("the daemon does not wait for the journal");
+    }
+    let status = || -> serde_json::Value {
+        serde_json::from_str(&host.must("pop-before-smtp status --json")).expect("JSON")
+    };
+    eventually("all count", PATIENCE, || status()["clients"] == LOGINS);
+    let lost = status()["log_lines_lost"].as_u64().expect("a number");
+    assert!(lost > 0, "the log fitted into its queue");
+    host.must(&format!("kill -CONT {journald}"));
+    eventually("the loss is told", PATIENCE, || {
+        let lines =
+            host.must("journalctl -u pop-before-smtp -o cat -g 'dropped log lines' || true");
+        lines.contains("dropped log lines")
+    });
+}
+
 /// Without another syslog daemon, journald forwards logins.
 #[test]
 fn journald_forwards_logins() {
