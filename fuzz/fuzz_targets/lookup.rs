@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
     thread_local! {
         static ENGINE: RefCell<Engine> = RefCell::new(engine());
     }
-    ENGINE.with_borrow(|engine| {
+    ENGINE.with_borrow_mut(|engine| {
         let mut rest = input;
         while let Decoded::Whole { request, used } = socketmap::read(rest) {
             let admitted = request.is_some_and(|address| engine.admits(NOW, address).is_some());

@@ -3,8 +3,8 @@
 //! - **Promise**: only a recipient that is answered OK is counted, and it is counted once. Beyond a
 //!   limit the answer is to try again later. A message that has been received is recorded but not
 //!   judged.
-//! - **Place**: every relayed message passes [`Engine::relayed`], every refusal because of a limit
-//!   [`Engine::limited`].
+//! - **Place**: every relayed message passes `Engine::relayed`, every refusal because of a limit
+//!   `Engine::limited`.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -42,7 +42,7 @@ impl From<Action> for Decision {
     }
 }
 
-/// Something to be recorded about a message. The texts are the client's, cut to [`MAX_TEXT`] bytes.
+/// Something to be recorded about a message. The texts are the client's, cut to `MAX_TEXT` bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayRecord {
     /// What happened.
@@ -218,7 +218,7 @@ impl Engine {
 
     /// Returns how many addresses and users are counted.
     pub fn usage_len(&self) -> usize {
-        self.usage.len()
+        self.usage.entries()
     }
 
     /// Returns what was relayed under a grant.

@@ -5,7 +5,7 @@
 //!   needs its slot: Postfix then repeats its request over a new connection. Malformed input closes
 //!   its connection. What a client sends is logged above debug level only if it is authorised.
 //! - **Layers**: the protocols are in [`crate::engine::protocol`], from bytes to bytes; [`bind`]
-//!   creates the sockets, [`super::connections`] limits the connections, [`relay_log`] records
+//!   creates the sockets, [`super::connections`] limits the connections, `relay_log` records
 //!   messages; here are the time limits.
 
 pub mod bind;
@@ -75,7 +75,7 @@ impl Protocol {
         now: Time,
         input: &[u8],
         output: &mut Vec<u8>,
-        records: &mut Vec<Box<RelayRecord>>,
+        records: &mut Vec<RelayRecord>,
     ) -> Decoded<Answered> {
         match self {
             Self::Socketmap(value) => socketmap::read(input).map(|key| {
@@ -86,7 +86,7 @@ impl Protocol {
             Self::Policy => policy::read(input).map(|request| {
                 let decision = engine.decide(now, &request);
                 decision.action.write(output);
-                records.extend(decision.record);
+                records.extend(decision.record.map(|record| *record));
                 match decision.action {
                     Action::Ok => Answered::Yes,
                     Action::Dunno => Answered::No,

@@ -186,7 +186,7 @@ impl Usage {
     }
 
     /// Returns how many addresses and users have an entry.
-    pub fn len(&self) -> usize {
+    pub fn entries(&self) -> usize {
         self.checks.len()
     }
 }

@@ -4,7 +4,7 @@
 //!   are dropped and counted, and the log reports the number once it is read again. At the end the
 //!   queue is written, within `FLUSH_TIMEOUT`.
 //! - **Formats**: text for people; JSON, one object a line; for the journal no time, because it adds
-//!   its own: if stderr is the journal, in its own protocol with fields ([`journal`]), otherwise the
+//!   its own: if stderr is the journal, in its own protocol with fields (`journal`), otherwise the
 //!   syslog priority `<N>` before each line (sd-daemon(3)).
 //! - **Limits**: `QUEUE_SIZE` bytes wait, and as many again are being written.
 
