@@ -11,6 +11,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::Engine;
+use super::grants::{Cursor, Slice};
 use super::time::Time;
 
 /// The key of the entry by which a publication is verified. No client has this name.
@@ -23,6 +25,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long the map may list an address that was removed from the set, in addition to twice the
 /// duration of a publication.
 const MAX_STALE: Duration = Duration::from_secs(60);
+
+/// Addresses in one slice of what the map should list.
+const ADDRESS_SLICE: u32 = 16_384;
 
 /// Addresses in a piece of the source.
 const PIECE: usize = 4096;
@@ -233,6 +238,69 @@ impl Publication {
     /// Returns the number of the last published generation.
     pub fn published_generation(&self) -> u64 {
         self.published
+    }
+}
+
+impl Engine {
+    /// Returns the next moment at which a generation is due or the map has to be emptied.
+    pub fn publish_at(&self) -> Option<Time> {
+        let due = self.publication.due().map(|(_, at)| at);
+        [due, self.publication.empty_at()].into_iter().flatten().min()
+    }
+
+    /// Returns the number of the generation that is due, if one is. It contains what
+    /// [`Self::listed`] returns from now on; what changes meanwhile makes another one due.
+    pub fn due(&mut self, now: Time) -> Option<u64> {
+        let (number, _) = self.publication.due().filter(|(_, at)| *at <= now)?;
+        self.publication.compose(now);
+        Some(number)
+    }
+
+    /// Returns the next slice of the addresses that the map should list, in no order.
+    pub fn listed(&self, now: Time, from: Cursor) -> Slice<Vec<IpAddr>> {
+        self.grants.slice(from, ADDRESS_SLICE, Vec::new(), |addresses, grant| {
+            let address = grant.address();
+            if now < grant.until() && self.is_listed(address, grant.is_shared()) {
+                addresses.push(address);
+            }
+        })
+    }
+
+    /// Returns the last generation: a map without clients.
+    pub fn last_generation(&mut self) -> Generation {
+        self.publication.change();
+        Generation::new(self.publication.desired(), Vec::new())
+    }
+
+    /// Makes a generation due although the set has not changed: what Postfix reads is no longer
+    /// known.
+    pub fn publish_again(&mut self) {
+        self.publication.again();
+    }
+
+    /// Records that Postfix reads generation `number` from now on.
+    pub fn published(&mut self, number: u64, now: Time) {
+        self.publication.published(number, now, self.rules.publish_interval);
+    }
+
+    /// Records that a generation could not be published; returns the pause before the next attempt.
+    pub fn failed(&mut self, now: Time) -> Duration {
+        self.publication.failed(now)
+    }
+
+    /// Records that Postfix reads an empty map because no generation could be published.
+    pub fn emptied(&mut self) {
+        self.publication.emptied();
+    }
+
+    /// Records that the map could not be emptied either.
+    pub fn not_emptied(&mut self, now: Time) {
+        self.publication.not_emptied(now);
+    }
+
+    /// Returns the state of publication.
+    pub fn publication(&self) -> &Publication {
+        &self.publication
     }
 }
 
