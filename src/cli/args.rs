@@ -41,6 +41,8 @@ pub(super) enum Command {
     Revoke(RevokeArgs),
     /// Show the daemon's status
     Status(StatusArgs),
+    /// Print what happens to authorisations, as it happens: one JSON object per line
+    Watch(WatchArgs),
     /// Diagnose Postfix, log forwarding and the daemon; exit status 0: nothing to fix, 1: something
     Doctor(DoctorArgs),
     /// Publish an empty map while no daemon runs
@@ -179,6 +181,15 @@ pub(super) struct StatusArgs {
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) control: ControlArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct WatchArgs {
+    /// First print the authorised addresses, then {"event":"ready"}
+    #[arg(long)]
+    pub(super) initial: bool,
     #[command(flatten)]
     pub(super) control: ControlArgs,
 }

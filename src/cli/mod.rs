@@ -8,6 +8,7 @@ mod args;
 mod control;
 mod output;
 mod test;
+mod watch;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write as _, stdin, stdout};
@@ -55,6 +56,7 @@ impl Cli {
             Command::Allow(args) => control::allow(args),
             Command::Revoke(args) => control::revoke(&args),
             Command::Status(args) => control::status(&args),
+            Command::Watch(args) => watch::watch(&args),
             Command::Doctor(args) => doctor(&args),
             Command::Wipe(args) => wipe(&args),
         };
