@@ -163,6 +163,9 @@ pub(super) struct ControlArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct ListArgs {
+    /// Show the list until Ctrl-C: new (+) and ended (-) addresses are marked; needs a terminal
+    #[arg(long, conflicts_with_all = ["blocked", "json"])]
+    pub(super) watch: bool,
     /// List the addresses that are blocked instead
     #[arg(long)]
     pub(super) blocked: bool,
@@ -175,6 +178,9 @@ pub(super) struct ListArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct StatusArgs {
+    /// Show the status until Ctrl-C; needs a terminal
+    #[arg(long, conflicts_with_all = ["check", "json"])]
+    pub(super) watch: bool,
     /// Print only what affects mail; exit status 0: nothing, 1: something
     #[arg(long)]
     pub(super) check: bool,

@@ -6,6 +6,7 @@
 
 mod args;
 mod control;
+mod live;
 mod output;
 mod test;
 mod watch;
@@ -51,10 +52,12 @@ impl Cli {
             Command::Test(args) => test(args),
             Command::Check(args) => check(args),
             Command::Daemons(args) => daemons(&args),
+            Command::List(args) if args.watch => live::list(&args.control),
             Command::List(args) => control::list(&args),
             Command::Query(args) => control::query(&args),
             Command::Allow(args) => control::allow(args),
             Command::Revoke(args) => control::revoke(&args),
+            Command::Status(args) if args.watch => live::status(&args.control),
             Command::Status(args) => control::status(&args),
             Command::Watch(args) => watch::watch(&args),
             Command::Doctor(args) => doctor(&args),

@@ -119,7 +119,7 @@ pub enum Answer {
 }
 
 /// One authorised address, as `list --json` prints it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Entry {
     /// The client, canonical.
     pub address: IpAddr,

@@ -102,8 +102,8 @@ pub struct Rules {
     pub senders: Senders,
     /// Longest time for which an open session extends a grant; `None`: sessions do not extend it.
     pub session_ceiling: Option<Duration>,
-    /// Least time between two publications of the map.
-    pub publish_interval: Duration,
+    /// Longest pause after a publication of the map; it is shorter if that took little time.
+    pub longest_pause: Duration,
     /// Whether the map lists IPv6 addresses whose key would also admit other hosts.
     pub publish_inexact: bool,
 }
@@ -121,7 +121,7 @@ impl Default for Rules {
             max_users: None,
             senders: Senders::default(),
             session_ceiling: None,
-            publish_interval: Duration::from_secs(1),
+            longest_pause: Duration::from_secs(1),
             publish_inexact: false,
         }
     }
