@@ -117,7 +117,7 @@ fn nft_set(name: &str) -> Vec<(String, u64)> {
 #[test]
 fn nftables() {
     let site = Site::start();
-    let follow = |site: &Site| site.follow(&["nftables"]);
+    let follow = |site: &Site| site.follow(&["to-nftables"]);
     let mut hook = follow(&site);
     has("at the beginning", || nft_set("clients4"), &[(A, 1800)]);
     has("of the other family", || nft_set("clients6"), &[(V6, 1800)]);
@@ -142,7 +142,7 @@ fn nftables() {
 #[test]
 fn nftables_follows_a_daemon_that_restarts() {
     let site = Site::start();
-    let _hook = site.follow(&["nftables"]);
+    let _hook = site.follow(&["to-nftables"]);
     has("at the beginning", || nft_set("clients4"), &[(A, 1800)]);
     let Site { home, daemon } = site;
     assert!(daemon.stop().success());
@@ -166,7 +166,7 @@ fn ipset_set(name: &str) -> Vec<(String, u64)> {
 #[test]
 fn ipset() {
     let site = Site::start();
-    let mut hook = site.follow(&["ipset"]);
+    let mut hook = site.follow(&["to-ipset"]);
     has("at the beginning", || ipset_set("pop-before-smtp4"), &[(A, 1800)]);
     has("of the other family", || ipset_set("pop-before-smtp6"), &[(V6, 1800)]);
     site.change();
@@ -176,7 +176,7 @@ fn ipset() {
     assert!(hook.stop().success());
     site.daemon.command(&["revoke", B]);
     site.log_in(C);
-    let _hook = site.follow(&["ipset"]);
+    let _hook = site.follow(&["to-ipset"]);
     has("it follows again", || ipset_set("pop-before-smtp4"), &[(C, 1800)]);
     assert_eq!(output("ipset", &["list", "-name"]), "pop-before-smtp4\npop-before-smtp6\n");
     site.is_unharmed();
@@ -193,7 +193,7 @@ fn rspamd() {
     let root = format!("{ROOT}/target/tools/rspamd");
     let libraries = format!("{root}/usr/lib/x86_64-linux-gnu:{root}/usr/lib/rspamd");
     let map = site.home.at("rspamd.map");
-    let _hook = site.follow(&["address-file", "ADDRESS", map.to_str().unwrap()]);
+    let _hook = site.follow(&["to-file", "ADDRESS", map.to_str().unwrap()]);
     eventually("the map", PATIENCE, || text(&map) == format!("{A}\n{V6}\n"));
     let multimap = text(Path::new(&format!("{ROOT}/deploy/hooks/rspamd-multimap.conf")));
     let ours = multimap.replace("/var/lib/pop-before-smtp/rspamd.map", map.to_str().unwrap());
@@ -284,7 +284,7 @@ fn nginx() {
     };
     eventually("nginx answers", PATIENCE, || shown(A) == "[0]");
     let reload = [&program, "-c", &conf, "-s", "reload"].map(str::to_owned);
-    let mut arguments = vec!["address-file", "ADDRESS 1;", geo.to_str().unwrap()];
+    let mut arguments = vec!["to-file", "ADDRESS 1;", geo.to_str().unwrap()];
     arguments.extend(reload.iter().map(String::as_str));
     let mut hook = site.follow(&arguments);
     eventually("the first addresses", PATIENCE, || shown(A) == "[1]" && shown(B) == "[0]");
@@ -303,7 +303,7 @@ fn nginx() {
 fn webhook() {
     let site = Site::start();
     let server = TcpListener::bind("198.51.100.1:8081").unwrap();
-    let _hook = site.follow(&["--events", "webhook", "http://198.51.100.1:8081/login"]);
+    let _hook = site.follow(&["--events", "to-url", "http://198.51.100.1:8081/login"]);
     site.change();
     let mut events = Vec::new();
     while !events.contains(&format!("ended {A}")) {
