@@ -49,6 +49,9 @@ _pop__before__smtp() {
             pop__before__smtp,test)
                 cmd="pop__before__smtp__subcmd__test"
                 ;;
+            pop__before__smtp,watch)
+                cmd="pop__before__smtp__subcmd__watch"
+                ;;
             pop__before__smtp,wipe)
                 cmd="pop__before__smtp__subcmd__wipe"
                 ;;
@@ -85,6 +88,9 @@ _pop__before__smtp() {
             pop__before__smtp__subcmd__help,test)
                 cmd="pop__before__smtp__subcmd__help__subcmd__test"
                 ;;
+            pop__before__smtp__subcmd__help,watch)
+                cmd="pop__before__smtp__subcmd__help__subcmd__watch"
+                ;;
             pop__before__smtp__subcmd__help,wipe)
                 cmd="pop__before__smtp__subcmd__help__subcmd__wipe"
                 ;;
@@ -95,7 +101,7 @@ _pop__before__smtp() {
 
     case "${cmd}" in
         pop__before__smtp)
-            opts="-h -V --help --version run test check daemons list query allow revoke status doctor wipe help"
+            opts="-h -V --help --version run test check daemons list query allow revoke status watch doctor wipe help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -143,7 +149,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__check)
-            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --json --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -223,6 +229,22 @@ _pop__before__smtp() {
                     ;;
                 --allow-null-sender)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --messages-per-hour)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --recipients-per-hour)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit-action)
+                    COMPREPLY=($(compgen -W "defer revoke" -- "${cur}"))
+                    return 0
+                    ;;
+                --limits)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --remember-users)
@@ -331,7 +353,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__doctor)
-            opts="-c -n -h --log-socket --json --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --log-socket --json --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -417,6 +439,22 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
                     ;;
+                --messages-per-hour)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --recipients-per-hour)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit-action)
+                    COMPREPLY=($(compgen -W "defer revoke" -- "${cur}"))
+                    return 0
+                    ;;
+                --limits)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --remember-users)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
@@ -497,7 +535,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__help)
-            opts="run test check daemons list query allow revoke status doctor wipe help"
+            opts="run test check daemons list query allow revoke status watch doctor wipe help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -664,6 +702,20 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pop__before__smtp__subcmd__help__subcmd__watch)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pop__before__smtp__subcmd__help__subcmd__wipe)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -679,7 +731,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__list)
-            opts="-c -h --blocked --json --control --config --help"
+            opts="-c -h --watch --blocked --json --control --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -761,7 +813,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__run)
-            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -841,6 +893,22 @@ _pop__before__smtp() {
                     ;;
                 --allow-null-sender)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --messages-per-hour)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --recipients-per-hour)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit-action)
+                    COMPREPLY=($(compgen -W "defer revoke" -- "${cur}"))
+                    return 0
+                    ;;
+                --limits)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --remember-users)
@@ -923,7 +991,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__status)
-            opts="-c -h --check --json --control --config --help"
+            opts="-c -h --watch --check --json --control --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -998,8 +1066,34 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pop__before__smtp__subcmd__watch)
+            opts="-c -h --initial --control --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pop__before__smtp__subcmd__wipe)
-            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1079,6 +1173,22 @@ _pop__before__smtp() {
                     ;;
                 --allow-null-sender)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
+                    return 0
+                    ;;
+                --messages-per-hour)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --recipients-per-hour)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit-action)
+                    COMPREPLY=($(compgen -W "defer revoke" -- "${cur}"))
+                    return 0
+                    ;;
+                --limits)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --remember-users)

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use toml::de::DeValue;
 
 use super::values::{
-    ExcludeWhat, Facilities, HostName, Inet, Listen, Mismatch, Network, SenderRule, Serve, Span,
+    BeyondLimit, ExcludeWhat, Facilities, HostName, Inet, Listen, Mismatch, Network, SenderRule,
+    Serve, Span,
 };
 use crate::postfix::map_spec::MapSpec;
 use crate::sys::log::{LogFormat, LogLevel};
@@ -86,6 +87,7 @@ text_value!(
     UnixSocket,
     MapSpec,
     SenderRule,
+    BeyondLimit,
     LogLevel,
     LogFormat,
 );

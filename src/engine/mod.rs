@@ -7,8 +7,9 @@
 //!   reports; [`correlation`] interprets it together with earlier ones; `process` decides;
 //!   [`verdict`] names the result and the reason.
 //! - **The set**: [`grants`] are who may relay until when; [`publication`] is what the map should
-//!   list; [`state`] is what survives a restart.
-//! - **Lookups**: [`protocol`] parses Postfix's requests and writes the replies.
+//!   list; [`state`] is what survives a restart; [`events`] are what those who watch are told.
+//! - **Lookups**: [`protocol`] parses Postfix's requests and writes the replies; [`relay`] decides
+//!   what may be relayed, within the [`limits`].
 //! - **Proof**: [`proof`] shows for tests and `check` that no pattern accepts a message which an
 //!   unauthenticated client can cause.
 //!
@@ -31,50 +32,54 @@
 //!    the map was modified externally; [`Engine::last_generation`] at the end.
 //! 5. **State file**: while [`Engine::has_changes`], append [`Engine::journal`] until its `number`
 //!    is set. If `whole` is set or a write has failed, write a new file with [`Engine::state`].
-//! 6. **Questions**, at any time: [`Engine::admits`], [`Engine::decide`], [`Engine::list`] and the
-//!    other methods with `&self` change nothing.
+//! 6. **Watching**: from [`Engine::watch`] to [`Engine::unwatch`], [`Engine::events`] keeps what
+//!    happens to grants.
+//! 7. **Questions**, at any time: [`Engine::decide`] counts what may be relayed and may revoke;
+//!    [`Engine::admits`], [`Engine::list`] and the other methods with `&self` change nothing.
 
 pub mod correlation;
+pub mod events;
 pub mod grants;
+pub mod limits;
 pub mod maildaemons;
 pub mod message;
 mod process;
 pub mod proof;
 pub mod protocol;
 pub mod publication;
+pub mod relay;
 pub mod state;
 pub mod stats;
 pub mod time;
 pub mod verdict;
 
 use message::address;
-use protocol::policy;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use correlation::sessions::Sessions;
 use correlation::streams::Streams;
+use events::{EventKind, EventLog};
 use grants::exclude::Exclude;
 use grants::grant::{Grant, GrantedBy};
 use grants::origins::Origins;
 pub use grants::removed::{RemovalReason, Removed};
 use grants::stored::StoredGrant;
 use grants::{Cursor, GrantOutcome, GrantRequest, Grants, SLICE, Slice};
+use limits::Limits;
+use limits::usage::Usage;
 use maildaemons::DaemonTable;
 use message::hosts::Hosts;
 use message::probes::Probes;
 use protocol::sender_logins::Senders;
-use publication::{Generation, Publication};
+use publication::Publication;
 use stats::Stats;
 use time::Time;
 
 /// Expired grants removed by one call: a million may expire together, and no caller should wait
 /// for all of them.
 const SWEEP: usize = 1024;
-
-/// Addresses in one slice of what the map should list.
-const ADDRESS_SLICE: u32 = 16_384;
 
 /// Longest time for which the operator may authorise or block an address.
 pub const MAX_MANUAL: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -99,10 +104,12 @@ pub struct Rules {
     pub max_users: Option<usize>,
     /// Which users may use which envelope senders.
     pub senders: Senders,
+    /// How much may be relayed.
+    pub limits: Limits,
     /// Longest time for which an open session extends a grant; `None`: sessions do not extend it.
     pub session_ceiling: Option<Duration>,
-    /// Least time between two publications of the map.
-    pub publish_interval: Duration,
+    /// Longest pause after a publication of the map; it is shorter if that took little time.
+    pub longest_pause: Duration,
     /// Whether the map lists IPv6 addresses whose key would also admit other hosts.
     pub publish_inexact: bool,
 }
@@ -119,8 +126,9 @@ impl Default for Rules {
             remember_users: true,
             max_users: None,
             senders: Senders::default(),
+            limits: Limits::default(),
             session_ceiling: None,
-            publish_interval: Duration::from_secs(1),
+            longest_pause: Duration::from_secs(1),
             publish_inexact: false,
         }
     }
@@ -135,9 +143,11 @@ pub struct Engine {
     grants: Grants,
     origins: Origins,
     blocked: BTreeMap<IpAddr, Time>,
+    usage: Usage,
     publication: Publication,
     removed: Vec<Removed>,
     changes: state::Changes,
+    events: EventLog,
     stats: Stats,
     probes: Probes,
 }
@@ -154,9 +164,11 @@ impl Engine {
             grants,
             origins: Origins::default(),
             blocked: BTreeMap::new(),
+            usage: Usage::default(),
             publication: Publication::unknown(),
             removed: Vec::new(),
             changes: state::Changes::default(),
+            events: EventLog::default(),
             stats: Stats::default(),
             probes: Probes::default(),
         }
@@ -170,6 +182,7 @@ impl Engine {
         match outcome {
             GrantOutcome::New => {
                 self.stats.granted += 1;
+                self.tell_grant(now, address, EventKind::Granted);
                 if self.is_published(address) {
                     self.publication.change();
                 }
@@ -181,7 +194,8 @@ impl Engine {
                     self.removed(now, Grant { shared: false, ..grant }, RemovalReason::Shared);
                 }
             }
-            GrantOutcome::Shared | GrantOutcome::Renewed => {}
+            GrantOutcome::Renewed => self.tell_grant(now, address, EventKind::Renewed),
+            GrantOutcome::Shared => {}
         }
         outcome
     }
@@ -213,6 +227,7 @@ impl Engine {
             if self.is_listed(grant.address, grant.shared) {
                 self.publication.remove(now);
             }
+            self.tell(now, &grant, EventKind::Ended(reason));
             self.removed.push(Removed { grant, reason });
         }
     }
@@ -265,18 +280,6 @@ impl Engine {
         self.grants.at(address.to_canonical(), now)
     }
 
-    /// Returns the reply to a policy request.
-    pub fn decide(&self, now: Time, request: &policy::PolicyRequest<'_>) -> policy::Action {
-        let client = request.client_address();
-        let Some(grant) = client.and_then(|address| self.admits(now, address)) else {
-            return policy::Action::Dunno;
-        };
-        if grant.is_manual(now) || self.rules.senders.admit(grant.users(now), request.sender()) {
-            return policy::Action::Ok;
-        }
-        self.rules.senders.mismatch.clone()
-    }
-
     /// Authorises an address for the operator, for `span` or else for the grace period.
     ///
     /// # Errors
@@ -306,7 +309,16 @@ impl Engine {
     /// Revokes the grant of an address, and refuses new ones for the time of `block`. Returns
     /// whether the address was authorised.
     pub fn revoke(&mut self, now: Time, address: IpAddr, block: Option<Duration>) -> bool {
-        let address = address.to_canonical();
+        self.end(now, address.to_canonical(), block, RemovalReason::Revoked)
+    }
+
+    fn end(
+        &mut self,
+        now: Time,
+        address: IpAddr,
+        block: Option<Duration>,
+        reason: RemovalReason,
+    ) -> bool {
         self.expire(now, address);
         if let Some(span) = block {
             self.blocked.insert(address, now + span.min(MAX_MANUAL));
@@ -314,7 +326,7 @@ impl Engine {
         }
         let Some(grant) = self.grants.remove(address) else { return false };
         let was_authorised = !grant.shared;
-        self.removed(now, grant, RemovalReason::Revoked);
+        self.removed(now, grant, reason);
         was_authorised
     }
 
@@ -323,73 +335,14 @@ impl Engine {
     pub fn tick(&mut self, now: Time) -> Vec<Removed> {
         self.sweep(now);
         self.blocked.retain(|_, until| now < *until);
+        let Self { usage, grants, .. } = self;
+        usage.sweep(now, SWEEP, |address, since| grants.has(now, address, since));
         std::mem::take(&mut self.removed)
     }
 
     /// Returns the next moment at which [`Self::tick`] has something to do.
     pub fn sweep_at(&self) -> Option<Time> {
         if self.removed.is_empty() { self.grants.first_deadline() } else { Some(Time::default()) }
-    }
-
-    /// Returns the next moment at which a generation is due or the map has to be emptied.
-    pub fn publish_at(&self) -> Option<Time> {
-        let due = self.publication.due().map(|(_, at)| at);
-        [due, self.publication.empty_at()].into_iter().flatten().min()
-    }
-
-    /// Returns the number of the generation that is due, if one is. It contains what
-    /// [`Self::listed`] returns from now on; what changes meanwhile makes another one due.
-    pub fn due(&mut self, now: Time) -> Option<u64> {
-        let (number, _) = self.publication.due().filter(|(_, at)| *at <= now)?;
-        self.publication.compose(now);
-        Some(number)
-    }
-
-    /// Returns the next slice of the addresses that the map should list, in no order.
-    pub fn listed(&self, now: Time, from: Cursor) -> Slice<Vec<IpAddr>> {
-        self.grants.slice(from, ADDRESS_SLICE, Vec::new(), |addresses, grant| {
-            let address = grant.address();
-            if now < grant.until() && self.is_listed(address, grant.is_shared()) {
-                addresses.push(address);
-            }
-        })
-    }
-
-    /// Returns the last generation: a map without clients.
-    pub fn last_generation(&mut self) -> Generation {
-        self.publication.change();
-        Generation::new(self.publication.desired(), Vec::new())
-    }
-
-    /// Makes a generation due although the set has not changed: what Postfix reads is no longer
-    /// known.
-    pub fn publish_again(&mut self) {
-        self.publication.again();
-    }
-
-    /// Records that Postfix reads generation `number` from now on.
-    pub fn published(&mut self, number: u64, now: Time) {
-        self.publication.published(number, now, self.rules.publish_interval);
-    }
-
-    /// Records that a generation could not be published; returns the pause before the next attempt.
-    pub fn failed(&mut self, now: Time) -> Duration {
-        self.publication.failed(now)
-    }
-
-    /// Records that Postfix reads an empty map because no generation could be published.
-    pub fn emptied(&mut self) {
-        self.publication.emptied();
-    }
-
-    /// Records that the map could not be emptied either.
-    pub fn not_emptied(&mut self, now: Time) {
-        self.publication.not_emptied(now);
-    }
-
-    /// Returns the state of publication.
-    pub fn publication(&self) -> &Publication {
-        &self.publication
     }
 
     /// Replaces the rules and keeps the set, except addresses that are now excluded or shared by too
@@ -409,16 +362,20 @@ impl Engine {
                 // With the old limit: `settle_all` below applies the new one and reports it.
                 self.grants.end_sessions(address, now + self.rules.grace, old_max_users);
                 self.changed(address);
+                self.tell_grant(now, address, EventKind::Renewed);
             }
         }
         for before in self.grants.settle_all(self.rules.max_users) {
             self.changed(before.address);
             match self.grants.get(before.address) {
                 Some(grant) if grant.shared => self.removed(now, before, RemovalReason::Shared),
-                Some(grant) if before.shared && self.is_listed(grant.address, grant.shared) => {
-                    self.publication.change()
+                Some(grant) if before.shared => {
+                    self.tell_grant(now, grant.address, EventKind::Granted);
+                    if self.is_listed(grant.address, grant.shared) {
+                        self.publication.change();
+                    }
                 }
-                _ => {}
+                _ => self.tell_grant(now, before.address, EventKind::Renewed),
             }
         }
         self.drop_excluded(now);

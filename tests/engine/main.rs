@@ -1,6 +1,6 @@
 //! The engine by itself, with invented time and messages: who is authorised, until when, and why.
 //!
-//! - **Layers**: `stories`, `story_lines`, `users`, `sessions`, `restarts` and `long_frames` test
+//! - **Layers**: `stories`, `story_lines`, `users`, `events`, `sessions`, `restarts` and `long_frames` test
 //!   what it promises; `corpus`, `likeness`, `shapes` and `proof` how it understands the messages of mail
 //!   daemons; `purity` that it uses nothing outside.
 //! - **Needs**: nothing, neither root nor another program.
@@ -9,7 +9,9 @@
 mod support;
 
 mod corpus;
+mod events;
 mod likeness;
+mod limits;
 mod long_frames;
 mod one_pass;
 mod proof;

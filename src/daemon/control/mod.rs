@@ -1,19 +1,23 @@
-//! The control sockets: one line of JSON for a request, one for its answer; a list takes several.
+//! The control sockets: one line of JSON for a request, one for its answer; a list takes several, and
+//! a watch has one for each event until the client closes the connection.
 //!
 //! - **Promise**: clients of the control socket may query and change, clients of the read-only one
 //!   may only query; the file modes admit root, the daemon's user and one group each. A slow or
 //!   silent client blocks nobody, and never holds more than one slice of a list in memory.
 //! - **Layers**: [`bind`] creates the sockets, [`super::connections`] limits the connections; here
-//!   requests are answered.
+//!   requests are answered, and `watch` tells events.
 
 pub mod bind;
+mod watch;
 
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -45,8 +49,9 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for the client to read an answer, or a slice of a list.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Returns an entry. `in_map` tells whether the map can show an address, if there is a map.
-fn entry(grant: &Grant, now: Time, in_map: impl Fn(IpAddr) -> Option<bool>) -> Entry {
+/// Returns an entry.
+fn entry(engine: &Engine, source: &status::StatusSource, grant: &Grant, now: Time) -> Entry {
+    let relays = engine.relays_of(grant);
     let (daemon, host) = match &grant.by {
         GrantedBy::Login(origin) => (Some(origin.daemon.to_string()), origin.host.clone()),
         GrantedBy::Operator => (None, None),
@@ -62,8 +67,10 @@ fn entry(grant: &Grant, now: Time, in_map: impl Fn(IpAddr) -> Option<bool>) -> E
         expires: rfc3339(grant.until),
         expires_in: grant.until.since(now).as_millis().div_ceil(1000) as u64,
         logins: grant.logins.into(),
+        messages: relays.messages.into(),
+        recipients: relays.recipients.into(),
         note: grant.manual.as_ref().and_then(|manual| manual.note.clone()),
-        in_map: in_map(grant.address),
+        in_map: in_map(engine, source, grant.address),
     }
 }
 
@@ -131,8 +138,18 @@ async fn handle(
     timeout(REQUEST_TIMEOUT, read.read_line(&mut line)).await??;
     slot.waiting();
     let request = serde_json::from_str::<Request>(&line);
-    if let Ok(Request::List) = request {
-        write_list(&mut write, slot, &shared, &source).await?;
+    match request {
+        Ok(Request::List) => write_list(&mut write, slot, &shared, &source).await?,
+        Ok(Request::Watch { initial }) => {
+            let was_admitted = tokio::select! {
+                outcome = watch::tell(&mut write, &shared, initial) => outcome?,
+                () = closed(read) => true,
+            };
+            if was_admitted {
+                return Ok(());
+            }
+        }
+        _ => {}
     }
     let answer = match request {
         Ok(request) if request.needs() == Access::Change && access == Access::Read => {
@@ -143,6 +160,11 @@ async fn handle(
         Err(error) => Answer::Unknown(error.to_string()),
     };
     write_line(&mut write, slot, &text(&answer)?).await
+}
+
+/// Waits until the client closes the connection.
+async fn closed(mut read: impl AsyncRead + Unpin) {
+    while read.read(&mut [0; 64]).await.is_ok_and(|bytes| bytes > 0) {}
 }
 
 /// Writes the list of authorised addresses, in no order, slice by slice.
@@ -158,8 +180,7 @@ async fn write_list(
         // Not on the threads that process frames.
         let slice = blocking(move || {
             let slice = |engine: &mut Engine, now| {
-                let in_map = |address| in_map(engine, &source, address);
-                engine.list(now, from, |grant| entry(grant, now, in_map))
+                engine.list(now, from, |grant| entry(engine, &source, grant, now))
             };
             let Slice { items, next } = shared.with(slice);
             let text = if items.is_empty() { Vec::new() } else { text(&Answer::List(items))? };
@@ -194,8 +215,8 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
             if let Some(until) = engine.blocked_until(now, address) {
                 return Answer::Blocked(rfc3339(until));
             }
-            let in_map = |address| in_map(engine, source, address);
-            Answer::Query(engine.admits(now, address).map(|grant| entry(&grant, now, in_map)))
+            let grant = engine.admits(now, address);
+            Answer::Query(grant.map(|grant| entry(engine, source, &grant, now)))
         }),
         Request::Allow { address, seconds, note } => {
             match allow(shared, source, address, seconds.map(Duration::from_secs), note) {
@@ -226,6 +247,11 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
             blocks.sort_by_key(|block| block.address);
             Answer::Blocks(blocks)
         }),
+        // A watch that was admitted does not end with an answer.
+        Request::Watch { .. } => Answer::Refused(format!(
+            "{} clients watch already, and more are not admitted",
+            watch::MAX_WATCHERS
+        )),
         Request::Status => Answer::Status(Box::new(source.snapshot(shared).status())),
         Request::Probe { text } => {
             Answer::Probe(shared.with(|engine, _| engine.probes().count(&text)))
@@ -262,8 +288,7 @@ fn allow(
                 "{address} is never authorised: it belongs to `{list}`; see the option `exclude`"
             )
         })?;
-        let in_map = |address| in_map(engine, source, address);
-        let entry = engine.admits(now, address).map(|grant| entry(&grant, now, in_map));
+        let entry = engine.admits(now, address).map(|grant| entry(engine, source, &grant, now));
         Ok::<_, String>((outcome, entry))
     })?;
     // With max-clients reached, the grant that expires first is evicted.

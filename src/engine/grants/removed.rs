@@ -20,6 +20,8 @@ pub enum RemovalReason {
     Evicted,
     /// The operator has revoked it.
     Revoked,
+    /// It has reached a limit, with `limit-action = "revoke"`.
+    Limited,
     /// The new configuration excludes it.
     Excluded,
     /// Too many users have logged in from it.
@@ -27,6 +29,18 @@ pub enum RemovalReason {
 }
 
 impl RemovalReason {
+    /// Returns the reason as one word, for scripts.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+            Self::Revoked => "revoked",
+            Self::Excluded => "excluded",
+            Self::Limited => "limited",
+            Self::Shared => "shared",
+        }
+    }
+
     /// Returns the message to be logged.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -35,6 +49,9 @@ impl RemovalReason {
                 "no longer authorised: max-clients is reached, and it was closest to expiry"
             }
             Self::Revoked => "no longer authorised: revoked by the operator",
+            Self::Limited => {
+                "no longer authorised: it has reached a limit and is blocked for the rest of the hour"
+            }
             Self::Excluded => "no longer authorised: excluded by the new configuration",
             Self::Shared => {
                 "no longer authorised: more users than max-users-per-address have logged in from it"
