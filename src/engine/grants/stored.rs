@@ -69,18 +69,13 @@ impl StoredGrant {
     }
 
     /// Returns since when the address has been authorised without interruption.
-    pub(super) fn since(&self) -> Time {
+    pub fn since(&self) -> Time {
         self.since
     }
 
     /// Returns when the grant ends.
     pub fn until(&self) -> Time {
         self.until
-    }
-
-    /// Returns since when the address has been authorised.
-    pub fn since(&self) -> Time {
-        self.since
     }
 
     /// Returns the user, if it is known, of a grant that ends with the last login of one user;
