@@ -7,9 +7,12 @@ use std::collections::BTreeSet;
 
 use toml::de::{DeTable, DeValue};
 
+use super::login_rules::{RULE_KEYS, RuleEntry};
 use super::options::Layer;
 use super::options::{OPTIONS, OptionInfo, Setting};
 
+/// The tables that are rules on logins.
+const RULE: &str = "rule";
 /// Most rounds in which broken lines are taken out.
 const MAX_BROKEN: usize = 20;
 
@@ -99,10 +102,15 @@ impl FileReader<'_> {
     }
 
     fn key(&mut self, line: usize, key: &str, value: &DeValue<'_>) {
+        if key == RULE {
+            return self.rules(line, value);
+        }
         let Some(option) = option(key) else {
             self.unknown(line, key, value);
             // What stands below a heading is meant too.
-            if let DeValue::Table(table) = value {
+            if let DeValue::Table(table) = value
+                && !is_like_rule(key)
+            {
                 self.table(table);
             }
             return;
@@ -120,8 +128,73 @@ impl FileReader<'_> {
         }
     }
 
+    fn rules(&mut self, line: usize, value: &DeValue<'_>) {
+        let tables = value.as_array().map(|tables| tables.iter());
+        let mut tables = tables.into_iter().flatten().peekable();
+        if tables.peek().is_none_or(|first| !first.get_ref().is_table()) {
+            let what = "`rule`: expected tables".into();
+            let hint = "write [[rule]] on a line of its own, and the keys of the rule below it";
+            self.faults.push(FileFault { line, what, hint: hint.into() });
+            return;
+        }
+        for (number, table) in (1..).zip(tables) {
+            if let DeValue::Table(keys) = table.get_ref() {
+                self.rule(number, self.line(table.span().start), keys);
+            }
+        }
+    }
+
+    fn rule(&mut self, number: usize, line: usize, keys: &DeTable<'_>) {
+        let mut rule = RuleEntry { number, line, ..RuleEntry::default() };
+        let before = self.faults.len();
+        for (key, value) in keys.iter() {
+            let (line, key) = (self.line(key.span().start), key.get_ref());
+            let (what, hint) = match RULE_KEYS.iter().find(|info| info.name == key) {
+                None => (format!("unknown key `{}`", key.escape_debug()), self.rule_key(key)),
+                Some(info) => match rule.set(key, value.get_ref()) {
+                    Ok(()) => continue,
+                    Err(why) => {
+                        let texts = super::written::texts(value.get_ref());
+                        (format!("{key}: {why}"), write(info, &texts))
+                    }
+                },
+            };
+            self.faults.push(FileFault { line, what: format!("rule {number}: {what}"), hint });
+        }
+        if self.faults.len() > before {
+            return;
+        }
+        if let Some((what, hint)) = rule.contradiction() {
+            let what = format!("rule {number}: {what}");
+            self.faults.push(FileFault { line, what, hint: hint.into() });
+        }
+        self.layer.rules.push(rule);
+    }
+
+    /// Returns what to do about a key that rules do not have.
+    fn rule_key(&mut self, key: &str) -> String {
+        let mut hints = Vec::new();
+        if let Some(near) = nearest_of(&RULE_KEYS, key) {
+            hints.push(format!("did you mean `{}`? {}", near.name, write(near, &[])));
+        }
+        if let Some(option) = option(key) {
+            // Its absence is not a fault of its own.
+            self.layer.unread.insert(option.name);
+            hints.push(format!("move `{key}` above the first [[rule]] if it is for all logins"));
+        }
+        if hints.is_empty() {
+            hints.push("remove it; a rule has the keys from, user, grace and never".into());
+        }
+        hints.join("; or ")
+    }
+
     fn unknown(&mut self, line: usize, key: &str, value: &DeValue<'_>) {
         let shown = key.escape_debug();
+        if is_like_rule(key) && (value.is_table() || value.is_array()) {
+            let (what, hint) = (format!("unknown key `{shown}`"), "did you mean [[rule]]?".into());
+            self.faults.push(FileFault { line, what, hint });
+            return;
+        }
         if value.is_table() {
             let what = format!("`{shown}`: the file has no sections");
             let hint = "remove the heading, and write its keys as `key = value`";
@@ -152,11 +225,19 @@ fn write(option: &OptionInfo, texts: &[String]) -> String {
     format!("write {} = {}", option.name, value.unwrap_or_default())
 }
 
+fn is_like_rule(key: &str) -> bool {
+    strsim::damerau_levenshtein(RULE, key) <= 1
+}
+
 /// Returns the option whose name is most like a name that no option has.
 pub fn nearest(name: &str) -> Option<&'static OptionInfo> {
+    nearest_of(OPTIONS, name)
+}
+
+fn nearest_of<'o>(options: &'o [OptionInfo], name: &str) -> Option<&'o OptionInfo> {
     let name = name.to_lowercase().replace('_', "-");
     let distance = |option: &OptionInfo| strsim::damerau_levenshtein(option.name, &name);
-    let near = OPTIONS.iter().map(|option| (distance(option), option));
+    let near = options.iter().map(|option| (distance(option), option));
     let (distance, option) = near.min_by_key(|(distance, _)| *distance)?;
     (distance <= 1 + option.name.len() / 4).then_some(option)
 }

@@ -3,7 +3,8 @@
 //! - **Layers**: [`values`] is the value of one option, [`options`] the table of all options,
 //!   [`layer`] what one of command line, environment and file sets; [`Config`] is all three with the
 //!   defaults, checked against each other. [`listeners`] checks senders and hosts, [`lookups`]
-//!   Postfix's requests, [`control`] the control sockets, [`sending`] envelope senders.
+//!   Postfix's requests, [`control`] the control sockets, [`sending`] envelope senders,
+//!   [`login_rules`] whose logins authorise.
 //! - **Not here**: what depends on the host, on Postfix and on descriptions of mail daemons
 //!   ([`crate::rules`]).
 
@@ -13,6 +14,7 @@ pub mod environment;
 pub mod file;
 pub mod layer;
 pub mod listeners;
+pub mod login_rules;
 pub mod lookups;
 pub mod options;
 pub mod sending;
@@ -160,6 +162,7 @@ impl Config {
         let sending = Sending::from_layer(layer, has_socket(SocketRole::Policy), &mut faults);
         let control = Control::from_layer(layer, &mut faults);
         let allow_uid = listeners::users(layer, &mut faults);
+        login_rules::check(layer, &mut faults);
         let mut fault = |what: String, hint: &str| {
             faults.push(Failure::config(what).hint(hint));
         };

@@ -36,12 +36,15 @@
 
 pub mod correlation;
 pub mod grants;
+pub mod login_rules;
 pub mod maildaemons;
 pub mod message;
 mod process;
 pub mod proof;
 pub mod protocol;
 pub mod publication;
+pub mod recent;
+mod reload;
 pub mod state;
 pub mod stats;
 pub mod time;
@@ -59,13 +62,14 @@ use grants::exclude::Exclude;
 use grants::grant::{Grant, GrantedBy};
 use grants::origins::Origins;
 pub use grants::removed::{RemovalReason, Removed};
-use grants::stored::StoredGrant;
 use grants::{Cursor, GrantOutcome, GrantRequest, Grants, SLICE, Slice};
+use login_rules::LoginRules;
 use maildaemons::DaemonTable;
 use message::hosts::Hosts;
 use message::probes::Probes;
 use protocol::sender_logins::Senders;
 use publication::{Generation, Publication};
+use recent::Recent;
 use stats::Stats;
 use time::Time;
 
@@ -86,8 +90,10 @@ pub struct Rules {
     pub table: DaemonTable,
     /// The hosts whose messages are accepted.
     pub hosts: Hosts,
-    /// How long a login authorises.
+    /// How long a login authorises, unless one of `logins` says otherwise.
     pub grace: Duration,
+    /// Which logins authorise.
+    pub logins: LoginRules,
     /// Most addresses held at a time.
     pub max_clients: usize,
     /// Addresses that are never authorised.
@@ -114,6 +120,7 @@ impl Default for Rules {
             table: DaemonTable::default(),
             hosts: Hosts::default(),
             grace: Duration::from_secs(30 * 60),
+            logins: LoginRules::default(),
             max_clients: 65_536,
             exclude: Exclude::default(),
             remember_users: true,
@@ -140,6 +147,7 @@ pub struct Engine {
     changes: state::Changes,
     stats: Stats,
     probes: Probes,
+    recent: Recent,
 }
 
 impl Engine {
@@ -159,6 +167,7 @@ impl Engine {
             changes: state::Changes::default(),
             stats: Stats::default(),
             probes: Probes::default(),
+            recent: Recent::default(),
         }
     }
 
@@ -213,6 +222,7 @@ impl Engine {
             if self.is_listed(grant.address, grant.shared) {
                 self.publication.remove(now);
             }
+            self.recent.ended(grant.address, now, reason);
             self.removed.push(Removed { grant, reason });
         }
     }
@@ -390,61 +400,6 @@ impl Engine {
     /// Returns the state of publication.
     pub fn publication(&self) -> &Publication {
         &self.publication
-    }
-
-    /// Replaces the rules and keeps the set, except addresses that are now excluded or shared by too
-    /// many users. If sessions no longer count, the open ones end now.
-    pub fn reload(&mut self, now: Time, rules: Rules) {
-        while self.grants.first_expired(now).is_some() {
-            self.sweep(now);
-        }
-        let inexact_changed = self.rules.publish_inexact != rules.publish_inexact;
-        let old_max_users = self.rules.max_users;
-        self.rules = rules;
-        if !self.rules.remember_users {
-            self.grants.forget_users();
-        }
-        if self.rules.session_ceiling.is_none() {
-            for address in std::mem::take(&mut self.sessions).addresses() {
-                // With the old limit: `settle_all` below applies the new one and reports it.
-                self.grants.end_sessions(address, now + self.rules.grace, old_max_users);
-                self.changed(address);
-            }
-        }
-        for before in self.grants.settle_all(self.rules.max_users) {
-            self.changed(before.address);
-            match self.grants.get(before.address) {
-                Some(grant) if grant.shared => self.removed(now, before, RemovalReason::Shared),
-                Some(grant) if before.shared && self.is_listed(grant.address, grant.shared) => {
-                    self.publication.change()
-                }
-                _ => {}
-            }
-        }
-        self.drop_excluded(now);
-        self.shrink(now);
-        self.grants.reserve(self.rules.max_clients);
-        if inexact_changed {
-            self.publication.change();
-        }
-    }
-
-    /// Replaces the lists of addresses that are never authorised.
-    pub fn exclude(&mut self, now: Time, exclude: Exclude) {
-        self.rules.exclude = exclude;
-        self.drop_excluded(now);
-    }
-
-    fn drop_excluded(&mut self, now: Time) {
-        let addresses = self.grants.iter().map(StoredGrant::address);
-        let excluded = addresses.filter(|address| self.rules.exclude.reason(*address).is_some());
-        let mut addresses: Vec<IpAddr> = excluded.collect();
-        addresses.sort_unstable();
-        for address in addresses {
-            if let Some(grant) = self.grants.remove(address) {
-                self.removed(now, grant, RemovalReason::Excluded);
-            }
-        }
     }
 
     /// Returns the rules in force.

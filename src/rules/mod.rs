@@ -4,6 +4,7 @@
 //! - **Promise**: reports all faults at once. If Postfix's `mynetworks` cannot be read, that is a
 //!   remark by default, and a fault only if it was configured explicitly.
 
+pub mod login_rules;
 pub mod sender_logins;
 
 use std::collections::BTreeMap;
@@ -231,11 +232,14 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
     match (determined, sender_logins::senders(config).await) {
         (Ok((table, exclude, mut exclusions)), Ok(senders)) => {
             exclusions.remarks.extend(config.remarks());
+            let logins = login_rules::login_rules(&config.layer);
+            exclusions.remarks.extend(login_rules::remarks(&logins));
             exclusions.remarks.extend(trusted_file::remarks(config.deciding_files()));
             let rules = Rules {
                 table,
                 hosts: config.matching.hosts.clone(),
                 grace: config.grace,
+                logins,
                 max_clients: config.max_clients,
                 exclude,
                 remember_users: config.sending.remember_users,

@@ -22,6 +22,8 @@ pub enum RemovalReason {
     Revoked,
     /// The new configuration excludes it.
     Excluded,
+    /// The new rules refuse its logins.
+    Refused,
     /// Too many users have logged in from it.
     Shared,
 }
@@ -36,6 +38,7 @@ impl RemovalReason {
             }
             Self::Revoked => "no longer authorised: revoked by the operator",
             Self::Excluded => "no longer authorised: excluded by the new configuration",
+            Self::Refused => "no longer authorised: the new configuration refuses its logins",
             Self::Shared => {
                 "no longer authorised: more users than max-users-per-address have logged in from it"
             }

@@ -48,7 +48,7 @@ pub struct Restored {
     pub grants: usize,
     /// Grants that expired in the meantime.
     pub expired: usize,
-    /// Grants not restored: now excluded or blocked.
+    /// Grants not restored: now excluded, blocked, or refused by the rules.
     pub refused: usize,
     /// Grants shortened to the longest time that a new one could last.
     pub shortened: usize,
@@ -253,20 +253,22 @@ impl Engine {
             restored.refused += 1;
             return None;
         }
+        grant.since = grant.since.min(now);
+        grant.users.retain(|user| now < user.until && self.rules.remember_users);
         // No grant lasts longer from now on than its original time.
-        let last = now + self.rules.grace;
-        grant.by_login = grant.by_login.map(|until| until.min(last));
+        self.rules.logins.apply(&mut grant, self.rules.grace, Some(now));
         if let Some(manual) = &mut grant.manual {
             let longest = MAX_MANUAL.min(manual.until.since(manual.given));
             manual.until = manual.until.min(now + longest);
             manual.given = manual.given.min(now);
         }
-        grant.users.retain(|user| now < user.until && self.rules.remember_users);
-        grant.users.iter_mut().for_each(|user| user.until = user.until.min(last));
         let before = grant.until;
         grant.settle(self.rules.max_users);
+        if grant.until <= now {
+            restored.refused += 1;
+            return None;
+        }
         restored.shortened += usize::from(grant.until < before);
-        grant.since = grant.since.min(now);
         restored.grants += usize::from(!grant.shared);
         Some(grant)
     }
@@ -362,7 +364,9 @@ fn parse(line: &str, origins: &mut Origins) -> Option<Record> {
                 }
             };
             let user = |pair: &[&str]| match *pair {
-                [until, name] => Some(User { name: name.into(), until: time(until)? }),
+                [until, name] => {
+                    Some(User { name: name.into(), until: time(until)?, refused: false })
+                },
                 _ => None,
             };
             let users: Option<SmallVec<[User; 1]>> = users.chunks(2).map(user).collect();
