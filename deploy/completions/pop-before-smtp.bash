@@ -143,7 +143,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__check)
-            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --json --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -230,6 +230,10 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --max-users-per-address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --users)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -331,7 +335,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__doctor)
-            opts="-c -n -h --log-socket --json --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --log-socket --json --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -422,6 +426,10 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --max-users-per-address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --users)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -761,7 +769,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__run)
-            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -848,6 +856,10 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --max-users-per-address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --users)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -999,7 +1011,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__wipe)
-            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1086,6 +1098,10 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --max-users-per-address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --users)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

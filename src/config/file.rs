@@ -296,6 +296,40 @@ mod tests {
                 ],
             ),
             ("grace = '1m'\ngrace = '2m'", &[(2, "grace: the value is not TOML: dup", "")]),
+            ("users = 'joe'", &[(1, "users: expected a list", "write users = [\"joe\"]")]),
+            ("[rule]\nuser = 'joe'", &[(1, "`rule`: expected tables", "of the rule below it")]),
+            ("rule = ['joe']", &[(1, "`rule`: expected tables", "of the rule below it")]),
+            ("[[rules]]\nuser = 'joe'", &[(1, "unknown key `rules`", "did you mean [[rule]]?")]),
+            ("[[rule]]\n", &[(1, "rule 1: it says nothing", "or remove it")]),
+            (
+                "# x\n[[rule]]\nnever = true\n\n[[rule]]\nform = '192.0.2.0/24'\nmax-clients = 5\nx = 1",
+                &[
+                    (6, "rule 2: unknown key `form`", "write from = \"192.0.2.0/24\""),
+                    (7, "rule 2: unknown key `max-clients`", "if it is for all logins"),
+                    (8, "rule 2: unknown key `x`", "the keys from, user, grace and never"),
+                ],
+            ),
+            (
+                "[[rule]]\nusers = ['joe']\ngrace = 8\nnever = 'yes'\nfrom = ['192.0.2.7', 'x']",
+                &[
+                    (2, "rule 1: unknown key `users`", "if it is for all logins"),
+                    (3, "rule 1: grace: expected one text", "write grace = \"8h\""),
+                    (4, "rule 1: never: expected true or", "write never = true"),
+                    (5, "rule 1: from: `x` is not a network", "write from = \"192.0.2.0/24\""),
+                ],
+            ),
+            (
+                "[[rule]]\nuser = []\n[[rule]]\ngrace = '8d'\n[[rule]]\ngrace = '8h'\nnever = true",
+                &[
+                    (2, "rule 1: user: the list is empty", "write user = \"joe@example.org\""),
+                    (3, "rule 2: grace: longer than 7 days", "write grace = \"8h\""),
+                    (5, "rule 3: a login that never authorises", "remove never or grace"),
+                ],
+            ),
+            (
+                "[[rule]]\ngrace = 8h",
+                &[(2, "grace: the value is not TOML", "write grace = \"8h\"")],
+            ),
         ];
         for (text, expected) in rows {
             let (_, faults) = read(text);
@@ -315,6 +349,31 @@ mod tests {
         assert_eq!(layer.control().path.to_str(), Some("/run/x"));
         assert_eq!(layer.unread, ["grace", "listen", "state"].into());
         assert_eq!(layer.in_file, ["control"].into());
+    }
+
+    #[test]
+    fn rules_have_numbers_and_lines() {
+        let text = "grace = '1h'\n[[rule]]\nuser = 'joe'\nfrom = ['192.0.2.7', '2001:db8::/32']\n\
+                    grace = '8h'\n\n[[ rule ]]\nnever = true\n[[rule]]\nuser = ['a', '@b']\n";
+        let (layer, faults) = read(text);
+        assert_eq!(faults, []);
+        let rules = layer.rules.iter();
+        let shown: Vec<_> =
+            rules.map(|r| (r.number, r.line, r.from.len(), r.users.len())).collect();
+        assert_eq!(shown, [(1, 2, 2, 1), (2, 7, 0, 0), (3, 9, 0, 2)]);
+        assert_eq!(layer.rules[0].grace.map(|span| span.0.as_secs()), Some(8 * 3600));
+        assert!(layer.rules[1].never && !layer.rules[2].never);
+        let over = Layer::default().over(layer.clone());
+        assert_eq!(over.rules, layer.rules);
+    }
+
+    #[test]
+    fn every_key_of_a_rule_has_a_right_example() {
+        for key in &RULE_KEYS {
+            let hint = write(key, &[]);
+            let key = hint.strip_prefix("write ").expect("its begin");
+            assert_eq!(read(&format!("[[rule]]\n{key}")).1, [], "{hint}");
+        }
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl RuleEntry {
         match key {
             "from" => self.from = list(value, "every address")?,
             "user" => self.users = list(value, "every user")?,
-            "grace" => self.grace = Some(read(value).and_then(short)?),
+            "grace" => self.grace = Some(read(value)?),
             _ => self.never = read(value)?,
         }
         Ok(())
@@ -107,6 +107,9 @@ impl RuleEntry {
         match (self.never, self.grace) {
             (true, Some(_)) => {
                 Some(("a login that never authorises has no grace", "remove never or grace"))
+            }
+            (false, Some(grace)) if grace.0 > MAX_GRACE => {
+                Some(("grace: longer than 7 days", "write grace = \"8h\""))
             }
             _ if is_empty => Some((
                 "it says nothing",
@@ -127,10 +130,6 @@ fn list<T: OptionValue>(value: &DeValue<'_>, everything: &str) -> Result<Vec<T>,
         return Err(format!("the list is empty; without this key the rule is for {everything}"));
     }
     Ok(items)
-}
-
-fn short(grace: Span) -> Result<Span, String> {
-    if grace.0 > MAX_GRACE { Err("longer than 7 days".into()) } else { Ok(grace) }
 }
 
 /// Adds what is wrong with the list of users, and with rules on users whose names are not kept.
@@ -163,7 +162,8 @@ mod tests {
 
     #[test]
     fn user_names() {
-        for good in ["joe", "joe@example.org", "@example.org", "EXAMPLE\\joe", "jörg@exämple.org"] {
+        for good in ["joe", "joe@example.org", "@example.org", "EXAMPLE\\joe", "jörg@exämple.org"]
+        {
             assert_eq!(good.parse(), Ok(UserName(good.into())));
         }
         for (wrong, part) in [

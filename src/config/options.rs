@@ -258,7 +258,7 @@ options! {
     max_users_per_address ("max-users-per-address", "5"): usize => reload;
     /// Let only the logins of these users authorise; @DOMAIN stands for all its users
     #[arg(value_name = "USER")]
-    users ("users", "joe@example.org"): Vec<UserName>, or "everybody" => reload;
+    users ("users", "joe@example.org"): Vec<UserName>, or "every user" => reload;
     /// Postfix's configuration directory
     #[arg(value_name = "DIR")]
     postfix_config ("postfix-config", "/etc/postfix"): PathBuf, or "Postfix's own" => restart;

@@ -16,8 +16,10 @@ use ipnet::IpNet;
 use smol_str::{SmolStr, StrExt as _};
 
 use super::grants::grant::Grant;
+use super::grants::stored::StoredGrant;
 use super::time::Time;
 use super::verdict::Reason;
+use super::{Engine, RemovalReason};
 
 /// A set of users and domains.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -191,7 +193,9 @@ impl LoginRules {
             _ => {}
         }
         let mut rules = self.rules.iter();
-        rules.find(|rule| rule.matches(address, user.as_deref())).map_or(Ruling::Usual, Ruling::Rule)
+        rules
+            .find(|rule| rule.matches(address, user.as_deref()))
+            .map_or(Ruling::Usual, Ruling::Rule)
     }
 
     /// Returns the label of the rule by which no login from an address can authorise, if there is one.
@@ -222,6 +226,23 @@ impl LoginRules {
         }
         if is_reduced {
             grant.by_login = grant.by_login.and_then(|until| Some(until.min(grant.users_until()?)));
+        }
+    }
+}
+
+impl Engine {
+    /// Counts a user whose login a rule refuses among those who share the address, if it is
+    /// authorised: a limit on sharing is about who is there, not about who may relay.
+    pub(super) fn count_refused(&mut self, now: Time, address: IpAddr, user: Option<String>) {
+        let (Some(user), Some(_)) = (user, self.rules.max_users) else { return };
+        self.expire(now, address);
+        let Some(before) = self.grants.get(address) else { return };
+        let (end, max_users) = (now + self.rules.grace, self.rules.max_users);
+        self.grants.work_on(address, |grant| grant.refuse(&user, now, end, max_users));
+        self.changed(address);
+        if !before.shared && self.grants.find(address).is_some_and(StoredGrant::is_shared) {
+            self.stats.shared += 1;
+            self.removed(now, before, RemovalReason::Shared);
         }
     }
 }

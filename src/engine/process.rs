@@ -10,13 +10,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Engine, RemovalReason};
+use super::Engine;
 use super::correlation::aging::Full;
 use super::correlation::joins::Unjoined;
 use super::correlation::key::Key;
 use super::correlation::streams::Source;
 use super::grants::grant::GrantedBy;
-use super::grants::stored::StoredGrant;
 use super::grants::{GrantOutcome, GrantRequest};
 use super::maildaemons::{Event, Match, Name, Refusal};
 use super::message::Message;
@@ -239,8 +238,8 @@ impl Engine {
     fn process_login(&mut self, now: Time, login: Login<'_>) -> Outcome {
         let user = login.user;
         if let Some(age) = login.age.filter(|age| *age > self.rules.grace) {
-            self.stats.late += 1;
-            return Outcome { address: login.address, user, ..nothing(Reason::Late(age)) };
+            let reason = self.late(now, login.address, age);
+            return Outcome { address: login.address, user, ..nothing(reason) };
         }
         if let Some(process) = login.suspect
             && self.streams.is_distrusted(process, now)
@@ -297,8 +296,8 @@ impl Engine {
             }
         };
         if let Some(age) = login.age.filter(|age| *age > grace) {
-            self.stats.late += 1;
-            return Outcome { rule, ..outcome(Verdict::None, Reason::Late(age)) };
+            let reason = self.late(now, Some(address), age);
+            return Outcome { rule, ..outcome(Verdict::None, reason) };
         }
         self.count_login(now, &login.daemon, login.facility);
         let request = GrantRequest {
@@ -313,21 +312,6 @@ impl Engine {
             granted => outcome(Verdict::Login, Reason::LoggedIn(granted)),
         };
         Outcome { rule, ..outcome }
-    }
-
-    /// Counts a user whose login a rule refuses among those who share the address, if it is
-    /// authorised: a limit on sharing is about who is there, not about who may relay.
-    fn count_refused(&mut self, now: Time, address: IpAddr, user: Option<String>) {
-        let (Some(user), Some(_)) = (user, self.rules.max_users) else { return };
-        self.expire(now, address);
-        let Some(before) = self.grants.get(address) else { return };
-        let (end, max_users) = (now + self.rules.grace, self.rules.max_users);
-        self.grants.work_on(address, |grant| grant.refuse(&user, now, end, max_users));
-        self.changed(address);
-        if !before.shared && self.grants.find(address).is_some_and(StoredGrant::is_shared) {
-            self.stats.shared += 1;
-            self.removed(now, before, RemovalReason::Shared);
-        }
     }
 
     /// Returns how long a login counts: its grace, or the ceiling if its session is open.
@@ -358,7 +342,7 @@ impl Engine {
         let Some(closed) = self.sessions.close(session, now) else { return };
         let (address, max_users) = (closed.address, self.rules.max_users);
         let ruling = self.rules.logins.ruling(address, closed.user.as_deref());
-        // Refused since its login: then it has no part in the grant.
+        // New rules have ended the sessions that they refuse.
         let Ok(grace) = ruling.grace(self.rules.grace) else { return };
         let last = now + grace;
         let until = closed.address_until.max(Some(last));
@@ -366,6 +350,15 @@ impl Engine {
         if self.grants.log_out(address, until, closed.user.zip(Some(user_until)), max_users) {
             self.changed(address);
         }
+    }
+
+    fn late(&mut self, now: Time, address: Option<IpAddr>, age: Duration) -> Reason {
+        self.stats.late += 1;
+        let reason = Reason::Late(age);
+        if let Some(address) = address {
+            self.recent.refused(address, now, reason.clone());
+        }
+        reason
     }
 
     fn count_login(&mut self, now: Time, daemon: &Name, facility: Option<u8>) {

@@ -1,6 +1,6 @@
 //! What has happened to addresses lately, to explain why one is not authorised.
 //!
-//! - **Limits**: the last [`MAX_ENDED`] grants that ended and the last [`MAX_REFUSED`] addresses
+//! - **Limits**: the last `MAX_ENDED` grants that ended and the last `MAX_REFUSED` addresses
 //!   whose logins were refused, since the start.
 
 use std::collections::VecDeque;

@@ -38,6 +38,11 @@ impl Engine {
                 self.changed(address);
             }
         }
+        if are_other_logins {
+            let grants =
+                |address, user: Option<&str>| logins.ruling(address, user).grace(grace).is_ok();
+            self.sessions.retain(grants);
+        }
         let apply = |grant: &mut Grant| {
             if are_other_logins {
                 logins.apply(grant, grace, None);

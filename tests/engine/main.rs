@@ -1,7 +1,7 @@
 //! The engine by itself, with invented time and messages: who is authorised, until when, and why.
 //!
-//! - **Layers**: `stories`, `story_lines`, `users`, `sessions`, `restarts` and `long_frames` test
-//!   what it promises; `corpus`, `likeness`, `shapes` and `proof` how it understands the messages of mail
+//! - **Layers**: `stories`, `story_lines`, `users`, `login_rules`, `sessions`, `restarts` and
+//!   `long_frames` test what it promises; `corpus`, `likeness`, `shapes` and `proof` how it understands the messages of mail
 //!   daemons; `purity` that it uses nothing outside.
 //! - **Needs**: nothing, neither root nor another program.
 
@@ -10,6 +10,7 @@ mod support;
 
 mod corpus;
 mod likeness;
+mod login_rules;
 mod long_frames;
 mod proof;
 mod purity;

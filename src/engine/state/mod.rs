@@ -366,7 +366,7 @@ fn parse(line: &str, origins: &mut Origins) -> Option<Record> {
             let user = |pair: &[&str]| match *pair {
                 [until, name] => {
                     Some(User { name: name.into(), until: time(until)?, refused: false })
-                },
+                }
                 _ => None,
             };
             let users: Option<SmallVec<[User; 1]>> = users.chunks(2).map(user).collect();
