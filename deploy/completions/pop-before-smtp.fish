@@ -60,6 +60,11 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l sender-mismatch -d 'Answer to any other sender: dunno (as if not authorised), reject, or `reject TEXT` (550 5.7.1 and the text) [default: dunno]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l allow-null-sender -d 'Let users also send as the null sender <> [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l messages-per-hour -d 'Messages that an authorised address may relay within an hour; with `sender`, each user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l recipients-per-hour -d 'Recipients to whom an authorised address may relay within an hour; with `sender`, each user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l limit-action -d 'Beyond a limit: defer (450, try again later), or revoke (also end the authorisation, and block the address for the rest of the hour) [default: defer]' -r -f -a "defer\t'The client is asked to try again later'
+revoke\t'Also, its grant ends, and the address is blocked'"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l limits -d 'File of lines `WHO messages-per-hour=N recipients-per-hour=N`: limits of some addresses, networks and users' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l max-users-per-address -d 'Do not authorise an address from which more than this many users have logged in' -r
@@ -160,6 +165,11 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l sender-mismatch -d 'Answer to any other sender: dunno (as if not authorised), reject, or `reject TEXT` (550 5.7.1 and the text) [default: dunno]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l allow-null-sender -d 'Let users also send as the null sender <> [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l messages-per-hour -d 'Messages that an authorised address may relay within an hour; with `sender`, each user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l recipients-per-hour -d 'Recipients to whom an authorised address may relay within an hour; with `sender`, each user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l limit-action -d 'Beyond a limit: defer (450, try again later), or revoke (also end the authorisation, and block the address for the rest of the hour) [default: defer]' -r -f -a "defer\t'The client is asked to try again later'
+revoke\t'Also, its grant ends, and the address is blocked'"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l limits -d 'File of lines `WHO messages-per-hour=N recipients-per-hour=N`: limits of some addresses, networks and users' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l max-users-per-address -d 'Do not authorise an address from which more than this many users have logged in' -r
@@ -254,6 +264,11 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l sender-mismatch -d 'Answer to any other sender: dunno (as if not authorised), reject, or `reject TEXT` (550 5.7.1 and the text) [default: dunno]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l allow-null-sender -d 'Let users also send as the null sender <> [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l messages-per-hour -d 'Messages that an authorised address may relay within an hour; with `sender`, each user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l recipients-per-hour -d 'Recipients to whom an authorised address may relay within an hour; with `sender`, each user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l limit-action -d 'Beyond a limit: defer (450, try again later), or revoke (also end the authorisation, and block the address for the rest of the hour) [default: defer]' -r -f -a "defer\t'The client is asked to try again later'
+revoke\t'Also, its grant ends, and the address is blocked'"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l limits -d 'File of lines `WHO messages-per-hour=N recipients-per-hour=N`: limits of some addresses, networks and users' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l max-users-per-address -d 'Do not authorise an address from which more than this many users have logged in' -r
@@ -321,6 +336,11 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l sender-mismatch -d 'Answer to any other sender: dunno (as if not authorised), reject, or `reject TEXT` (550 5.7.1 and the text) [default: dunno]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l allow-null-sender -d 'Let users also send as the null sender <> [default: false]' -r -f -a "true\t''
 false\t''"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l messages-per-hour -d 'Messages that an authorised address may relay within an hour; with `sender`, each user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l recipients-per-hour -d 'Recipients to whom an authorised address may relay within an hour; with `sender`, each user' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l limit-action -d 'Beyond a limit: defer (450, try again later), or revoke (also end the authorisation, and block the address for the rest of the hour) [default: defer]' -r -f -a "defer\t'The client is asked to try again later'
+revoke\t'Also, its grant ends, and the address is blocked'"
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l limits -d 'File of lines `WHO messages-per-hour=N recipients-per-hour=N`: limits of some addresses, networks and users' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l max-users-per-address -d 'Do not authorise an address from which more than this many users have logged in' -r

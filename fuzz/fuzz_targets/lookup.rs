@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
     thread_local! {
         static ENGINE: RefCell<Engine> = RefCell::new(engine());
     }
-    ENGINE.with_borrow(|engine| {
+    ENGINE.with_borrow_mut(|engine| {
         let mut rest = input;
         while let Decoded::Whole { request, used } = socketmap::read(rest) {
             let admitted = request.is_some_and(|address| engine.admits(NOW, address).is_some());
@@ -32,7 +32,7 @@ fuzz_target!(|input: &[u8]| {
         }
         let mut rest = input;
         while let Decoded::Whole { request, used } = policy::read(rest) {
-            let action = engine.decide(NOW, &request);
+            let action = engine.decide(NOW, &request).action;
             assert!(action != Action::Ok || names_the_client(&rest[..used]));
             let mut reply = Vec::new();
             action.write(&mut reply);

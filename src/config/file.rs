@@ -32,12 +32,15 @@ struct FileReader<'t> {
     text: &'t str,
     layer: Layer,
     faults: Vec<FileFault>,
+    /// Some lines are not TOML: keys may be missing.
+    has_broken_lines: bool,
 }
 
 /// Reads the text of a configuration file. Keys that are wrong are missing in the layer, and
 /// [`Layer::unread`] names them.
 pub fn read(text: &str) -> (Layer, Vec<FileFault>) {
-    let mut reader = FileReader { text, layer: Layer::default(), faults: Vec::new() };
+    let mut reader =
+        FileReader { text, layer: Layer::default(), faults: Vec::new(), has_broken_lines: false };
     let mut broken = BTreeSet::new();
     let mut rest = text.to_owned();
     // What is not TOML is taken out, so that what follows is read.
@@ -52,6 +55,7 @@ pub fn read(text: &str) -> (Layer, Vec<FileFault>) {
             }
         }
         if broken.len() == before {
+            reader.has_broken_lines = !broken.is_empty();
             reader.table(table.get_ref());
             break;
         }
@@ -161,7 +165,7 @@ impl FileReader<'_> {
             };
             self.faults.push(FileFault { line, what: format!("rule {number}: {what}"), hint });
         }
-        if self.faults.len() > before {
+        if self.faults.len() > before || self.has_broken_lines && rule.is_empty() {
             return;
         }
         if let Some((what, hint)) = rule.contradiction() {
@@ -183,7 +187,7 @@ impl FileReader<'_> {
             hints.push(format!("move `{key}` above the first [[rule]] if it is for all logins"));
         }
         if hints.is_empty() {
-            hints.push("remove it; a rule has the keys from, user, grace and never".into());
+            hints.push("remove it; a rule has the keys from, user, grace, never, messages-per-hour and recipients-per-hour".into());
         }
         hints.join("; or ")
     }
@@ -302,11 +306,15 @@ mod tests {
             ("[[rules]]\nuser = 'joe'", &[(1, "unknown key `rules`", "did you mean [[rule]]?")]),
             ("[[rule]]\n", &[(1, "rule 1: it says nothing", "or remove it")]),
             (
+                "[[rule]]\nmessages-per-hour = 0",
+                &[(2, "not between 1 and", "messages-per-hour = 20")],
+            ),
+            (
                 "# x\n[[rule]]\nnever = true\n\n[[rule]]\nform = '192.0.2.0/24'\nmax-clients = 5\nx = 1",
                 &[
                     (6, "rule 2: unknown key `form`", "write from = \"192.0.2.0/24\""),
                     (7, "rule 2: unknown key `max-clients`", "if it is for all logins"),
-                    (8, "rule 2: unknown key `x`", "the keys from, user, grace and never"),
+                    (8, "rule 2: unknown key `x`", "and recipients-per-hour"),
                 ],
             ),
             (
@@ -323,7 +331,7 @@ mod tests {
                 &[
                     (2, "rule 1: user: the list is empty", "write user = \"joe@example.org\""),
                     (3, "rule 2: grace: longer than 7 days", "write grace = \"8h\""),
-                    (5, "rule 3: a login that never authorises", "remove never or grace"),
+                    (5, "rule 3: a login that never authorises", "remove never, or the others"),
                 ],
             ),
             (

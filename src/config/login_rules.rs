@@ -12,6 +12,7 @@ use super::options::{Layer, OptionInfo};
 use super::sending::is_domain;
 use super::values::{Network, Span};
 use super::written::{OptionValue, Wrong};
+use crate::engine::limits::Limit;
 use crate::error::{Failure, Failures};
 
 /// A user as mail daemons log them, or `@` and a domain.
@@ -57,12 +58,41 @@ impl<T: OptionValue> OptionValue for OneOrMore<T> {
     }
 }
 
+/// A limit of something within an hour, at least 1.
+#[derive(Clone, Copy, Debug)]
+struct PerHour(u32);
+
+impl PerHour {
+    fn new(number: usize) -> Result<Self, String> {
+        let number = u32::try_from(number).ok().filter(|number| *number > 0);
+        number.map(Self).ok_or_else(|| format!("not between 1 and {}", u32::MAX))
+    }
+}
+
+impl OptionValue for PerHour {
+    const KIND: &'static str = usize::KIND;
+
+    fn from_file(value: &DeValue<'_>) -> Result<Self, Wrong> {
+        usize::from_file(value).and_then(|number| Self::new(number).map_err(Wrong::Value))
+    }
+
+    fn from_variable(text: &str) -> Result<Self, String> {
+        usize::from_variable(text).and_then(Self::new)
+    }
+
+    fn notation(texts: &[String]) -> Option<String> {
+        Some(Self::from_variable(texts.first()?).ok()?.0.to_string())
+    }
+}
+
 /// The keys of a rule.
-pub const RULE_KEYS: [OptionInfo; 4] = [
+pub const RULE_KEYS: [OptionInfo; 6] = [
     key::<OneOrMore<Network>>("from", "192.0.2.0/24"),
     key::<OneOrMore<UserName>>("user", "joe@example.org"),
     key::<Span>("grace", "8h"),
     key::<bool>("never", "true"),
+    key::<PerHour>("messages-per-hour", "20"),
+    key::<PerHour>("recipients-per-hour", "100"),
 ];
 
 const fn key<T: OptionValue>(name: &'static str, example: &'static str) -> OptionInfo {
@@ -84,6 +114,8 @@ pub struct RuleEntry {
     pub grace: Option<Span>,
     /// Whether these logins never authorise.
     pub never: bool,
+    /// How much may be relayed after such a login, where that differs from the general limit.
+    pub limit: Limit,
 }
 
 impl RuleEntry {
@@ -96,24 +128,32 @@ impl RuleEntry {
             "from" => self.from = list(value, "every address")?,
             "user" => self.users = list(value, "every user")?,
             "grace" => self.grace = Some(read(value)?),
+            "messages-per-hour" => self.limit.messages = Some(read::<PerHour>(value)?.0),
+            "recipients-per-hour" => self.limit.recipients = Some(read::<PerHour>(value)?.0),
             _ => self.never = read(value)?,
         }
         Ok(())
     }
 
+    /// Returns whether no key is set.
+    pub fn is_empty(&self) -> bool {
+        Self { number: 0, line: 0, ..self.clone() } == Self::default()
+    }
+
     /// Returns what is wrong with the rule as a whole, and what to do about it.
     pub fn contradiction(&self) -> Option<(&'static str, &'static str)> {
-        let is_empty = Self { number: 0, line: 0, ..self.clone() } == Self::default();
+        let is_limited = self.limit != Limit::default();
         match (self.never, self.grace) {
-            (true, Some(_)) => {
-                Some(("a login that never authorises has no grace", "remove never or grace"))
-            }
+            (true, grace) if grace.is_some() || is_limited => Some((
+                "a login that never authorises has neither grace nor limit",
+                "remove never, or the others",
+            )),
             (false, Some(grace)) if grace.0 > MAX_GRACE => {
                 Some(("grace: longer than 7 days", "write grace = \"8h\""))
             }
-            _ if is_empty => Some((
+            _ if self.is_empty() => Some((
                 "it says nothing",
-                "write from or user, and grace or never, below [[rule]]; or remove it",
+                "write from or user, and grace, never or a limit, below [[rule]]; or remove it",
             )),
             _ => None,
         }

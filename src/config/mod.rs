@@ -4,7 +4,7 @@
 //!   [`layer`] what one of command line, environment and file sets; [`Config`] is all three with the
 //!   defaults, checked against each other. [`listeners`] checks senders and hosts, [`lookups`]
 //!   Postfix's requests, [`control`] the control sockets, [`sending`] envelope senders,
-//!   [`login_rules`] whose logins authorise.
+//!   [`login_rules`] whose logins authorise, [`limiting`] how much may be relayed.
 //! - **Not here**: what depends on the host, on Postfix and on descriptions of mail daemons
 //!   ([`crate::rules`]).
 
@@ -13,6 +13,7 @@ pub mod daemon_names;
 pub mod environment;
 pub mod file;
 pub mod layer;
+pub mod limiting;
 pub mod listeners;
 pub mod login_rules;
 pub mod lookups;
@@ -31,6 +32,7 @@ use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::sys::log::{LogFormat, LogLevel};
 use control::Control;
 use layer::Layer;
+use limiting::Limiting;
 use lookups::{Lookups, SocketRole};
 use sending::Sending;
 use values::{ExcludeWhat, Facilities, Inet, Listen, Network};
@@ -96,6 +98,8 @@ pub struct Config {
     pub lookups: Lookups,
     /// The rules for envelope senders and the use of user names.
     pub sending: Sending,
+    /// How much may be relayed.
+    pub limiting: Limiting,
     /// How long a login authorises.
     pub grace: Duration,
     /// How long a connected client stays authorised at most; `None` switches sessions off.
@@ -160,6 +164,7 @@ impl Config {
         } || passed.contains(&role);
         let lookups = Lookups::from_layer(layer, has_socket(SocketRole::Socketmap), &mut faults);
         let sending = Sending::from_layer(layer, has_socket(SocketRole::Policy), &mut faults);
+        let limiting = Limiting::from_layer(layer, has_socket(SocketRole::Policy), &mut faults);
         let control = Control::from_layer(layer, &mut faults);
         let allow_uid = listeners::users(layer, &mut faults);
         login_rules::check(layer, &mut faults);
@@ -250,6 +255,7 @@ impl Config {
             map_inexact_ipv6: layer.map_inexact_ipv6(),
             lookups,
             sending,
+            limiting,
             grace,
             session_ceiling,
             max_clients,
@@ -267,7 +273,8 @@ impl Config {
 impl Config {
     /// Returns the files that decide who may relay, and the directory of mail daemons.
     pub fn deciding_files(&self) -> impl Iterator<Item = &Path> {
-        let named = [&self.layer.file, &self.sending.table, &self.state].into_iter().flatten();
+        let tables = [&self.sending.table, &self.limiting.table];
+        let named = [&self.layer.file, &self.state].into_iter().chain(tables).flatten();
         named.map(PathBuf::as_path).chain([self.matching.daemons_dir.path()])
     }
 
@@ -278,6 +285,7 @@ impl Config {
         let unrestricted: Vec<_> = map.into_iter().chain(socketmap).collect();
         let mut remarks = self.layer.remarks.clone();
         remarks.extend(self.sending.remarks(&unrestricted));
+        remarks.extend(self.limiting.remarks(&unrestricted));
         remarks.extend(self.lookups.remarks());
         remarks.extend(listeners::remarks(self));
         if self.matching.exclude == [ExcludeWhat::None] {

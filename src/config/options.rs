@@ -13,7 +13,8 @@ use toml::de::DeValue;
 use super::daemon_names::DaemonNames;
 use super::login_rules::{RuleEntry, UserName};
 use super::values::{
-    ExcludeWhat, Facilities, HostName, Inet, Listen, Mismatch, Network, SenderRule, Serve, Span,
+    BeyondLimit, ExcludeWhat, Facilities, HostName, Inet, Listen, Mismatch, Network, SenderRule,
+    Serve, Span,
 };
 use super::written::{self, OptionValue, Wrong};
 use super::{DEFAULT_CONTROL, DEFAULT_DAEMONS_DIR, DEFAULT_STATE};
@@ -250,6 +251,20 @@ options! {
     /// Let users also send as the null sender <>
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
     allow_null_sender ("allow-null-sender", "false"): bool = "false" => reload;
+    /// Messages that an authorised address may relay within an hour; with `sender`, each user
+    #[arg(value_name = "N", value_parser = written::number)]
+    messages_per_hour ("messages-per-hour", "100"): usize => reload;
+    /// Recipients to whom an authorised address may relay within an hour; with `sender`, each user
+    #[arg(value_name = "N", value_parser = written::number)]
+    recipients_per_hour ("recipients-per-hour", "500"): usize => reload;
+    /// Beyond a limit: defer (450, try again later), or revoke (also end the authorisation, and block
+    /// the address for the rest of the hour)
+    #[arg(value_name = "WHAT", hide_possible_values = true)]
+    limit_action ("limit-action", "revoke"): BeyondLimit = "defer" => reload;
+    /// File of lines `WHO messages-per-hour=N recipients-per-hour=N`: limits of some addresses, networks
+    /// and users
+    #[arg(value_name = "FILE")]
+    limits ("limits", "/etc/pop-before-smtp/limits"): PathBuf => reload;
     /// Remember who has logged in
     #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
     remember_users ("remember-users", "true"): bool = "true" => reload;

@@ -39,7 +39,7 @@ macro_rules! from_value_enum {
     )+};
 }
 
-from_value_enum!(SenderRule, LogLevel, LogFormat);
+from_value_enum!(SenderRule, BeyondLimit, LogLevel, LogFormat);
 
 /// A duration: `30m`, `1800s`, `1h 30m`. At least one second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -287,6 +287,15 @@ pub enum SenderRule {
     User,
     /// Any sender in the domain of the logged-in user.
     Domain,
+}
+
+/// What happens beyond a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum BeyondLimit {
+    /// The client is asked to try again later.
+    Defer,
+    /// Also, its grant ends, and the address is blocked.
+    Revoke,
 }
 
 /// The answer to any other sender.

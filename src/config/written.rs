@@ -9,7 +9,8 @@ use toml::de::DeValue;
 
 use super::login_rules::UserName;
 use super::values::{
-    ExcludeWhat, Facilities, HostName, Inet, Listen, Mismatch, Network, SenderRule, Serve, Span,
+    BeyondLimit, ExcludeWhat, Facilities, HostName, Inet, Listen, Mismatch, Network, SenderRule,
+    Serve, Span,
 };
 use crate::postfix::map_spec::MapSpec;
 use crate::sys::log::{LogFormat, LogLevel};
@@ -88,6 +89,7 @@ text_value!(
     MapSpec,
     SenderRule,
     UserName,
+    BeyondLimit,
     LogLevel,
     LogFormat,
 );

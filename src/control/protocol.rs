@@ -158,6 +158,12 @@ pub struct Entry {
     pub expires_in: u64,
     /// Logins since `since`.
     pub logins: u64,
+    /// Messages relayed since `since`, as far as Postfix asked by the policy protocol since the start.
+    #[serde(default)]
+    pub messages: u64,
+    /// Their recipients.
+    #[serde(default)]
+    pub recipients: u64,
     /// The operator's note.
     pub note: Option<String>,
     /// Whether the map can show the address to Postfix; nothing if there is no map.

@@ -35,6 +35,9 @@ pub struct Status {
     pub frames: u64,
     /// The results of processing them.
     pub counts: EventCounts,
+    /// What was relayed, and the limits.
+    #[serde(default)]
+    pub relay: RelayStatus,
     /// Complete logins.
     pub logins: u64,
     /// When the last login was seen, RFC 3339.
@@ -48,7 +51,7 @@ pub struct Status {
     /// What affects mail, as `/healthz` says it.
     #[serde(default)]
     pub fault: Option<String>,
-    /// Log lines that were dropped because stderr was not read in time.
+    /// Log lines that were dropped because they were not read in time.
     pub log_lines_lost: u64,
 }
 
@@ -84,6 +87,36 @@ pub struct EventCounts {
     pub refused_by_rule: u64,
     /// Addresses that lost their grant because too many users share them.
     pub shared: u64,
+}
+
+/// What was relayed, as far as Postfix asked by the policy protocol, and the limits. All counters
+/// only grow.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RelayStatus {
+    /// Messages.
+    pub messages: u64,
+    /// Their recipients.
+    pub recipients: u64,
+    /// Recipients refused by the limit of messages.
+    pub beyond_messages: u64,
+    /// Recipients refused by the limit of recipients.
+    pub beyond_recipients: u64,
+    /// Recipients refused because more clients or users relay than are counted.
+    pub too_many_clients: u64,
+    /// The general limit of messages within an hour, if there is one.
+    pub messages_per_hour: Option<u32>,
+    /// The general limit of recipients within an hour, if there is one.
+    pub recipients_per_hour: Option<u32>,
+    /// Whether addresses, networks or users have limits of their own.
+    pub has_exceptions: bool,
+}
+
+impl RelayStatus {
+    /// Returns how many recipients were refused because of limits.
+    pub const fn limited(&self) -> u64 {
+        self.beyond_messages + self.beyond_recipients + self.too_many_clients
+    }
 }
 
 /// The kind of a receiving socket.
@@ -139,7 +172,7 @@ pub struct LookupStatus {
     pub requests: u64,
     /// Requests whose client may relay.
     pub admitted: u64,
-    /// Requests that were rejected with a text because of their sender.
+    /// Requests that were rejected with a text because of their sender or a limit.
     pub rejected: u64,
     /// Connections that were closed because of malformed input or a timeout.
     pub broken: u64,

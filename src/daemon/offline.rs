@@ -13,7 +13,7 @@ use crate::engine::publication::Generation;
 use crate::error::{Failure, Failures};
 use crate::postfix::map_spec::MapValue;
 use crate::rules;
-use crate::rules::sender_logins;
+use crate::rules::{limits, sender_logins};
 use crate::sys::lock::Lock;
 
 /// Checks what `run` would refuse at the start if systemd passed sockets with these roles. Returns
@@ -28,11 +28,11 @@ pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>
         if faults.is_empty() { Ok(config) } else { Err(faults) }
     });
     let matching = Matching::from_layer(layer);
-    let (exclusions, table) = match &config {
-        Ok(config) => (rules::build(config).await.map(|(_, exclusions)| exclusions), Ok(None)),
+    let (exclusions, tables) = match &config {
+        Ok(config) => (rules::build(config).await.map(|(_, exclusions)| exclusions), Vec::new()),
         Err(_) => (
             rules::determine(&matching).await.map(|(_, _, exclusions)| exclusions),
-            layer.sender_table.as_deref().map(sender_logins::read_file).transpose(),
+            faults_of_tables(layer),
         ),
     };
     // The value has been checked with the rest of the configuration.
@@ -46,8 +46,8 @@ pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>
     };
     // A table that cannot be loaded is among the faults in `exclusions`.
     let proofs = rules::load(&matching).map_or(Ok(Vec::new()), |table| rules::prove(&table));
-    match (config, exclusions, proofs, table, target, state) {
-        (Ok(_), Ok(exclusions), Ok(mut remarks), Ok(_), Ok(target), Ok(())) => {
+    match (config, exclusions, proofs, target, state) {
+        (Ok(_), Ok(exclusions), Ok(mut remarks), Ok(target), Ok(())) => {
             remarks.extend(exclusions.remarks);
             remarks.extend(installation::hidden_unit(Path::new("/")));
             let remark = target.and_then(|target| target.remark().map(str::to_owned));
@@ -57,14 +57,22 @@ pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>
             }
             Ok(remarks)
         }
-        (config, exclusions, proofs, table, target, state) => {
+        (config, exclusions, proofs, target, state) => {
             let mut faults = config.err().unwrap_or_default();
             faults.extend(exclusions.err().unwrap_or_default());
             faults.extend(proofs.err().unwrap_or_default());
-            faults.extend([table.err(), target.err(), state.err()].into_iter().flatten());
+            faults.extend(tables);
+            faults.extend([target.err(), state.err()].into_iter().flatten());
             Err(faults)
         }
     }
+}
+
+/// Returns what is wrong with the tables that a configuration names, if the rest of it is wrong too.
+fn faults_of_tables(layer: &Layer) -> Vec<Failure> {
+    let senders = layer.sender_table.as_deref().and_then(|it| sender_logins::read_file(it).err());
+    let limits = layer.limits.as_deref().and_then(|it| limits::read_file(it).err());
+    senders.into_iter().chain(limits).collect()
 }
 
 /// Publishes an empty map after a daemon has crashed, so that nobody can relay through the one it

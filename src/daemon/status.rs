@@ -14,9 +14,10 @@ use super::shared::Shared;
 use super::state_file::StateFile;
 use crate::control::protocol::rfc3339;
 use crate::control::status::{
-    DaemonStatus, EventCounts, ListenerStatus, LookupStatus, MapStatus, SharedAddress, StateFault,
-    Status,
+    DaemonStatus, EventCounts, ListenerStatus, LookupStatus, MapStatus, RelayStatus, SharedAddress,
+    StateFault, Status,
 };
+use crate::engine::Engine;
 use crate::engine::maildaemons::{FACILITIES, Name};
 use crate::engine::publication::Publication;
 use crate::engine::stats::{DaemonStats, Stats};
@@ -61,6 +62,8 @@ pub struct Snapshot {
     pub shared: Vec<(IpAddr, usize)>,
     /// Authorised addresses that are left out of the map because their keys would admit other hosts.
     pub kept_out: usize,
+    /// How much may be relayed, and was.
+    pub relay: RelayStatus,
     /// The mail daemons in use.
     pub daemons: Vec<Name>,
     /// The engine's counters.
@@ -92,6 +95,7 @@ impl StatusSource {
             max_clients: engine.rules().max_clients,
             shared: engine.shared(now),
             kept_out: engine.unpublished(),
+            relay: relay(engine),
             daemons: engine.rules().table.daemons().iter().map(|d| d.name.clone()).collect(),
             stats: engine.stats().clone(),
             publication: *engine.publication(),
@@ -118,6 +122,7 @@ impl Snapshot {
             shared: shared.map(|&(address, users)| SharedAddress { address, users }).collect(),
             frames: self.stats.frames,
             counts: counts(&self.stats),
+            relay: self.relay,
             logins: self.stats.logins,
             last_login: self.stats.last_login.map(rfc3339),
             daemons: self.daemon_statuses(),
@@ -207,6 +212,21 @@ fn counts(stats: &Stats) -> EventCounts {
         refused: stats.refused,
         refused_by_rule: stats.refused_by_rule,
         shared: stats.shared,
+    }
+}
+
+fn relay(engine: &Engine) -> RelayStatus {
+    let Stats { relayed, limited, .. } = engine.stats();
+    let limits = &engine.rules().limits;
+    RelayStatus {
+        messages: relayed.messages,
+        recipients: relayed.recipients,
+        beyond_messages: limited.messages,
+        beyond_recipients: limited.recipients,
+        too_many_clients: limited.too_many_clients,
+        messages_per_hour: limits.general.messages,
+        recipients_per_hour: limits.general.recipients,
+        has_exceptions: !limits.table.is_empty(),
     }
 }
 

@@ -17,6 +17,7 @@ use smol_str::{SmolStr, StrExt as _};
 
 use super::grants::grant::Grant;
 use super::grants::stored::StoredGrant;
+use super::limits::Limit;
 use super::time::Time;
 use super::verdict::Reason;
 use super::{Engine, RemovalReason};
@@ -99,6 +100,8 @@ pub struct LoginRule {
     pub users: Option<UserSet>,
     /// What follows.
     pub effect: Effect,
+    /// How much may be relayed after such a login, where that differs from the general limit.
+    pub limit: Limit,
 }
 
 impl LoginRule {
@@ -198,6 +201,22 @@ impl LoginRules {
             .map_or(Ruling::Usual, Ruling::Rule)
     }
 
+    /// Returns how much a user may relay from an address, where `general` is the general limit.
+    pub fn limit(&self, address: IpAddr, user: Option<&str>, general: Limit) -> Limit {
+        match self.ruling(address, user) {
+            Ruling::Rule(rule) => rule.limit.over(general),
+            _ => general,
+        }
+    }
+
+    /// Returns how much an address may relay when it is not known for whom: of several users the
+    /// lowest limit counts.
+    pub fn limit_of_address(&self, now: Time, grant: &Grant, general: Limit) -> Limit {
+        let of = |user| self.limit(grant.address, user, general);
+        let limits = grant.users(now).map(|user| of(Some(user)));
+        limits.reduce(Limit::min).unwrap_or_else(|| of(None))
+    }
+
     /// Returns the label of the rule by which no login from an address can authorise, if there is one.
     pub fn refuses_all_from(&self, address: IpAddr) -> Option<&str> {
         let mut rules = self.rules.iter().filter(|rule| rule.is_for(address));
@@ -261,6 +280,7 @@ mod tests {
             from: from.iter().map(|net| net.parse().expect("a network")).collect(),
             users: users.map(set),
             effect,
+            limit: Limit::default(),
         }
     }
 

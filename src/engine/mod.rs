@@ -8,7 +8,8 @@
 //!   [`verdict`] names the result and the reason.
 //! - **The set**: [`grants`] are who may relay until when; [`publication`] is what the map should
 //!   list; [`state`] is what survives a restart.
-//! - **Lookups**: [`protocol`] parses Postfix's requests and writes the replies.
+//! - **Lookups**: [`protocol`] parses Postfix's requests and writes the replies; [`relay`] decides
+//!   what may be relayed, within the [`limits`].
 //! - **Proof**: [`proof`] shows for tests and `check` that no pattern accepts a message which an
 //!   unauthenticated client can cause.
 //!
@@ -31,11 +32,12 @@
 //!    the map was modified externally; [`Engine::last_generation`] at the end.
 //! 5. **State file**: while [`Engine::has_changes`], append [`Engine::journal`] until its `number`
 //!    is set. If `whole` is set or a write has failed, write a new file with [`Engine::state`].
-//! 6. **Questions**, at any time: [`Engine::admits`], [`Engine::decide`], [`Engine::list`] and the
-//!    other methods with `&self` change nothing.
+//! 6. **Questions**, at any time: [`Engine::decide`] counts what may be relayed and may revoke;
+//!    [`Engine::admits`], [`Engine::list`] and the other methods with `&self` change nothing.
 
 pub mod correlation;
 pub mod grants;
+pub mod limits;
 pub mod login_rules;
 pub mod maildaemons;
 pub mod message;
@@ -44,6 +46,7 @@ pub mod proof;
 pub mod protocol;
 pub mod publication;
 pub mod recent;
+pub mod relay;
 mod reload;
 pub mod state;
 pub mod stats;
@@ -51,7 +54,6 @@ pub mod time;
 pub mod verdict;
 
 use message::address;
-use protocol::policy;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -63,6 +65,8 @@ use grants::grant::{Grant, GrantedBy};
 use grants::origins::Origins;
 pub use grants::removed::{RemovalReason, Removed};
 use grants::{Cursor, GrantOutcome, GrantRequest, Grants, SLICE, Slice};
+use limits::Limits;
+use limits::usage::Usage;
 use login_rules::LoginRules;
 use maildaemons::DaemonTable;
 use message::hosts::Hosts;
@@ -105,6 +109,8 @@ pub struct Rules {
     pub max_users: Option<usize>,
     /// Which users may use which envelope senders.
     pub senders: Senders,
+    /// How much may be relayed.
+    pub limits: Limits,
     /// Longest time for which an open session extends a grant; `None`: sessions do not extend it.
     pub session_ceiling: Option<Duration>,
     /// Least time between two publications of the map.
@@ -126,6 +132,7 @@ impl Default for Rules {
             remember_users: true,
             max_users: None,
             senders: Senders::default(),
+            limits: Limits::default(),
             session_ceiling: None,
             publish_interval: Duration::from_secs(1),
             publish_inexact: false,
@@ -142,6 +149,7 @@ pub struct Engine {
     grants: Grants,
     origins: Origins,
     blocked: BTreeMap<IpAddr, Time>,
+    usage: Usage,
     publication: Publication,
     removed: Vec<Removed>,
     changes: state::Changes,
@@ -162,6 +170,7 @@ impl Engine {
             grants,
             origins: Origins::default(),
             blocked: BTreeMap::new(),
+            usage: Usage::default(),
             publication: Publication::unknown(),
             removed: Vec::new(),
             changes: state::Changes::default(),
@@ -275,18 +284,6 @@ impl Engine {
         self.grants.at(address.to_canonical(), now)
     }
 
-    /// Returns the reply to a policy request.
-    pub fn decide(&self, now: Time, request: &policy::PolicyRequest<'_>) -> policy::Action {
-        let client = request.client_address();
-        let Some(grant) = client.and_then(|address| self.admits(now, address)) else {
-            return policy::Action::Dunno;
-        };
-        if grant.is_manual(now) || self.rules.senders.admit(grant.users(now), request.sender()) {
-            return policy::Action::Ok;
-        }
-        self.rules.senders.mismatch.clone()
-    }
-
     /// Authorises an address for the operator, for `span` or else for the grace period.
     ///
     /// # Errors
@@ -316,7 +313,16 @@ impl Engine {
     /// Revokes the grant of an address, and refuses new ones for the time of `block`. Returns
     /// whether the address was authorised.
     pub fn revoke(&mut self, now: Time, address: IpAddr, block: Option<Duration>) -> bool {
-        let address = address.to_canonical();
+        self.end(now, address.to_canonical(), block, RemovalReason::Revoked)
+    }
+
+    fn end(
+        &mut self,
+        now: Time,
+        address: IpAddr,
+        block: Option<Duration>,
+        reason: RemovalReason,
+    ) -> bool {
         self.expire(now, address);
         if let Some(span) = block {
             self.blocked.insert(address, now + span.min(MAX_MANUAL));
@@ -324,7 +330,7 @@ impl Engine {
         }
         let Some(grant) = self.grants.remove(address) else { return false };
         let was_authorised = !grant.shared;
-        self.removed(now, grant, RemovalReason::Revoked);
+        self.removed(now, grant, reason);
         was_authorised
     }
 
@@ -333,6 +339,8 @@ impl Engine {
     pub fn tick(&mut self, now: Time) -> Vec<Removed> {
         self.sweep(now);
         self.blocked.retain(|_, until| now < *until);
+        let Self { usage, grants, .. } = self;
+        usage.sweep(now, SWEEP, |address, since| grants.has(now, address, since));
         std::mem::take(&mut self.removed)
     }
 

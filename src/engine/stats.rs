@@ -49,10 +49,34 @@ pub struct Stats {
     pub shared: u64,
     /// Logins refused because the tables that keep streams apart were full.
     pub overloaded: u64,
+    /// What was relayed.
+    pub relayed: RelayCounts,
+    /// Recipients that were refused because of limits.
+    pub limited: LimitCounts,
     /// When the last login was seen.
     pub last_login: Option<Time>,
     /// The counters of each mail daemon.
     pub daemons: BTreeMap<Name, DaemonStats>,
+}
+
+/// What was relayed, as far as Postfix asked by the policy protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RelayCounts {
+    /// Messages.
+    pub messages: u64,
+    /// Their recipients.
+    pub recipients: u64,
+}
+
+/// Recipients that were refused because of limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LimitCounts {
+    /// By the limit of messages.
+    pub messages: u64,
+    /// By the limit of recipients.
+    pub recipients: u64,
+    /// Because more clients or users relay than are counted.
+    pub too_many_clients: u64,
 }
 
 impl Stats {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::config::layer::Layer;
 use crate::config::login_rules::{RuleEntry, UserName};
+use crate::engine::limits::Limit;
 use crate::engine::login_rules::{Effect, LoginRule, LoginRules, UserSet};
 
 /// Returns the engine's rules.
@@ -20,6 +21,7 @@ pub fn login_rules(layer: &Layer) -> LoginRules {
             Some(grace) => Effect::Grace(grace.0),
             None => Effect::Usual,
         },
+        limit: entry.limit,
     };
     LoginRules {
         users: layer.users.as_deref().map(set),
@@ -75,7 +77,10 @@ pub fn describe(layer: &Layer) -> Vec<String> {
         }
         let effect = match entry.grace {
             _ if entry.never => "never authorises".into(),
-            grace => format!("authorises for {}", span(grace.unwrap_or(layer.grace()).0)),
+            grace => {
+                let span = span(grace.unwrap_or(layer.grace()).0);
+                format!("authorises for {span}{}", at_most(entry.limit))
+            }
         };
         lines.push(format!("{}: {logins} {effect}", label(layer, entry)));
     }
@@ -83,6 +88,16 @@ pub fn describe(layer: &Layer) -> Vec<String> {
         lines.push(format!("otherwise: a login authorises for {}", span(layer.grace().0)));
     }
     lines
+}
+
+fn at_most(limit: Limit) -> String {
+    let messages = limit.messages.map(|most| format!("{most} messages"));
+    let recipients = limit.recipients.map(|most| format!("{most} recipients"));
+    let limits: Vec<String> = messages.into_iter().chain(recipients).collect();
+    match limits.is_empty() {
+        true => String::new(),
+        false => format!(", and at most {} an hour", limits.join(" and ")),
+    }
 }
 
 fn of_users(users: &[UserName]) -> String {

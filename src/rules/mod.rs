@@ -4,8 +4,10 @@
 //! - **Promise**: reports all faults at once. If Postfix's `mynetworks` cannot be read, that is a
 //!   remark by default, and a fault only if it was configured explicitly.
 
+pub mod limits;
 pub mod login_rules;
 pub mod sender_logins;
+mod table_file;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -229,8 +231,9 @@ pub fn all_daemons(dir: &DaemonsDir) -> (Vec<MailDaemon>, Vec<Failure>) {
 /// All faults.
 pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>> {
     let determined = determine(&config.matching).await;
-    match (determined, sender_logins::senders(config).await) {
-        (Ok((table, exclude, mut exclusions)), Ok(senders)) => {
+    let limits = limits::limits(&config.limiting);
+    match (determined, sender_logins::senders(config).await, limits) {
+        (Ok((table, exclude, mut exclusions)), Ok(senders), Ok(limits)) => {
             exclusions.remarks.extend(config.remarks());
             let logins = login_rules::login_rules(&config.layer);
             exclusions.remarks.extend(login_rules::remarks(&logins));
@@ -245,6 +248,7 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
                 remember_users: config.sending.remember_users,
                 max_users: config.sending.max_users,
                 senders,
+                limits,
                 session_ceiling: config.session_ceiling,
                 publish_interval: config.map_interval,
                 // Without a map there are no inexact keys.
@@ -252,9 +256,10 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
             };
             Ok((rules, exclusions))
         }
-        (determined, senders) => {
+        (determined, senders, limits) => {
             let mut faults = determined.err().unwrap_or_default();
             faults.extend(senders.err());
+            faults.extend(limits.err());
             Err(faults)
         }
     }

@@ -3,12 +3,13 @@
 //!
 //! - **Promise**: loaded as a whole at start and at each reload, so that no request waits for a
 //!   file or a map.
-//! - **Limits**: a file of `MAX_TABLE` bytes; the `postmap -s` output of a map, at most 1 MiB.
+//! - **Limits**: the `postmap -s` output of a map, at most 1 MiB.
 //! - **Not here**: what the lists mean ([`crate::engine::protocol`]).
 
 use std::path::Path;
 use std::time::Duration;
 
+use super::table_file;
 use crate::config::Config;
 use crate::config::sending::Sending;
 use crate::engine::protocol::login_maps::LoginMaps;
@@ -17,10 +18,7 @@ use crate::error::Failure;
 use crate::postfix::Postfix;
 use crate::postfix::map_spec::MapSpec;
 use crate::sys::child;
-use crate::sys::trusted_file;
 
-/// Bytes: a million users with one address each.
-const MAX_TABLE: u64 = 64 << 20;
 /// Printing a local map takes a fraction of this.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -66,17 +64,8 @@ pub async fn senders(config: &Config) -> Result<Senders, Failure> {
 /// # Errors
 /// The file cannot be read, is not trusted, or is invalid.
 pub fn read_file(path: &Path) -> Result<SenderTable, Failure> {
-    let shown = path.display();
-    let bytes = trusted_file::read(path, MAX_TABLE).map_err(|refusal| {
-        let hint = "the daemon's user must be able to read it; --sender-table names another";
-        refusal.failure(Failure::config, "sender-table", hint)
-    })?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Failure::config(format!("sender-table `{shown}` is not UTF-8 text")))?;
-    SenderTable::read(&text).map_err(|why| {
-        Failure::config(format!("sender-table `{shown}`: {why}"))
-            .hint("each line is `login address[, address...]`")
-    })
+    let form = "each line is `login address[, address...]`";
+    table_file::read(path, "sender-table", form, SenderTable::read)
 }
 
 /// Returns all entries of a map (postmap(1), `-s`).

@@ -67,7 +67,7 @@ fn frame(criterion: &mut Criterion) {
 /// Answers Postfix, from the bytes of a request to those of the reply.
 fn request(criterion: &mut Criterion) {
     for clients in SIZES {
-        let engine = setup::engine(clients);
+        let mut engine = setup::engine(clients);
         let mut turn = 0_u32;
         let mut next = || {
             turn = turn.wrapping_add(7_368_787);
@@ -110,7 +110,7 @@ fn request(criterion: &mut Criterion) {
                         panic!("{request}")
                     };
                     reply.clear();
-                    engine.decide(NOW, &request).write(&mut reply);
+                    engine.decide(NOW, &request).action.write(&mut reply);
                     assert_eq!(reply, b"action=OK\n\n");
                 },
                 BatchSize::SmallInput,

@@ -20,7 +20,7 @@ users = ['@example.org', 'guest']
 user = 'scanner@example.org'
 from = ['192.0.2.0/24', '2001:db8::/32']
 grace = '8h'
-
+messages-per-hour = 20
 [[rule]]
 from = '192.0.2.0/24'
 never = true
@@ -67,7 +67,7 @@ fn check_prints_the_rules_in_plain_words() {
     let (code, out, said) = run(CONFIG, &["check"], "");
     let expected = "users: only logins of anybody at example.org or guest authorise\n\
                     rule 1 (config.toml line 5): a login of scanner@example.org from 192.0.2.0/24 or \
-                    2001:db8::/32 authorises for 8h\n\
+                    2001:db8::/32 authorises for 8h, and at most 20 messages an hour\n\
                     rule 2 (config.toml line 10): a login from 192.0.2.0/24 never authorises\n\
                     otherwise: a login authorises for 30m\n\
                     no errors found\n";

@@ -213,7 +213,7 @@ fn policy() {
         for (state, client, reply) in [
             ("RCPT", CLIENT, PERMIT),
             ("DATA", CLIENT, PERMIT),
-            ("END-OF-MESSAGE", CLIENT, PERMIT),
+            ("END-OF-MESSAGE", CLIENT, DUNNO),
             ("CONNECT", CLIENT, DUNNO),
             ("MAIL", CLIENT, DUNNO),
             ("", CLIENT, DUNNO),
@@ -231,7 +231,7 @@ fn policy() {
             peer.0.write_all(&[byte]).expect("it is open");
         }
         peer.expect(b"byte by byte", PERMIT);
-        let long = format!("recipient={}\n", "x".repeat(30_000)).into_bytes();
+        let long = format!("helo={}\n", "x".repeat(30_000)).into_bytes();
         peer.ask(&[long.clone(), request("RCPT", CLIENT, "")].concat(), PERMIT);
 
         for broken in [

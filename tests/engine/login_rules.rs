@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::limits::Limit;
 use pop_before_smtp::engine::login_rules::{Effect, LoginRule, LoginRules, UserSet};
 use pop_before_smtp::engine::maildaemons::{DaemonFile, DaemonTable, Selection};
 use pop_before_smtp::engine::protocol::decoded::Decoded;
@@ -36,6 +37,7 @@ fn rule(number: u32, from: &[&str], users: &[&str], effect: Effect) -> LoginRule
         from: from.iter().map(|network| network.parse().expect("a network")).collect(),
         users: (!users.is_empty()).then(|| set(users)),
         effect,
+        limit: Limit::default(),
     }
 }
 
@@ -79,7 +81,7 @@ impl Site {
         Some(grant.until.since(at(0)).as_secs())
     }
 
-    fn sends(&self, seconds: u64, address: &str, sender: &str) -> bool {
+    fn sends(&mut self, seconds: u64, address: &str, sender: &str) -> bool {
         let request = format!(
             "request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address={address}\n\
              sender={sender}\n\n"
@@ -87,7 +89,7 @@ impl Site {
         let Decoded::Whole { request, .. } = policy::read(request.as_bytes()) else {
             panic!("{request}")
         };
-        self.0.decide(at(seconds), &request) == Action::Ok
+        self.0.decide(at(seconds), &request).action == Action::Ok
     }
 
     fn restarted(&self, seconds: u64, rules: Rules) -> (Self, Restored) {
@@ -415,4 +417,46 @@ fn why_an_address_is_not_authorised() {
     assert_eq!(why(&site, 9999, A), WhyNot::Ended(at(1801), RemovalReason::Expired));
     site.0.revoke(at(9999), ip(A), Some(Duration::from_secs(60)));
     assert_eq!(why(&site, 9999, A), WhyNot::Blocked(at(10_059)));
+}
+
+#[test]
+fn a_rule_may_have_a_limit_of_its_own() {
+    let limited = |number, users: &[&str], messages| LoginRule {
+        limit: Limit { messages: Some(messages), recipients: None },
+        ..rule(number, &[], users, Effect::Usual)
+    };
+    let list = || vec![limited(1, &[SCANNER], 1), limited(2, &[JOE], 3)];
+    // The same message is counted once, so each has an instance.
+    let mut message = 0;
+    let mut sends = |site: &mut Site, address: &str, sender: &str| {
+        message += 1;
+        let request = format!(
+            "request=smtpd_access_policy\nprotocol_state=RCPT\nclient_address={address}\n\
+             sender={sender}\nrecipient=x@example.net\ninstance={message}\n\n"
+        );
+        let Decoded::Whole { request, .. } = policy::read(request.as_bytes()) else {
+            panic!("{request}")
+        };
+        site.0.decide(at(60), &request).action == Action::Ok
+    };
+    // Where the sender tells the user, each has their own.
+    let mut site = Site::new(bound(with(None, list())));
+    for user in [SCANNER, JOE, ANN] {
+        site.login(0, user, A);
+    }
+    let sent: Vec<_> = (0..5).map(|_| sends(&mut site, A, JOE)).collect();
+    assert_eq!(sent, [true, true, true, false, false]);
+    let sent: Vec<_> = (0..2).map(|_| sends(&mut site, A, SCANNER)).collect();
+    assert_eq!(sent, [true, false]);
+    assert!((0..9).all(|_| sends(&mut site, A, ANN)), "no rule limits her");
+    // Otherwise the address has the lowest of its users.
+    let mut site = Site::new(with(None, list()));
+    site.login(0, JOE, A);
+    site.login(0, ANN, A);
+    site.login(0, ANN, B);
+    let sent: Vec<_> = (0..4).map(|_| sends(&mut site, A, "x@example.net")).collect();
+    assert_eq!(sent, [true, true, true, false]);
+    assert!((0..9).all(|_| sends(&mut site, B, "x@example.net")));
+    site.login(30, SCANNER, B);
+    assert!(!sends(&mut site, B, "x@example.net"), "what was sent before counts too");
 }

@@ -10,6 +10,7 @@ mod support;
 
 mod corpus;
 mod likeness;
+mod limits;
 mod login_rules;
 mod long_frames;
 mod proof;

@@ -102,6 +102,13 @@ fn service_runs_under_systemd() {
     wait_until_authorised(&host, CLIENT);
     host.must(&logger("-d -n 127.0.0.1 -P 5514", &text.replace(CLIENT, "198.51.100.8")));
     wait_until_authorised(&host, "198.51.100.8");
+    // What the log names is a field of the journal.
+    let fields = |field: &str| host.must(&format!("journalctl -u pop-before-smtp -o cat {field}"));
+    let of_client = format!("PBS_ADDRESS={CLIENT} PBS_USER=joe PBS_DAEMON=dovecot PRIORITY=6");
+    eventually("the journal has the login", PATIENCE, || {
+        fields(&of_client).contains(&format!("authorised address={CLIENT} user=\"joe\""))
+    });
+    assert!(!fields("PBS_ADDRESS=198.51.100.9").contains("authorised"));
     let nobody = "setpriv --reuid nobody --regid nogroup --clear-groups";
     let forged = text.replace(CLIENT, "198.51.100.66");
     host.run(&format!("{nobody} {}", logger(unix, &forged)));
@@ -184,6 +191,35 @@ fn restarts_lose_no_login() {
     // Each clean shutdown has emptied the map.
     let journal = host.journal();
     assert!(!journal.contains("could not be published"), "{journal}");
+}
+
+/// Logins count while the journal reads nothing; what it could not be told is counted.
+#[test]
+fn a_journal_that_stands_still_stops_nobody() {
+    const LOGINS: u32 = 8000;
+    let host = host();
+    host.must(&readme(SERVICE));
+    let journald = "$(systemctl show -P MainPID systemd-journald)";
+    host.must(&format!("kill -STOP {journald}"));
+    let socket = UnixDatagram::unbound().expect("a socket");
+    socket.set_write_timeout(Some(PATIENCE)).expect("a time limit");
+    for n in 0..LOGINS {
+        let frame = login_frame(format!("10.7.{}.{}", n / 250, n % 250 + 1));
+        let path = host.at("/run/pop-before-smtp/log.sock");
+        socket.send_to(frame.as_bytes(), path).expect("the daemon does not wait for the journal");
+    }
+    let status = || -> serde_json::Value {
+        serde_json::from_str(&host.must("pop-before-smtp status --json")).expect("JSON")
+    };
+    eventually("all count", PATIENCE, || status()["clients"] == LOGINS);
+    let lost = status()["log_lines_lost"].as_u64().expect("a number");
+    assert!(lost > 0, "the log fitted into its queue");
+    host.must(&format!("kill -CONT {journald}"));
+    eventually("the loss is told", PATIENCE, || {
+        let lines =
+            host.must("journalctl -u pop-before-smtp -o cat -g 'dropped log lines' || true");
+        lines.contains("dropped log lines")
+    });
 }
 
 /// Without another syslog daemon, journald forwards logins.

@@ -18,10 +18,10 @@ const NEIGHBOUR: &str = "198.51.100.8";
 const FAR: &str = "someone@elsewhere.example";
 
 /// Lines of main.cf, and the socket's name in them.
-type Lines = (&'static str, &'static str);
+pub type Lines = (&'static str, &'static str);
 
 /// How Postfix queries the daemon: the files of deploy/.
-const POLICY: Lines =
+pub const POLICY: Lines =
     (include_str!("../../deploy/postfix/main.cf.policy"), "unix:pop-before-smtp/policy");
 const SOCKETMAP_LAST: Lines =
     (include_str!("../../deploy/postfix/main.cf.socketmap"), "unix:pop-before-smtp/socketmap");
@@ -35,16 +35,18 @@ const SOCKETMAP: Lines = (
 
 /// The kind of socket.
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+pub enum Kind {
     /// Below the queue directory, where a chrooted smtpd finds it too.
     Unix,
     Inet,
 }
 
 /// Postfix, and the daemon that it queries.
-struct Site {
-    postfix: Postfix,
-    home: TempDir,
+pub struct Site {
+    /// Postfix, which is not started yet.
+    pub postfix: Postfix,
+    /// The daemon's directory.
+    pub home: TempDir,
     wire: Wire,
     options: Vec<String>,
     asked: String,
@@ -52,7 +54,8 @@ struct Site {
 }
 
 impl Site {
-    fn configure((lines, socket): Lines, kind: Kind, more: &[&str]) -> Self {
+    /// Configures both; `more` are further options of the daemon.
+    pub fn configure((lines, socket): Lines, kind: Kind, more: &[&str]) -> Self {
         let (home, wire, port) = (crate::support::directory(), Wire::udp(), Port::claim());
         let inet = format!("inet:127.0.0.1:{}", port.number());
         let ask = match kind {
@@ -84,16 +87,18 @@ impl Site {
         Self { postfix, home, wire, options, asked, _port: port }
     }
 
-    fn daemon(&self) -> Daemon {
+    /// Starts the daemon.
+    pub fn daemon(&self) -> Daemon {
         Daemon::start(self.home.path(), &self.options)
     }
 
     /// Opens a session with the plain smtpd and one with the chrooted smtpd.
-    fn sessions(&self, client: &str) -> [Session; 2] {
+    pub fn sessions(&self, client: &str) -> [Session; 2] {
         [self.postfix.session(client), self.postfix.chrooted_session(client)]
     }
 
-    fn login(&self, daemon: &Daemon, user: &str, address: &str) {
+    /// A user logs in from an address, and it counts.
+    pub fn login(&self, daemon: &Daemon, user: &str, address: &str) {
         let frame = format!(
             "<22>Nov 22 08:57:07 dovecot: imap-login: Logged in: user=<{user}>, method=PLAIN, \
              rip={address}, lip=192.0.2.1, mpid=84, TLS, session=<a>"

@@ -205,8 +205,7 @@ impl Session {
 
     /// Sends one RCPT likewise, but fails if no reply comes in time.
     pub fn rcpt_within(&mut self, limit: Duration, recipient: &str) -> io::Result<Reply> {
-        self.must("RSET", 250);
-        self.must(&format!("MAIL FROM:<user@{OWN_DOMAIN}>"), 250);
+        self.begin(&format!("user@{OWN_DOMAIN}"));
         self.stream.get_ref().set_read_timeout(Some(limit))?;
         self.send(&format!("RCPT TO:<{recipient}>"));
         self.try_reply()
@@ -214,9 +213,25 @@ impl Session {
 
     /// Sends one RCPT with an envelope sender.
     pub fn rcpt_from(&mut self, sender: &str, recipient: &str) -> Reply {
+        self.begin(sender);
+        self.add(recipient)
+    }
+
+    /// Begins a transaction.
+    pub fn begin(&mut self, sender: &str) {
         self.must("RSET", 250);
         self.must(&format!("MAIL FROM:<{sender}>"), 250);
+    }
+
+    /// Names a recipient of the transaction.
+    pub fn add(&mut self, recipient: &str) -> Reply {
         self.command(&format!("RCPT TO:<{recipient}>"))
+    }
+
+    /// Sends a text to the recipients of the transaction.
+    pub fn finish(&mut self) -> Reply {
+        self.must("DATA", 354);
+        self.command("Subject: test\r\n\r\ntest\r\n.")
     }
 
     fn must(&mut self, command: &str, code: u16) {

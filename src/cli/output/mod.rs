@@ -51,7 +51,7 @@ pub fn entries(entries: &[Entry], style: OutputStyle, mut output: impl Write) ->
     if entries.is_empty() {
         return writeln!(output, "nobody is authorised");
     }
-    let mut table = Table::new(&[
+    let mut columns = vec![
         Column::left("ADDRESS"),
         Column::cut("USERS"),
         Column::left("DAEMON"),
@@ -59,8 +59,14 @@ pub fn entries(entries: &[Entry], style: OutputStyle, mut output: impl Write) ->
         Column::right("SINCE"),
         Column::right("LEFT"),
         Column::right("LOGINS"),
-        Column::cut("NOTE"),
-    ]);
+    ];
+    // Without the policy protocol nothing is counted.
+    let is_counted = entries.iter().any(|entry| entry.recipients > 0);
+    if is_counted {
+        columns.extend([Column::right("MESSAGES"), Column::right("RCPTS")]);
+    }
+    columns.push(Column::cut("NOTE"));
+    let mut table = Table::new(&columns);
     for entry in entries {
         let now = moment(&entry.expires)
             .map(|end| end.saturating_sub(Duration::from_secs(entry.expires_in)));
@@ -73,7 +79,7 @@ pub fn entries(entries: &[Entry], style: OutputStyle, mut output: impl Write) ->
         let since = ago(now, moment(&entry.since));
         let since = since.map_or_else(|| entry.since.clone(), |span| format!("{span} ago"));
         let ends_soon = entry.expires_in < SOON;
-        table.add(vec![
+        let mut row = vec![
             entry.address.to_string().into(),
             or_dash(users.join(", ")).into(),
             Cell(by, tint),
@@ -81,8 +87,12 @@ pub fn entries(entries: &[Entry], style: OutputStyle, mut output: impl Write) ->
             since.into(),
             Cell(span(entry.expires_in), if ends_soon { Style::Odd } else { Style::Good }),
             entry.logins.to_string().into(),
-            note(entry),
-        ]);
+        ];
+        if is_counted {
+            row.extend([entry.messages, entry.recipients].map(|count| count.to_string().into()));
+        }
+        row.push(note(entry));
+        table.add(row);
     }
     table.print(style, output)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::table::{Cell, Column, Table};
 use super::{ago, json_line, moment};
-use crate::control::status::{EventCounts, MapStatus, STOPPED, StateFault, Status};
+use crate::control::status::{EventCounts, MapStatus, RelayStatus, STOPPED, StateFault, Status};
 use crate::sys::terminal::{OutputStyle, Style, clean};
 
 /// Columns of the labels.
@@ -70,6 +70,7 @@ impl StatusPage<'_> {
         for (what, count) in counted(&status.counts).into_iter().filter(|(_, count)| *count > 0) {
             self.line("", &format!("{what}: {count}"), output)?;
         }
+        self.relay(&status.relay, output)?;
         for shared in &status.shared {
             let text = format!("{}: {} users, not authorised", shared.address, shared.users);
             self.line("shared", &self.style.paint(Style::Odd, &text), output)?;
@@ -77,6 +78,32 @@ impl StatusPage<'_> {
         if status.log_lines_lost > 0 {
             let text = format!("dropped {} lines: stderr is not being read", status.log_lines_lost);
             self.line("log", &self.style.paint(Style::Bad, &text), output)?;
+        }
+        Ok(())
+    }
+
+    fn relay(&self, relay: &RelayStatus, output: &mut Vec<u8>) -> io::Result<()> {
+        if relay.recipients > 0 {
+            let text = format!("{} messages, {} recipients", relay.messages, relay.recipients);
+            self.line("relayed", &text, output)?;
+        }
+        let messages = relay.messages_per_hour.map(|max| format!("{max} messages"));
+        let recipients = relay.recipients_per_hour.map(|max| format!("{max} recipients"));
+        let exceptions = relay.has_exceptions.then(|| "exceptions in a table".to_owned());
+        let limits: Vec<_> = [messages, recipients, exceptions].into_iter().flatten().collect();
+        if !limits.is_empty() {
+            self.line("limits", &format!("per hour: {}", limits.join(", ")), output)?;
+        }
+        if relay.limited() > 0 {
+            let text = format!(
+                "recipients refused: {}, by the limit of messages {}, of recipients {}, too many \
+                 clients {}",
+                relay.limited(),
+                relay.beyond_messages,
+                relay.beyond_recipients,
+                relay.too_many_clients
+            );
+            self.line("", &self.style.paint(Style::Odd, &text), output)?;
         }
         Ok(())
     }

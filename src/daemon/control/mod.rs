@@ -46,8 +46,9 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for the client to read an answer, or a slice of a list.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Returns an entry. `in_map` tells whether the map can show an address, if there is a map.
-fn entry(grant: &Grant, now: Time, in_map: impl Fn(IpAddr) -> Option<bool>) -> Entry {
+/// Returns an entry.
+fn entry(engine: &Engine, source: &status::StatusSource, grant: &Grant, now: Time) -> Entry {
+    let relays = engine.relays_of(grant);
     let (daemon, host) = match &grant.by {
         GrantedBy::Login(origin) => (Some(origin.daemon.to_string()), origin.host.clone()),
         GrantedBy::Operator => (None, None),
@@ -63,8 +64,10 @@ fn entry(grant: &Grant, now: Time, in_map: impl Fn(IpAddr) -> Option<bool>) -> E
         expires: rfc3339(grant.until),
         expires_in: grant.until.since(now).as_millis().div_ceil(1000) as u64,
         logins: grant.logins.into(),
+        messages: relays.messages.into(),
+        recipients: relays.recipients.into(),
         note: grant.manual.as_ref().and_then(|manual| manual.note.clone()),
-        in_map: in_map(grant.address),
+        in_map: in_map(engine, source, grant.address),
     }
 }
 
@@ -159,8 +162,7 @@ async fn write_list(
         // Not on the threads that process frames.
         let slice = blocking(move || {
             let slice = |engine: &mut Engine, now| {
-                let in_map = |address| in_map(engine, &source, address);
-                engine.list(now, from, |grant| entry(grant, now, in_map))
+                engine.list(now, from, |grant| entry(engine, &source, grant, now))
             };
             let Slice { items, next } = shared.with(slice);
             let text = if items.is_empty() { Vec::new() } else { text(&Answer::List(items))? };
@@ -188,13 +190,12 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
     match request {
         // The end of a list that has been written already.
         Request::List => Answer::List(Vec::new()),
-        Request::Query { address } => shared.with(|engine, now| {
-            let in_map = |address| in_map(engine, source, address);
-            match engine.admits(now, address) {
-                Some(grant) => Answer::Query(entry(&grant, now, in_map)),
+        Request::Query { address } => {
+            shared.with(|engine, now| match engine.admits(now, address) {
+                Some(grant) => Answer::Query(entry(engine, source, &grant, now)),
                 None => Answer::No(why_not(engine.why_not(now, address))),
-            }
-        }),
+            })
+        }
         Request::Allow { address, seconds, note } => {
             match allow(shared, source, address, seconds.map(Duration::from_secs), note) {
                 Ok(entry) => Answer::Allowed { entry, published: published(shared, source).await },
@@ -276,8 +277,7 @@ fn allow(
                 "{address} is never authorised: it belongs to `{list}`; see the option `exclude`"
             )
         })?;
-        let in_map = |address| in_map(engine, source, address);
-        let entry = engine.admits(now, address).map(|grant| entry(&grant, now, in_map));
+        let entry = engine.admits(now, address).map(|grant| entry(engine, source, &grant, now));
         Ok::<_, String>((outcome, entry))
     })?;
     // With max-clients reached, the grant that expires first is evicted.

@@ -9,6 +9,7 @@ use std::io;
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use super::relay_log::RelayLog;
 use super::{LookupCounters, LookupListener, LookupService, Protocol};
 use crate::config::Config;
 use crate::config::lookups::SocketRole;
@@ -79,8 +80,8 @@ impl LookupListener {
 
 impl LookupSockets {
     fn add(&mut self, protocol: Protocol, address: String, listener: LookupListener) {
-        let counters = LookupCounters::default();
-        self.services.push(LookupService { protocol, address, counters, listener });
+        let (counters, relay_log) = (LookupCounters::default(), RelayLog::default());
+        self.services.push(LookupService { protocol, address, counters, relay_log, listener });
     }
 }
 

@@ -3,11 +3,13 @@
 //! - **Promise**: each answer reflects the engine's current state. A connection stays open for any
 //!   number of requests; a slow or silent one costs a few kilobytes, and is closed when another one
 //!   needs its slot: Postfix then repeats its request over a new connection. Malformed input closes
-//!   its connection; nothing that a client sends is logged above debug level.
+//!   its connection. What a client sends is logged above debug level only if it is authorised.
 //! - **Layers**: the protocols are in [`crate::engine::protocol`], from bytes to bytes; [`bind`]
-//!   creates the sockets, [`super::connections`] limits the connections; here are the time limits.
+//!   creates the sockets, [`super::connections`] limits the connections, `relay_log` records
+//!   messages; here are the time limits.
 
 pub mod bind;
+mod relay_log;
 
 use std::fmt;
 use std::io;
@@ -29,8 +31,10 @@ use crate::engine::protocol::decoded::Decoded;
 use crate::engine::protocol::policy;
 use crate::engine::protocol::policy::Action;
 use crate::engine::protocol::socketmap;
+use crate::engine::relay::RelayRecord;
 use crate::engine::time::Time;
 use crate::postfix::map_spec::MapValue;
+use relay_log::RelayLog;
 
 /// Connections of one service: each smtpd process keeps one after its first request, and Postfix runs
 /// up to a hundred of them for each port (postconf(5), default_process_limit).
@@ -67,10 +71,11 @@ impl Protocol {
     /// Answers the first request in `input`.
     fn answer(
         &self,
-        engine: &Engine,
+        engine: &mut Engine,
         now: Time,
         input: &[u8],
         output: &mut Vec<u8>,
+        records: &mut Vec<RelayRecord>,
     ) -> Decoded<Answered> {
         match self {
             Self::Socketmap(value) => socketmap::read(input).map(|key| {
@@ -79,12 +84,13 @@ impl Protocol {
                 if admitted { Answered::Yes } else { Answered::No }
             }),
             Self::Policy => policy::read(input).map(|request| {
-                let action = engine.decide(now, &request);
-                action.write(output);
-                match action {
+                let decision = engine.decide(now, &request);
+                decision.action.write(output);
+                records.extend(decision.record.map(|record| *record));
+                match decision.action {
                     Action::Ok => Answered::Yes,
                     Action::Dunno => Answered::No,
-                    Action::Reject(_) => Answered::Rejected,
+                    Action::Reject(_) | Action::Defer(_) => Answered::Rejected,
                 }
             }),
         }
@@ -108,7 +114,7 @@ pub struct LookupCounters {
     pub requests: AtomicU64,
     /// Requests whose client may relay.
     pub admitted: AtomicU64,
-    /// Requests that were rejected with a text because of their sender.
+    /// Requests that were rejected with a text because of their sender or a limit.
     pub rejected: AtomicU64,
     /// Connections that were closed because of malformed input or a timeout.
     pub broken: AtomicU64,
@@ -136,6 +142,7 @@ pub struct LookupService {
     pub address: String,
     /// Its counters.
     pub counters: LookupCounters,
+    relay_log: RelayLog,
     listener: LookupListener,
 }
 
@@ -261,7 +268,7 @@ impl LookupService {
         slot: &Slot,
         shared: &Shared,
     ) -> io::Result<()> {
-        let (mut input, mut output) = (Vec::new(), Vec::new());
+        let (mut input, mut output, mut records) = (Vec::new(), Vec::new(), Vec::new());
         let mut deadline = Instant::now() + IDLE_TIMEOUT;
         loop {
             let begins = input.is_empty();
@@ -272,7 +279,8 @@ impl LookupService {
             let (used, rest) = shared.with(|engine, now| {
                 let mut used = 0;
                 loop {
-                    match self.protocol.answer(engine, now, &input[used..], &mut output) {
+                    let input = &input[used..];
+                    match self.protocol.answer(engine, now, input, &mut output, &mut records) {
                         Decoded::Whole { request, used: more } => {
                             self.counters.count(request);
                             used += more;
@@ -282,6 +290,7 @@ impl LookupService {
                     }
                 }
             });
+            records.drain(..).for_each(|record| self.relay_log.log(&record));
             if used > 0 {
                 slot.idle();
                 timeout(REQUEST_TIMEOUT, stream.write_all(&output)).await??;
@@ -314,6 +323,7 @@ mod tests {
             protocol: Protocol::Socketmap(MapValue::default()),
             address: "inet:127.0.0.1:0".into(),
             counters: LookupCounters::default(),
+            relay_log: RelayLog::default(),
             listener: LookupListener::Inet(listener),
         }
     }

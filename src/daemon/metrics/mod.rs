@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 
 use super::shared::Shared;
 use super::status::{Snapshot, StatusSource};
-use crate::control::status::LookupStatus;
+use crate::control::status::{LookupStatus, RelayStatus};
 use crate::engine::Engine;
 use crate::engine::publication::Publication;
 use crate::engine::stats::DaemonStats;
@@ -32,6 +32,7 @@ pub fn text(source: &StatusSource, shared: &Shared) -> String {
     page.daemons(&snapshot);
     page.clients(&snapshot, most_users);
     page.lookups(&snapshot.lookups);
+    page.relay(&snapshot.relay);
     page.map(&snapshot.publication);
     page.state(&snapshot);
     page.0
@@ -87,7 +88,7 @@ impl MetricsPage {
         self.family("build_info", "gauge", help, [(version, 1.0)]);
         let help = "When the daemon was started, in seconds since 1970.";
         self.gauge("start_time_seconds", help, seconds(snapshot.started));
-        let help = "Log lines that were dropped because stderr was not read in time.";
+        let help = "Log lines that were dropped because they were not read in time.";
         let lost = snapshot.log_lines_lost;
         self.counter("log_lines_lost_total", help, [(String::new(), lost)]);
     }
@@ -196,6 +197,22 @@ impl MetricsPage {
         let help = "Idle connections of Postfix that were closed to make room for others.";
         let evicted = lookups.iter().map(|l| (socket(l), l.evicted));
         self.counter("lookup_connections_evicted_total", help, evicted);
+    }
+
+    fn relay(&mut self, relay: &RelayStatus) {
+        let help = "Messages that were relayed, as far as Postfix asked by the policy protocol.";
+        self.counter("relayed_messages_total", help, [(String::new(), relay.messages)]);
+        let help = "Recipients of these messages.";
+        self.counter("relayed_recipients_total", help, [(String::new(), relay.recipients)]);
+        let limited = [
+            ("messages", relay.beyond_messages),
+            ("recipients", relay.beyond_recipients),
+            ("clients", relay.too_many_clients),
+        ];
+        let limited = limited.map(|(limit, n)| (labels(&[("limit", limit)]), n));
+        let help = "Recipients that were refused because of limits: of messages or recipients, or \
+                    because more clients relay than are counted.";
+        self.counter("limited_recipients_total", help, limited);
     }
 
     fn map(&mut self, publication: &Publication) {

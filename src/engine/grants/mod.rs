@@ -200,6 +200,11 @@ impl Grants {
         self.slots.find(address).and_then(|slot| self.slots.get(slot))
     }
 
+    /// Returns whether an address has a grant that began at `since` and is in force at a moment.
+    pub fn has(&self, now: Time, address: IpAddr, since: Time) -> bool {
+        self.find(address).is_some_and(|grant| grant.lasts(now) && grant.since() == since)
+    }
+
     /// Returns the entry of an address, expired and shared ones too.
     pub fn get(&self, address: IpAddr) -> Option<Grant> {
         self.find(address).map(StoredGrant::grant)

@@ -20,6 +20,8 @@ pub enum RemovalReason {
     Evicted,
     /// The operator has revoked it.
     Revoked,
+    /// It has reached a limit, with `limit-action = "revoke"`.
+    Limited,
     /// The new configuration excludes it.
     Excluded,
     /// The new rules refuse its logins.
@@ -37,6 +39,9 @@ impl RemovalReason {
                 "no longer authorised: max-clients is reached, and it was closest to expiry"
             }
             Self::Revoked => "no longer authorised: revoked by the operator",
+            Self::Limited => {
+                "no longer authorised: it has reached a limit and is blocked for the rest of the hour"
+            }
             Self::Excluded => "no longer authorised: excluded by the new configuration",
             Self::Refused => "no longer authorised: the new configuration refuses its logins",
             Self::Shared => {

@@ -68,6 +68,11 @@ impl StoredGrant {
         self.address
     }
 
+    /// Returns since when the address has been authorised without interruption.
+    pub(super) fn since(&self) -> Time {
+        self.since
+    }
+
     /// Returns when the grant ends.
     pub fn until(&self) -> Time {
         self.until

@@ -6,3 +6,4 @@ pub mod netstring;
 pub mod policy;
 pub mod sender_logins;
 pub mod socketmap;
+pub mod table;

@@ -1,9 +1,8 @@
 //! Postfix's policy protocol (SMTPD_POLICY_README): `name=value` lines, and an empty line.
 //!
 //! - **Promise**: unknown attributes are ignored. The action is never empty, since Postfix takes an
-//!   empty one for OK. Requests in other states than RCPT, DATA and END-OF-MESSAGE are answered
-//!   DUNNO. Broken are lines without `=`, an attribute of ours given twice, and requests longer than
-//!   [`MAX_REQUEST`].
+//!   empty one for OK. Requests in other states than those of [`Stage`] have no client. Broken are
+//!   lines without `=`, an attribute of ours given twice, and requests longer than [`MAX_REQUEST`].
 
 use std::net::IpAddr;
 
@@ -21,6 +20,22 @@ pub struct PolicyRequest<'a> {
     state: Option<&'a [u8]>,
     client: Option<&'a [u8]>,
     sender: Option<&'a [u8]>,
+    recipient: Option<&'a [u8]>,
+    instance: Option<&'a [u8]>,
+    queue_id: Option<&'a [u8]>,
+    recipient_count: Option<&'a [u8]>,
+    size: Option<&'a [u8]>,
+}
+
+/// A state of the SMTP dialogue in which the grant of a client counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// A recipient is named.
+    Recipient,
+    /// All recipients are named, and the text will follow.
+    Data,
+    /// The text has been received.
+    EndOfMessage,
 }
 
 impl<'a> PolicyRequest<'a> {
@@ -32,16 +47,31 @@ impl<'a> PolicyRequest<'a> {
             b"protocol_state" => &mut self.state,
             b"client_address" => &mut self.client,
             b"sender" => &mut self.sender,
+            b"recipient" => &mut self.recipient,
+            b"instance" => &mut self.instance,
+            b"queue_id" => &mut self.queue_id,
+            b"recipient_count" => &mut self.recipient_count,
+            b"size" => &mut self.size,
             _ => return true,
         };
         place.replace(&line[equals + 1..]).is_none()
     }
 
+    /// Returns the state of the dialogue, if it is one in which the client's grant counts.
+    pub fn stage(&self) -> Option<Stage> {
+        let is_ours = self.kind == Some(b"smtpd_access_policy");
+        match self.state.filter(|_| is_ours)? {
+            b"RCPT" => Some(Stage::Recipient),
+            b"DATA" => Some(Stage::Data),
+            b"END-OF-MESSAGE" => Some(Stage::EndOfMessage),
+            _ => None,
+        }
+    }
+
     /// Returns the client, if the request is one in which its grant counts.
     pub fn client_address(&self) -> Option<IpAddr> {
-        let counts = self.kind == Some(b"smtpd_access_policy")
-            && matches!(self.state, Some(b"RCPT" | b"DATA" | b"END-OF-MESSAGE"));
-        let text = std::str::from_utf8(self.client.filter(|_| counts)?).ok()?;
+        self.stage()?;
+        let text = std::str::from_utf8(self.client?).ok()?;
         address::read(text).ok()
     }
 
@@ -49,6 +79,40 @@ impl<'a> PolicyRequest<'a> {
     pub fn sender(&self) -> Option<&'a str> {
         std::str::from_utf8(self.sender.unwrap_or_default()).ok()
     }
+
+    /// Returns the envelope sender as it was sent.
+    pub fn raw_sender(&self) -> &'a [u8] {
+        self.sender.unwrap_or_default()
+    }
+
+    /// Returns the envelope recipient; at other stages than its own it is empty if there are several.
+    pub fn recipient(&self) -> &'a [u8] {
+        self.recipient.unwrap_or_default()
+    }
+
+    /// Returns what is the same in all requests about one message, and in no others; it may be empty.
+    pub fn instance(&self) -> &'a [u8] {
+        self.instance.unwrap_or_default()
+    }
+
+    /// Returns the queue id; smtpd has none before it has accepted a recipient.
+    pub fn queue_id(&self) -> &'a [u8] {
+        self.queue_id.unwrap_or_default()
+    }
+
+    /// Returns the number of accepted recipients; 0 before [`Stage::Data`].
+    pub fn recipient_count(&self) -> Option<u64> {
+        number(self.recipient_count)
+    }
+
+    /// Returns the size of the message in bytes: as announced, and at the end as received.
+    pub fn size(&self) -> Option<u64> {
+        number(self.size)
+    }
+}
+
+fn number(digits: Option<&[u8]>) -> Option<u64> {
+    std::str::from_utf8(digits?).ok()?.parse().ok()
 }
 
 /// The action in the reply to Postfix.
@@ -61,6 +125,8 @@ pub enum Action {
     Dunno,
     /// The client is rejected, with this text after `550 5.7.1`.
     Reject(String),
+    /// The client may try again later, with this text after `450 4.7.1`.
+    Defer(String),
 }
 
 /// Decodes the request at the beginning of `input`.
@@ -90,6 +156,7 @@ impl Action {
             Self::Ok => "action=OK\n\n",
             Self::Dunno => "action=DUNNO\n\n",
             Self::Reject(text) => &format!("action=550 5.7.1 {text}\n\n"),
+            Self::Defer(text) => &format!("action=450 4.7.1 {text}\n\n"),
         };
         output.extend_from_slice(reply.as_bytes());
     }
@@ -194,5 +261,6 @@ mod tests {
         assert_eq!(reply(&Action::Ok), "action=OK\n\n");
         assert_eq!(reply(&Action::default()), "action=DUNNO\n\n");
         assert_eq!(reply(&Action::Reject("no".into())), "action=550 5.7.1 no\n\n");
+        assert_eq!(reply(&Action::Defer("later".into())), "action=450 4.7.1 later\n\n");
     }
 }

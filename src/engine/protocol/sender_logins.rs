@@ -10,6 +10,8 @@ use std::collections::HashMap;
 
 use super::login_maps::LoginMaps;
 use super::policy::Action;
+use super::table;
+use super::table::TableRow;
 
 /// What the envelope sender must match.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,31 +44,52 @@ pub struct Senders {
     pub mismatch: Action,
 }
 
+/// Whose sender an envelope sender is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SenderOwner<'a> {
+    /// Nobody's who has logged in: it is not admitted.
+    Stranger,
+    /// Every sender is admitted.
+    Anyone,
+    /// This user's.
+    User(&'a str),
+}
+
 impl Senders {
-    /// Returns whether one of the users may use a sender.
-    pub fn admit<'a>(
+    /// Returns which of the users owns a sender. If several do, that is the one whose login name the
+    /// sender is, or else the first by name: the same one each time.
+    pub fn owner<'a>(
         &self,
-        mut users: impl Iterator<Item = &'a str>,
+        users: impl Iterator<Item = &'a str>,
         sender: Option<&str>,
-    ) -> bool {
-        match (self.binding, sender) {
-            (Binding::Any, _) => true,
-            (_, None) => false,
-            (_, Some("")) => self.allow_null && users.next().is_some(),
+    ) -> SenderOwner<'a> {
+        let owner = match (self.binding, sender) {
+            (Binding::Any, _) => return SenderOwner::Anyone,
+            (_, None) => None,
+            (_, Some("")) => users.filter(|_| self.allow_null).min(),
             (_, Some(sender)) => {
                 let sender = sender.to_lowercase();
-                let Some((local, domain)) = sender.rsplit_once('@') else { return false };
+                let Some((local, domain)) = sender.rsplit_once('@') else {
+                    return SenderOwner::Stranger;
+                };
                 if local.is_empty() || domain.is_empty() {
-                    return false;
+                    return SenderOwner::Stranger;
                 }
                 let bare = self.without_extension(local);
                 let forms = [&*sender, &format!("{bare}@{domain}"), &format!("@{domain}")];
-                match self.login_maps.owners(&forms) {
-                    Some(owners) => users.any(|user| owners.contains(&user.to_lowercase())),
-                    None => users.any(|user| self.may_send(user, [local, bare], domain)),
-                }
+                let owners = self.login_maps.owners(&forms);
+                let may_send = |user: &&str| match owners {
+                    Some(owners) => owners.contains(&user.to_lowercase()),
+                    None => self.may_send(user, [local, bare], domain),
+                };
+                let is_other = |user: &&str| {
+                    let user = user.to_lowercase();
+                    ![&*sender, forms[1], local, bare].contains(&&*user)
+                };
+                users.filter(may_send).min_by_key(|user| (is_other(user), *user))
             }
-        }
+        };
+        owner.map_or(SenderOwner::Stranger, SenderOwner::User)
     }
 
     /// Returns whether a user may use an address with either form of the local part.
@@ -115,30 +138,19 @@ impl Senders {
 pub struct SenderTable(HashMap<String, Vec<String>>);
 
 impl SenderTable {
-    /// Parses lines of `login address[, address...]`; `@domain` is every address of a domain. As in
-    /// Postfix's tables, `#` begins a comment line, and a line that begins with white space
-    /// continues the one before. A login may have several lines.
+    /// Parses lines of `login address[, address...]` ([`table`]); `@domain` is every address of a
+    /// domain.
     ///
     /// # Errors
     /// The number of the first wrong line, and what is wrong.
     pub fn read(text: &str) -> Result<Self, String> {
         let mut table = Self::default();
-        let mut login: Option<String> = None;
-        for (number, line) in (1..).zip(text.lines()) {
+        for TableRow { number, key, words } in table::rows(text)? {
             let wrong = |why: &str| Err(format!("line {number}: {why}"));
-            if line.trim().is_empty() || line.trim_start().starts_with('#') {
-                continue;
+            if words.is_empty() {
+                return wrong("there is no address after the login name");
             }
-            let mut words = line.split([' ', '\t', ',']).filter(|word| !word.is_empty());
-            let continues = line.starts_with([' ', '\t']);
-            if !continues {
-                login = words.next().map(str::to_lowercase);
-            }
-            let Some(login) = &login else {
-                return wrong("there is no line before it to continue");
-            };
-            let list = table.0.entry(login.clone()).or_default();
-            let before = list.len();
+            let list = table.0.entry(key.to_lowercase()).or_default();
             for address in words {
                 let domain = address.rsplit_once('@').map(|(_, domain)| domain);
                 if domain.is_none_or(str::is_empty) {
@@ -148,9 +160,6 @@ impl SenderTable {
                     ));
                 }
                 list.push(address.to_lowercase());
-            }
-            if list.len() == before {
-                return wrong("there is no address after the login name");
             }
         }
         Ok(table)
@@ -165,6 +174,12 @@ impl SenderTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Senders {
+        fn admit<'a>(&self, users: impl Iterator<Item = &'a str>, sender: Option<&str>) -> bool {
+            self.owner(users, sender) != SenderOwner::Stranger
+        }
+    }
 
     fn senders(binding: Binding) -> Senders {
         Senders {
@@ -299,6 +314,24 @@ mod tests {
         assert!(null.admit(both(), Some("")));
         assert!(!null.admit([].into_iter(), Some("")), "nobody has logged in");
         assert!(senders(Binding::Any).admit([].into_iter(), Some("eve@example.com")));
+    }
+
+    #[test]
+    fn one_of_several_users_owns_a_sender() {
+        let rows: &[(Binding, &[&str], &str, &str)] = &[
+            (Binding::User, &["joe", "ann"], "joe@example.org", "joe"),
+            (Binding::User, &["Joe@Example.org", "joe"], "joe@example.org", "Joe@Example.org"),
+            (Binding::Domain, &["joe", "ann"], "joe@example.org", "joe"),
+            (Binding::Domain, &["joe", "ann"], "joe+shop@example.org", "joe"),
+            (Binding::Domain, &["joe", "bob", "ann"], "info@example.org", "ann"),
+            (Binding::Domain, &["ann", "joe", "bob"], "info@example.org", "ann"),
+        ];
+        for (binding, users, sender, expected) in rows {
+            let owner = senders(*binding).owner(users.iter().copied(), Some(sender));
+            assert_eq!(owner, SenderOwner::User(expected), "{users:?} as {sender}");
+        }
+        let any = senders(Binding::Any).owner(["joe"].into_iter(), Some("joe@example.org"));
+        assert_eq!(any, SenderOwner::Anyone);
     }
 
     #[test]

@@ -1,17 +1,20 @@
 //! The daemon's log, on standard error.
 //!
-//! - **Promise**: logging never blocks: a thread of its own writes. If stderr is not read, lines
+//! - **Promise**: logging never blocks: a thread of its own writes. If the log is not read, lines
 //!   are dropped and counted, and the log reports the number once it is read again. At the end the
 //!   queue is written, within `FLUSH_TIMEOUT`.
-//! - **Formats**: text for people; JSON, one object a line; for the journal the syslog priority
-//!   `<N>` before each line (sd-daemon(3)) and no time, because the journal adds its own.
+//! - **Formats**: text for people; JSON, one object a line; for the journal no time, because it adds
+//!   its own: if stderr is the journal, in its own protocol with fields (`journal`), otherwise the
+//!   syslog priority `<N>` before each line (sd-daemon(3)).
 //! - **Limits**: `QUEUE_SIZE` bytes wait, and as many again are being written.
+
+mod journal;
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 use std::mem;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -19,9 +22,12 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 use tracing::{Level, Metadata, error};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::terminal::OutputStyle;
 use crate::error::Failure;
+use journal::{JournalLayer, JournalSocket};
 
 /// Least severe level that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -44,6 +50,8 @@ pub enum LogFormat {
     Journald,
 }
 
+/// Bytes of the length of a datagram.
+const LENGTH: usize = size_of::<usize>();
 /// Bytes: a few seconds of a busy host at level debug.
 const QUEUE_SIZE: usize = 1 << 20;
 /// Longest wait for the queue at the end; a reader that reads needs far less.
@@ -68,14 +76,28 @@ impl Log {
         let failed = |error: io::Error| Failure::io(format!("cannot start the log: {error}"));
         let stderr = File::from(io::stderr().as_fd().try_clone_to_owned().map_err(failed)?);
         let colour = stderr.is_terminal() && OutputStyle::of(&stderr).colour;
-        let format = format.unwrap_or_else(|| match is_journal(&stderr) {
+        let is_journal = is_journal(&stderr);
+        let format = format.unwrap_or(match is_journal {
             true => LogFormat::Journald,
             false => LogFormat::Text,
         });
+        // Anything but a socket only seems to be the journal.
+        let is_socket = stderr.metadata().is_ok_and(|file| file.file_type().is_socket());
+        let native = is_journal && is_socket && format == LogFormat::Journald;
+        // Without its socket, as in a root of its own, the journal still reads stderr.
+        let journal = native.then(|| JournalSocket::connect(journal::SOCKET).ok()).flatten();
+        let is_native = journal.is_some();
+        let sink = journal.map_or(Sink::Stderr(stderr), Sink::Journal);
         let queue = Arc::new(Queue::default());
         let log = Self(Arc::clone(&queue));
         let writer = thread::Builder::new().name("log".into());
-        writer.spawn(move || queue.write_to(&stderr)).map_err(failed)?;
+        writer.spawn(move || queue.write_to(&sink)).map_err(failed)?;
+        std::panic::set_hook(Box::new(|panic| error!("bug in pop-before-smtp: {panic}")));
+        if is_native {
+            let layer = JournalLayer(Arc::clone(&log.0));
+            tracing_subscriber::registry().with(filter(level)).with(layer).init();
+            return Ok(log);
+        }
         let lines = Lines { queue: Arc::clone(&log.0), prefixed: format == LogFormat::Journald };
         let base = tracing_subscriber::fmt()
             .with_max_level(filter(level))
@@ -87,11 +109,10 @@ impl Log {
             LogFormat::Json => base.json().flatten_event(true).init(),
             LogFormat::Journald => base.without_time().with_level(false).init(),
         }
-        std::panic::set_hook(Box::new(|panic| error!("bug in pop-before-smtp: {panic}")));
         Ok(log)
     }
 
-    /// Returns how many lines were dropped because stderr was not read.
+    /// Returns how many lines were dropped because the log was not read.
     pub fn lost(&self) -> u64 {
         self.0.lock().lost
     }
@@ -120,10 +141,27 @@ fn is_journal(stderr: &File) -> bool {
     stderr.metadata().is_ok_and(|file| named == format!("{}:{}", file.dev(), file.ino()))
 }
 
+/// Returns the syslog priority of a level (sd-daemon(3)).
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "<3>",
+        Level::WARN => "<4>",
+        Level::INFO => "<6>",
+        Level::DEBUG | Level::TRACE => "<7>",
+    }
+}
+
+/// Where the log is written to.
+#[derive(Debug)]
+enum Sink {
+    Stderr(File),
+    Journal(JournalSocket),
+}
+
 /// Lines that wait to be written.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Whole lines.
+    /// Whole lines; for the journal datagrams, each after its length.
     text: Vec<u8>,
     /// Whether other lines are being written.
     writing: bool,
@@ -161,7 +199,19 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    fn write_to(&self, stderr: &File) {
+    fn push_datagram(&self, datagram: &[u8]) {
+        let mut waiting = self.lock();
+        if waiting.text.len() + LENGTH + datagram.len() > QUEUE_SIZE {
+            waiting.lost += 1;
+            waiting.unreported += 1;
+            return;
+        }
+        waiting.text.extend_from_slice(&datagram.len().to_ne_bytes());
+        waiting.text.extend_from_slice(datagram);
+        self.changed.notify_all();
+    }
+
+    fn write_to(&self, sink: &Sink) {
         // While writing fails, a report of dropped lines would be lost too.
         let mut writable = true;
         loop {
@@ -174,9 +224,9 @@ impl Queue {
             drop(waiting);
             if report > 0 {
                 // The queue is empty: there is room for this line.
-                error!(lines = report, "dropped log lines: stderr was not read in time");
+                error!(lines = report, "dropped log lines: they were not read in time");
             }
-            let dropped = write(stderr, &text);
+            let dropped = write(sink, &text);
             writable = dropped == 0;
             let mut waiting = self.lock();
             waiting.writing = false;
@@ -190,7 +240,24 @@ impl Queue {
 }
 
 /// Writes all of it, however long that takes; returns how many lines could not be written.
-fn write(mut stderr: &File, mut text: &[u8]) -> u64 {
+fn write(sink: &Sink, text: &[u8]) -> u64 {
+    match sink {
+        Sink::Stderr(stderr) => write_lines(stderr, text),
+        Sink::Journal(journal) => send(journal, text),
+    }
+}
+
+fn send(journal: &JournalSocket, mut text: &[u8]) -> u64 {
+    let mut lost = 0;
+    while let Some((length, rest)) = text.split_first_chunk() {
+        let (datagram, rest) = rest.split_at(usize::from_ne_bytes(*length).min(rest.len()));
+        text = rest;
+        lost += u64::from(journal.send(datagram).is_err());
+    }
+    lost
+}
+
+fn write_lines(mut stderr: &File, mut text: &[u8]) -> u64 {
     while !text.is_empty() {
         match stderr.write(text) {
             Ok(0) => break,
@@ -219,13 +286,7 @@ impl<'q> MakeWriter<'q> for Lines {
     }
 
     fn make_writer_for(&'q self, meta: &Metadata<'_>) -> LogLine<'q> {
-        let prefix = match *meta.level() {
-            _ if !self.prefixed => "",
-            Level::ERROR => "<3>",
-            Level::WARN => "<4>",
-            Level::INFO => "<6>",
-            Level::DEBUG | Level::TRACE => "<7>",
-        };
+        let prefix = if self.prefixed { priority(*meta.level()) } else { "" };
         LogLine { queue: &self.queue, prefix }
     }
 }
@@ -267,10 +328,10 @@ mod tests {
     #[test]
     fn counts_lines_that_cannot_be_written() {
         let closed = File::open("/dev/null").expect("open for reading only");
-        assert_eq!(write(&closed, b"one\ntwo\n"), 2);
+        assert_eq!(write_lines(&closed, b"one\ntwo\n"), 2);
         let full = File::options().write(true).open("/dev/full").expect("every Linux has it");
-        assert_eq!(write(&full, b"one\n"), 1);
+        assert_eq!(write_lines(&full, b"one\n"), 1);
         let open = File::options().write(true).open("/dev/null").expect("it accepts everything");
-        assert_eq!(write(&open, b"one\n"), 0);
+        assert_eq!(write_lines(&open, b"one\n"), 0);
     }
 }

@@ -1,0 +1,28 @@
+//! Loads how much may be relayed: the options, and the table of exceptions.
+
+use std::path::Path;
+
+use super::table_file;
+use crate::config::limiting::Limiting;
+use crate::engine::limits::Limits;
+use crate::engine::limits::table::LimitTable;
+use crate::error::Failure;
+
+/// Loads the limits.
+///
+/// # Errors
+/// As [`read_file`].
+pub fn limits(limiting: &Limiting) -> Result<Limits, Failure> {
+    let table = limiting.table.as_deref().map(read_file).transpose()?.unwrap_or_default();
+    Ok(Limits { general: limiting.general, action: limiting.action, table })
+}
+
+/// Reads a table of limits.
+///
+/// # Errors
+/// The file cannot be read, is not trusted, or is invalid.
+pub fn read_file(path: &Path) -> Result<LimitTable, Failure> {
+    let form = "each line is an address, a network or a login name, and messages-per-hour=N or \
+                recipients-per-hour=N or both";
+    table_file::read(path, "limits", form, LimitTable::read)
+}
