@@ -49,6 +49,9 @@ _pop__before__smtp() {
             pop__before__smtp,test)
                 cmd="pop__before__smtp__subcmd__test"
                 ;;
+            pop__before__smtp,watch)
+                cmd="pop__before__smtp__subcmd__watch"
+                ;;
             pop__before__smtp,wipe)
                 cmd="pop__before__smtp__subcmd__wipe"
                 ;;
@@ -85,6 +88,9 @@ _pop__before__smtp() {
             pop__before__smtp__subcmd__help,test)
                 cmd="pop__before__smtp__subcmd__help__subcmd__test"
                 ;;
+            pop__before__smtp__subcmd__help,watch)
+                cmd="pop__before__smtp__subcmd__help__subcmd__watch"
+                ;;
             pop__before__smtp__subcmd__help,wipe)
                 cmd="pop__before__smtp__subcmd__help__subcmd__wipe"
                 ;;
@@ -95,7 +101,7 @@ _pop__before__smtp() {
 
     case "${cmd}" in
         pop__before__smtp)
-            opts="-h -V --help --version run test check daemons list query allow revoke status doctor wipe help"
+            opts="-h -V --help --version run test check daemons list query allow revoke status watch doctor wipe help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -537,7 +543,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__help)
-            opts="run test check daemons list query allow revoke status doctor wipe help"
+            opts="run test check daemons list query allow revoke status watch doctor wipe help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -704,6 +710,20 @@ _pop__before__smtp() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pop__before__smtp__subcmd__help__subcmd__watch)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pop__before__smtp__subcmd__help__subcmd__wipe)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -719,7 +739,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__list)
-            opts="-c -h --blocked --json --control --config --help"
+            opts="-c -h --watch --blocked --json --control --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -983,7 +1003,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__status)
-            opts="-c -h --check --json --control --config --help"
+            opts="-c -h --watch --check --json --control --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1048,6 +1068,32 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --postfix-config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pop__before__smtp__subcmd__watch)
+            opts="-c -h --initial --control --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --control)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -35,6 +35,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "que
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "allow" -d 'Authorise an address manually'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "revoke" -d 'End an authorisation now'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "status" -d 'Show the daemon\'s status'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "watch" -d 'Print what happens to authorisations, as it happens: one JSON object per line'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "doctor" -d 'Diagnose Postfix, log forwarding and the daemon; exit status 0: nothing to fix, 1: something'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "wipe" -d 'Publish an empty map while no daemon runs'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -45,7 +46,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l allow-host -d 'Accept only messages of these host names; - stands for messages without one [default: every host]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l map -d 'Access map to publish; TYPE may be `auto`' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l map-value -d 'Value of each entry of the map, and of positive socketmap answers [default: OK]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l map-interval -d 'Minimum time between two publications of the map [default: 1s]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l map-interval -d 'Longest pause after a publication of the map; it is shorter if that took little time [default: 1s]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l map-inexact-ipv6 -d 'Publish IPv6 addresses even where their key would admit other hosts too [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT' -r
@@ -150,7 +151,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l allow-host -d 'Accept only messages of these host names; - stands for messages without one [default: every host]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l map -d 'Access map to publish; TYPE may be `auto`' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l map-value -d 'Value of each entry of the map, and of positive socketmap answers [default: OK]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l map-interval -d 'Minimum time between two publications of the map [default: 1s]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l map-interval -d 'Longest pause after a publication of the map; it is shorter if that took little time [default: 1s]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l map-inexact-ipv6 -d 'Publish IPv6 addresses even where their key would admit other hosts too [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT' -r
@@ -221,6 +222,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand daemons"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand daemons" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -l control -d 'Control socket [default: as configured, or /run/pop-before-smtp/control.sock]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -s c -l config -d 'Configuration file that names the control socket' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -l watch -d 'Show the list until Ctrl-C: new (+) and ended (-) addresses are marked; needs a terminal'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -l blocked -d 'List the addresses that are blocked instead'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -l json -d 'Print JSON'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand list" -s h -l help -d 'Print help'
@@ -238,9 +240,14 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand revoke" 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand revoke" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -l control -d 'Control socket [default: as configured, or /run/pop-before-smtp/control.sock]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -s c -l config -d 'Configuration file that names the control socket' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -l watch -d 'Show the status until Ctrl-C; needs a terminal'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -l check -d 'Print only what affects mail; exit status 0: nothing, 1: something'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -l json -d 'Print JSON'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand status" -s h -l help -d 'Print help'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand watch" -l control -d 'Control socket [default: as configured, or /run/pop-before-smtp/control.sock]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand watch" -s c -l config -d 'Configuration file that names the control socket' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand watch" -l initial -d 'First print the authorised addresses, then {"event":"ready"}'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand watch" -s h -l help -d 'Print help'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l log-socket -d 'Socket to which mail daemons log' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it exists]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l listen -d 'Receive syslog frames here: unix:/PATH[,mode=0660][,group=NAME] (datagram) or udp:HOST:PORT' -r
@@ -249,7 +256,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l allow-host -d 'Accept only messages of these host names; - stands for messages without one [default: every host]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l map -d 'Access map to publish; TYPE may be `auto`' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l map-value -d 'Value of each entry of the map, and of positive socketmap answers [default: OK]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l map-interval -d 'Minimum time between two publications of the map [default: 1s]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l map-interval -d 'Longest pause after a publication of the map; it is shorter if that took little time [default: 1s]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l map-inexact-ipv6 -d 'Publish IPv6 addresses even where their key would admit other hosts too [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT' -r
@@ -321,7 +328,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l allow-host -d 'Accept only messages of these host names; - stands for messages without one [default: every host]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l map -d 'Access map to publish; TYPE may be `auto`' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l map-value -d 'Value of each entry of the map, and of positive socketmap answers [default: OK]' -r
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l map-interval -d 'Minimum time between two publications of the map [default: 1s]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l map-interval -d 'Longest pause after a publication of the map; it is shorter if that took little time [default: 1s]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l map-inexact-ipv6 -d 'Publish IPv6 addresses even where their key would admit other hosts too [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l socketmap -d 'Answer Postfix\'s socketmap lookups here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT' -r
@@ -385,15 +392,16 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l
 json\t'One JSON object a line'
 journald\t'A line after its syslog priority (sd-daemon(3))'"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -s h -l help -d 'Print help'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "run" -d 'Run the daemon, in the foreground; log to stderr'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "test" -d 'Show what the daemon would do with log lines or syslog frames'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "check" -d 'Validate the configuration and the descriptions of mail daemons; print all errors at once'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "daemons" -d 'List the known mail daemons; with NAME, print its description as a template for your own'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "list" -d 'List the authorised addresses'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "query" -d 'Test whether an address is authorised; exit status 0: yes, 1: no'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "allow" -d 'Authorise an address manually'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "revoke" -d 'End an authorisation now'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "status" -d 'Show the daemon\'s status'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "doctor" -d 'Diagnose Postfix, log forwarding and the daemon; exit status 0: nothing to fix, 1: something'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "wipe" -d 'Publish an empty map while no daemon runs'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status doctor wipe help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "run" -d 'Run the daemon, in the foreground; log to stderr'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "test" -d 'Show what the daemon would do with log lines or syslog frames'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "check" -d 'Validate the configuration and the descriptions of mail daemons; print all errors at once'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "daemons" -d 'List the known mail daemons; with NAME, print its description as a template for your own'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "list" -d 'List the authorised addresses'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "query" -d 'Test whether an address is authorised; exit status 0: yes, 1: no'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "allow" -d 'Authorise an address manually'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "revoke" -d 'End an authorisation now'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "status" -d 'Show the daemon\'s status'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "watch" -d 'Print what happens to authorisations, as it happens: one JSON object per line'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "doctor" -d 'Diagnose Postfix, log forwarding and the daemon; exit status 0: nothing to fix, 1: something'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "wipe" -d 'Publish an empty map while no daemon runs'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -41,6 +41,8 @@ pub(super) enum Command {
     Revoke(RevokeArgs),
     /// Show the daemon's status
     Status(StatusArgs),
+    /// Print what happens to authorisations, as it happens: one JSON object per line
+    Watch(WatchArgs),
     /// Diagnose Postfix, log forwarding and the daemon; exit status 0: nothing to fix, 1: something
     Doctor(DoctorArgs),
     /// Publish an empty map while no daemon runs
@@ -161,6 +163,9 @@ pub(super) struct ControlArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct ListArgs {
+    /// Show the list until Ctrl-C: new (+) and ended (-) addresses are marked; needs a terminal
+    #[arg(long, conflicts_with_all = ["blocked", "json"])]
+    pub(super) watch: bool,
     /// List the addresses that are blocked instead
     #[arg(long)]
     pub(super) blocked: bool,
@@ -173,12 +178,24 @@ pub(super) struct ListArgs {
 
 #[derive(Args, Debug)]
 pub(super) struct StatusArgs {
+    /// Show the status until Ctrl-C; needs a terminal
+    #[arg(long, conflicts_with_all = ["check", "json"])]
+    pub(super) watch: bool,
     /// Print only what affects mail; exit status 0: nothing, 1: something
     #[arg(long)]
     pub(super) check: bool,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) control: ControlArgs,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct WatchArgs {
+    /// First print the authorised addresses, then {"event":"ready"}
+    #[arg(long)]
+    pub(super) initial: bool,
     #[command(flatten)]
     pub(super) control: ControlArgs,
 }

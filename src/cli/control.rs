@@ -19,7 +19,7 @@ use crate::sys::terminal::{OutputStyle, clean};
 
 impl ControlArgs {
     /// Returns the control socket and, unless the command line names that, the read-only one.
-    fn sockets(&self) -> (PathBuf, Option<PathBuf>) {
+    pub(super) fn sockets(&self) -> (PathBuf, Option<PathBuf>) {
         if let Some(control) = &self.control {
             return (control.clone(), None);
         }

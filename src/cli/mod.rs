@@ -6,8 +6,10 @@
 
 mod args;
 mod control;
+mod live;
 mod output;
 mod test;
+mod watch;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write as _, stdin, stdout};
@@ -50,11 +52,14 @@ impl Cli {
             Command::Test(args) => test(args),
             Command::Check(args) => check(args),
             Command::Daemons(args) => daemons(&args),
+            Command::List(args) if args.watch => live::list(&args.control),
             Command::List(args) => control::list(&args),
             Command::Query(args) => control::query(&args),
             Command::Allow(args) => control::allow(args),
             Command::Revoke(args) => control::revoke(&args),
+            Command::Status(args) if args.watch => live::status(&args.control),
             Command::Status(args) => control::status(&args),
+            Command::Watch(args) => watch::watch(&args),
             Command::Doctor(args) => doctor(&args),
             Command::Wipe(args) => wipe(&args),
         };

@@ -90,7 +90,7 @@ pub struct Config {
     pub map: Option<MapSpec>,
     /// The value of each entry, in the map and in answers.
     pub map_value: MapValue,
-    /// Minimum time between two publications.
+    /// Longest pause after a publication.
     pub map_interval: Duration,
     /// Whether IPv6 addresses are published even if their key would admit other hosts.
     pub map_inexact_ipv6: bool,

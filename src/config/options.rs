@@ -216,7 +216,7 @@ options! {
     /// Value of each entry of the map, and of positive socketmap answers
     #[arg(value_name = "TEXT")]
     map_value ("map-value", "OK"): String = "OK" => restart;
-    /// Minimum time between two publications of the map
+    /// Longest pause after a publication of the map; it is shorter if that took little time
     #[arg(value_name = "DURATION")]
     map_interval ("map-interval", "1s"): Span = "1s" => reload;
     /// Publish IPv6 addresses even where their key would admit other hosts too

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::{Display, Path, PathBuf};
 use std::time::Duration;
 
 use super::protocol::{Access, Answer, Entry, Request};
@@ -40,6 +40,42 @@ pub fn list(control: &Path, read_only: Option<&Path>) -> Result<Vec<Entry>, Fail
     Ok(list)
 }
 
+/// Begins to watch; with `initial`, the authorised addresses are told first.
+///
+/// # Errors
+/// The daemon cannot be reached.
+pub fn watch(
+    control: &Path,
+    read_only: Option<&Path>,
+    initial: bool,
+) -> Result<EventStream, Failure> {
+    let answers = Answers::to(control, read_only, &Request::Watch { initial })?;
+    // Hours may pass between two events.
+    let limit = answers.lines.get_ref().set_read_timeout(None);
+    limit.map_err(|error| Failure::io(format!("cannot wait for events: {error}")))?;
+    Ok(EventStream(answers))
+}
+
+/// The events of the daemon.
+pub struct EventStream(Answers);
+
+impl EventStream {
+    /// Waits for the next event and returns its line.
+    ///
+    /// # Errors
+    /// The daemon closes the connection, or refuses the request.
+    pub fn next(&mut self) -> Result<String, Failure> {
+        let line = self.0.line(|path| {
+            Failure::unavailable(format!("the daemon at `{path}` closed the connection"))
+                .hint("it was stopped or restarted; start `watch --initial` again")
+        })?;
+        if line.starts_with("{\"event\":") {
+            return Ok(line);
+        }
+        Err(unexpected_answer(&self.0.parse(&line)?))
+    }
+}
+
 /// Returns the failure for an answer of the wrong kind.
 pub fn unexpected_answer(answer: &Answer) -> Failure {
     Failure::bug(format!("unexpected answer from the daemon: {answer:?}"))
@@ -68,23 +104,31 @@ impl Answers {
     }
 
     fn next(&mut self) -> Result<Answer, Failure> {
+        let line = self.line(|path| {
+            let what = format!("the daemon at `{path}` closed the connection before it answered");
+            Failure::unavailable(what).hint(
+                "if it was restarted, see `list` for what is authorised now; a list that is not \
+                 read for 10 s is cut off: write a long one to a file",
+            )
+        })?;
+        self.parse(&line)
+    }
+
+    /// Reads a line, or fails with `ended` for the daemon's path.
+    fn line(&mut self, ended: impl FnOnce(Display<'_>) -> Failure) -> Result<String, Failure> {
         let mut line = String::new();
         let read = self.lines.read_line(&mut line);
         read.map_err(|error| unreachable(&self.path, &error, self.needs))?;
+        if line.ends_with('\n') { Ok(line) } else { Err(ended(self.path.display())) }
+    }
+
+    fn parse(&self, line: &str) -> Result<Answer, Failure> {
         let mismatch = |why: String| {
             let shown = self.path.display();
             let what = format!("the daemon at `{shown}` does not understand this command: {why}");
             Failure::unavailable(what).hint("they may be of different versions; restart the daemon")
         };
-        if !line.ends_with('\n') {
-            let shown = self.path.display();
-            let what = format!("the daemon at `{shown}` closed the connection before it answered");
-            return Err(Failure::unavailable(what).hint(
-                "if it was restarted, see `list` for what is authorised now; a list that is not \
-                 read for 10 s is cut off: write a long one to a file",
-            ));
-        }
-        match serde_json::from_str(&line) {
+        match serde_json::from_str(line) {
             Ok(Answer::Refused(why)) => Err(Failure::refused(why)),
             Ok(Answer::Unknown(why)) => Err(mismatch(why)),
             Ok(answer) => Ok(answer),

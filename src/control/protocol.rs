@@ -1,4 +1,5 @@
-//! Requests and answers on the control sockets: one line of JSON each; a list takes several lines.
+//! Requests and answers on the control sockets: one line of JSON each; a list takes several lines,
+//! and a watch has one for each event.
 
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -48,6 +49,11 @@ pub enum Request {
     Blocked,
     /// Return the daemon's status.
     Status,
+    /// Tell events as they happen ([`super::events`]).
+    Watch {
+        /// Whether the authorised addresses are told first.
+        initial: bool,
+    },
     /// Test whether a test message of `doctor` has arrived.
     Probe {
         /// Its text.
@@ -59,9 +65,12 @@ impl Request {
     /// Returns the access that it needs.
     pub const fn needs(&self) -> Access {
         match self {
-            Self::List | Self::Query { .. } | Self::Blocked | Self::Status | Self::Probe { .. } => {
-                Access::Read
-            }
+            Self::List
+            | Self::Query { .. }
+            | Self::Blocked
+            | Self::Status
+            | Self::Watch { .. }
+            | Self::Probe { .. } => Access::Read,
             Self::Allow { .. } | Self::Revoke { .. } => Access::Change,
         }
     }
@@ -138,7 +147,7 @@ pub enum WhyNot {
 }
 
 /// One authorised address, as `list --json` prints it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Entry {
     /// The client, canonical.
     pub address: IpAddr,

@@ -54,6 +54,8 @@ pub struct Shared {
     saved: watch::Sender<u64>,
     /// The last generation that was published.
     published: watch::Sender<u64>,
+    /// The numbers of the first event that is kept, and of the next one.
+    events: watch::Sender<(u64, u64)>,
     /// Why the last attempt to publish failed, if it did.
     map_error: Mutex<Option<String>>,
     lost_logins: LostLogins,
@@ -71,6 +73,7 @@ impl Shared {
             save_wanted: Notify::new(),
             saved: watch::Sender::default(),
             published: watch::Sender::default(),
+            events: watch::Sender::default(),
             map_error: Mutex::default(),
             lost_logins: LostLogins::default(),
         }
@@ -84,6 +87,7 @@ impl Shared {
         let (sweep_at, publish_at) = (engine.sweep_at(), engine.publish_at());
         let (has_changes, published) =
             (engine.has_changes(), engine.publication().published_generation());
+        let events_end = engine.events().end();
         let result = use_engine(&mut engine, self.clock.now());
         let sweep_moved = engine.sweep_at() != sweep_at;
         if sweep_moved {
@@ -98,6 +102,9 @@ impl Shared {
         }
         if engine.publication().published_generation() != published {
             self.published.send_replace(engine.publication().published_generation());
+        }
+        if engine.events().end() != events_end {
+            self.events.send_replace((engine.events().first(), engine.events().end()));
         }
         result
     }
@@ -118,6 +125,11 @@ impl Shared {
             next = slice.next;
             Some(slice.items)
         })
+    }
+
+    /// Returns a receiver of the numbers of the first event that is kept and of the next one.
+    pub fn event_numbers(&self) -> watch::Receiver<(u64, u64)> {
+        self.events.subscribe()
     }
 
     /// Waits until the time of the next expiry may have changed.

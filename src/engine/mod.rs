@@ -7,7 +7,7 @@
 //!   reports; [`correlation`] interprets it together with earlier ones; `process` decides;
 //!   [`verdict`] names the result and the reason.
 //! - **The set**: [`grants`] are who may relay until when; [`publication`] is what the map should
-//!   list; [`state`] is what survives a restart.
+//!   list; [`state`] is what survives a restart; [`events`] are what those who watch are told.
 //! - **Lookups**: [`protocol`] parses Postfix's requests and writes the replies; [`relay`] decides
 //!   what may be relayed, within the [`limits`].
 //! - **Proof**: [`proof`] shows for tests and `check` that no pattern accepts a message which an
@@ -32,10 +32,13 @@
 //!    the map was modified externally; [`Engine::last_generation`] at the end.
 //! 5. **State file**: while [`Engine::has_changes`], append [`Engine::journal`] until its `number`
 //!    is set. If `whole` is set or a write has failed, write a new file with [`Engine::state`].
-//! 6. **Questions**, at any time: [`Engine::decide`] counts what may be relayed and may revoke;
+//! 6. **Watching**: from [`Engine::watch`] to [`Engine::unwatch`], [`Engine::events`] keeps what
+//!    happens to grants.
+//! 7. **Questions**, at any time: [`Engine::decide`] counts what may be relayed and may revoke;
 //!    [`Engine::admits`], [`Engine::list`] and the other methods with `&self` change nothing.
 
 pub mod correlation;
+pub mod events;
 pub mod grants;
 pub mod limits;
 pub mod login_rules;
@@ -60,6 +63,7 @@ use std::time::Duration;
 
 use correlation::sessions::Sessions;
 use correlation::streams::Streams;
+use events::{EventKind, EventLog};
 use grants::exclude::Exclude;
 use grants::grant::{Grant, GrantedBy};
 use grants::origins::Origins;
@@ -72,7 +76,7 @@ use maildaemons::DaemonTable;
 use message::hosts::Hosts;
 use message::probes::Probes;
 use protocol::sender_logins::Senders;
-use publication::{Generation, Publication};
+use publication::Publication;
 use recent::Recent;
 use stats::Stats;
 use time::Time;
@@ -80,9 +84,6 @@ use time::Time;
 /// Expired grants removed by one call: a million may expire together, and no caller should wait
 /// for all of them.
 const SWEEP: usize = 1024;
-
-/// Addresses in one slice of what the map should list.
-const ADDRESS_SLICE: u32 = 16_384;
 
 /// Longest time for which the operator may authorise or block an address.
 pub const MAX_MANUAL: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -113,8 +114,8 @@ pub struct Rules {
     pub limits: Limits,
     /// Longest time for which an open session extends a grant; `None`: sessions do not extend it.
     pub session_ceiling: Option<Duration>,
-    /// Least time between two publications of the map.
-    pub publish_interval: Duration,
+    /// Longest pause after a publication of the map; it is shorter if that took little time.
+    pub longest_pause: Duration,
     /// Whether the map lists IPv6 addresses whose key would also admit other hosts.
     pub publish_inexact: bool,
 }
@@ -134,7 +135,7 @@ impl Default for Rules {
             senders: Senders::default(),
             limits: Limits::default(),
             session_ceiling: None,
-            publish_interval: Duration::from_secs(1),
+            longest_pause: Duration::from_secs(1),
             publish_inexact: false,
         }
     }
@@ -153,6 +154,7 @@ pub struct Engine {
     publication: Publication,
     removed: Vec<Removed>,
     changes: state::Changes,
+    events: EventLog,
     stats: Stats,
     probes: Probes,
     recent: Recent,
@@ -174,6 +176,7 @@ impl Engine {
             publication: Publication::unknown(),
             removed: Vec::new(),
             changes: state::Changes::default(),
+            events: EventLog::default(),
             stats: Stats::default(),
             probes: Probes::default(),
             recent: Recent::default(),
@@ -188,6 +191,7 @@ impl Engine {
         match outcome {
             GrantOutcome::New => {
                 self.stats.granted += 1;
+                self.tell_grant(now, address, EventKind::Granted);
                 if self.is_published(address) {
                     self.publication.change();
                 }
@@ -199,7 +203,8 @@ impl Engine {
                     self.removed(now, Grant { shared: false, ..grant }, RemovalReason::Shared);
                 }
             }
-            GrantOutcome::Shared | GrantOutcome::Renewed => {}
+            GrantOutcome::Renewed => self.tell_grant(now, address, EventKind::Renewed),
+            GrantOutcome::Shared => {}
         }
         outcome
     }
@@ -232,6 +237,7 @@ impl Engine {
                 self.publication.remove(now);
             }
             self.recent.ended(grant.address, now, reason);
+            self.tell(now, &grant, EventKind::Ended(reason));
             self.removed.push(Removed { grant, reason });
         }
     }
@@ -347,67 +353,6 @@ impl Engine {
     /// Returns the next moment at which [`Self::tick`] has something to do.
     pub fn sweep_at(&self) -> Option<Time> {
         if self.removed.is_empty() { self.grants.first_deadline() } else { Some(Time::default()) }
-    }
-
-    /// Returns the next moment at which a generation is due or the map has to be emptied.
-    pub fn publish_at(&self) -> Option<Time> {
-        let due = self.publication.due().map(|(_, at)| at);
-        [due, self.publication.empty_at()].into_iter().flatten().min()
-    }
-
-    /// Returns the number of the generation that is due, if one is. It contains what
-    /// [`Self::listed`] returns from now on; what changes meanwhile makes another one due.
-    pub fn due(&mut self, now: Time) -> Option<u64> {
-        let (number, _) = self.publication.due().filter(|(_, at)| *at <= now)?;
-        self.publication.compose(now);
-        Some(number)
-    }
-
-    /// Returns the next slice of the addresses that the map should list, in no order.
-    pub fn listed(&self, now: Time, from: Cursor) -> Slice<Vec<IpAddr>> {
-        self.grants.slice(from, ADDRESS_SLICE, Vec::new(), |addresses, grant| {
-            let address = grant.address();
-            if now < grant.until() && self.is_listed(address, grant.is_shared()) {
-                addresses.push(address);
-            }
-        })
-    }
-
-    /// Returns the last generation: a map without clients.
-    pub fn last_generation(&mut self) -> Generation {
-        self.publication.change();
-        Generation::new(self.publication.desired(), Vec::new())
-    }
-
-    /// Makes a generation due although the set has not changed: what Postfix reads is no longer
-    /// known.
-    pub fn publish_again(&mut self) {
-        self.publication.again();
-    }
-
-    /// Records that Postfix reads generation `number` from now on.
-    pub fn published(&mut self, number: u64, now: Time) {
-        self.publication.published(number, now, self.rules.publish_interval);
-    }
-
-    /// Records that a generation could not be published; returns the pause before the next attempt.
-    pub fn failed(&mut self, now: Time) -> Duration {
-        self.publication.failed(now)
-    }
-
-    /// Records that Postfix reads an empty map because no generation could be published.
-    pub fn emptied(&mut self) {
-        self.publication.emptied();
-    }
-
-    /// Records that the map could not be emptied either.
-    pub fn not_emptied(&mut self, now: Time) {
-        self.publication.not_emptied(now);
-    }
-
-    /// Returns the state of publication.
-    pub fn publication(&self) -> &Publication {
-        &self.publication
     }
 
     /// Returns the rules in force.

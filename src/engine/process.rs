@@ -15,6 +15,7 @@ use super::correlation::aging::Full;
 use super::correlation::joins::Unjoined;
 use super::correlation::key::Key;
 use super::correlation::streams::Source;
+use super::events::EventKind;
 use super::grants::grant::GrantedBy;
 use super::grants::{GrantOutcome, GrantRequest};
 use super::maildaemons::{Event, Match, Name, Refusal};
@@ -51,7 +52,12 @@ impl Engine {
             Ok(message) => {
                 let length = frame.raw_body_len(&message);
                 let outcome = self.process_message(now, source, &message, length);
-                Outcome { user: outcome.user.filter(|_| self.rules.remember_users), ..outcome }
+                let user = outcome.user.filter(|_| self.rules.remember_users);
+                let outcome = Outcome { user, ..outcome };
+                if outcome.verdict == Verdict::Excluded {
+                    self.tell_excluded(now, &outcome);
+                }
+                outcome
             }
             Err(why) => {
                 self.stats.malformed += 1;
@@ -349,6 +355,7 @@ impl Engine {
         let user_until = closed.user_until.unwrap_or(last).max(last);
         if self.grants.log_out(address, until, closed.user.zip(Some(user_until)), max_users) {
             self.changed(address);
+            self.tell_grant(now, address, EventKind::Renewed);
         }
     }
 

@@ -3,19 +3,27 @@
 //! - **Promise**: each publication has the whole set, whatever changed. A change raises the desired
 //!   number, a success raises the published number, and while they differ a generation is due. A
 //!   failure changes neither number, so there is nothing to undo.
-//! - **Limits**: at most one generation per `interval`; after a failure the pause doubles from
-//!   `FIRST_PAUSE` to `LONGEST_PAUSE`.
+//! - **Limits**: a change is published at once, unless the last publication has just ended: after it
+//!   there is a pause of `PAUSE_FACTOR` times what it took, at most the configured longest pause. After
+//!   a failure the pause doubles from `FIRST_PAUSE` to `LONGEST_PAUSE`.
 //! - **Not here**: postmap, files, and the set itself.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::Engine;
+use super::grants::{Cursor, Slice};
 use super::time::Time;
 
 /// The key of the entry by which a publication is verified. No client has this name.
 pub const GENERATION_KEY: &str = "_pbs_generation_";
 
+/// The pause after a publication, in multiples of what that took: publishing takes a sixth of the time
+/// at most, and devices that send soon after their login wait as little as the host allows.
+const PAUSE_FACTOR: u32 = 5;
+/// The shortest pause after a publication: logins of one moment share the next one.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 /// The pause after the first failure: the next attempt may succeed, and users wait for it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause between attempts while postmap keeps failing.
@@ -23,6 +31,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How long the map may list an address that was removed from the set, in addition to twice the
 /// duration of a publication.
 const MAX_STALE: Duration = Duration::from_secs(60);
+
+/// Addresses in one slice of what the map should list.
+const ADDRESS_SLICE: u32 = 16_384;
 
 /// Addresses in a piece of the source.
 const PIECE: usize = 4096;
@@ -188,16 +199,17 @@ impl Publication {
         self.composed = Some(now);
     }
 
-    /// Records that Postfix reads generation `number`; the next one waits for `interval`.
-    pub fn published(&mut self, number: u64, now: Time, interval: Duration) {
+    /// Records that Postfix reads generation `number`; the next one waits for at most `longest_pause`.
+    pub fn published(&mut self, number: u64, now: Time, longest_pause: Duration) {
         self.published = self.published.max(number.min(self.desired));
-        self.not_before = now + interval;
         self.failures = 0;
         self.emptied = false;
         self.stuck = false;
         self.history.published += 1;
         self.history.last = Some(now);
         self.history.took = self.composed.take().map_or(Duration::ZERO, |begin| now.since(begin));
+        let pause = (PAUSE_FACTOR * self.history.took).max(SHORTEST_PAUSE);
+        self.not_before = now + pause.min(longest_pause);
         self.history.failing_since = None;
         // For addresses removed since it was composed.
         let span = MAX_STALE + 2 * self.history.took;
@@ -236,6 +248,69 @@ impl Publication {
     }
 }
 
+impl Engine {
+    /// Returns the next moment at which a generation is due or the map has to be emptied.
+    pub fn publish_at(&self) -> Option<Time> {
+        let due = self.publication.due().map(|(_, at)| at);
+        [due, self.publication.empty_at()].into_iter().flatten().min()
+    }
+
+    /// Returns the number of the generation that is due, if one is. It contains what
+    /// [`Self::listed`] returns from now on; what changes meanwhile makes another one due.
+    pub fn due(&mut self, now: Time) -> Option<u64> {
+        let (number, _) = self.publication.due().filter(|(_, at)| *at <= now)?;
+        self.publication.compose(now);
+        Some(number)
+    }
+
+    /// Returns the next slice of the addresses that the map should list, in no order.
+    pub fn listed(&self, now: Time, from: Cursor) -> Slice<Vec<IpAddr>> {
+        self.grants.slice(from, ADDRESS_SLICE, Vec::new(), |addresses, grant| {
+            let address = grant.address();
+            if now < grant.until() && self.is_listed(address, grant.is_shared()) {
+                addresses.push(address);
+            }
+        })
+    }
+
+    /// Returns the last generation: a map without clients.
+    pub fn last_generation(&mut self) -> Generation {
+        self.publication.change();
+        Generation::new(self.publication.desired(), Vec::new())
+    }
+
+    /// Makes a generation due although the set has not changed: what Postfix reads is no longer
+    /// known.
+    pub fn publish_again(&mut self) {
+        self.publication.again();
+    }
+
+    /// Records that Postfix reads generation `number` from now on.
+    pub fn published(&mut self, number: u64, now: Time) {
+        self.publication.published(number, now, self.rules.longest_pause);
+    }
+
+    /// Records that a generation could not be published; returns the pause before the next attempt.
+    pub fn failed(&mut self, now: Time) -> Duration {
+        self.publication.failed(now)
+    }
+
+    /// Records that Postfix reads an empty map because no generation could be published.
+    pub fn emptied(&mut self) {
+        self.publication.emptied();
+    }
+
+    /// Records that the map could not be emptied either.
+    pub fn not_emptied(&mut self, now: Time) {
+        self.publication.not_emptied(now);
+    }
+
+    /// Returns the state of publication.
+    pub fn publication(&self) -> &Publication {
+        &self.publication
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,9 +328,26 @@ mod tests {
         publication.change();
         publication.change();
         publication.published(1, at(10), SECOND);
-        assert_eq!(publication.due(), Some((3, at(11))));
+        assert_eq!(publication.due().map(|(number, _)| number), Some(3));
         publication.published(3, at(11), SECOND);
         assert_eq!(publication.due(), None);
+    }
+
+    #[test]
+    fn the_pause_is_five_times_what_the_publication_took() {
+        let ms = Time::from_millis;
+        let rows = [(0, 20), (3, 20), (4, 20), (5, 25), (50, 250), (200, 1000), (7000, 1000)];
+        for (took, pause) in rows {
+            let mut publication = Publication::unknown();
+            publication.compose(ms(1000));
+            publication.change();
+            publication.published(1, ms(1000 + took), SECOND);
+            assert_eq!(publication.due(), Some((2, ms(1000 + took + pause))), "{took} ms");
+        }
+        let mut publication = Publication::unknown();
+        publication.published(1, ms(1000), Duration::from_millis(7));
+        publication.change();
+        assert_eq!(publication.due(), Some((2, ms(1007))), "the configured longest pause");
     }
 
     #[test]
@@ -323,7 +415,8 @@ mod tests {
         let mut publication = Publication::unknown();
         publication.published(1, at(0), SECOND);
         publication.again();
-        assert_eq!(publication.due(), Some((2, at(1))), "requests do not skip the interval");
+        let pause = Some((2, Time::default() + SHORTEST_PAUSE));
+        assert_eq!(publication.due(), pause, "requests do not skip the pause");
         for _ in 0..9 {
             publication.failed(at(2));
         }

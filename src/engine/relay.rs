@@ -12,6 +12,7 @@ use std::time::Duration;
 use smol_str::{SmolStr, StrExt as _};
 
 use super::Engine;
+use super::events::{EventKind, Relayed};
 use super::grants::grant::{Grant, GrantedBy};
 use super::grants::removed::RemovalReason;
 use super::limits::hour::{HOUR, Hour, Relays};
@@ -65,7 +66,7 @@ pub struct RelayRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayStep {
     /// Its first recipient was answered OK.
-    Relayed,
+    Begun,
     /// It has been received.
     Received {
         /// How many recipients Postfix has accepted.
@@ -173,9 +174,11 @@ impl Engine {
         }
         self.stats.relayed.messages += u64::from(relays.messages);
         self.stats.relayed.recipients += u64::from(relays.recipients);
-        let is_first = relays.messages > 0;
-        let record = is_first.then(|| request.record(RelayStep::Relayed)).flatten();
-        Decision { action: Action::Ok, record }
+        if relays.messages == 0 {
+            return Action::Ok.into();
+        }
+        self.tell_mail(now, grant, request.user, || relayed(1, request.policy));
+        Decision { action: Action::Ok, record: request.record(RelayStep::Begun) }
     }
 
     /// Refuses a recipient because of a limit.
@@ -187,6 +190,8 @@ impl Engine {
             Reached::TooManyClients => &mut counts.too_many_clients,
         };
         *count += 1;
+        let limit = || EventKind::Limited(reached.word().into());
+        self.tell_mail(request.now, request.grant, request.user, limit);
         if let Reached::Limit { wait, .. } = reached
             && self.rules.limits.action == LimitAction::Revoke
         {
@@ -214,15 +219,20 @@ impl Engine {
     ) -> Decision {
         let (recipients, size) = (policy.recipient_count(), policy.size());
         let key = self.usage.key(policy);
-        let record = self.usage.finish(now, address, key).then(|| {
-            let owner = grant.map(|it| self.rules.senders.owner(it.users(now), policy.sender()));
-            let user = match owner {
-                Some(SenderOwner::User(user)) => Some(user),
-                _ => None,
-            };
-            record(now, RelayStep::Received { recipients, size }, address, grant, user, policy)
-        });
-        Decision { action: Action::Dunno, record }
+        if !self.usage.finish(now, address, key) {
+            return Action::Dunno.into();
+        }
+        let owner = grant.map(|it| self.rules.senders.owner(it.users(now), policy.sender()));
+        let user = match owner {
+            Some(SenderOwner::User(user)) => Some(user),
+            _ => None,
+        };
+        if let Some(grant) = grant {
+            self.tell_mail(now, grant, user, || relayed(recipients.unwrap_or_default(), policy));
+        }
+        let step = RelayStep::Received { recipients, size };
+        let record = record(now, step, address, grant, user, policy);
+        Decision { action: Action::Dunno, record: Some(record) }
     }
 
     /// Returns how many addresses and users are counted.
@@ -254,6 +264,12 @@ fn record(
         queue_id: cut(policy.queue_id()),
         granted: grant.map(|grant| (grant.by.clone(), grant.since)),
     })
+}
+
+/// Returns the event of a message with so many recipients.
+fn relayed(recipients: u64, policy: &PolicyRequest<'_>) -> EventKind {
+    let queue_id = Some(cut(policy.queue_id())).filter(|id| !id.is_empty());
+    EventKind::Relayed(Box::new(Relayed { sender: cut(policy.raw_sender()), recipients, queue_id }))
 }
 
 fn cut(text: &[u8]) -> String {

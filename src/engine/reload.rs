@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use super::events::EventKind;
 use super::grants::exclude::Exclude;
 use super::grants::grant::Grant;
 use super::grants::stored::StoredGrant;
@@ -36,6 +37,7 @@ impl Engine {
                     grant.settle(old_max_users);
                 });
                 self.changed(address);
+                self.tell_grant(now, address, EventKind::Renewed);
             }
         }
         if are_other_logins {
@@ -57,10 +59,13 @@ impl Engine {
                     self.removed(now, before, RemovalReason::Refused);
                 }
                 Some(grant) if grant.shared => self.removed(now, before, RemovalReason::Shared),
-                Some(grant) if before.shared && self.is_listed(grant.address, grant.shared) => {
-                    self.publication.change()
+                Some(grant) if before.shared => {
+                    self.tell_grant(now, grant.address, EventKind::Granted);
+                    if self.is_listed(grant.address, grant.shared) {
+                        self.publication.change();
+                    }
                 }
-                _ => {}
+                _ => self.tell_grant(now, before.address, EventKind::Renewed),
             }
         }
         self.drop_excluded(now);

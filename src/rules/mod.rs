@@ -250,7 +250,7 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
                 senders,
                 limits,
                 session_ceiling: config.session_ceiling,
-                publish_interval: config.map_interval,
+                longest_pause: config.map_interval,
                 // Without a map there are no inexact keys.
                 publish_inexact: config.map_inexact_ipv6 || config.map.is_none(),
             };

@@ -40,6 +40,12 @@ impl OutputStyle {
     }
 }
 
+/// Returns the rows of a terminal; 24 if it does not tell.
+pub fn rows(terminal: &impl std::os::fd::AsFd) -> usize {
+    let size = terminal_size::terminal_size_of(terminal);
+    size.map(|(_, height)| height.0.into()).filter(|rows| *rows > 0).unwrap_or(24)
+}
+
 /// Style of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {

@@ -1,9 +1,9 @@
-//! The whole daemon, measured from outside with the real Postfix: how soon a login counts while a
-//! map is being rebuilt, and how many requests per second are answered, compared with `postmap -q
-//! -` on a hash map in the same run.
+//! The whole daemon, measured from outside with the real Postfix: how soon a login is in the map, how
+//! soon it counts by socketmap while a map is being rebuilt, and how many requests per second are
+//! answered, compared with `postmap -q -` on a hash map in the same run.
 //!
 //! `cargo bench --bench lookups`; as root, with Postfix installed. `CLIENTS=1000000` is the size of
-//! the large set.
+//! the large set. `-- map` measures only how soon a login is in a map of ten.
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs, reason = "a benchmark")]
 
@@ -31,7 +31,16 @@ const REQUESTS: u32 = 200_000;
 /// Connections in use at the same time.
 const MANY: usize = 100;
 
+/// When five clients log in, in milliseconds after the first.
+const WITHIN_A_SECOND: [u64; 5] = [0, 100, 300, 600, 900];
+/// How often they do.
+const ROUNDS: u32 = 50;
+
 fn main() {
+    Site::new(10).map_latency();
+    if std::env::args().any(|argument| argument == "map") {
+        return;
+    }
     let large = std::env::var("CLIENTS").map_or(1_000_000, |number| number.parse().unwrap());
     for clients in [10, large] {
         let site = Site::new(clients);
@@ -74,6 +83,54 @@ impl Site {
         let daemon = home.start(&options);
         println!("\n{clients} clients: restored and published after {:.2?}", begun.elapsed());
         Self { clients, home, daemon }
+    }
+
+    /// From before the datagram is sent until `postmap -s` shows the address, for five logins within
+    /// a second after a second without any.
+    fn map_latency(&self) {
+        let log = UnixDatagram::unbound().unwrap();
+        log.connect(self.home.at("log.sock")).unwrap();
+        let mut took = [const { Vec::new() }; WITHIN_A_SECOND.len()];
+        for round in 0..ROUNDS {
+            std::thread::sleep(Duration::from_secs(2));
+            let addresses = [1, 2, 3, 4, 5].map(|last| Ipv4Addr::new(203, 0, 113, last));
+            let (begun, mut sent, mut shown) = (Instant::now(), Vec::new(), [false; 5]);
+            while shown != [true; 5] {
+                if let Some(at) = WITHIN_A_SECOND.get(sent.len())
+                    && begun.elapsed() >= Duration::from_millis(*at)
+                {
+                    let frame = login_frame(addresses[sent.len()]);
+                    sent.push(Instant::now());
+                    log.send(frame.as_bytes()).unwrap();
+                }
+                let map = self.map();
+                for (number, sent) in sent.iter().enumerate() {
+                    if !shown[number] && map.contains(&format!("{}\t", addresses[number])) {
+                        shown[number] = true;
+                        took[number].push(sent.elapsed());
+                    }
+                }
+            }
+            for address in addresses {
+                assert!(self.daemon.command(&["revoke", &address.to_string()]).status.success());
+            }
+            assert!(took.iter().all(|took| took.len() == round as usize + 1));
+        }
+        for (number, what) in [(0, "first"), (1, "second"), (4, "fifth")] {
+            took[number].sort_unstable();
+            println!(
+                "  login to map, {what} login within a second: median {:.0?}, worst {:.0?}",
+                took[number][took[number].len() / 2],
+                took[number][took[number].len() - 1]
+            );
+        }
+    }
+
+    /// Returns all entries of the map.
+    fn map(&self) -> String {
+        let mut postmap = Command::new("postmap");
+        postmap.arg("-c").arg(self.home.postfix.config()).args(["-s", &self.home.table()]);
+        String::from_utf8_lossy(&postmap.output().unwrap().stdout).into_owned()
     }
 
     fn connect(&self) -> Client {

@@ -1,7 +1,7 @@
 //! The running daemon: its life cycle, sockets, log and metrics.
 //!
 //! - **Parts**: `life`, `handover` and `process` test the process, `sender_filter` whose frames are
-//!   accepted, `lookup` Postfix's requests, `control` those of operators; `log` and `metrics`.
+//!   accepted, `lookup` Postfix's requests, `control` and `watch` those of operators; `log` and `metrics`.
 //! - **Needs**: root; Postfix, whose postmap builds the map; rsyslog, a C compiler, and promtool in
 //!   target/tools.
 
@@ -17,3 +17,4 @@ mod lookup;
 mod metrics;
 mod process;
 mod sender_filter;
+mod watch;

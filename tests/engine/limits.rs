@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::events::{EventKind, Relayed};
 use pop_before_smtp::engine::limits::table::LimitTable;
 use pop_before_smtp::engine::limits::{Limit, LimitAction, Limits};
 use pop_before_smtp::engine::protocol::decoded::Decoded;
@@ -176,7 +177,7 @@ fn what_smtpd_asks_twice_counts_once() {
     }
     assert_eq!(site.total(0, OFFICE), (2, 4));
     let steps: Vec<_> = last.iter().map(|record| (record.step, &*record.instance)).collect();
-    assert_eq!(steps, [(RelayStep::Relayed, "a"), (RelayStep::Relayed, "b")]);
+    assert_eq!(steps, [(RelayStep::Begun, "a"), (RelayStep::Begun, "b")]);
     // Also the last one within the limit.
     assert_eq!(site.rcpt(1, OFFICE, JOE, "b", 1).action, Action::Ok);
     assert_ne!(site.rcpt(1, OFFICE, JOE, "b", 2).action, Action::Ok);
@@ -334,7 +335,7 @@ fn messages_are_recorded() {
     let more =
         format!("recipient=a@example.net\nsender=i{long}@example.org\ninstance=a\nqueue_id=");
     let record = site.ask(1, "RCPT", OFFICE, &more).record.expect("the first recipient");
-    assert_eq!(record.step, RelayStep::Relayed);
+    assert_eq!(record.step, RelayStep::Begun);
     assert_eq!((record.address, record.user.as_deref()), (ip(OFFICE), Some(JOE)));
     assert_eq!((record.sender.len(), &*record.queue_id, &*record.instance), (256, "", "a"));
     assert_eq!(record.granted.map(|(_, since)| since), Some(at(0)));
@@ -358,6 +359,37 @@ fn messages_are_recorded() {
     let record = site.ask(1801, "END-OF-MESSAGE", OFFICE, "instance=a").record;
     assert_eq!(record.expect("it was accepted in time").granted, None);
     assert_eq!(site.ask(1801, "END-OF-MESSAGE", OFFICE, "instance=b").record, None, "for others");
+}
+
+#[test]
+fn watchers_are_told() {
+    let mut rules = bound(Binding::User, limited(Some(1), None, ""));
+    rules.limits.action = LimitAction::Revoke;
+    let mut site = Site::new(rules);
+    site.login(0, OFFICE, JOE);
+    site.login(0, OFFICE, ANN);
+    let first = site.engine.watch();
+    assert_eq!(site.send(1, OFFICE, JOE, 2), 2);
+    let end =
+        format!("sender={JOE}\ninstance=5f17.6b029e61.7f3ac.1\nqueue_id=4F2\nrecipient_count=2");
+    site.ask(2, "END-OF-MESSAGE", OFFICE, &end);
+    assert_eq!(site.send(3, OFFICE, JOE, 1), 0);
+    let told = site.engine.events().since(first).expect("few events");
+    let told: Vec<_> = told.map(|event| (event.kind.clone(), event.user.as_deref())).collect();
+    let relayed = |recipients, id: Option<&str>| {
+        EventKind::Relayed(Box::new(Relayed {
+            sender: JOE.into(),
+            recipients,
+            queue_id: id.map(str::to_owned),
+        }))
+    };
+    let expected = [
+        (relayed(1, None), Some(JOE)),
+        (relayed(2, Some("4F2")), Some(JOE)),
+        (EventKind::Limited("messages-per-hour".into()), Some(JOE)),
+        (EventKind::Ended(RemovalReason::Limited), Some(ANN)),
+    ];
+    assert_eq!(told, expected);
 }
 
 /// Counters are kept for as many as max-clients. What cannot be counted is refused if it is limited.

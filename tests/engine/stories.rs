@@ -62,11 +62,34 @@ fn renewals_do_not_publish_and_many_logins_are_published_together() {
 
     let clients: Vec<String> = (1..=100).map(|last| format!("203.0.113.{last}")).collect();
     let clients: Vec<&str> = clients.iter().map(String::as_str).collect();
-    let mut story = story("many logins").at(9).login(clients[0]).publishes(&clients[..1]);
+    // It takes 200 ms, so the pause is the longest one.
+    let mut story = story("many logins")
+        .at(9)
+        .login(clients[0])
+        .publishes_while(&clients[..1], |story| story.at_ms(9_200));
     for (index, client) in (1..).zip(&clients[1..]) {
-        story = story.at_ms(9_000 + index * 10).login(client).quiet();
+        story = story.at_ms(9_200 + index * 10).login(client).quiet();
     }
-    story.wakes_at_ms(10_000).at_ms(9_999).quiet().at(10).publishes(&clients).at(1700).quiet();
+    story
+        .wakes_at_ms(10_200)
+        .at_ms(10_199)
+        .quiet()
+        .at_ms(10_200)
+        .publishes(&clients)
+        .at(1700)
+        .quiet();
+}
+
+#[test]
+fn a_login_soon_after_another_waits_five_times_what_the_publication_took() {
+    story("two logins")
+        .at(9)
+        .login(A)
+        .publishes_while(&[A], |story| story.at_ms(9_030).login(B))
+        .quiet()
+        .wakes_at_ms(9_180)
+        .at_ms(9_180)
+        .publishes(&[A, B]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod support;
 mod container;
 mod doctor;
 mod gateways;
+mod hooks;
 mod package;
 mod recipes;
 mod systemd;

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use pop_before_smtp::engine::correlation::streams::Source;
+use pop_before_smtp::engine::events::WatchEvent;
 use pop_before_smtp::engine::grants::exclude::{Exclude, NetworkList};
 use pop_before_smtp::engine::maildaemons::{DaemonTable, MailDaemon, Selection};
 use pop_before_smtp::engine::state::Restored;
@@ -248,6 +249,22 @@ impl Story {
         self
     }
 
+    /// Somebody begins to watch.
+    pub fn watch(mut self) -> Self {
+        self.engine.watch();
+        self
+    }
+
+    /// Asserts that these are the events since the watch began, each as `event address user daemon
+    /// expires`, with the seconds of the story.
+    pub fn events(self, expected: &[&str]) -> Self {
+        let events = self.engine.events();
+        let since = events.since(events.first()).into_iter().flatten();
+        let shown: Vec<String> = since.map(shown).collect();
+        self.check(&shown, &expected.iter().map(|text| (*text).to_owned()).collect(), "events");
+        self
+    }
+
     /// Inspects the engine itself.
     pub fn inspect(self, inspect: impl FnOnce(&Engine)) -> Self {
         inspect(&self.engine);
@@ -261,6 +278,14 @@ impl Story {
     fn clock(&self) -> String {
         format!("{:?}", self.now.since(Time::from_millis(START)))
     }
+}
+
+fn shown(event: &WatchEvent) -> String {
+    let WatchEvent { kind, address, user, daemon, expires, .. } = event;
+    let expires = expires.map(|at| at.since(Time::from_millis(START)).as_secs().to_string());
+    let or_dash = |text: Option<&str>| text.unwrap_or("-").to_owned();
+    let (user, daemon) = (or_dash(user.as_deref()), or_dash(daemon.as_deref()));
+    format!("{kind:?} {address} {user} {daemon} {}", or_dash(expires.as_deref()))
 }
 
 /// Returns when the engine wants to be called next.

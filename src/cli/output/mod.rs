@@ -3,6 +3,7 @@
 //! - **Promise**: foreign text is printed with its control characters escaped, except in JSON, which
 //!   has its own escapes. Only a terminal gets colours and shortened names.
 
+pub mod live;
 mod status;
 mod table;
 
@@ -51,50 +52,55 @@ pub fn entries(entries: &[Entry], style: OutputStyle, mut output: impl Write) ->
     if entries.is_empty() {
         return writeln!(output, "nobody is authorised");
     }
-    let mut columns = vec![
-        Column::left("ADDRESS"),
-        Column::cut("USERS"),
-        Column::left("DAEMON"),
-        Column::cut("HOST"),
-        Column::right("SINCE"),
-        Column::right("LEFT"),
-        Column::right("LOGINS"),
-    ];
-    // Without the policy protocol nothing is counted.
-    let is_counted = entries.iter().any(|entry| entry.recipients > 0);
-    if is_counted {
-        columns.extend([Column::right("MESSAGES"), Column::right("RCPTS")]);
-    }
-    columns.push(Column::cut("NOTE"));
-    let mut table = Table::new(&columns);
-    for entry in entries {
-        let now = moment(&entry.expires)
-            .map(|end| end.saturating_sub(Duration::from_secs(entry.expires_in)));
-        let users: Vec<String> = entry.users.iter().map(|user| clean(user)).collect();
-        let or_dash = |text: String| if text.is_empty() { "-".into() } else { text };
-        let (by, tint) = match &entry.daemon {
-            Some(daemon) => (clean(daemon), Style::Plain),
-            None => ("manual".into(), Style::Odd),
-        };
-        let since = ago(now, moment(&entry.since));
-        let since = since.map_or_else(|| entry.since.clone(), |span| format!("{span} ago"));
-        let ends_soon = entry.expires_in < SOON;
-        let mut row = vec![
-            entry.address.to_string().into(),
-            or_dash(users.join(", ")).into(),
-            Cell(by, tint),
-            or_dash(entry.host.as_deref().map(clean).unwrap_or_default()).into(),
-            since.into(),
-            Cell(span(entry.expires_in), if ends_soon { Style::Odd } else { Style::Good }),
-            entry.logins.to_string().into(),
-        ];
-        if is_counted {
-            row.extend([entry.messages, entry.recipients].map(|count| count.to_string().into()));
-        }
-        row.push(note(entry));
-        table.add(row);
-    }
+    let mut table = Table::new(&COLUMNS);
+    entries.iter().for_each(|entry| table.add(row(entry)));
     table.print(style, output)
+}
+
+/// The columns of `list`.
+const COLUMNS: [Column; 10] = [
+    Column::left("ADDRESS"),
+    Column::cut("USERS"),
+    Column::cut("DAEMON"),
+    Column::cut("HOST").optional(0),
+    Column::right("SINCE").optional(1),
+    Column::right("LEFT"),
+    Column::right("LOGINS").optional(2),
+    Column::right("MESSAGES").optional(4),
+    Column::right("RCPTS").optional(3),
+    Column::cut("NOTE").optional(5),
+];
+
+/// Returns the cells of an entry for these columns.
+fn row(entry: &Entry) -> Vec<Cell> {
+    let now =
+        moment(&entry.expires).map(|end| end.saturating_sub(Duration::from_secs(entry.expires_in)));
+    let users: Vec<String> = entry.users.iter().map(|user| clean(user)).collect();
+    let or_dash = |text: String| if text.is_empty() { "-".into() } else { text };
+    let (by, tint) = match &entry.daemon {
+        Some(daemon) => (clean(daemon), Style::Plain),
+        None => ("manual".into(), Style::Odd),
+    };
+    let since = ago(now, moment(&entry.since));
+    let since = since.map_or_else(|| entry.since.clone(), |span| format!("{span} ago"));
+    let relayed = entry.recipients > 0;
+    vec![
+        entry.address.to_string().into(),
+        or_dash(users.join(", ")).into(),
+        Cell(by, tint),
+        or_dash(entry.host.as_deref().map(clean).unwrap_or_default()).into(),
+        since.into(),
+        Cell(span(entry.expires_in), left_style(entry)),
+        entry.logins.to_string().into(),
+        // Without the policy protocol nothing is counted.
+        or_dash(if relayed { entry.messages.to_string() } else { String::new() }).into(),
+        or_dash(if relayed { entry.recipients.to_string() } else { String::new() }).into(),
+        note(entry),
+    ]
+}
+
+fn left_style(entry: &Entry) -> Style {
+    if entry.expires_in < SOON { Style::Odd } else { Style::Good }
 }
 
 fn note(entry: &Entry) -> Cell {

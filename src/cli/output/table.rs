@@ -1,13 +1,16 @@
 //! Tables: rows under a heading, each column as wide as its widest cell.
 //!
 //! - **Promise**: on a terminal a row fits on one line if possible: columns of names are cut, the
-//!   widest first, but not below `NARROW`. Elsewhere nothing is cut.
+//!   widest first, but not below `NARROW`; then columns that may be missing are left out, empty ones
+//!   first. Elsewhere nothing is cut. A wide character (Unicode Standard Annex 11) counts as two.
 
 use std::io::{self, Write};
 
+use unicode_width::UnicodeWidthChar as _;
+
 use crate::sys::terminal::{OutputStyle, Style};
 
-/// Fewest characters of a cut name.
+/// Fewest columns of a cut name.
 const NARROW: usize = 12;
 /// Spaces between two columns.
 const GAP: usize = 2;
@@ -27,22 +30,29 @@ pub struct Column {
     name: &'static str,
     align_right: bool,
     may_be_cut: bool,
+    /// The lower, the sooner it is left out; `None`: never.
+    rank: Option<u8>,
 }
 
 impl Column {
     /// Creates a left-aligned column.
     pub const fn left(name: &'static str) -> Self {
-        Self { name, align_right: false, may_be_cut: false }
+        Self { name, align_right: false, may_be_cut: false, rank: None }
     }
 
     /// Creates a right-aligned column, for numbers and times.
     pub const fn right(name: &'static str) -> Self {
-        Self { name, align_right: true, may_be_cut: false }
+        Self { name, align_right: true, may_be_cut: false, rank: None }
     }
 
     /// Creates a left-aligned column that may be cut.
     pub const fn cut(name: &'static str) -> Self {
-        Self { name, align_right: false, may_be_cut: true }
+        Self { name, align_right: false, may_be_cut: true, rank: None }
+    }
+
+    /// Lets it be left out where there is no room, after columns with a lower rank.
+    pub const fn optional(self, rank: u8) -> Self {
+        Self { rank: Some(rank), ..self }
     }
 }
 
@@ -69,16 +79,18 @@ impl Table {
     /// # Errors
     /// The output cannot be written.
     pub fn print(&self, style: OutputStyle, mut output: impl Write) -> io::Result<()> {
-        let widths = self.widths(style);
+        let shown = self.layout(style);
         let head = self.columns.iter().map(|column| Cell(column.name.into(), Style::Head));
         let head: Vec<Cell> = head.collect();
         for row in std::iter::once(&head).chain(&self.rows) {
             // Spaces at the end of a line are not printed.
             let mut spaces = 0;
-            for ((Cell(text, tint), &width), column) in row.iter().zip(&widths).zip(&self.columns) {
+            for &(index, width) in &shown {
+                let Cell(text, tint) = &row[index];
                 let text = cut(text, width);
                 let spare = width - length(&text);
-                let (before, after) = if column.align_right { (spare, 0) } else { (0, spare) };
+                let (before, after) =
+                    if self.columns[index].align_right { (spare, 0) } else { (0, spare) };
                 if !text.is_empty() {
                     write!(output, "{:1$}{2}", "", spaces + before, style.paint(*tint, &text))?;
                     spaces = 0;
@@ -92,35 +104,66 @@ impl Table {
         Ok(())
     }
 
-    fn widths(&self, style: OutputStyle) -> Vec<usize> {
-        let widest = |(index, column): (usize, &Column)| {
-            let cells = self.rows.iter().map(|row| length(&row[index].0));
-            cells.chain([column.name.len()]).max().unwrap_or_default()
-        };
-        let mut widths: Vec<usize> = self.columns.iter().enumerate().map(widest).collect();
-        let Some(room) = style.width else { return widths };
+    /// Returns the columns that are shown, each with its width.
+    fn layout(&self, style: OutputStyle) -> Vec<(usize, usize)> {
+        let mut shown: Vec<_> = (0..self.columns.len()).map(|i| (i, self.full_width(i))).collect();
+        let Some(room) = style.width else { return shown };
         loop {
-            let excess =
-                (widths.iter().sum::<usize>() + GAP * (widths.len() - 1)).saturating_sub(room);
-            let cuttable = self.columns.iter().zip(&mut widths).filter(|(c, _)| c.may_be_cut);
+            let excess = total(&shown).saturating_sub(room);
+            let cuttable = shown.iter_mut().filter(|(index, _)| self.columns[*index].may_be_cut);
             let widest = cuttable.map(|(_, width)| width).max().filter(|width| **width > NARROW);
             match widest {
                 Some(width) if excess > 0 => *width -= 1,
-                _ => return widths,
+                None if excess > 0 => {
+                    let ranked = shown.iter().enumerate().filter_map(|(place, (index, _))| {
+                        let rank = self.columns[*index].rank?;
+                        Some(((!self.is_empty(*index), rank), place))
+                    });
+                    let Some((_, place)) = ranked.min() else { return shown };
+                    shown.remove(place);
+                    // The others may be wider again.
+                    shown.iter_mut().for_each(|(index, width)| *width = self.full_width(*index));
+                }
+                _ => return shown,
             }
         }
     }
+
+    fn full_width(&self, index: usize) -> usize {
+        let cells = self.rows.iter().map(|row| length(&row[index].0));
+        cells.chain([self.columns[index].name.len()]).max().unwrap_or_default()
+    }
+
+    /// Returns whether a column tells nothing.
+    fn is_empty(&self, index: usize) -> bool {
+        self.rows.iter().all(|row| ["", "-"].contains(&row[index].0.as_str()))
+    }
+}
+
+fn total(shown: &[(usize, usize)]) -> usize {
+    let widths: usize = shown.iter().map(|(_, width)| width).sum();
+    widths + GAP * shown.len().saturating_sub(1)
+}
+
+fn columns_of(c: char) -> usize {
+    c.width().unwrap_or_default()
 }
 
 fn length(text: &str) -> usize {
-    text.chars().count()
+    text.chars().map(columns_of).sum()
 }
 
 fn cut(text: &str, width: usize) -> String {
     if length(text) <= width {
         return text.to_owned();
     }
-    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+    let mut room = width.saturating_sub(1);
+    let fits = |c: &char| {
+        let left = room.checked_sub(columns_of(*c));
+        room = left.unwrap_or_default();
+        left.is_some()
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -171,6 +214,38 @@ mod tests {
         );
         let narrow = printed(OutputStyle { colour: false, width: Some(10) });
         assert!(narrow.contains("joe.the.plu…  ") && narrow.contains("2001:db8::7"), "{narrow}");
+    }
+
+    #[test]
+    fn columns_are_left_out_before_a_row_is_too_long() {
+        let mut table = Table::new(&[
+            Column::left("ADDRESS"),
+            Column::left("HOST").optional(1),
+            Column::right("SINCE").optional(2),
+            Column::left("EMPTY").optional(3),
+        ]);
+        let row = ["192.0.2.7", "mx1", "5m 0s ago", "-"];
+        table.add(row.map(|text| Cell::from(text.to_owned())).into());
+        for (width, expected) in [
+            (40, "ADDRESS    HOST      SINCE  EMPTY"),
+            (30, "ADDRESS    HOST      SINCE"),
+            (24, "ADDRESS        SINCE"),
+            (16, "ADDRESS"),
+            (1, "ADDRESS"),
+        ] {
+            let mut output = Vec::new();
+            let style = OutputStyle { colour: false, width: Some(width) };
+            table.print(style, &mut output).expect("a Vec takes all");
+            let text = String::from_utf8(output).expect("text");
+            assert_eq!(text.lines().next(), Some(expected), "{width}");
+        }
+    }
+
+    #[test]
+    fn wide_characters_count_as_two() {
+        assert_eq!((length("日本語"), length("jörg")), (6, 4));
+        assert_eq!((cut("日本語です", 6), cut("日本語です", 5)), ("日本…".into(), "日本…".into()));
+        assert_eq!((cut("日本語", 6), cut("a日本語", 4)), ("日本語".into(), "a日…".into()));
     }
 
     #[test]

@@ -1,19 +1,23 @@
-//! The control sockets: one line of JSON for a request, one for its answer; a list takes several.
+//! The control sockets: one line of JSON for a request, one for its answer; a list takes several, and
+//! a watch has one for each event until the client closes the connection.
 //!
 //! - **Promise**: clients of the control socket may query and change, clients of the read-only one
 //!   may only query; the file modes admit root, the daemon's user and one group each. A slow or
 //!   silent client blocks nobody, and never holds more than one slice of a list in memory.
 //! - **Layers**: [`bind`] creates the sockets, [`super::connections`] limits the connections; here
-//!   requests are answered.
+//!   requests are answered, and `watch` tells events.
 
 pub mod bind;
+mod watch;
 
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -135,8 +139,18 @@ async fn handle(
     timeout(REQUEST_TIMEOUT, read.read_line(&mut line)).await??;
     slot.waiting();
     let request = serde_json::from_str::<Request>(&line);
-    if let Ok(Request::List) = request {
-        write_list(&mut write, slot, &shared, &source).await?;
+    match request {
+        Ok(Request::List) => write_list(&mut write, slot, &shared, &source).await?,
+        Ok(Request::Watch { initial }) => {
+            let was_admitted = tokio::select! {
+                outcome = watch::tell(&mut write, &shared, initial) => outcome?,
+                () = closed(read) => true,
+            };
+            if was_admitted {
+                return Ok(());
+            }
+        }
+        _ => {}
     }
     let answer = match request {
         Ok(request) if request.needs() == Access::Change && access == Access::Read => {
@@ -147,6 +161,11 @@ async fn handle(
         Err(error) => Answer::Unknown(error.to_string()),
     };
     write_line(&mut write, slot, &text(&answer)?).await
+}
+
+/// Waits until the client closes the connection.
+async fn closed(mut read: impl AsyncRead + Unpin) {
+    while read.read(&mut [0; 64]).await.is_ok_and(|bytes| bytes > 0) {}
 }
 
 /// Writes the list of authorised addresses, in no order, slice by slice.
@@ -225,6 +244,11 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
             blocks.sort_by_key(|block| block.address);
             Answer::Blocks(blocks)
         }),
+        // A watch that was admitted does not end with an answer.
+        Request::Watch { .. } => Answer::Refused(format!(
+            "{} clients watch already, and more are not admitted",
+            watch::MAX_WATCHERS
+        )),
         Request::Status => Answer::Status(Box::new(source.snapshot(shared).status())),
         Request::Probe { text } => {
             Answer::Probe(shared.with(|engine, _| engine.probes().count(&text)))

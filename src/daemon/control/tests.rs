@@ -89,3 +89,121 @@ async fn slow_clients_time_out() {
         assert!(took < Duration::from_millis(100), "{sent}: {took:?} longer");
     }
 }
+
+/// A client that watches a set, and the task that serves it.
+struct Watching {
+    lines: tokio::io::Lines<BufReader<UnixStream>>,
+    served: tokio::task::JoinHandle<io::Result<()>>,
+}
+
+impl Watching {
+    /// Begins to watch, and waits until `watchers` do.
+    async fn begin(shared: &Arc<Shared>, initial: bool, watchers: usize) -> Self {
+        let (mut peer, stream) = UnixStream::pair().expect("a pair");
+        let request = format!("{{\"command\":\"watch\",\"initial\":{initial}}}\n");
+        peer.write_all(request.as_bytes()).await.expect("there is room");
+        let of_task = Arc::clone(shared);
+        let served = tokio::spawn(async move {
+            handle(stream, &Slot::default(), Access::Read, of_task, source()).await
+        });
+        while shared.with(|engine, _| engine.events().watchers()) != watchers {
+            tokio::task::yield_now().await;
+        }
+        Self { lines: BufReader::new(peer).lines(), served }
+    }
+
+    async fn next(&mut self) -> Option<serde_json::Value> {
+        let line = self.lines.next_line().await.expect("a line");
+        line.map(|line| serde_json::from_str(&line).expect("JSON"))
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_does_not_read_is_told_what_it_has_missed() {
+    let shared = Arc::new(Shared::new(Engine::new(Rules::default())));
+    let mut watching = Watching::begin(&shared, false, 1).await;
+    let address = |number| IpAddr::from(Ipv4Addr::from(0xc612_0000 + number % MANY));
+    for number in 0..5 * MANY {
+        shared.with(|engine, now| engine.allow(now, address(number), None, None)).expect("allowed");
+        if number % 100 == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+    let outcome = watching.served.await.expect("no panic").map_err(|error| error.kind());
+    assert_eq!(outcome, Err(io::ErrorKind::TimedOut), "it ends although nobody reads");
+    assert_eq!(shared.with(|engine, _| engine.events().watchers()), 0);
+    let (mut told, mut last) = (0, None);
+    while let Some(line) = watching.lines.next_line().await.expect("a line") {
+        let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        if line["event"] != "cut_off" {
+            assert_eq!(line["address"], address(told).to_string(), "without a gap");
+            told += 1;
+        }
+        last = Some(line);
+    }
+    assert!(told > 0 && told < 5 * MANY, "{told}");
+    let missed = last.expect("a line")["missed"].as_u64();
+    // What happened after it was cut off is not counted.
+    assert!(missed.is_some_and(|missed| missed > 65_536), "{missed:?}");
+    assert!(missed.is_some_and(|missed| u64::from(told) + missed <= u64::from(5 * MANY)));
+}
+
+#[tokio::test]
+async fn the_set_and_what_happens_meanwhile_do_not_contradict_each_other() {
+    let shared = many();
+    let mut watching = Watching::begin(&shared, true, 1).await;
+    let (mut mirror, mut is_ready, mut lines) = (std::collections::BTreeSet::new(), false, 0u32);
+    let mut changes = 0u32;
+    loop {
+        // In a part of the set that was told already, or not yet, or is being told; some addresses are
+        // new, others return in another slot.
+        if changes < 20_000 {
+            changes += 1;
+            let number = changes.wrapping_mul(7919) % (MANY + 2000);
+            let address = Ipv4Addr::from(0xc612_0000 + number).into();
+            shared.with(|engine, now| match changes % 3 {
+                0 => engine.allow(now, address, None, None).is_ok(),
+                _ => engine.revoke(now, address, None),
+            });
+        }
+        let line = timeout(Duration::from_secs(2), watching.next()).await;
+        let Ok(Some(line)) = line else { break };
+        lines += 1;
+        let address: Option<IpAddr> = line["address"].as_str().map(|a| a.parse().expect("one"));
+        match (line["event"].as_str(), address) {
+            (Some("ready"), None) => is_ready = true,
+            (Some("granted"), Some(address)) => {
+                assert!(mirror.insert(address) || !is_ready, "{address} twice");
+            }
+            (Some("renewed"), Some(address)) => assert!(is_ready && mirror.contains(&address)),
+            (Some("ended"), Some(address)) => {
+                assert!(is_ready);
+                mirror.remove(&address);
+            }
+            _ => panic!("{line}"),
+        }
+    }
+    assert!(is_ready && lines > MANY, "{lines}");
+    let mut listed: Vec<IpAddr> = Vec::new();
+    for slice in shared.slices(|engine, now, from| engine.list(now, from, |grant| grant.address)) {
+        listed.extend(slice);
+    }
+    listed.sort_unstable();
+    assert_eq!(mirror.into_iter().collect::<Vec<_>>(), listed);
+}
+
+#[tokio::test]
+async fn few_may_watch_and_who_leaves_makes_room() {
+    let shared = many();
+    let mut all = Vec::new();
+    for number in 1..=watch::MAX_WATCHERS {
+        all.push(Watching::begin(&shared, false, number).await);
+    }
+    let mut refused = Watching::begin(&shared, false, watch::MAX_WATCHERS).await;
+    let answer = refused.next().await.expect("an answer");
+    assert!(answer["refused"].as_str().is_some_and(|why| why.contains("watch already")));
+    let Watching { lines, served } = all.pop().expect("one");
+    drop(lines);
+    served.await.expect("no panic").expect("it is over");
+    Watching::begin(&shared, true, watch::MAX_WATCHERS).await;
+}

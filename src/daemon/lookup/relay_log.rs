@@ -28,7 +28,7 @@ impl RelayLog {
         });
         let since = granted.as_ref().map(|(_, since)| rfc3339(*since));
         match step {
-            RelayStep::Relayed => {
+            RelayStep::Begun => {
                 info!(%address, user, sender, queue_id, instance, daemon, since, "relaying a message");
             }
             RelayStep::Received { recipients, size } => info!(

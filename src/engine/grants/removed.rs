@@ -31,6 +31,19 @@ pub enum RemovalReason {
 }
 
 impl RemovalReason {
+    /// Returns the reason as one word, for scripts.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+            Self::Revoked => "revoked",
+            Self::Excluded => "excluded",
+            Self::Limited => "limited",
+            Self::Refused => "refused",
+            Self::Shared => "shared",
+        }
+    }
+
     /// Returns the message to be logged.
     pub const fn as_str(self) -> &'static str {
         match self {

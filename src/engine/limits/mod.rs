@@ -116,6 +116,17 @@ pub enum Reached {
     TooManyClients,
 }
 
+impl Reached {
+    /// Returns the limit as one word, for scripts.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Limit { what: Counted::Messages, .. } => "messages-per-hour",
+            Self::Limit { what: Counted::Recipients, .. } => "recipients-per-hour",
+            Self::TooManyClients => "too-many-clients",
+        }
+    }
+}
+
 /// For the reply to the client.
 impl fmt::Display for Reached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
