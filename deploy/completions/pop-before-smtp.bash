@@ -149,7 +149,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__check)
-            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --json --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -255,6 +255,10 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --users)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --postfix-config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -353,7 +357,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__doctor)
-            opts="-c -n -h --log-socket --json --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --log-socket --json --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -460,6 +464,10 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --max-users-per-address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --users)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -813,7 +821,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__run)
-            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -916,6 +924,10 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --max-users-per-address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --users)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1093,7 +1105,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__wipe)
-            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1196,6 +1208,10 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --max-users-per-address)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --users)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

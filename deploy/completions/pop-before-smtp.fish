@@ -69,6 +69,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l max-users-per-address -d 'Do not authorise an address from which more than this many users have logged in' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l users -d 'Let only the logins of these users authorise; @DOMAIN stands for all its users [default: every user]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l postfix-config -d 'Postfix\'s configuration directory [default: Postfix\'s own]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l grace -d 'How long a login authorises [default: 30m]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l extend-while-connected -d 'Keep clients authorised while they are connected, and count the grace from the log-out; if none is seen, assume it after this time [default: off]' -r
@@ -173,6 +174,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l max-users-per-address -d 'Do not authorise an address from which more than this many users have logged in' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l users -d 'Let only the logins of these users authorise; @DOMAIN stands for all its users [default: every user]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l postfix-config -d 'Postfix\'s configuration directory [default: Postfix\'s own]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l grace -d 'How long a login authorises [default: 30m]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l extend-while-connected -d 'Keep clients authorised while they are connected, and count the grace from the log-out; if none is seen, assume it after this time [default: off]' -r
@@ -277,6 +279,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l max-users-per-address -d 'Do not authorise an address from which more than this many users have logged in' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l users -d 'Let only the logins of these users authorise; @DOMAIN stands for all its users [default: every user]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l postfix-config -d 'Postfix\'s configuration directory [default: Postfix\'s own]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l grace -d 'How long a login authorises [default: 30m]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l extend-while-connected -d 'Keep clients authorised while they are connected, and count the grace from the log-out; if none is seen, assume it after this time [default: off]' -r
@@ -348,6 +351,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l remember-users -d 'Remember who has logged in [default: true]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l max-users-per-address -d 'Do not authorise an address from which more than this many users have logged in' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l users -d 'Let only the logins of these users authorise; @DOMAIN stands for all its users [default: every user]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l postfix-config -d 'Postfix\'s configuration directory [default: Postfix\'s own]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l grace -d 'How long a login authorises [default: 30m]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l extend-while-connected -d 'Keep clients authorised while they are connected, and count the grace from the log-out; if none is seen, assume it after this time [default: off]' -r

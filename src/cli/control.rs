@@ -12,10 +12,10 @@ use super::args::{AllowArgs, ControlArgs, ListArgs, QueryArgs, RevokeArgs, Statu
 use super::{CommandResult, output, print, warn, written};
 use crate::config::layer::Layer;
 use crate::control::client;
-use crate::control::protocol::{Answer, Entry, Request};
+use crate::control::protocol::{Answer, Entry, Request, WhyNot};
 use crate::engine::message::address;
 use crate::error::{Failure, Failures};
-use crate::sys::terminal::OutputStyle;
+use crate::sys::terminal::{OutputStyle, clean};
 
 impl ControlArgs {
     /// Returns the control socket and, unless the command line names that, the read-only one.
@@ -106,19 +106,40 @@ fn tell_absence(entry: &Entry) {
 /// Tells whether an address is authorised.
 pub(super) fn query(args: &QueryArgs) -> CommandResult {
     let address = args.address.to_canonical();
-    let no = |why: String| {
-        print(&format!("{address} is not authorised{why}"))?;
-        Ok(false)
-    };
     match args.control.ask(&Request::Query { address: args.address })? {
-        Answer::Query(Some(entry)) => {
+        Answer::Query(entry) => {
             tell_absence(&entry);
             written(output::entry(&entry, stdout().lock()))
         }
-        Answer::Query(None) => no(String::new()),
-        Answer::Blocked(until) => no(format!(": blocked until {until} (`allow` ends the block)")),
-        Answer::Excluded(list) => no(format!(": {}", exclusion(address, &list))),
+        Answer::No(why) => {
+            print(&format!("{address} is not authorised: {}", explanation(address, &why)))?;
+            Ok(false)
+        }
         other => unexpected(&other),
+    }
+}
+
+/// Says why an address is not authorised. What the daemon tells of logins is escaped.
+fn explanation(address: IpAddr, why: &WhyNot) -> String {
+    match why {
+        WhyNot::Excluded(list) => exclusion(address, list),
+        WhyNot::Blocked(until) => format!("blocked until {until} (`allow` ends the block)"),
+        WhyNot::Shared(users) => {
+            format!("{users} users have logged in from it, more than max-users-per-address allows")
+        }
+        WhyNot::Rule(label) => format!("no login from it authorises, by {}", clean(label)),
+        WhyNot::Refused { at, reason } => {
+            format!("its last login, at {at}, was refused: {}", clean(reason))
+        }
+        WhyNot::Ended { at, reason } => {
+            let reason = reason.strip_prefix("no longer authorised: ").unwrap_or(reason);
+            format!("it was until {at}: {reason}")
+        }
+        WhyNot::Unknown => {
+            "no login from it is known; `pop-before-smtp test` shows what becomes of \
+                            a line of your log"
+                .into()
+        }
     }
 }
 

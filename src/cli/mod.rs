@@ -182,11 +182,15 @@ fn check(args: CheckArgs) -> CommandResult {
                 .into(),
         );
     }
+    let logins = rules::login_rules::describe(&layer);
     if args.json {
-        written(output::faults(&faults, &remarks, stdout().lock()))?;
+        written(output::faults(&faults, &remarks, &logins, stdout().lock()))?;
     }
     remarks.iter().for_each(|remark| warn(remark));
     if !args.json && faults.is_empty() {
+        for line in &logins {
+            print(line)?;
+        }
         print("no errors found")?;
     }
     if faults.is_empty() { Ok(true) } else { Err(faults) }
@@ -212,7 +216,8 @@ fn test(args: TestArgs) -> CommandResult {
     }
     let (exclude, _) = runtime()?.block_on(rules::exclude(&matching))?;
     let grace = layer.grace().0;
-    let config = Rules { table, hosts: matching.hosts, exclude, grace, ..Rules::default() };
+    let logins = rules::login_rules::login_rules(&layer);
+    let config = Rules { table, hosts: matching.hosts, exclude, grace, logins, ..Rules::default() };
     let (name, mut input): (String, Box<dyn BufRead>) =
         match args.file.as_deref().filter(|p| *p != Path::new("-")) {
             Some(path) => {

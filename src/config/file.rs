@@ -7,9 +7,12 @@ use std::collections::BTreeSet;
 
 use toml::de::{DeTable, DeValue};
 
+use super::login_rules::{RULE_KEYS, RuleEntry};
 use super::options::Layer;
 use super::options::{OPTIONS, OptionInfo, Setting};
 
+/// The tables that are rules on logins.
+const RULE: &str = "rule";
 /// Most rounds in which broken lines are taken out.
 const MAX_BROKEN: usize = 20;
 
@@ -29,12 +32,15 @@ struct FileReader<'t> {
     text: &'t str,
     layer: Layer,
     faults: Vec<FileFault>,
+    /// Some lines are not TOML: keys may be missing.
+    has_broken_lines: bool,
 }
 
 /// Reads the text of a configuration file. Keys that are wrong are missing in the layer, and
 /// [`Layer::unread`] names them.
 pub fn read(text: &str) -> (Layer, Vec<FileFault>) {
-    let mut reader = FileReader { text, layer: Layer::default(), faults: Vec::new() };
+    let mut reader =
+        FileReader { text, layer: Layer::default(), faults: Vec::new(), has_broken_lines: false };
     let mut broken = BTreeSet::new();
     let mut rest = text.to_owned();
     // What is not TOML is taken out, so that what follows is read.
@@ -49,6 +55,7 @@ pub fn read(text: &str) -> (Layer, Vec<FileFault>) {
             }
         }
         if broken.len() == before {
+            reader.has_broken_lines = !broken.is_empty();
             reader.table(table.get_ref());
             break;
         }
@@ -99,10 +106,15 @@ impl FileReader<'_> {
     }
 
     fn key(&mut self, line: usize, key: &str, value: &DeValue<'_>) {
+        if key == RULE {
+            return self.rules(line, value);
+        }
         let Some(option) = option(key) else {
             self.unknown(line, key, value);
             // What stands below a heading is meant too.
-            if let DeValue::Table(table) = value {
+            if let DeValue::Table(table) = value
+                && !is_like_rule(key)
+            {
                 self.table(table);
             }
             return;
@@ -120,8 +132,73 @@ impl FileReader<'_> {
         }
     }
 
+    fn rules(&mut self, line: usize, value: &DeValue<'_>) {
+        let tables = value.as_array().map(|tables| tables.iter());
+        let mut tables = tables.into_iter().flatten().peekable();
+        if tables.peek().is_none_or(|first| !first.get_ref().is_table()) {
+            let what = "`rule`: expected tables".into();
+            let hint = "write [[rule]] on a line of its own, and the keys of the rule below it";
+            self.faults.push(FileFault { line, what, hint: hint.into() });
+            return;
+        }
+        for (number, table) in (1..).zip(tables) {
+            if let DeValue::Table(keys) = table.get_ref() {
+                self.rule(number, self.line(table.span().start), keys);
+            }
+        }
+    }
+
+    fn rule(&mut self, number: usize, line: usize, keys: &DeTable<'_>) {
+        let mut rule = RuleEntry { number, line, ..RuleEntry::default() };
+        let before = self.faults.len();
+        for (key, value) in keys.iter() {
+            let (line, key) = (self.line(key.span().start), key.get_ref());
+            let (what, hint) = match RULE_KEYS.iter().find(|info| info.name == key) {
+                None => (format!("unknown key `{}`", key.escape_debug()), self.rule_key(key)),
+                Some(info) => match rule.set(key, value.get_ref()) {
+                    Ok(()) => continue,
+                    Err(why) => {
+                        let texts = super::written::texts(value.get_ref());
+                        (format!("{key}: {why}"), write(info, &texts))
+                    }
+                },
+            };
+            self.faults.push(FileFault { line, what: format!("rule {number}: {what}"), hint });
+        }
+        if self.faults.len() > before || self.has_broken_lines && rule.is_empty() {
+            return;
+        }
+        if let Some((what, hint)) = rule.contradiction() {
+            let what = format!("rule {number}: {what}");
+            self.faults.push(FileFault { line, what, hint: hint.into() });
+        }
+        self.layer.rules.push(rule);
+    }
+
+    /// Returns what to do about a key that rules do not have.
+    fn rule_key(&mut self, key: &str) -> String {
+        let mut hints = Vec::new();
+        if let Some(near) = nearest_of(&RULE_KEYS, key) {
+            hints.push(format!("did you mean `{}`? {}", near.name, write(near, &[])));
+        }
+        if let Some(option) = option(key) {
+            // Its absence is not a fault of its own.
+            self.layer.unread.insert(option.name);
+            hints.push(format!("move `{key}` above the first [[rule]] if it is for all logins"));
+        }
+        if hints.is_empty() {
+            hints.push("remove it; a rule has the keys from, user, grace, never, messages-per-hour and recipients-per-hour".into());
+        }
+        hints.join("; or ")
+    }
+
     fn unknown(&mut self, line: usize, key: &str, value: &DeValue<'_>) {
         let shown = key.escape_debug();
+        if is_like_rule(key) && (value.is_table() || value.is_array()) {
+            let (what, hint) = (format!("unknown key `{shown}`"), "did you mean [[rule]]?".into());
+            self.faults.push(FileFault { line, what, hint });
+            return;
+        }
         if value.is_table() {
             let what = format!("`{shown}`: the file has no sections");
             let hint = "remove the heading, and write its keys as `key = value`";
@@ -152,11 +229,19 @@ fn write(option: &OptionInfo, texts: &[String]) -> String {
     format!("write {} = {}", option.name, value.unwrap_or_default())
 }
 
+fn is_like_rule(key: &str) -> bool {
+    strsim::damerau_levenshtein(RULE, key) <= 1
+}
+
 /// Returns the option whose name is most like a name that no option has.
 pub fn nearest(name: &str) -> Option<&'static OptionInfo> {
+    nearest_of(OPTIONS, name)
+}
+
+fn nearest_of<'o>(options: &'o [OptionInfo], name: &str) -> Option<&'o OptionInfo> {
     let name = name.to_lowercase().replace('_', "-");
     let distance = |option: &OptionInfo| strsim::damerau_levenshtein(option.name, &name);
-    let near = OPTIONS.iter().map(|option| (distance(option), option));
+    let near = options.iter().map(|option| (distance(option), option));
     let (distance, option) = near.min_by_key(|(distance, _)| *distance)?;
     (distance <= 1 + option.name.len() / 4).then_some(option)
 }
@@ -215,6 +300,44 @@ mod tests {
                 ],
             ),
             ("grace = '1m'\ngrace = '2m'", &[(2, "grace: the value is not TOML: dup", "")]),
+            ("users = 'joe'", &[(1, "users: expected a list", "write users = [\"joe\"]")]),
+            ("[rule]\nuser = 'joe'", &[(1, "`rule`: expected tables", "of the rule below it")]),
+            ("rule = ['joe']", &[(1, "`rule`: expected tables", "of the rule below it")]),
+            ("[[rules]]\nuser = 'joe'", &[(1, "unknown key `rules`", "did you mean [[rule]]?")]),
+            ("[[rule]]\n", &[(1, "rule 1: it says nothing", "or remove it")]),
+            (
+                "[[rule]]\nmessages-per-hour = 0",
+                &[(2, "not between 1 and", "messages-per-hour = 20")],
+            ),
+            (
+                "# x\n[[rule]]\nnever = true\n\n[[rule]]\nform = '192.0.2.0/24'\nmax-clients = 5\nx = 1",
+                &[
+                    (6, "rule 2: unknown key `form`", "write from = \"192.0.2.0/24\""),
+                    (7, "rule 2: unknown key `max-clients`", "if it is for all logins"),
+                    (8, "rule 2: unknown key `x`", "and recipients-per-hour"),
+                ],
+            ),
+            (
+                "[[rule]]\nusers = ['joe']\ngrace = 8\nnever = 'yes'\nfrom = ['192.0.2.7', 'x']",
+                &[
+                    (2, "rule 1: unknown key `users`", "if it is for all logins"),
+                    (3, "rule 1: grace: expected one text", "write grace = \"8h\""),
+                    (4, "rule 1: never: expected true or", "write never = true"),
+                    (5, "rule 1: from: `x` is not a network", "write from = \"192.0.2.0/24\""),
+                ],
+            ),
+            (
+                "[[rule]]\nuser = []\n[[rule]]\ngrace = '8d'\n[[rule]]\ngrace = '8h'\nnever = true",
+                &[
+                    (2, "rule 1: user: the list is empty", "write user = \"joe@example.org\""),
+                    (3, "rule 2: grace: longer than 7 days", "write grace = \"8h\""),
+                    (5, "rule 3: a login that never authorises", "remove never, or the others"),
+                ],
+            ),
+            (
+                "[[rule]]\ngrace = 8h",
+                &[(2, "grace: the value is not TOML", "write grace = \"8h\"")],
+            ),
         ];
         for (text, expected) in rows {
             let (_, faults) = read(text);
@@ -234,6 +357,31 @@ mod tests {
         assert_eq!(layer.control().path.to_str(), Some("/run/x"));
         assert_eq!(layer.unread, ["grace", "listen", "state"].into());
         assert_eq!(layer.in_file, ["control"].into());
+    }
+
+    #[test]
+    fn rules_have_numbers_and_lines() {
+        let text = "grace = '1h'\n[[rule]]\nuser = 'joe'\nfrom = ['192.0.2.7', '2001:db8::/32']\n\
+                    grace = '8h'\n\n[[ rule ]]\nnever = true\n[[rule]]\nuser = ['a', '@b']\n";
+        let (layer, faults) = read(text);
+        assert_eq!(faults, []);
+        let rules = layer.rules.iter();
+        let shown: Vec<_> =
+            rules.map(|r| (r.number, r.line, r.from.len(), r.users.len())).collect();
+        assert_eq!(shown, [(1, 2, 2, 1), (2, 7, 0, 0), (3, 9, 0, 2)]);
+        assert_eq!(layer.rules[0].grace.map(|span| span.0.as_secs()), Some(8 * 3600));
+        assert!(layer.rules[1].never && !layer.rules[2].never);
+        let over = Layer::default().over(layer.clone());
+        assert_eq!(over.rules, layer.rules);
+    }
+
+    #[test]
+    fn every_key_of_a_rule_has_a_right_example() {
+        for key in &RULE_KEYS {
+            let hint = write(key, &[]);
+            let key = hint.strip_prefix("write ").expect("its begin");
+            assert_eq!(read(&format!("[[rule]]\n{key}")).1, [], "{hint}");
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Limiting {
     pub action: LimitAction,
     /// The file that lists exceptions.
     pub table: Option<PathBuf>,
+    /// Whether a rule on logins has a limit.
+    pub limits_by_rules: bool,
 }
 
 impl Limiting {
@@ -30,6 +32,8 @@ impl Limiting {
             ("limits", layer.limits.is_some()),
         ];
         let first = limiting.iter().find(|(_, is_set)| *is_set).map(|(name, _)| *name);
+        let limits_by_rules = layer.rules.iter().any(|rule| rule.limit != Limit::default());
+        let first = first.or(limits_by_rules.then_some("rule"));
         let unread = limiting.iter().any(|(name, _)| layer.unread.contains(name));
         if layer.limit_action.is_some() && first.is_none() && !unread {
             fault(
@@ -75,13 +79,15 @@ impl Limiting {
                 BeyondLimit::Revoke => LimitAction::Revoke,
             },
             table: layer.limits.clone(),
+            limits_by_rules,
         }
     }
 
     /// Returns warnings that do not prevent the start. `unlimited` are the outputs that Postfix may
     /// use without telling messages apart.
     pub fn remarks(&self, unlimited: &[&str]) -> Vec<String> {
-        let is_limited = self.general != Limit::default() || self.table.is_some();
+        let is_limited =
+            self.general != Limit::default() || self.table.is_some() || self.limits_by_rules;
         let remark = |what: &&str| {
             format!(
                 "messages-per-hour, recipients-per-hour, limits: the {what} limits nothing; if \

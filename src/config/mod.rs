@@ -3,8 +3,8 @@
 //! - **Layers**: [`values`] is the value of one option, [`options`] the table of all options,
 //!   [`layer`] what one of command line, environment and file sets; [`Config`] is all three with the
 //!   defaults, checked against each other. [`listeners`] checks senders and hosts, [`lookups`]
-//!   Postfix's requests, [`control`] the control sockets, [`sending`] envelope senders, [`limiting`]
-//!   how much may be relayed.
+//!   Postfix's requests, [`control`] the control sockets, [`sending`] envelope senders,
+//!   [`login_rules`] whose logins authorise, [`limiting`] how much may be relayed.
 //! - **Not here**: what depends on the host, on Postfix and on descriptions of mail daemons
 //!   ([`crate::rules`]).
 
@@ -15,6 +15,7 @@ pub mod file;
 pub mod layer;
 pub mod limiting;
 pub mod listeners;
+pub mod login_rules;
 pub mod lookups;
 pub mod options;
 pub mod sending;
@@ -166,6 +167,7 @@ impl Config {
         let limiting = Limiting::from_layer(layer, has_socket(SocketRole::Policy), &mut faults);
         let control = Control::from_layer(layer, &mut faults);
         let allow_uid = listeners::users(layer, &mut faults);
+        login_rules::check(layer, &mut faults);
         let mut fault = |what: String, hint: &str| {
             faults.push(Failure::config(what).hint(hint));
         };

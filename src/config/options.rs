@@ -11,6 +11,7 @@ use clap::Args;
 use toml::de::DeValue;
 
 use super::daemon_names::DaemonNames;
+use super::login_rules::{RuleEntry, UserName};
 use super::values::{
     BeyondLimit, ExcludeWhat, Facilities, HostName, Inet, Listen, Mismatch, Network, SenderRule,
     Serve, Span,
@@ -47,7 +48,11 @@ pub enum Setting<'a> {
 }
 
 impl Setting<'_> {
-    fn read<T: OptionValue>(self) -> Result<T, String> {
+    /// Takes the value.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn read<T: OptionValue>(self) -> Result<T, String> {
         match self {
             Self::Variable(text) => T::from_variable(text),
             Self::File(value) => T::from_file(value).map_err(|wrong| match wrong {
@@ -101,6 +106,9 @@ macro_rules! options {
             /// The options that are missing here because of these faults.
             #[arg(skip)]
             pub unread: BTreeSet<&'static str>,
+            /// The tables `[[rule]]` of the file.
+            #[arg(skip)]
+            pub rules: Vec<RuleEntry>,
             /// Warnings about the environment.
             #[arg(skip)]
             pub remarks: Vec<String>,
@@ -124,6 +132,7 @@ macro_rules! options {
                     in_file: self.in_file,
                     faults: self.faults,
                     unread: self.unread,
+                    rules: if self.rules.is_empty() { under.rules } else { self.rules },
                     remarks: self.remarks,
                     $($field: self.$field.or(under.$field),)+
                 }
@@ -262,6 +271,9 @@ options! {
     /// Do not authorise an address from which more than this many users have logged in
     #[arg(value_name = "N", value_parser = written::number)]
     max_users_per_address ("max-users-per-address", "5"): usize => reload;
+    /// Let only the logins of these users authorise; @DOMAIN stands for all its users
+    #[arg(value_name = "USER")]
+    users ("users", "joe@example.org"): Vec<UserName>, or "every user" => reload;
     /// Postfix's configuration directory
     #[arg(value_name = "DIR")]
     postfix_config ("postfix-config", "/etc/postfix"): PathBuf, or "Postfix's own" => restart;

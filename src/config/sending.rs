@@ -42,8 +42,9 @@ impl Sending {
         let rule = layer.sender();
         let remember_users = layer.remember_users();
         let mismatch = layer.sender_mismatch();
+        let has_user_rules = layer.users.is_some() || !layer.rules.is_empty();
         let needing_a_rule = [
-            ("sender-domains", layer.sender_domains.is_some()),
+            ("sender-domains", layer.sender_domains.is_some() && !has_user_rules),
             ("sender-table", layer.sender_table.is_some()),
             ("sender-login-map", layer.sender_login_map.is_some()),
             ("sender-delimiter", layer.sender_delimiter.is_some()),
@@ -151,7 +152,8 @@ impl Sending {
     }
 }
 
-fn is_domain(text: &str) -> bool {
+/// Returns whether a text can be a domain.
+pub fn is_domain(text: &str) -> bool {
     let letter = |c: char| c.is_alphanumeric() || c == '-' || c == '.';
     !text.is_empty() && text.chars().all(letter) && !text.starts_with('.') && !text.ends_with('.')
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
+use super::login_rules::UserName;
 use super::values::{
     BeyondLimit, ExcludeWhat, Facilities, HostName, Inet, Listen, Mismatch, Network, SenderRule,
     Serve, Span,
@@ -87,6 +88,7 @@ text_value!(
     UnixSocket,
     MapSpec,
     SenderRule,
+    UserName,
     BeyondLimit,
     LogLevel,
     LogFormat,

@@ -82,12 +82,10 @@ impl Request {
 pub enum Answer {
     /// To `List`: some entries, in no order. More answers follow; the last one is empty.
     List(Vec<Entry>),
-    /// To `Query`: the entry, if the address is authorised.
-    Query(Option<Entry>),
-    /// To `Query`: the operator has blocked the address until then, RFC 3339.
-    Blocked(String),
-    /// To `Query`: the address is never authorised; which list of exclusions names it.
-    Excluded(String),
+    /// To `Query`: the entry of the address, which is authorised.
+    Query(Entry),
+    /// To `Query`: why the address is not authorised.
+    No(WhyNot),
     /// To `Blocked`: the blocks, by address.
     Blocks(Vec<Block>),
     /// To `Allow`.
@@ -116,6 +114,36 @@ pub enum Answer {
     Refused(String),
     /// The request was not understood.
     Unknown(String),
+}
+
+/// Why an address is not authorised. Times are RFC 3339.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhyNot {
+    /// It is never authorised: which list of exclusions names it.
+    Excluded(String),
+    /// The operator has blocked it until then.
+    Blocked(String),
+    /// Too many users share it: how many.
+    Shared(usize),
+    /// This rule refuses all logins from it.
+    Rule(String),
+    /// Its last login was refused.
+    Refused {
+        /// When.
+        at: String,
+        /// Why.
+        reason: String,
+    },
+    /// Its last grant has ended.
+    Ended {
+        /// When.
+        at: String,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing is known about it.
+    Unknown,
 }
 
 /// One authorised address, as `list --json` prints it.

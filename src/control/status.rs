@@ -83,6 +83,8 @@ pub struct EventCounts {
     pub overloaded: u64,
     /// Messages that match a login pattern but are not trusted or too long.
     pub refused: u64,
+    /// Logins that a rule refuses, or of users whom `users` does not name.
+    pub refused_by_rule: u64,
     /// Addresses that lost their grant because too many users share them.
     pub shared: u64,
 }

@@ -210,6 +210,7 @@ fn counts(stats: &Stats) -> EventCounts {
         other_programs: stats.other_programs,
         overloaded: stats.overloaded,
         refused: stats.refused,
+        refused_by_rule: stats.refused_by_rule,
         shared: stats.shared,
     }
 }

@@ -41,13 +41,16 @@ pub mod correlation;
 pub mod events;
 pub mod grants;
 pub mod limits;
+pub mod login_rules;
 pub mod maildaemons;
 pub mod message;
 mod process;
 pub mod proof;
 pub mod protocol;
 pub mod publication;
+pub mod recent;
 pub mod relay;
+mod reload;
 pub mod state;
 pub mod stats;
 pub mod time;
@@ -65,15 +68,16 @@ use grants::exclude::Exclude;
 use grants::grant::{Grant, GrantedBy};
 use grants::origins::Origins;
 pub use grants::removed::{RemovalReason, Removed};
-use grants::stored::StoredGrant;
 use grants::{Cursor, GrantOutcome, GrantRequest, Grants, SLICE, Slice};
 use limits::Limits;
 use limits::usage::Usage;
+use login_rules::LoginRules;
 use maildaemons::DaemonTable;
 use message::hosts::Hosts;
 use message::probes::Probes;
 use protocol::sender_logins::Senders;
 use publication::Publication;
+use recent::Recent;
 use stats::Stats;
 use time::Time;
 
@@ -91,8 +95,10 @@ pub struct Rules {
     pub table: DaemonTable,
     /// The hosts whose messages are accepted.
     pub hosts: Hosts,
-    /// How long a login authorises.
+    /// How long a login authorises, unless one of `logins` says otherwise.
     pub grace: Duration,
+    /// Which logins authorise.
+    pub logins: LoginRules,
     /// Most addresses held at a time.
     pub max_clients: usize,
     /// Addresses that are never authorised.
@@ -121,6 +127,7 @@ impl Default for Rules {
             table: DaemonTable::default(),
             hosts: Hosts::default(),
             grace: Duration::from_secs(30 * 60),
+            logins: LoginRules::default(),
             max_clients: 65_536,
             exclude: Exclude::default(),
             remember_users: true,
@@ -150,6 +157,7 @@ pub struct Engine {
     events: EventLog,
     stats: Stats,
     probes: Probes,
+    recent: Recent,
 }
 
 impl Engine {
@@ -171,6 +179,7 @@ impl Engine {
             events: EventLog::default(),
             stats: Stats::default(),
             probes: Probes::default(),
+            recent: Recent::default(),
         }
     }
 
@@ -227,6 +236,7 @@ impl Engine {
             if self.is_listed(grant.address, grant.shared) {
                 self.publication.remove(now);
             }
+            self.recent.ended(grant.address, now, reason);
             self.tell(now, &grant, EventKind::Ended(reason));
             self.removed.push(Removed { grant, reason });
         }
@@ -343,65 +353,6 @@ impl Engine {
     /// Returns the next moment at which [`Self::tick`] has something to do.
     pub fn sweep_at(&self) -> Option<Time> {
         if self.removed.is_empty() { self.grants.first_deadline() } else { Some(Time::default()) }
-    }
-
-    /// Replaces the rules and keeps the set, except addresses that are now excluded or shared by too
-    /// many users. If sessions no longer count, the open ones end now.
-    pub fn reload(&mut self, now: Time, rules: Rules) {
-        while self.grants.first_expired(now).is_some() {
-            self.sweep(now);
-        }
-        let inexact_changed = self.rules.publish_inexact != rules.publish_inexact;
-        let old_max_users = self.rules.max_users;
-        self.rules = rules;
-        if !self.rules.remember_users {
-            self.grants.forget_users();
-        }
-        if self.rules.session_ceiling.is_none() {
-            for address in std::mem::take(&mut self.sessions).addresses() {
-                // With the old limit: `settle_all` below applies the new one and reports it.
-                self.grants.end_sessions(address, now + self.rules.grace, old_max_users);
-                self.changed(address);
-                self.tell_grant(now, address, EventKind::Renewed);
-            }
-        }
-        for before in self.grants.settle_all(self.rules.max_users) {
-            self.changed(before.address);
-            match self.grants.get(before.address) {
-                Some(grant) if grant.shared => self.removed(now, before, RemovalReason::Shared),
-                Some(grant) if before.shared => {
-                    self.tell_grant(now, grant.address, EventKind::Granted);
-                    if self.is_listed(grant.address, grant.shared) {
-                        self.publication.change();
-                    }
-                }
-                _ => self.tell_grant(now, before.address, EventKind::Renewed),
-            }
-        }
-        self.drop_excluded(now);
-        self.shrink(now);
-        self.grants.reserve(self.rules.max_clients);
-        if inexact_changed {
-            self.publication.change();
-        }
-    }
-
-    /// Replaces the lists of addresses that are never authorised.
-    pub fn exclude(&mut self, now: Time, exclude: Exclude) {
-        self.rules.exclude = exclude;
-        self.drop_excluded(now);
-    }
-
-    fn drop_excluded(&mut self, now: Time) {
-        let addresses = self.grants.iter().map(StoredGrant::address);
-        let excluded = addresses.filter(|address| self.rules.exclude.reason(*address).is_some());
-        let mut addresses: Vec<IpAddr> = excluded.collect();
-        addresses.sort_unstable();
-        for address in addresses {
-            if let Some(grant) = self.grants.remove(address) {
-                self.removed(now, grant, RemovalReason::Excluded);
-            }
-        }
     }
 
     /// Returns the rules in force.

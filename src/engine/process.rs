@@ -2,7 +2,8 @@
 //!
 //! - **Promise**: each step can only take trust away. A login counts only if its host is accepted,
 //!   the line is neither a continuation nor a repetition, a pattern of a daemon matches as a whole,
-//!   the frame is not late, the process is trusted, and the address may be authorised. Every
+//!   the frame is not late, the process is trusted, the address may be authorised, and no rule
+//!   refuses the login. Every
 //!   refusal has its reason. Messages that end something or take trust away count even in
 //!   continuations and late frames.
 
@@ -32,8 +33,8 @@ struct Login<'a> {
     process: Option<Key>,
     suspect: Option<Key>,
     session: Option<Key>,
-    /// Its age, if that exceeds the grace period.
-    late: Option<Duration>,
+    /// Its age, by the date in the message.
+    age: Option<Duration>,
     joins: bool,
     address: Option<IpAddr>,
     user: Option<String>,
@@ -201,7 +202,7 @@ impl Engine {
                         process,
                         suspect,
                         session,
-                        late,
+                        age,
                         joins,
                         address,
                         user,
@@ -242,9 +243,9 @@ impl Engine {
 
     fn process_login(&mut self, now: Time, login: Login<'_>) -> Outcome {
         let user = login.user;
-        if let Some(age) = login.late {
-            self.stats.late += 1;
-            return Outcome { address: login.address, user, ..nothing(Reason::Late(age)) };
+        if let Some(age) = login.age.filter(|age| *age > self.rules.grace) {
+            let reason = self.late(now, login.address, age);
+            return Outcome { address: login.address, user, ..nothing(reason) };
         }
         if let Some(process) = login.suspect
             && self.streams.is_distrusted(process, now)
@@ -275,64 +276,96 @@ impl Engine {
             daemon: None,
             address: Some(address),
             user: user.clone(),
+            rule: None,
             is_lost_login: false,
         };
         if let Some(list) = self.rules.exclude.reason(address) {
             self.stats.excluded += 1;
+            self.stats.daemon(&login.daemon).excluded();
             return outcome(Verdict::Excluded, Reason::Excluded(list.to_owned()));
         }
         if self.blocked_until(now, address).is_some() {
             self.stats.blocked += 1;
             return outcome(Verdict::Excluded, Reason::Blocked);
         }
-        self.count_login(now, &login.daemon, login.facility);
+        let ruling = self.rules.logins.ruling(address, user.as_deref());
+        let (rule, grace) = (ruling.label(), ruling.grace(self.rules.grace));
         let remembered = user.clone().filter(|_| self.rules.remember_users);
+        let grace = match grace {
+            Ok(grace) => grace,
+            Err(reason) => {
+                self.stats.refused_by_rule += 1;
+                self.stats.daemon(&login.daemon).excluded();
+                self.count_refused(now, address, remembered);
+                self.recent.refused(address, now, reason.clone());
+                return Outcome { rule, ..outcome(Verdict::Excluded, reason) };
+            }
+        };
+        if let Some(age) = login.age.filter(|age| *age > grace) {
+            let reason = self.late(now, Some(address), age);
+            return Outcome { rule, ..outcome(Verdict::None, reason) };
+        }
+        self.count_login(now, &login.daemon, login.facility);
         let request = GrantRequest {
             by: GrantedBy::Login(self.origins.share(&login.daemon, login.host)),
-            span: self.span(now, address, remembered.clone(), login.session),
+            span: self.span(now, address, remembered.clone(), login.session, grace),
             user: remembered,
             note: None,
         };
-        match self.grant(now, address, request) {
+        let outcome = match self.grant(now, address, request) {
             GrantOutcome::Shared => outcome(Verdict::Excluded, Reason::Shared),
             granted if joined => outcome(Verdict::Login, Reason::Joined(granted)),
             granted => outcome(Verdict::Login, Reason::LoggedIn(granted)),
-        }
+        };
+        Outcome { rule, ..outcome }
     }
 
-    /// Returns how long a login counts: the grace period, or the ceiling if its session is open.
+    /// Returns how long a login counts: its grace, or the ceiling if its session is open.
     fn span(
         &mut self,
         now: Time,
         address: IpAddr,
         user: Option<String>,
         session: Option<Key>,
+        grace: Duration,
     ) -> Duration {
         let (Some(ceiling), Some(key)) = (self.rules.session_ceiling, session) else {
-            return self.rules.grace;
+            return grace;
         };
         if self.sessions.is_open(key, now) {
             // Its log-out was lost, or is still to come and will end the new session too early.
             self.close(now, key);
         }
         let is_open = self.sessions.open(key, address, user, now, now + ceiling);
-        if is_open { ceiling.max(self.rules.grace) } else { self.rules.grace }
+        if is_open { ceiling.max(grace) } else { grace }
     }
 
-    /// Closes a session: its client keeps the grace period, or what other sessions grant.
+    /// Closes a session: its client keeps the grace of its login, or what other sessions grant.
     fn close(&mut self, now: Time, session: Key) {
         if self.rules.session_ceiling.is_none() {
             return;
         }
         let Some(closed) = self.sessions.close(session, now) else { return };
-        let last = now + self.rules.grace;
         let (address, max_users) = (closed.address, self.rules.max_users);
+        let ruling = self.rules.logins.ruling(address, closed.user.as_deref());
+        // New rules have ended the sessions that they refuse.
+        let Ok(grace) = ruling.grace(self.rules.grace) else { return };
+        let last = now + grace;
         let until = closed.address_until.max(Some(last));
         let user_until = closed.user_until.unwrap_or(last).max(last);
         if self.grants.log_out(address, until, closed.user.zip(Some(user_until)), max_users) {
             self.changed(address);
             self.tell_grant(now, address, EventKind::Renewed);
         }
+    }
+
+    fn late(&mut self, now: Time, address: Option<IpAddr>, age: Duration) -> Reason {
+        self.stats.late += 1;
+        let reason = Reason::Late(age);
+        if let Some(address) = address {
+            self.recent.refused(address, now, reason.clone());
+        }
+        reason
     }
 
     fn count_login(&mut self, now: Time, daemon: &Name, facility: Option<u8>) {

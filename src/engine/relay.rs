@@ -17,7 +17,7 @@ use super::grants::grant::{Grant, GrantedBy};
 use super::grants::removed::RemovalReason;
 use super::limits::hour::{HOUR, Hour, Relays};
 use super::limits::usage::{MessageKey, Seen};
-use super::limits::{Counted, LimitAction, Reached};
+use super::limits::{Counted, Limit, LimitAction, Reached};
 use super::protocol::policy::{Action, PolicyRequest, Stage};
 use super::protocol::sender_logins::SenderOwner;
 use super::time::Time;
@@ -134,8 +134,17 @@ impl Engine {
     fn reached(&self, request: &RelayRequest<'_>, relays: Relays) -> Option<Reached> {
         let (limits, usage) = (&self.rules.limits, &self.usage);
         let (address, user) = (request.grant.address, request.counted_user.as_deref());
-        let of_user = user.map(|user| (true, limits.of_user(user), usage.of_user(user)));
-        let of_address = limits.of_address(address, user.is_some());
+        let logins = &self.rules.logins;
+        let of_user = user.map(|user| {
+            let general = logins.limit(address, Some(user), limits.general);
+            (true, limits.of_user(user, general), usage.of_user(user))
+        });
+        // If the user is known, whose limit counts, only the table limits the address.
+        let general = match user {
+            Some(_) => Limit::default(),
+            None => logins.limit_of_address(request.now, request.grant, limits.general),
+        };
+        let of_address = limits.of_address(address, general);
         let of_address = (false, of_address, usage.of_address(address));
         let mut is_limited = false;
         for (of_user, limit, hour) in of_user.into_iter().chain([of_address]) {

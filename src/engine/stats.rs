@@ -29,6 +29,8 @@ pub struct Stats {
     pub logins: u64,
     /// Logins from addresses that are never authorised.
     pub excluded: u64,
+    /// Logins that a rule refuses, or of users whom `users` does not name.
+    pub refused_by_rule: u64,
     /// Logins from addresses that the operator has blocked.
     pub blocked: u64,
     /// Messages that matched a login pattern but were refused, or were too long to be matched.
@@ -113,6 +115,11 @@ impl DaemonStats {
         self.logins += 1;
         self.unmatched_since = 0;
         self.reported = false;
+    }
+
+    /// Records a login that may not authorise: its patterns still match.
+    pub fn excluded(&mut self) {
+        self.unmatched_since = 0;
     }
 
     /// Counts a message of one of its programs that no pattern matches.

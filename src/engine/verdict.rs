@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::grants::GrantOutcome;
@@ -59,6 +60,12 @@ pub enum Reason {
     Ended,
     /// The address is in this exclusion list.
     Excluded(String),
+    /// The rule with this label says that the login never authorises.
+    RefusedByRule(Arc<str>),
+    /// Only some users' logins authorise, and this user is not one of them.
+    OtherUser,
+    /// Only some users' logins authorise, and the mail daemon has not logged whose login it is.
+    UnknownUser,
     /// The operator has blocked the address.
     Blocked,
     /// More users have logged in from the address than may share one.
@@ -91,6 +98,19 @@ pub enum Reason {
     Overloaded,
 }
 
+impl Reason {
+    /// Returns the list or rule by which a login never authorises, as a short name; `None` for other
+    /// reasons.
+    pub fn exclusion(&self) -> Option<&str> {
+        match self {
+            Self::Excluded(list) => Some(list),
+            Self::RefusedByRule(label) => Some(label),
+            Self::OtherUser | Self::UnknownUser => Some("users"),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
@@ -115,6 +135,9 @@ impl fmt::Display for Reason {
             Self::Excluded(list) => {
                 return write!(f, "the address is never authorised: it belongs to `{list}`");
             }
+            Self::RefusedByRule(label) => return write!(f, "{label}: never"),
+            Self::OtherUser => "`users` does not name this user",
+            Self::UnknownUser => "`users` is set, and the mail daemon does not log who logs in",
             Self::Blocked => "the operator has blocked this address temporarily",
             Self::Shared => {
                 "more users than max-users-per-address have logged in from this address"
@@ -200,6 +223,8 @@ pub struct Outcome {
     pub address: Option<IpAddr>,
     /// The user, if the message names one.
     pub user: Option<String>,
+    /// The label of the rule that has decided, if one has.
+    pub rule: Option<Arc<str>>,
     /// Whether it is a login, or looks like one, that authorises nobody although its address may be
     /// authorised: something is wrong, and nobody else will notice.
     pub is_lost_login: bool,
@@ -213,6 +238,7 @@ impl Outcome {
             daemon: None,
             address: None,
             user: None,
+            rule: None,
             is_lost_login: false,
         }
     }

@@ -5,6 +5,7 @@
 //!   remark by default, and a fault only if it was configured explicitly.
 
 pub mod limits;
+pub mod login_rules;
 pub mod sender_logins;
 mod table_file;
 
@@ -234,11 +235,14 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
     match (determined, sender_logins::senders(config).await, limits) {
         (Ok((table, exclude, mut exclusions)), Ok(senders), Ok(limits)) => {
             exclusions.remarks.extend(config.remarks());
+            let logins = login_rules::login_rules(&config.layer);
+            exclusions.remarks.extend(login_rules::remarks(&logins));
             exclusions.remarks.extend(trusted_file::remarks(config.deciding_files()));
             let rules = Rules {
                 table,
                 hosts: config.matching.hosts.clone(),
                 grace: config.grace,
+                logins,
                 max_clients: config.max_clients,
                 exclude,
                 remember_users: config.sending.remember_users,

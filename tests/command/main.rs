@@ -11,6 +11,7 @@ mod commands;
 mod config_faults;
 mod doctor;
 mod guide;
+mod login_rules;
 mod manuals;
 mod misconfigurations;
 mod output;

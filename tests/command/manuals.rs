@@ -92,7 +92,7 @@ fn the_manual_has_every_key() {
             let end = line
                 .find(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'))
                 .unwrap_or(0);
-            end > 0 && line[end..].starts_with(" = ")
+            line == "[[rule]]" || end > 0 && line[end..].starts_with(" = ")
         };
         match line.strip_prefix('#').unwrap_or(line) {
             "" => {}

@@ -12,6 +12,7 @@ mod control;
 mod handover;
 mod life;
 mod log;
+mod login_rules;
 mod lookup;
 mod metrics;
 mod process;

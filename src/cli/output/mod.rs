@@ -182,9 +182,18 @@ fn daemon_json(daemon: &MailDaemon) -> serde_json::Value {
     })
 }
 
-/// Prints the answer to `check --json`.
-pub fn faults(faults: &[Failure], warnings: &[String], output: impl Write) -> io::Result<()> {
+/// Prints the answer to `check --json`. `logins` says which logins authorise, if not all do.
+pub fn faults(
+    faults: &[Failure],
+    warnings: &[String],
+    logins: &[String],
+    output: impl Write,
+) -> io::Result<()> {
     let fault = |f: &Failure| json!({ "fault": f.what(), "hint": f.hint_text() });
     let list: Vec<_> = faults.iter().map(fault).collect();
-    json_line(&json!({ "ok": list.is_empty(), "faults": list, "warnings": warnings }), output)
+    let mut found = json!({ "ok": list.is_empty(), "faults": list, "warnings": warnings });
+    if !logins.is_empty() {
+        found["logins"] = json!(logins);
+    }
+    json_line(&found, output)
 }

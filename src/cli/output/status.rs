@@ -249,13 +249,14 @@ fn number(number: u64, tint: Style) -> Cell {
 }
 
 /// Returns the counters with their labels, in the order in which they are printed.
-fn counted(counts: &EventCounts) -> [(&'static str, u64); 13] {
+fn counted(counts: &EventCounts) -> [(&'static str, u64); 14] {
     [
         ("not syslog", counts.malformed),
         ("from other programs", counts.other_programs),
         ("from other hosts (--allow-host)", counts.other_hosts),
         ("logins from excluded addresses", counts.excluded),
         ("logins from blocked addresses", counts.blocked),
+        ("logins refused by a rule or `users`", counts.refused_by_rule),
         ("logins refused", counts.refused),
         ("logins refused because tables were full", counts.overloaded),
         ("late logins (dated longer ago than --grace)", counts.late),

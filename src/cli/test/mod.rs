@@ -55,6 +55,8 @@ struct Line<'a> {
     address: Option<IpAddr>,
     user: Option<&'a str>,
     reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
 }
 
 /// What was found.
@@ -147,14 +149,24 @@ impl Progress {
     }
 }
 
-/// Returns the reason; for (partial) logins that would be late now, with a note.
+/// Returns the reason, with the rule that has decided; for (partial) logins that would be late now,
+/// with a note.
 fn reason(engine: &Engine, outcome: &Outcome, frame: &[u8], now: Time) -> String {
     let reason = outcome.reason.to_string();
     if !matches!(outcome.verdict, Verdict::Login | Verdict::Partial) {
         return reason;
     }
+    let usual = engine.rules().grace;
+    let grace = outcome.address.map_or(Ok(usual), |address| {
+        engine.rules().logins.ruling(address, outcome.user.as_deref()).grace(usual)
+    });
+    let grace = grace.unwrap_or(usual);
+    let reason = match &outcome.rule {
+        Some(rule) => format!("{reason}; {rule}: {}", humantime::format_duration(grace)),
+        None => reason,
+    };
     let stamp = Frame::new(frame).message().ok().and_then(|message| message.stamp);
-    let age = stamp.map(|stamp| now.since(stamp)).filter(|age| *age > engine.rules().grace);
+    let age = stamp.map(|stamp| now.since(stamp)).filter(|age| *age > usual.min(grace));
     match age {
         Some(age) => format!("{reason}; if it arrived now: {}", Reason::Late(age)),
         None => reason,
@@ -170,6 +182,7 @@ impl<'a> Line<'a> {
             address: outcome.address,
             user: outcome.user.as_deref(),
             reason,
+            rule: outcome.rule.as_deref(),
         }
     }
 }

@@ -26,11 +26,12 @@ use tracing::{debug, info, warn};
 use super::connections::{Connections, Slot};
 use super::shared::Shared;
 use super::status;
-use crate::control::protocol::{Access, Answer, Block, Entry, Request, rfc3339};
+use crate::control::protocol::{Access, Answer, Block, Entry, Request, WhyNot, rfc3339};
 use crate::engine::Engine;
 use crate::engine::grants::grant::{Grant, GrantedBy};
 use crate::engine::grants::{Cursor, GrantOutcome, Slice};
 use crate::engine::message::address;
+use crate::engine::recent;
 use crate::engine::time::Time;
 use crate::sys::blocking::blocking;
 use crate::sys::log_limit::LogLimiter;
@@ -208,16 +209,12 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
     match request {
         // The end of a list that has been written already.
         Request::List => Answer::List(Vec::new()),
-        Request::Query { address } => shared.with(|engine, now| {
-            if let Some(list) = engine.rules().exclude.reason(address.to_canonical()) {
-                return Answer::Excluded(list.to_owned());
-            }
-            if let Some(until) = engine.blocked_until(now, address) {
-                return Answer::Blocked(rfc3339(until));
-            }
-            let grant = engine.admits(now, address);
-            Answer::Query(grant.map(|grant| entry(engine, source, &grant, now)))
-        }),
+        Request::Query { address } => {
+            shared.with(|engine, now| match engine.admits(now, address) {
+                Some(grant) => Answer::Query(entry(engine, source, &grant, now)),
+                None => Answer::No(why_not(engine.why_not(now, address))),
+            })
+        }
         Request::Allow { address, seconds, note } => {
             match allow(shared, source, address, seconds.map(Duration::from_secs), note) {
                 Ok(entry) => Answer::Allowed { entry, published: published(shared, source).await },
@@ -256,6 +253,22 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
         Request::Probe { text } => {
             Answer::Probe(shared.with(|engine, _| engine.probes().count(&text)))
         }
+    }
+}
+
+fn why_not(why: recent::WhyNot) -> WhyNot {
+    match why {
+        recent::WhyNot::Excluded(list) => WhyNot::Excluded(list),
+        recent::WhyNot::Blocked(until) => WhyNot::Blocked(rfc3339(until)),
+        recent::WhyNot::Shared(users) => WhyNot::Shared(users),
+        recent::WhyNot::Rule(label) => WhyNot::Rule(label),
+        recent::WhyNot::Refused(at, reason) => {
+            WhyNot::Refused { at: rfc3339(at), reason: reason.to_string() }
+        }
+        recent::WhyNot::Ended(at, reason) => {
+            WhyNot::Ended { at: rfc3339(at), reason: reason.as_str().to_owned() }
+        }
+        recent::WhyNot::Unknown => WhyNot::Unknown,
     }
 }
 

@@ -112,6 +112,7 @@ impl MetricsPage {
             ("other_host", stats.other_hosts),
             ("excluded", stats.excluded),
             ("blocked", stats.blocked),
+            ("rule", stats.refused_by_rule),
             ("refused", stats.refused),
             ("overloaded", stats.overloaded),
             ("late", stats.late),
@@ -119,8 +120,9 @@ impl MetricsPage {
         ];
         let ignored = ignored.map(|(reason, n)| (labels(&[("reason", reason)]), n));
         let help = "Frames that were processed and authorised nobody: not a syslog message, of \
-                    another program or host, a login from an excluded or blocked address, or a login \
-                    that is refused, late, ambiguous, or without room in the tables.";
+                    another program or host, a login from an excluded or blocked address, or of a \
+                    user whom a rule or `users` refuses, or a login that is refused, late, ambiguous, \
+                    or without room in the tables.";
         self.counter("frames_ignored_total", help, ignored);
     }
 
@@ -134,7 +136,7 @@ impl MetricsPage {
                 (labels(&[("daemon", name)]), value(daemon, snapshot.now))
             })
         };
-        let help = "Complete logins, without those from excluded addresses.";
+        let help = "Complete logins, without those that may not authorise.";
         self.family("logins_total", "counter", help, each(|d, _| d.logins as f64));
         let help = "Messages of the mail daemon's programs that match no pattern.";
         self.family("unmatched_total", "counter", help, each(|d, _| d.unmatched as f64));

@@ -24,6 +24,7 @@ use tokio::io::Interest;
 use tokio::net::{UdpSocket, UnixDatagram};
 use tracing::{debug, info, warn};
 
+use super::lost_logins::meaning;
 use super::shared::Shared;
 use crate::control::status::ListenerKind;
 use crate::engine::correlation::streams::Source;
@@ -180,11 +181,7 @@ impl Receiver {
                 let source = Source { receiver: self.number, sender: sender.address };
                 let outcome = engine.process(now, source, frame);
                 let is_new = outcome.granted() == Some(GrantOutcome::New);
-                let is_lost = outcome.is_lost_login
-                    && outcome.daemon.as_ref().is_some_and(|daemon| {
-                        shared.lost_logins().is_first(daemon, &outcome.reason)
-                    });
-                if is_lost {
+                if shared.lost_logins().is_first(&outcome) {
                     reports.push(FrameReport::Lost(frame, outcome.clone()));
                 }
                 if is_new || logs_all {
@@ -204,6 +201,17 @@ impl Receiver {
     fn report(&self, report: &FrameReport<'_>) {
         let (frame, outcome, kept_out) = match report {
             FrameReport::Rejected(frame, sender) => return self.reject(frame, *sender),
+            FrameReport::Lost(_, outcome) if outcome.reason.exclusion().is_some() => {
+                return warn!(
+                    address = outcome.address.map(tracing::field::display),
+                    user = outcome.user,
+                    daemon = outcome.daemon.as_deref(),
+                    reason = %outcome.reason,
+                    "a login does not authorise its address: {}; further ones are summed up once an \
+                     hour",
+                    meaning(&outcome.reason)
+                );
+            }
             FrameReport::Lost(frame, outcome) => {
                 return warn!(
                     address = outcome.address.map(tracing::field::display),

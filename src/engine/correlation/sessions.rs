@@ -136,6 +136,16 @@ impl Sessions {
         }
     }
 
+    /// Forgets the sessions of addresses and users that `keep` does not name.
+    pub fn retain(&mut self, keep: impl Fn(IpAddr, Option<&str>) -> bool) {
+        let open = self.open.iter();
+        let others = open.filter(|(_, session)| !keep(session.address, session.user.as_deref()));
+        let others: Vec<Key> = others.map(|(key, _)| *key).collect();
+        for key in others {
+            self.take(key);
+        }
+    }
+
     /// Returns the addresses that have open sessions.
     pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
         self.by_address.into_keys()

@@ -36,6 +36,8 @@ pub struct User {
     pub name: SmolStr,
     /// When the user's own grant ends.
     pub until: Time,
+    /// Whether the rules refuse the user's logins: the user grants nothing, but shares the address.
+    pub refused: bool,
 }
 
 /// A grant by the operator.
@@ -80,10 +82,16 @@ impl Grant {
 
     /// Returns the users whose own grants last at a moment, the latest last.
     pub fn users(&self, now: Time) -> impl DoubleEndedIterator<Item = &str> {
-        self.users.iter().filter(move |user| now < user.until).map(|user| &*user.name)
+        let users = self.users.iter().filter(move |user| now < user.until && !user.refused);
+        users.map(|user| &*user.name)
     }
 
-    /// Returns how many users' own grants last at a moment.
+    /// Returns the latest deadline of a user whose logins count.
+    pub fn users_until(&self) -> Option<Time> {
+        self.users.iter().filter(|user| !user.refused).map(|user| user.until).max()
+    }
+
+    /// Returns how many users have logged in whose grace lasts at a moment, refused ones included.
     pub fn user_count(&self, now: Time) -> usize {
         self.users.iter().filter(|user| now < user.until).count()
     }
@@ -125,8 +133,15 @@ impl Grant {
         self.by = by;
         self.users.retain(|user| now < user.until);
         if let Some(name) = user {
-            self.log_in(&name, end);
+            self.log_in(&name, end, false);
         }
+        self.settle(max_users);
+    }
+
+    /// Counts a user whom the rules refuse among those who share the address, until `end`.
+    pub fn refuse(&mut self, name: &str, now: Time, end: Time, max_users: Option<usize>) {
+        self.users.retain(|user| now < user.until);
+        self.log_in(name, end, true);
         self.settle(max_users);
     }
 
@@ -163,8 +178,9 @@ impl Grant {
         (remaining.shared && now < remaining.until).then_some(remaining)
     }
 
-    pub(super) fn log_in(&mut self, name: &str, until: Time) {
-        if let Some(last) = self.users.last_mut().filter(|last| *last.name == *name) {
+    pub(super) fn log_in(&mut self, name: &str, until: Time, refused: bool) {
+        let is_same = |user: &&mut User| *user.name == *name && user.refused == refused;
+        if let Some(last) = self.users.last_mut().filter(is_same) {
             last.until = last.until.max(until);
             return;
         }
@@ -173,7 +189,9 @@ impl Grant {
         if self.users.len() == MAX_USERS {
             self.users.remove(0);
         }
+        // A grace that granted nothing extends none that does.
+        let old = old.filter(|old| old.refused == refused);
         let until = old.map_or(until, |old| until.max(old.until));
-        self.users.push(User { name: name.into(), until });
+        self.users.push(User { name: name.into(), until, refused });
     }
 }

@@ -131,8 +131,9 @@ impl Grants {
         }
     }
 
-    /// Ends a session of an address: its deadline from logins becomes `until`, and the user's own
-    /// deadline the time in `user`. Returns whether the address was in the set.
+    /// Ends a session of an address: its deadline from logins becomes `until`, or that of another
+    /// user if it is later, and the user's own deadline the time in `user`. Returns whether the
+    /// address was in the set.
     pub fn log_out(
         &mut self,
         address: IpAddr,
@@ -141,26 +142,17 @@ impl Grants {
         max_users: Option<usize>,
     ) -> bool {
         self.work_on(address, |grant| {
-            grant.by_login = until;
             if let Some((name, until)) = user {
                 let same = grant.users.iter_mut().filter(|user| *user.name == *name);
                 same.for_each(|user| user.until = until);
             }
+            grant.by_login = until.max(grant.users_until());
             grant.settle(max_users);
         })
     }
 
-    /// Ends all sessions of an address: no deadline from logins is later than `latest`.
-    pub fn end_sessions(&mut self, address: IpAddr, latest: Time, max_users: Option<usize>) {
-        self.work_on(address, |grant| {
-            grant.by_login = grant.by_login.map(|until| until.min(latest));
-            grant.users.iter_mut().for_each(|user| user.until = user.until.min(latest));
-            grant.settle(max_users);
-        });
-    }
-
     /// Changes the grant of an address; returns whether there is one.
-    fn work_on(&mut self, address: IpAddr, work: impl FnOnce(&mut Grant)) -> bool {
+    pub fn work_on(&mut self, address: IpAddr, work: impl FnOnce(&mut Grant)) -> bool {
         let Some(slot) = self.slots.find(address) else { return false };
         let Some(mut grant) = self.slots.get(slot).map(StoredGrant::grant) else { return false };
         work(&mut grant);
@@ -168,13 +160,18 @@ impl Grants {
         true
     }
 
-    /// Applies a new limit of users that may share an address; returns the changed grants as they
-    /// were before.
-    pub fn settle_all(&mut self, max_users: Option<usize>) -> Vec<Grant> {
+    /// Changes every grant, and applies a new limit of users that may share an address; returns the
+    /// changed grants as they were before.
+    pub fn settle_all(
+        &mut self,
+        max_users: Option<usize>,
+        change: impl Fn(&mut Grant),
+    ) -> Vec<Grant> {
         let mut changed = Vec::new();
         for slot in 0..self.slots.end() {
             let Some(before) = self.slots.get(slot).map(StoredGrant::grant) else { continue };
             let mut after = before.clone();
+            change(&mut after);
             after.settle(max_users);
             if after != before {
                 self.replace(slot, after);

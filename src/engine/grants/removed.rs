@@ -24,6 +24,8 @@ pub enum RemovalReason {
     Limited,
     /// The new configuration excludes it.
     Excluded,
+    /// The new rules refuse its logins.
+    Refused,
     /// Too many users have logged in from it.
     Shared,
 }
@@ -37,6 +39,7 @@ impl RemovalReason {
             Self::Revoked => "revoked",
             Self::Excluded => "excluded",
             Self::Limited => "limited",
+            Self::Refused => "refused",
             Self::Shared => "shared",
         }
     }
@@ -53,6 +56,7 @@ impl RemovalReason {
                 "no longer authorised: it has reached a limit and is blocked for the rest of the hour"
             }
             Self::Excluded => "no longer authorised: excluded by the new configuration",
+            Self::Refused => "no longer authorised: the new configuration refuses its logins",
             Self::Shared => {
                 "no longer authorised: more users than max-users-per-address have logged in from it"
             }

@@ -132,7 +132,7 @@ impl From<Grant> for StoredGrant {
             && manual.is_none()
             && !shared
             && users.len() <= 1
-            && users.iter().all(|user| user.until == until);
+            && users.iter().all(|user| user.until == until && !user.refused);
         let rest = if is_usual {
             Rest::Usual(users.into_iter().next().map(|user| user.name))
         } else {
@@ -156,7 +156,7 @@ impl From<StoredGrant> for Grant {
                 by_login: Some(until),
                 manual: None,
                 shared: false,
-                users: name.into_iter().map(|name| User { name, until }).collect(),
+                users: name.into_iter().map(|name| User { name, until, refused: false }).collect(),
             },
             Rest::Unusual(unusual) => {
                 let Unusual { by_login, manual, shared, users } = *unusual;

@@ -27,6 +27,25 @@ pub struct Limit {
     pub recipients: Option<u32>,
 }
 
+impl Limit {
+    /// Returns this limit, where it is not set that of `general`.
+    pub fn over(self, general: Self) -> Self {
+        Self {
+            messages: self.messages.or(general.messages),
+            recipients: self.recipients.or(general.recipients),
+        }
+    }
+
+    /// Returns the lower of two limits.
+    pub fn min(self, other: Self) -> Self {
+        let lower = |one: Option<u32>, two: Option<u32>| one.into_iter().chain(two).min();
+        Self {
+            messages: lower(self.messages, other.messages),
+            recipients: lower(self.recipients, other.recipients),
+        }
+    }
+}
+
 /// What happens beyond a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LimitAction {
@@ -49,15 +68,13 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Returns the limit of a user.
-    pub fn of_user(&self, user: &str) -> Limit {
-        self.table.of_user(user).map_or(self.general, |exception| exception.over(self.general))
+    /// Returns the limit of a user, which is `general` if the table does not name the user.
+    pub fn of_user(&self, user: &str, general: Limit) -> Limit {
+        self.table.of_user(user).map_or(general, |exception| exception.over(general))
     }
 
-    /// Returns the limit of an address. `by_user` is whether the user is known, whose limit counts
-    /// too: then only the table limits the address.
-    pub fn of_address(&self, address: IpAddr, by_user: bool) -> Limit {
-        let general = if by_user { Limit::default() } else { self.general };
+    /// Returns the limit of an address, which is `general` if the table does not name the address.
+    pub fn of_address(&self, address: IpAddr, general: Limit) -> Limit {
         self.table.of_address(address).map_or(general, |exception| exception.over(general))
     }
 }

@@ -49,7 +49,7 @@ pub struct Restored {
     pub grants: usize,
     /// Grants that expired in the meantime.
     pub expired: usize,
-    /// Grants not restored: now excluded or blocked.
+    /// Grants not restored: now excluded, blocked, or refused by the rules.
     pub refused: usize,
     /// Grants shortened to the longest time that a new one could last.
     pub shortened: usize,
@@ -264,6 +264,7 @@ impl Engine {
         let address = grant.address();
         is_in_time
             && has_its_user
+            && self.rules.logins.is_empty()
             && self.rules.exclude.reason(address).is_none()
             && !self.blocked.contains_key(&address)
     }
@@ -279,20 +280,22 @@ impl Engine {
             restored.refused += 1;
             return None;
         }
+        grant.since = grant.since.min(now);
+        grant.users.retain(|user| now < user.until && self.rules.remember_users);
         // No grant lasts longer from now on than its original time.
-        let last = now + self.rules.grace;
-        grant.by_login = grant.by_login.map(|until| until.min(last));
+        self.rules.logins.apply(&mut grant, self.rules.grace, Some(now));
         if let Some(manual) = &mut grant.manual {
             let longest = MAX_MANUAL.min(manual.until.since(manual.given));
             manual.until = manual.until.min(now + longest);
             manual.given = manual.given.min(now);
         }
-        grant.users.retain(|user| now < user.until && self.rules.remember_users);
-        grant.users.iter_mut().for_each(|user| user.until = user.until.min(last));
         let before = grant.until;
         grant.settle(self.rules.max_users);
+        if grant.until <= now {
+            restored.refused += 1;
+            return None;
+        }
         restored.shortened += usize::from(grant.until < before);
-        grant.since = grant.since.min(now);
         Some(grant)
     }
 }
@@ -370,7 +373,7 @@ fn grant(fields: &[&str], origins: &mut Origins) -> Option<Grant> {
         }
     };
     let user = |pair: &[&str]| match *pair {
-        [until, name] => Some(User { name: name.into(), until: time(until)? }),
+        [until, name] => Some(User { name: name.into(), until: time(until)?, refused: false }),
         _ => None,
     };
     let users: Option<SmallVec<[User; 1]>> = users.chunks(2).map(user).collect();
