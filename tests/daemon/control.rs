@@ -6,10 +6,9 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::time::{Duration, Instant};
 
-use crate::support::daemon::{Daemon, program};
+use crate::support::daemon::{Daemon, program, program_as};
 use crate::support::home::Home;
 use crate::support::story::login_frame;
 
@@ -26,9 +25,9 @@ fn gid(name: &str) -> u32 {
 
 /// Runs a command as a user in this group, and returns exit status and output.
 fn ask(home: &Home, group: u32, arguments: &[&str]) -> (Option<i32>, String) {
-    let mut command = program();
+    let mut command = program_as((4711, group), &home.at(""));
     command.args(arguments).arg("--config").arg(home.at("config.toml"));
-    let output = command.uid(4711).gid(group).output().expect("it can be started");
+    let output = command.output().expect("it can be started");
     let text = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&text).into_owned())
 }

@@ -8,7 +8,6 @@ use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -35,9 +34,7 @@ fn its_memory_cannot_be_read() {
     let wire = Wire::unix(dir.path().join("log.sock"));
     let options =
         ["--dry-run", "--exclude=own", "--exclude=gateway", "--listen", &wire.to_string()];
-    let daemon = Daemon::spawn_with(dir.path(), &options, |command| {
-        command.uid(USER).gid(USER);
-    });
+    let daemon = Daemon::spawn_as((USER, USER), dir.path(), &options);
     daemon.wait_until_logged("ready");
     let process = Path::new("/proc").join(daemon.id().to_string());
     let limits = fs::read_to_string(process.join("limits")).unwrap();

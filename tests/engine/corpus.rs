@@ -6,6 +6,7 @@
 //!   those in the tables of refused ones, with the reason.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::maildaemons::{DaemonTable, MailDaemon, Selection};
@@ -224,15 +225,18 @@ fn any_facility_and_severity_is_accepted_except_of_uw() {
     let daemons = daemons();
     for daemon in &daemons {
         for example in daemon.examples.iter().filter(|example| example.is_login()) {
+            let mut engine = engine(std::slice::from_ref(daemon));
             for priority in 0..=191u8 {
-                let mut engine = engine(std::slice::from_ref(daemon));
+                // Each from a host of its own: what one has sent does not affect the others.
+                let sender = Some(IpAddr::from([203, 0, 113, priority]));
+                let source = Source { receiver: 0, sender };
                 let outcome = example.lines.iter().map(|line| {
                     let bare = match line.strip_prefix('<').and_then(|rest| rest.split_once('>')) {
                         Some((_, rest)) => rest,
                         None => line,
                     };
                     let frame = format!("<{priority}>{bare}");
-                    engine.process(Time::default(), Source::default(), frame.as_bytes())
+                    engine.process(Time::default(), source, frame.as_bytes())
                 });
                 let outcome = outcome.last().expect("an example has lines");
                 let is_accepted = &*daemon.name != "uw-imap" || priority & 7 == 6;

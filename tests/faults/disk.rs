@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, chown};
-use std::os::unix::process::CommandExt as _;
 use std::time::{Duration, Instant};
 
 use nix::unistd::User;
@@ -267,9 +266,7 @@ fn unwritable_directories_are_retried() {
     }
     let options = with_state(&home);
     let options = [&*options[0], &*options[1]];
-    let daemon = home.start_as(&options, |command| {
-        command.uid(user).gid(group);
-    });
+    let daemon = home.start_as((user, group), &options);
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
     let mode = |name: &str, mode| {

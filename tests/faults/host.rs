@@ -80,9 +80,7 @@ fn frames_are_processed_without_new_processes() {
     let nobody = User::from_name("nobody").ok().flatten().expect("there is a user nobody");
     let (user, group) = (nobody.uid.as_raw(), nobody.gid.as_raw());
     chown(home.at("."), Some(user), Some(group)).expect("owner changed");
-    let daemon = home.start_as(&[], |command| {
-        command.uid(user).gid(group);
-    });
+    let daemon = home.start_as((user, group), &[]);
     log_in(&home, &daemon, A);
     home.wait_until_mapped(A, &daemon);
     limit(&daemon, (user, group), "--nproc=1:");

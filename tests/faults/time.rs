@@ -26,7 +26,7 @@ fn start_with_clock(home: &Home, options: &[&str]) -> Daemon {
         .find(|path| path.exists())
         .expect("the library");
     let clock = home.at("clock");
-    home.start_as(options, move |command| {
+    home.start_prepared(options, move |command| {
         command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", clock);
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     })
@@ -97,7 +97,7 @@ fn clock_jump_while_down_prolongs_no_grant_beyond_the_grace_period() {
 fn reboot_changes_no_grant() {
     let home = Home::new();
     let start = |boot_time: &str| {
-        home.start_as(&["--grace", "60s"], |command| {
+        home.start_prepared(&["--grace", "60s"], |command| {
             let mut inner = Command::new("unshare");
             inner.args(["--time", "--boottime", boot_time]);
             inner.arg(command.get_program()).args(command.get_args());

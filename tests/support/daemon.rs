@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
@@ -17,7 +18,7 @@ use std::thread;
 use nix::sys::signal::Signal;
 
 use super::process::Process;
-use super::{PATIENCE, within};
+use super::{PATIENCE, install, within};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_pop-before-smtp");
 
@@ -91,7 +92,7 @@ impl Daemon {
         Self::spawn_with(home, options, |_| {})
     }
 
-    /// The same, after `prepare` has changed the command, such as its environment or user.
+    /// The same, after `prepare` has changed the command, such as its environment.
     pub fn spawn_with(
         home: &Path,
         options: &[impl AsRef<str>],
@@ -100,6 +101,13 @@ impl Daemon {
         let mut command = program();
         command.stdin(Stdio::null());
         prepare(&mut command);
+        Self::run(command, home, options)
+    }
+
+    /// The same as [`Self::spawn`], as this user and group.
+    pub fn spawn_as(user: (u32, u32), home: &Path, options: &[impl AsRef<str>]) -> Self {
+        let mut command = program_as(user, home);
+        command.stdin(Stdio::null());
         Self::run(command, home, options)
     }
 
@@ -244,6 +252,18 @@ impl Daemon {
 /// Returns a command that runs the program without the environment variables that configure it.
 pub fn program() -> Command {
     unconfigured(Command::new(PROGRAM))
+}
+
+/// The same for another user and group: with a copy in `home`, because this user may be unable to
+/// enter the directory of the build, such as a clone in root's home.
+pub fn program_as((user, group): (u32, u32), home: &Path) -> Command {
+    let copy = home.join("pop-before-smtp");
+    if !copy.exists() {
+        install(PROGRAM, &copy);
+    }
+    let mut command = unconfigured(Command::new(copy));
+    command.uid(user).gid(group);
+    command
 }
 
 fn unconfigured(mut command: Command) -> Command {

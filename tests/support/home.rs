@@ -83,8 +83,15 @@ impl Home {
         Daemon::spawn(self.dir.path(), &self.options(more))
     }
 
+    /// Starts the daemon as this user and group and waits until it is ready.
+    pub fn start_as(&self, user: (u32, u32), more: &[&str]) -> Daemon {
+        let mut daemon = Daemon::spawn_as(user, self.dir.path(), &self.options(more));
+        daemon.wait_until_ready();
+        daemon
+    }
+
     /// Starts the daemon with a prepared command and waits until it is ready.
-    pub fn start_as(&self, more: &[&str], prepare: impl FnOnce(&mut Command)) -> Daemon {
+    pub fn start_prepared(&self, more: &[&str], prepare: impl FnOnce(&mut Command)) -> Daemon {
         let mut daemon = Daemon::spawn_with(self.dir.path(), &self.options(more), prepare);
         daemon.wait_until_ready();
         daemon
