@@ -17,8 +17,8 @@ use super::grants::grant::{Grant, GrantedBy};
 use super::grants::removed::RemovalReason;
 use super::limits::hour::{HOUR, Hour, Relays};
 use super::limits::usage::{MessageKey, Seen};
-use super::limits::{Counted, Limit, LimitAction, Reached};
-use super::protocol::policy::{Action, PolicyRequest, Stage};
+use super::limits::{Limit, LimitAction, Quantity, Reached};
+use super::protocol::policy::{Action, PolicyRequest, SmtpStage};
 use super::protocol::sender_logins::SenderOwner;
 use super::time::Time;
 
@@ -103,7 +103,7 @@ impl Engine {
         };
         let address = address.to_canonical();
         let grant = self.admits(now, address);
-        if stage == Stage::EndOfMessage {
+        if stage == SmtpStage::EndOfMessage {
             return self.received(now, address, grant.as_ref(), policy);
         }
         let Some(grant) = &grant else { return Action::Dunno.into() };
@@ -113,7 +113,7 @@ impl Engine {
             SenderOwner::Stranger if grant.is_manual(now) => None,
             SenderOwner::Stranger => return self.rules.senders.mismatch.clone().into(),
         };
-        if stage == Stage::Data {
+        if stage == SmtpStage::Data {
             return Action::Ok.into();
         }
         let key = self.usage.key(policy);
@@ -149,7 +149,8 @@ impl Engine {
         let mut is_limited = false;
         for (of_user, limit, hour) in of_user.into_iter().chain([of_address]) {
             let messages = limit.messages.filter(|_| relays.messages > 0);
-            let counted = [(Counted::Messages, messages), (Counted::Recipients, limit.recipients)];
+            let counted =
+                [(Quantity::Messages, messages), (Quantity::Recipients, limit.recipients)];
             for (what, max) in counted {
                 let Some(max) = max else { continue };
                 is_limited = true;
@@ -185,8 +186,8 @@ impl Engine {
     fn limited(&mut self, request: &RelayRequest<'_>, reached: Reached) -> Decision {
         let counts = &mut self.stats.limited;
         let count = match reached {
-            Reached::Limit { what: Counted::Messages, .. } => &mut counts.messages,
-            Reached::Limit { what: Counted::Recipients, .. } => &mut counts.recipients,
+            Reached::Limit { what: Quantity::Messages, .. } => &mut counts.messages,
+            Reached::Limit { what: Quantity::Recipients, .. } => &mut counts.recipients,
             Reached::TooManyClients => &mut counts.too_many_clients,
         };
         *count += 1;

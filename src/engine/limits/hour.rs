@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::Counted;
+use super::Quantity;
 use crate::engine::time::Time;
 
 /// The time over which is counted.
@@ -32,10 +32,10 @@ impl Relays {
         self.recipients = self.recipients.saturating_add(more.recipients);
     }
 
-    const fn get(self, what: Counted) -> u32 {
+    const fn get(self, what: Quantity) -> u32 {
         match what {
-            Counted::Messages => self.messages,
-            Counted::Recipients => self.recipients,
+            Quantity::Messages => self.messages,
+            Quantity::Recipients => self.recipients,
         }
     }
 }
@@ -67,7 +67,7 @@ impl Hour {
     }
 
     /// Returns whether a limit is reached: how long until there is room for one more.
-    pub fn wait(&self, now: Time, what: Counted, max: u32) -> Option<Duration> {
+    pub fn wait(&self, now: Time, what: Quantity, max: u32) -> Option<Duration> {
         let slots = self.0.iter().filter(|slot| now < slot.end());
         let of = |slot: &TimeSlot| u64::from(slot.relays.get(what));
         let (mut count, max): (u64, u64) = (slots.clone().map(of).sum(), max.into());
@@ -104,7 +104,7 @@ mod tests {
     fn an_hour_slides() {
         let mut hour = Hour::default();
         let wait = |hour: &Hour, seconds, max| {
-            hour.wait(at(seconds), Counted::Messages, max).map(|wait| wait.as_secs())
+            hour.wait(at(seconds), Quantity::Messages, max).map(|wait| wait.as_secs())
         };
         assert_eq!(wait(&hour, 0, 1), None);
         assert_eq!(wait(&hour, 0, 0), Some(3600), "none at all");
@@ -120,8 +120,8 @@ mod tests {
         assert_eq!(wait(&hour, 3600, 4), None);
         assert_eq!(wait(&hour, 4599, 1), Some(1));
         assert_eq!(wait(&hour, 4600, 1), None);
-        assert_eq!(hour.wait(at(1000), Counted::Recipients, 17), None);
-        assert!(hour.wait(at(1000), Counted::Recipients, 16).is_some());
+        assert_eq!(hour.wait(at(1000), Quantity::Recipients, 17), None);
+        assert!(hour.wait(at(1000), Quantity::Recipients, 16).is_some());
         assert_eq!(hour.end(), at(4600));
     }
 

@@ -81,14 +81,14 @@ impl Limits {
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counted {
+pub enum Quantity {
     /// Messages.
     Messages,
     /// Recipients.
     Recipients,
 }
 
-impl Counted {
+impl Quantity {
     /// Returns its name.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -104,7 +104,7 @@ pub enum Reached {
     /// The limit of messages or recipients.
     Limit {
         /// What is limited.
-        what: Counted,
+        what: Quantity,
         /// To how many within an hour.
         max: u32,
         /// Whether to the user's; otherwise to that of the address.
@@ -120,8 +120,8 @@ impl Reached {
     /// Returns the limit as one word, for scripts.
     pub const fn word(self) -> &'static str {
         match self {
-            Self::Limit { what: Counted::Messages, .. } => "messages-per-hour",
-            Self::Limit { what: Counted::Recipients, .. } => "recipients-per-hour",
+            Self::Limit { what: Quantity::Messages, .. } => "messages-per-hour",
+            Self::Limit { what: Quantity::Recipients, .. } => "recipients-per-hour",
             Self::TooManyClients => "too-many-clients",
         }
     }

@@ -35,7 +35,7 @@ impl LiteralCounts {
         let mut states = 1_u32;
         for (text, _) in texts() {
             if text.is_empty() || text.len() > MAX_LITERAL {
-                return Err(ExpressionFault::Counted(text.clone()));
+                return Err(ExpressionFault::Quantity(text.clone()));
             }
             states = states.saturating_mul(2 * text.len() as u32);
         }

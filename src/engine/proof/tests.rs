@@ -246,8 +246,8 @@ fn expressions_that_cannot_be_analysed_are_faults() {
         (checked(r"^a\b$", none()), ExpressionFault::Assertion),
         (checked(r"^a(?m:$)", none()), ExpressionFault::Assertion),
         (checked(r"^(?:(?:a?){100}){100}$", none()), ExpressionFault::TooLarge),
-        (checked("^a$", once("")), ExpressionFault::Counted(String::new())),
-        (checked("^a$", once(&"x".repeat(65))), ExpressionFault::Counted("x".repeat(65))),
+        (checked("^a$", once("")), ExpressionFault::Quantity(String::new())),
+        (checked("^a$", once(&"x".repeat(65))), ExpressionFault::Quantity("x".repeat(65))),
         (checked("^a$", many), ExpressionFault::TooLarge),
     ];
     for (checked, expected) in rows {

@@ -14,7 +14,7 @@ pub enum ExpressionFault {
     /// Too large when its repetitions are expanded.
     TooLarge,
     /// A text that must occur once or never is empty or too long.
-    Counted(String),
+    Quantity(String),
 }
 
 /// Why a message that both automata accept is not a forgery.
@@ -75,7 +75,7 @@ impl fmt::Display for ExpressionFault {
                 "the expression is too large when its repetitions are expanded; use smaller \
                  bounds, or [0-9] instead of \\d and [A-Za-z0-9_] instead of \\w",
             ),
-            Self::Counted(text) => {
+            Self::Quantity(text) => {
                 write!(f, "a text in `once` or `never` must have 1 to 64 bytes: {text:?}")
             }
         }

@@ -1,7 +1,7 @@
 //! Postfix's policy protocol (SMTPD_POLICY_README): `name=value` lines, and an empty line.
 //!
 //! - **Promise**: unknown attributes are ignored. The action is never empty, since Postfix takes an
-//!   empty one for OK. Requests in other states than those of [`Stage`] have no client. Broken are
+//!   empty one for OK. Requests in other states than those of [`SmtpStage`] have no client. Broken are
 //!   lines without `=`, an attribute of ours given twice, and requests longer than [`MAX_REQUEST`].
 
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ pub struct PolicyRequest<'a> {
 
 /// A state of the SMTP dialogue in which the grant of a client counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum SmtpStage {
     /// A recipient is named.
     Recipient,
     /// All recipients are named, and the text will follow.
@@ -58,12 +58,12 @@ impl<'a> PolicyRequest<'a> {
     }
 
     /// Returns the state of the dialogue, if it is one in which the client's grant counts.
-    pub fn stage(&self) -> Option<Stage> {
+    pub fn stage(&self) -> Option<SmtpStage> {
         let is_ours = self.kind == Some(b"smtpd_access_policy");
         match self.state.filter(|_| is_ours)? {
-            b"RCPT" => Some(Stage::Recipient),
-            b"DATA" => Some(Stage::Data),
-            b"END-OF-MESSAGE" => Some(Stage::EndOfMessage),
+            b"RCPT" => Some(SmtpStage::Recipient),
+            b"DATA" => Some(SmtpStage::Data),
+            b"END-OF-MESSAGE" => Some(SmtpStage::EndOfMessage),
             _ => None,
         }
     }
@@ -100,7 +100,7 @@ impl<'a> PolicyRequest<'a> {
         self.queue_id.unwrap_or_default()
     }
 
-    /// Returns the number of accepted recipients; 0 before [`Stage::Data`].
+    /// Returns the number of accepted recipients; 0 before [`SmtpStage::Data`].
     pub fn recipient_count(&self) -> Option<u64> {
         number(self.recipient_count)
     }
