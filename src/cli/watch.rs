@@ -17,7 +17,7 @@ pub(super) fn watch(args: &WatchArgs) -> CommandResult {
     let mut events = client::watch(&control, read_only.as_deref(), args.initial)?;
     let mut output = stdout().lock();
     loop {
-        let line = events.next()?;
+        let line = events.next_line()?;
         match output.write_all(line.as_bytes()).and_then(|()| output.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(true),
             outcome => written(outcome)?,

@@ -64,7 +64,7 @@ impl EventStream {
     ///
     /// # Errors
     /// The daemon closes the connection, or refuses the request.
-    pub fn next(&mut self) -> Result<String, Failure> {
+    pub fn next_line(&mut self) -> Result<String, Failure> {
         let line = self.0.line(|path| {
             Failure::unavailable(format!("the daemon at `{path}` closed the connection"))
                 .hint("it was stopped or restarted; start `watch --initial` again")

@@ -110,15 +110,15 @@ mod tests {
         };
         let expires = Some(Time::from_millis(1_795_001_800_000));
         let relayed = Relayed { sender: "joe@example.org".into(), recipients: 2, queue_id: None };
-        let common = r#""time":"2026-11-18T15:06:40Z","address":"192.0.2.7""#;
+        let common = r#""time":"2026-11-18T11:06:40Z","address":"192.0.2.7""#;
         let rows = [
             (
                 event(EventKind::Granted, Some("jo\"e\n"), expires),
-                r#"{"event":"granted",COMMON,"user":"jo\"e\n","daemon":"dovecot","expires":"2026-11-18T15:36:40Z","reason":null}"#,
+                r#"{"event":"granted",COMMON,"user":"jo\"e\n","daemon":"dovecot","expires":"2026-11-18T11:36:40Z","reason":null}"#,
             ),
             (
                 event(EventKind::Renewed, None, expires),
-                r#"{"event":"renewed",COMMON,"user":null,"daemon":null,"expires":"2026-11-18T15:36:40Z","reason":null}"#,
+                r#"{"event":"renewed",COMMON,"user":null,"daemon":null,"expires":"2026-11-18T11:36:40Z","reason":null}"#,
             ),
             (
                 event(EventKind::Ended(RemovalReason::Revoked), Some("joe"), None),
@@ -130,11 +130,11 @@ mod tests {
             ),
             (
                 event(EventKind::Limited("messages-per-hour".into()), None, expires),
-                r#"{"event":"limited",COMMON,"user":null,"daemon":null,"expires":"2026-11-18T15:36:40Z","reason":"messages-per-hour"}"#,
+                r#"{"event":"limited",COMMON,"user":null,"daemon":null,"expires":"2026-11-18T11:36:40Z","reason":"messages-per-hour"}"#,
             ),
             (
                 event(EventKind::Relayed(Box::new(relayed)), None, expires),
-                r#"{"event":"relayed",COMMON,"user":null,"daemon":null,"expires":"2026-11-18T15:36:40Z","reason":null,"sender":"joe@example.org","recipients":2,"queue_id":null}"#,
+                r#"{"event":"relayed",COMMON,"user":null,"daemon":null,"expires":"2026-11-18T11:36:40Z","reason":null,"sender":"joe@example.org","recipients":2,"queue_id":null}"#,
             ),
         ];
         for (event, expected) in rows {

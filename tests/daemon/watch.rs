@@ -1,6 +1,6 @@
 //! `watch`, and `list` and `status` that repaint themselves.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};

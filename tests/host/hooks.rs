@@ -1,7 +1,7 @@
 //! The hooks of deploy/hooks, unchanged, with the real programs, in a network of their own: nft(8),
 //! ipset(8), fail2ban, rspamd, nginx, curl. (CrowdSec: Debian's has no allowlists.)
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -71,7 +71,7 @@ impl Site {
     }
 
     /// Asserts that no text of a user was run.
-    fn is_unharmed(self) {
+    fn end_unharmed(self) {
         assert!(!self.home.at("owned").exists());
         assert!(self.daemon.stop().success());
     }
@@ -136,7 +136,7 @@ fn nftables() {
     site.log_in(C);
     let _hook = follow(&site);
     has("it follows again", || nft_set("clients4"), &[(C, 1800)]);
-    site.is_unharmed();
+    site.end_unharmed();
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn nftables_follows_a_daemon_that_restarts() {
     has("without a daemon nobody is listed", || nft_set("clients4"), &[]);
     let site = Site { daemon: home.start(&[]), home };
     has("it follows again", || nft_set("clients4"), &[(A, 1800)]);
-    site.is_unharmed();
+    site.end_unharmed();
 }
 
 /// Returns the elements of a set of ipset(8), with the seconds until they expire.
@@ -179,7 +179,7 @@ fn ipset() {
     let _hook = site.follow(&["to-ipset"]);
     has("it follows again", || ipset_set("pop-before-smtp4"), &[(C, 1800)]);
     assert_eq!(output("ipset", &["list", "-name"]), "pop-before-smtp4\npop-before-smtp6\n");
-    site.is_unharmed();
+    site.end_unharmed();
 }
 
 /// Returns what a file says.
@@ -252,7 +252,7 @@ fn rspamd() {
     site.change();
     knows(B, true);
     knows(A, false);
-    site.is_unharmed();
+    site.end_unharmed();
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn nginx() {
         shown(B) == "[0]" && text(&geo).is_empty()
     });
     assert!(nginx.stop().success());
-    site.is_unharmed();
+    site.end_unharmed();
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn webhook() {
     for expected in [format!("granted {A}"), format!("granted {V6}"), format!("granted {B}")] {
         assert!(events.contains(&expected), "{expected}: {events:?}");
     }
-    site.is_unharmed();
+    site.end_unharmed();
 }
 
 #[test]
@@ -387,5 +387,5 @@ fn fail2ban() {
     says(format!("Ignore {A} by command"));
     assert!(!said().contains(&format!("Ban {A}")), "{}", said());
     server.stop();
-    site.is_unharmed();
+    site.end_unharmed();
 }

@@ -85,7 +85,8 @@ impl LiveList {
         shown.truncate(room);
         let heading = format!("{authorised} authorised; + new, - ended; Ctrl-C ends");
         writeln!(output, "{}", style.paint(Style::Head, &heading))?;
-        let mut columns = vec![Column::left("")];
+        // As wide without any mark.
+        let mut columns = vec![Column::left(" ")];
         columns.extend(COLUMNS);
         columns.insert(TIME_LEFT + 1, Column::left("").optional(4));
         let mut table = Table::new(&columns);
