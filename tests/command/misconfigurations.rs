@@ -85,7 +85,7 @@ impl Rig {
     /// Runs `doctor` until its findings are as expected.
     fn wait_for_doctor(&self, expected: impl Fn(&Findings) -> bool) -> Findings {
         let mut findings = self.site.doctor(&[]);
-        let as_expected = within(PATIENCE / 3, || {
+        let as_expected = within(PATIENCE, || {
             let as_expected = expected(&findings);
             if !as_expected {
                 findings = self.site.doctor(&[]);

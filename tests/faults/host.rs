@@ -183,6 +183,8 @@ fn several_faults_at_once_lose_nothing() {
         assert!(daemon.query(A));
     }
     daemon.wait_until_authorised(B);
+    // After so many failures the next attempt may be a minute away; a reload makes one at once.
+    daemon.signal(Signal::SIGHUP);
     home.wait_until_mapped(B, &daemon);
     let source = || fs::read_to_string(home.at("maps/clients")).unwrap_or_default();
     assert!(within(PATIENCE, || source().contains(B)), "{}", daemon.log());

@@ -3,7 +3,8 @@
 //! - **Promise**: only processes of this instance: master is found by its pid file and its working
 //!   directory, services by their parent.
 //! - **Source**: proc_pid_stat(5). `postfix reload` makes every service end and start again; qmgr(8)
-//!   ends at no other time, so its start is the time of the last reload.
+//!   ends at no other time, so its start is the time of the last reload. While there is none (master
+//!   waits for a minute if it did not start), nothing is known to be older than the reload.
 //! - **Limits**: root only.
 
 use std::fs::{self, File};
@@ -78,7 +79,7 @@ impl Processes {
         let at = |started: Duration| now.0 - now.1.saturating_sub(started);
         let text = stat(master)?;
         let own = Stat::read(&text).filter(|stat| stat.program == "master")?;
-        let (mut loaded, mut smtpd) = (own.started, Vec::new());
+        let (mut queue_manager, mut smtpd) = (None, Vec::new());
         for entry in fs::read_dir("/proc").ok()?.flatten() {
             let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
@@ -89,7 +90,7 @@ impl Processes {
                 continue;
             };
             match stat.program {
-                "qmgr" => loaded = loaded.max(stat.started),
+                "qmgr" => queue_manager = queue_manager.max(Some(stat.started)),
                 "smtpd" => {
                     let line =
                         fs::read_to_string(format!("/proc/{id}/cmdline")).unwrap_or_default();
@@ -103,7 +104,8 @@ impl Processes {
             .into_iter()
             .map(|(id, service, started)| Smtpd { id, service, started: at(started) })
             .collect();
-        Some(Self { master, loaded: at(loaded), smtpd })
+        let loaded = queue_manager.map_or(now.0, |started| at(started.max(own.started)));
+        Some(Self { master, loaded, smtpd })
     }
 }
 
