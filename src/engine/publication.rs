@@ -132,11 +132,12 @@ impl Publication {
         self.desired += 1;
     }
 
-    /// Requests another publication, because the map may have changed; at once if the last attempt
-    /// has failed.
+    /// Requests another publication, because the map may have changed. If the last attempt has failed,
+    /// it is made at once, and the pauses begin again: what made it fail may have been corrected.
     pub fn again(&mut self) {
         self.change();
         if self.failures > 0 {
+            self.failures = 1;
             self.not_before = Time::default();
         }
     }
@@ -232,7 +233,7 @@ impl Publication {
         self.history.failing_since.or(self.composed)
     }
 
-    /// Returns the number of failed attempts since the last success.
+    /// Returns the number of failed attempts since the last success or request.
     pub fn failures(&self) -> u32 {
         self.failures
     }
@@ -422,6 +423,7 @@ mod tests {
         }
         publication.again();
         assert_eq!(publication.due(), Some((3, Time::default())));
+        assert_eq!(publication.failed(at(3)), 2 * FIRST_PAUSE, "requests do not lengthen it");
     }
 
     #[test]

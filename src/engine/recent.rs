@@ -17,7 +17,7 @@ const MAX_REFUSED: usize = 256;
 
 /// Why an address is not authorised.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WhyNot {
+pub enum AbsenceReason {
     /// It is in this exclusion list.
     Excluded(String),
     /// The operator has blocked it until then.
@@ -61,42 +61,42 @@ impl Recent {
     }
 
     /// Returns the last event of an address.
-    fn last(&self, address: IpAddr) -> WhyNot {
+    fn last(&self, address: IpAddr) -> AbsenceReason {
         let ended = self.ended.iter().rfind(|(known, ..)| *known == address);
         let refused = self.refused.iter().rfind(|(known, ..)| *known == address);
         match (ended, refused) {
             (Some((_, at, _)), Some((_, later, reason))) if at <= later => {
-                WhyNot::Refused(*later, reason.clone())
+                AbsenceReason::Refused(*later, reason.clone())
             }
-            (Some((_, at, reason)), _) => WhyNot::Ended(*at, *reason),
-            (None, Some((_, at, reason))) => WhyNot::Refused(*at, reason.clone()),
-            (None, None) => WhyNot::Unknown,
+            (Some((_, at, reason)), _) => AbsenceReason::Ended(*at, *reason),
+            (None, Some((_, at, reason))) => AbsenceReason::Refused(*at, reason.clone()),
+            (None, None) => AbsenceReason::Unknown,
         }
     }
 }
 
 impl Engine {
     /// Returns why an address is not authorised. For one that is not.
-    pub fn why_not(&self, now: Time, address: IpAddr) -> WhyNot {
+    pub fn why_not(&self, now: Time, address: IpAddr) -> AbsenceReason {
         let address = address.to_canonical();
         if let Some(list) = self.rules.exclude.reason(address) {
-            return WhyNot::Excluded(list.to_owned());
+            return AbsenceReason::Excluded(list.to_owned());
         }
         if let Some(until) = self.blocked_until(now, address) {
-            return WhyNot::Blocked(until);
+            return AbsenceReason::Blocked(until);
         }
         match self.grants.get(address) {
             Some(grant) if grant.shared && now < grant.until => {
-                return WhyNot::Shared(grant.user_count(now));
+                return AbsenceReason::Shared(grant.user_count(now));
             }
             // Not swept yet.
             Some(grant) if !grant.shared => {
-                return WhyNot::Ended(grant.until, RemovalReason::Expired);
+                return AbsenceReason::Ended(grant.until, RemovalReason::Expired);
             }
             _ => {}
         }
         match self.rules.logins.refuses_all_from(address) {
-            Some(label) => WhyNot::Rule(label.to_owned()),
+            Some(label) => AbsenceReason::Rule(label.to_owned()),
             None => self.recent.last(address),
         }
     }
@@ -112,20 +112,20 @@ mod tests {
         let at = |seconds: u64| Time::from_millis(seconds * 1000);
         let mut recent = Recent::default();
         recent.ended(address(1), at(1), RemovalReason::Expired);
-        assert_eq!(recent.last(address(1)), WhyNot::Ended(at(1), RemovalReason::Expired));
+        assert_eq!(recent.last(address(1)), AbsenceReason::Ended(at(1), RemovalReason::Expired));
         recent.refused(address(1), at(2), Reason::OtherUser);
-        assert_eq!(recent.last(address(1)), WhyNot::Refused(at(2), Reason::OtherUser));
+        assert_eq!(recent.last(address(1)), AbsenceReason::Refused(at(2), Reason::OtherUser));
         recent.ended(address(1), at(3), RemovalReason::Revoked);
-        assert_eq!(recent.last(address(1)), WhyNot::Ended(at(3), RemovalReason::Revoked));
+        assert_eq!(recent.last(address(1)), AbsenceReason::Ended(at(3), RemovalReason::Revoked));
         for _ in 0..2 * MAX_ENDED {
             recent.ended(address(2), at(4), RemovalReason::Expired);
             recent.refused(address(2), at(4), Reason::OtherUser);
         }
-        assert_eq!(recent.last(address(1)), WhyNot::Refused(at(2), Reason::OtherUser));
+        assert_eq!(recent.last(address(1)), AbsenceReason::Refused(at(2), Reason::OtherUser));
         assert_eq!((recent.ended.len(), recent.refused.len()), (MAX_ENDED, 2));
         (0..=255).for_each(|n| recent.refused(address(n), at(5), Reason::Blocked));
         recent.refused(IpAddr::from([198, 51, 100, 7]), at(5), Reason::Blocked);
         assert_eq!(recent.refused.len(), MAX_REFUSED);
-        assert_eq!(recent.last(address(0)), WhyNot::Unknown);
+        assert_eq!(recent.last(address(0)), AbsenceReason::Unknown);
     }
 }

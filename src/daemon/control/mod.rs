@@ -256,19 +256,19 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
     }
 }
 
-fn why_not(why: recent::WhyNot) -> WhyNot {
+fn why_not(why: recent::AbsenceReason) -> WhyNot {
     match why {
-        recent::WhyNot::Excluded(list) => WhyNot::Excluded(list),
-        recent::WhyNot::Blocked(until) => WhyNot::Blocked(rfc3339(until)),
-        recent::WhyNot::Shared(users) => WhyNot::Shared(users),
-        recent::WhyNot::Rule(label) => WhyNot::Rule(label),
-        recent::WhyNot::Refused(at, reason) => {
+        recent::AbsenceReason::Excluded(list) => WhyNot::Excluded(list),
+        recent::AbsenceReason::Blocked(until) => WhyNot::Blocked(rfc3339(until)),
+        recent::AbsenceReason::Shared(users) => WhyNot::Shared(users),
+        recent::AbsenceReason::Rule(label) => WhyNot::Rule(label),
+        recent::AbsenceReason::Refused(at, reason) => {
             WhyNot::Refused { at: rfc3339(at), reason: reason.to_string() }
         }
-        recent::WhyNot::Ended(at, reason) => {
+        recent::AbsenceReason::Ended(at, reason) => {
             WhyNot::Ended { at: rfc3339(at), reason: reason.as_str().to_owned() }
         }
-        recent::WhyNot::Unknown => WhyNot::Unknown,
+        recent::AbsenceReason::Unknown => WhyNot::Unknown,
     }
 }
 
