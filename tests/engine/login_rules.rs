@@ -11,7 +11,7 @@ use pop_before_smtp::engine::maildaemons::{DaemonFile, DaemonTable, Selection};
 use pop_before_smtp::engine::protocol::decoded::Decoded;
 use pop_before_smtp::engine::protocol::policy::{self, Action};
 use pop_before_smtp::engine::protocol::sender_logins::{Binding, Senders};
-use pop_before_smtp::engine::recent::WhyNot;
+use pop_before_smtp::engine::recent::AbsenceReason;
 use pop_before_smtp::engine::state::Restored;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::verdict::{Outcome, Reason, Verdict};
@@ -391,7 +391,7 @@ fn refused_users_share_the_address_too() {
     site.login(20, "jim@example.com", A);
     assert_eq!(site.removals(20), [RemovalReason::Shared]);
     assert_eq!(site.until(A), None);
-    assert_eq!(site.0.why_not(at(20), ip(A)), WhyNot::Shared(3));
+    assert_eq!(site.0.why_not(at(20), ip(A)), AbsenceReason::Shared(3));
     let (mut restarted, _) = site.restarted(30, limited(vec![never]));
     assert_eq!(restarted.login(30, ANN, A).reason, Reason::Shared);
     // When their grace is over, the address has one user again.
@@ -406,17 +406,17 @@ fn why_an_address_is_not_authorised() {
         vec![rule(1, &["203.0.113.0/24"], &[], Effect::Never), rule(2, &[], &[JOE], Effect::Never)],
     ));
     let why = |site: &Site, seconds, address: &str| site.0.why_not(at(seconds), ip(address));
-    assert_eq!(why(&site, 0, A), WhyNot::Unknown);
-    assert_eq!(why(&site, 0, "203.0.113.9"), WhyNot::Rule("rule 1".into()));
+    assert_eq!(why(&site, 0, A), AbsenceReason::Unknown);
+    assert_eq!(why(&site, 0, "203.0.113.9"), AbsenceReason::Rule("rule 1".into()));
     site.login(0, JOE, "::ffff:192.0.2.7");
     let refused = Reason::RefusedByRule("rule 2".into());
-    assert_eq!(why(&site, 9, A), WhyNot::Refused(at(0), refused));
+    assert_eq!(why(&site, 9, A), AbsenceReason::Refused(at(0), refused));
     site.login(0, ANN, A);
-    assert_eq!(why(&site, 1800, A), WhyNot::Ended(at(1800), RemovalReason::Expired));
+    assert_eq!(why(&site, 1800, A), AbsenceReason::Ended(at(1800), RemovalReason::Expired));
     site.removals(1801);
-    assert_eq!(why(&site, 9999, A), WhyNot::Ended(at(1801), RemovalReason::Expired));
+    assert_eq!(why(&site, 9999, A), AbsenceReason::Ended(at(1801), RemovalReason::Expired));
     site.0.revoke(at(9999), ip(A), Some(Duration::from_secs(60)));
-    assert_eq!(why(&site, 9999, A), WhyNot::Blocked(at(10_059)));
+    assert_eq!(why(&site, 9999, A), AbsenceReason::Blocked(at(10_059)));
 }
 
 #[test]
