@@ -7,9 +7,11 @@ use std::collections::BTreeSet;
 
 use toml::de::{DeTable, DeValue};
 
-use super::login_rules::{RULE_KEYS, RuleEntry};
+use super::login_rules;
+use super::login_rules::RULE_KEYS;
 use super::options::Layer;
 use super::options::{OPTIONS, OptionInfo, Setting};
+use super::rule_entry::RuleEntry;
 
 /// The tables that are rules on logins.
 const RULE: &str = "rule";
@@ -155,7 +157,7 @@ impl FileReader<'_> {
             let (line, key) = (self.line(key.span().start), key.get_ref());
             let (what, hint) = match RULE_KEYS.iter().find(|info| info.name == key) {
                 None => (format!("unknown key `{}`", key.escape_debug()), self.rule_key(key)),
-                Some(info) => match rule.set(key, value.get_ref()) {
+                Some(info) => match login_rules::set(&mut rule, key, value.get_ref()) {
                     Ok(()) => continue,
                     Err(why) => {
                         let texts = super::written::texts(value.get_ref());

@@ -1,39 +1,15 @@
-//! Which logins authorise, as the administrator writes it: `users`, and the tables `[[rule]]` of the
-//! file.
+//! Which logins authorise, as the administrator writes it: reads the tables `[[rule]]` of the file, and
+//! checks them and `users`.
 //!
 //! - **Not here**: what they mean ([`crate::engine::login_rules`]).
 
-use std::str::FromStr;
-
 use toml::de::DeValue;
 
-use super::MAX_GRACE;
-use super::options::{Layer, OptionInfo};
-use super::sending::is_domain;
-use super::values::{Network, Span};
+use super::options::{Layer, OptionInfo, Setting};
+use super::rule_entry::RuleEntry;
+use super::values::{Network, Span, UserName};
 use super::written::{OptionValue, Wrong};
-use crate::engine::limits::Limit;
 use crate::error::{Failure, Failures};
-
-/// A user as mail daemons log them, or `@` and a domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UserName(pub String);
-
-impl FromStr for UserName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let shown = text.escape_debug();
-        let domain = text.strip_prefix('@');
-        if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
-            return Err(format!("`{shown}` is not a user; write joe@example.org or @example.org"));
-        }
-        if let Some(domain) = text.strip_prefix("*@").or(domain.filter(|d| !is_domain(d))) {
-            return Err(format!("`{shown}`: write @{} for all its users", domain.escape_debug()));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
 
 /// One value, or a list of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,69 +75,24 @@ const fn key<T: OptionValue>(name: &'static str, example: &'static str) -> Optio
     OptionInfo { name, example, notation: T::notation, default: None, needs_restart: false }
 }
 
-/// A table `[[rule]]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct RuleEntry {
-    /// Its number, counted from 1.
-    pub number: usize,
-    /// Its line in the file, counted from 1.
-    pub line: usize,
-    /// The networks to which it applies; empty: all.
-    pub from: Vec<Network>,
-    /// The users to whom it applies; empty: all.
-    pub users: Vec<UserName>,
-    /// How long these logins authorise, if not for the usual time.
-    pub grace: Option<Span>,
-    /// Whether these logins never authorise.
-    pub never: bool,
-    /// How much may be relayed after such a login, where that differs from the general limit.
-    pub limit: Limit,
-}
-
-impl RuleEntry {
-    /// Sets a key of [`RULE_KEYS`].
-    ///
-    /// # Errors
-    /// What is wrong with the value.
-    pub fn set(&mut self, key: &str, value: &DeValue<'_>) -> Result<(), String> {
-        match key {
-            "from" => self.from = list(value, "every address")?,
-            "user" => self.users = list(value, "every user")?,
-            "grace" => self.grace = Some(read(value)?),
-            "messages-per-hour" => self.limit.messages = Some(read::<PerHour>(value)?.0),
-            "recipients-per-hour" => self.limit.recipients = Some(read::<PerHour>(value)?.0),
-            _ => self.never = read(value)?,
-        }
-        Ok(())
+/// Sets a key of [`RULE_KEYS`] in a rule.
+///
+/// # Errors
+/// What is wrong with the value.
+pub fn set(rule: &mut RuleEntry, key: &str, value: &DeValue<'_>) -> Result<(), String> {
+    match key {
+        "from" => rule.from = list(value, "every address")?,
+        "user" => rule.users = list(value, "every user")?,
+        "grace" => rule.grace = Some(read(value)?),
+        "messages-per-hour" => rule.limit.messages = Some(read::<PerHour>(value)?.0),
+        "recipients-per-hour" => rule.limit.recipients = Some(read::<PerHour>(value)?.0),
+        _ => rule.never = read(value)?,
     }
-
-    /// Returns whether no key is set.
-    pub fn is_empty(&self) -> bool {
-        Self { number: 0, line: 0, ..self.clone() } == Self::default()
-    }
-
-    /// Returns what is wrong with the rule as a whole, and what to do about it.
-    pub fn contradiction(&self) -> Option<(&'static str, &'static str)> {
-        let is_limited = self.limit != Limit::default();
-        match (self.never, self.grace) {
-            (true, grace) if grace.is_some() || is_limited => Some((
-                "a login that never authorises has neither grace nor limit",
-                "remove never, or the others",
-            )),
-            (false, Some(grace)) if grace.0 > MAX_GRACE => {
-                Some(("grace: longer than 7 days", "write grace = \"8h\""))
-            }
-            _ if self.is_empty() => Some((
-                "it says nothing",
-                "write from or user, and grace, never or a limit, below [[rule]]; or remove it",
-            )),
-            _ => None,
-        }
-    }
+    Ok(())
 }
 
 fn read<T: OptionValue>(value: &DeValue<'_>) -> Result<T, String> {
-    super::options::Setting::File(value).read()
+    Setting::File(value).read()
 }
 
 fn list<T: OptionValue>(value: &DeValue<'_>, everything: &str) -> Result<Vec<T>, String> {
@@ -199,26 +130,6 @@ pub fn check(layer: &Layer, faults: &mut Failures) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn user_names() {
-        for good in ["joe", "joe@example.org", "@example.org", "EXAMPLE\\joe", "jörg@exämple.org"]
-        {
-            assert_eq!(good.parse(), Ok(UserName(good.into())));
-        }
-        for (wrong, part) in [
-            ("", "is not a user"),
-            ("joe ann", "is not a user"),
-            ("joe\n", "joe\\n"),
-            ("@", "`@`: write @"),
-            ("@a b", "is not a user"),
-            ("@example.org,@example.com", "for all its users"),
-            ("*@example.org", "write @example.org for all"),
-        ] {
-            let why = wrong.parse::<UserName>().expect_err(wrong);
-            assert!(why.contains(part), "{why}");
-        }
-    }
 
     #[test]
     fn conditions_on_users_need_their_names() {

@@ -18,6 +18,7 @@ pub mod listeners;
 pub mod login_rules;
 pub mod lookups;
 pub mod options;
+pub mod rule_entry;
 pub mod sending;
 pub mod values;
 pub mod written;

@@ -11,10 +11,10 @@ use clap::Args;
 use toml::de::DeValue;
 
 use super::daemon_names::DaemonNames;
-use super::login_rules::{RuleEntry, UserName};
+use super::rule_entry::RuleEntry;
 use super::values::{
     BeyondLimit, ExcludeWhat, Facilities, HostName, Inet, Listen, Mismatch, Network, SenderRule,
-    Serve, Span,
+    Serve, Span, UserName,
 };
 use super::written::{self, OptionValue, Wrong};
 use super::{DEFAULT_CONTROL, DEFAULT_DAEMONS_DIR, DEFAULT_STATE};

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::options::Layer;
-use super::values::{Mismatch, SenderRule};
+use super::values::{Mismatch, SenderRule, is_domain};
 use crate::engine::grants::grant::MAX_USERS;
 use crate::engine::protocol::policy::Action;
 use crate::engine::protocol::sender_logins::Binding;
@@ -150,12 +150,6 @@ impl Sending {
         }
         remarks
     }
-}
-
-/// Returns whether a text can be a domain.
-pub fn is_domain(text: &str) -> bool {
-    let letter = |c: char| c.is_alphanumeric() || c == '-' || c == '.';
-    !text.is_empty() && text.chars().all(letter) && !text.starts_with('.') && !text.ends_with('.')
 }
 
 #[cfg(test)]

@@ -325,9 +325,55 @@ impl FromStr for Mismatch {
     }
 }
 
+/// A user as mail daemons log them, or `@` and a domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserName(pub String);
+
+impl FromStr for UserName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let shown = text.escape_debug();
+        let domain = text.strip_prefix('@');
+        if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+            return Err(format!("`{shown}` is not a user; write joe@example.org or @example.org"));
+        }
+        if let Some(domain) = text.strip_prefix("*@").or(domain.filter(|d| !is_domain(d))) {
+            return Err(format!("`{shown}`: write @{} for all its users", domain.escape_debug()));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Returns whether a text can be a domain.
+pub fn is_domain(text: &str) -> bool {
+    let letter = |c: char| c.is_alphanumeric() || c == '-' || c == '.';
+    !text.is_empty() && text.chars().all(letter) && !text.starts_with('.') && !text.ends_with('.')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn user_names() {
+        for good in ["joe", "joe@example.org", "@example.org", "EXAMPLE\\joe", "jörg@exämple.org"]
+        {
+            assert_eq!(good.parse(), Ok(UserName(good.into())));
+        }
+        for (wrong, part) in [
+            ("", "is not a user"),
+            ("joe ann", "is not a user"),
+            ("joe\n", "joe\\n"),
+            ("@", "`@`: write @"),
+            ("@a b", "is not a user"),
+            ("@example.org,@example.com", "for all its users"),
+            ("*@example.org", "write @example.org for all"),
+        ] {
+            let why = wrong.parse::<UserName>().expect_err(wrong);
+            assert!(why.contains(part), "{why}");
+        }
+    }
 
     #[test]
     fn durations() {

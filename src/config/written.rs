@@ -7,10 +7,9 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
-use super::login_rules::UserName;
 use super::values::{
     BeyondLimit, ExcludeWhat, Facilities, HostName, Inet, Listen, Mismatch, Network, SenderRule,
-    Serve, Span,
+    Serve, Span, UserName,
 };
 use crate::postfix::map_spec::MapSpec;
 use crate::sys::log::{LogFormat, LogLevel};

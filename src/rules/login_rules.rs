@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::config::layer::Layer;
-use crate::config::login_rules::{RuleEntry, UserName};
+use crate::config::rule_entry::RuleEntry;
+use crate::config::values::UserName;
 use crate::engine::limits::Limit;
 use crate::engine::login_rules::{Effect, LoginRule, LoginRules, UserSet};
 
