@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, Args, Parser, Subcommand};
 
+use super::examples;
 use crate::config::daemon_names::DaemonNames;
 use crate::config::layer::Layer;
 use crate::config::values::{ExcludeWhat, Facilities, HostName, Span};
@@ -24,26 +25,37 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run the daemon, in the foreground; log to stderr
+    #[command(after_help = examples::RUN)]
     Run(RunArgs),
     /// Show what the daemon would do with log lines or syslog frames
+    #[command(after_help = examples::TEST)]
     Test(TestArgs),
     /// Validate the configuration and the descriptions of mail daemons; print all errors at once
+    #[command(after_help = examples::CHECK)]
     Check(CheckArgs),
     /// List the known mail daemons; with NAME, print its description as a template for your own
+    #[command(after_help = examples::DAEMONS)]
     Daemons(DaemonsArgs),
     /// List the authorised addresses
+    #[command(after_help = examples::LIST)]
     List(ListArgs),
     /// Test whether an address is authorised; exit status 0: yes, 1: no
+    #[command(after_help = examples::QUERY)]
     Query(QueryArgs),
     /// Authorise an address manually
+    #[command(after_help = examples::ALLOW)]
     Allow(AllowArgs),
     /// End an authorisation now
+    #[command(after_help = examples::REVOKE)]
     Revoke(RevokeArgs),
     /// Show the daemon's status
+    #[command(after_help = examples::STATUS)]
     Status(StatusArgs),
     /// Print what happens to authorisations, as it happens: one JSON object per line
+    #[command(after_help = examples::WATCH)]
     Watch(WatchArgs),
     /// Diagnose Postfix, log forwarding and the daemon; exit status 0: nothing to fix, 1: something
+    #[command(after_help = examples::DOCTOR)]
     Doctor(DoctorArgs),
     /// Publish an empty map while no daemon runs
     #[command(mut_args = only_of_wipe)]

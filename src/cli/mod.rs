@@ -6,6 +6,7 @@
 
 mod args;
 mod control;
+mod examples;
 mod live;
 mod output;
 mod test;

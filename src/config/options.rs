@@ -199,125 +199,125 @@ fn default_value<T: FromStr>(text: &str) -> T {
 
 options! {
     /// Receive syslog frames here: unix:/PATH[,mode=0660][,group=NAME] (datagram) or udp:HOST:PORT
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", help_heading = "Receive")]
     listen ("listen", "unix:/run/pop-before-smtp/log.sock"): Vec<Listen> => restart;
     /// Accept UDP frames only from these networks
-    #[arg(value_name = "NET")]
+    #[arg(value_name = "NET", help_heading = "Receive")]
     allow_from ("allow-from", "192.0.2.0/24"): Vec<Network>, or "loopback" => restart;
     /// Accept Unix-socket frames only from processes of these users
-    #[arg(value_name = "USER")]
+    #[arg(value_name = "USER", help_heading = "Receive")]
     allow_uid ("allow-uid", "root"): Vec<String>, or "everyone who can open the socket" => restart;
     /// Accept only messages of these host names; - stands for messages without one
-    #[arg(value_name = "NAME", allow_hyphen_values = true)]
+    #[arg(value_name = "NAME", allow_hyphen_values = true, help_heading = "Receive")]
     allow_host ("allow-host", "mx1"): Vec<HostName>, or "every host" => reload;
     /// Access map to publish; TYPE may be `auto`
-    #[arg(value_name = "TYPE:PATH")]
+    #[arg(value_name = "TYPE:PATH", help_heading = "Inform Postfix")]
     map ("map", "auto:/var/lib/pop-before-smtp/clients"): MapSpec => restart;
     /// Value of each entry of the map, and of positive socketmap answers
-    #[arg(value_name = "TEXT")]
+    #[arg(value_name = "TEXT", help_heading = "Inform Postfix")]
     map_value ("map-value", "OK"): String = "OK" => restart;
     /// Longest pause after a publication of the map; it is shorter if that took little time
-    #[arg(value_name = "DURATION")]
+    #[arg(value_name = "DURATION", help_heading = "Inform Postfix")]
     map_interval ("map-interval", "1s"): Span = "1s" => reload;
     /// Publish IPv6 addresses even where their key would admit other hosts too
-    #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true, help_heading = "Inform Postfix")]
     map_inexact_ipv6 ("map-inexact-ipv6", "false"): bool = "false" => reload;
     /// Answer Postfix's socketmap lookups here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", help_heading = "Inform Postfix")]
     socketmap ("socketmap", "unix:/var/spool/postfix/pop-before-smtp/socketmap"): Serve => restart;
     /// Answer Postfix's policy requests here: unix:/PATH[,mode=0660][,group=NAME] or inet:HOST:PORT
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", help_heading = "Inform Postfix")]
     policy ("policy", "unix:/var/spool/postfix/pop-before-smtp/policy"): Serve => restart;
     /// Envelope senders admitted by policy requests: any, user (the logged-in user), domain (that
     /// user's domain)
-    #[arg(value_name = "WHAT", hide_possible_values = true)]
+    #[arg(value_name = "WHAT", hide_possible_values = true, help_heading = "Restrict senders")]
     sender ("sender", "user"): SenderRule = "any" => reload;
     /// Domains of users whose login name has none
-    #[arg(value_name = "DOMAIN")]
+    #[arg(value_name = "DOMAIN", help_heading = "Restrict senders")]
     sender_domains ("sender-domains", "example.org"): Vec<String> => reload;
     /// File of lines `login address[, address...]`: further senders that users may use
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", help_heading = "Restrict senders")]
     sender_table ("sender-table", "/etc/pop-before-smtp/senders"): PathBuf => reload;
     /// Postfix map as in smtpd_sender_login_maps: senders, and the logins that may use them
-    #[arg(value_name = "TYPE:PATH")]
+    #[arg(value_name = "TYPE:PATH", help_heading = "Restrict senders")]
     sender_login_map ("sender-login-map", "hash:/etc/postfix/sender-logins"): Vec<MapSpec> => reload;
     /// Characters that begin an address extension
-    #[arg(value_name = "CHARS")]
+    #[arg(value_name = "CHARS", help_heading = "Restrict senders")]
     sender_delimiter ("sender-delimiter", "+"): String, or "Postfix's recipient_delimiter" => reload;
     /// Answer to any other sender: dunno (as if not authorised), reject, or `reject TEXT` (550 5.7.1
     /// and the text)
-    #[arg(value_name = "WHAT")]
+    #[arg(value_name = "WHAT", help_heading = "Restrict senders")]
     sender_mismatch ("sender-mismatch", "dunno"): Mismatch = "dunno" => reload;
     /// Let users also send as the null sender <>
-    #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true, help_heading = "Restrict senders")]
     allow_null_sender ("allow-null-sender", "false"): bool = "false" => reload;
     /// Messages that an authorised address may relay within an hour; with `sender`, each user
-    #[arg(value_name = "N", value_parser = written::number)]
+    #[arg(value_name = "N", value_parser = written::number, help_heading = "Limit mail")]
     messages_per_hour ("messages-per-hour", "100"): usize => reload;
     /// Recipients to whom an authorised address may relay within an hour; with `sender`, each user
-    #[arg(value_name = "N", value_parser = written::number)]
+    #[arg(value_name = "N", value_parser = written::number, help_heading = "Limit mail")]
     recipients_per_hour ("recipients-per-hour", "500"): usize => reload;
     /// Beyond a limit: defer (450, try again later), or revoke (also end the authorisation, and block
     /// the address for the rest of the hour)
-    #[arg(value_name = "WHAT", hide_possible_values = true)]
+    #[arg(value_name = "WHAT", hide_possible_values = true, help_heading = "Limit mail")]
     limit_action ("limit-action", "revoke"): BeyondLimit = "defer" => reload;
     /// File of lines `WHO messages-per-hour=N recipients-per-hour=N`: limits of some addresses, networks
     /// and users
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", help_heading = "Limit mail")]
     limits ("limits", "/etc/pop-before-smtp/limits"): PathBuf => reload;
     /// Remember who has logged in
-    #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
+    #[arg(num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true, help_heading = "Authorise")]
     remember_users ("remember-users", "true"): bool = "true" => reload;
     /// Do not authorise an address from which more than this many users have logged in
-    #[arg(value_name = "N", value_parser = written::number)]
+    #[arg(value_name = "N", value_parser = written::number, help_heading = "Authorise")]
     max_users_per_address ("max-users-per-address", "5"): usize => reload;
     /// Let only the logins of these users authorise; @DOMAIN stands for all its users
-    #[arg(value_name = "USER")]
+    #[arg(value_name = "USER", help_heading = "Authorise")]
     users ("users", "joe@example.org"): Vec<UserName>, or "every user" => reload;
     /// Postfix's configuration directory
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", help_heading = "Inform Postfix")]
     postfix_config ("postfix-config", "/etc/postfix"): PathBuf, or "Postfix's own" => restart;
     /// How long a login authorises
-    #[arg(value_name = "DURATION")]
+    #[arg(value_name = "DURATION", help_heading = "Authorise")]
     grace ("grace", "30m"): Span = "30m" => reload;
     /// Keep clients authorised while they are connected, and count the grace from the log-out; if none
     /// is seen, assume it after this time
-    #[arg(value_name = "DURATION")]
+    #[arg(value_name = "DURATION", help_heading = "Authorise")]
     extend_while_connected ("extend-while-connected", "24h"): Span, or "off" => reload;
     /// Maximum number of addresses; when it is reached, the entry closest to expiry is evicted
-    #[arg(value_name = "N", value_parser = written::number)]
+    #[arg(value_name = "N", value_parser = written::number, help_heading = "Authorise")]
     max_clients ("max-clients", "65536"): usize = "65536" => reload;
     /// Mail daemons whose logins count
-    #[arg(value_name = "NAME", value_parser = DaemonNames, hide_possible_values = true)]
+    #[arg(value_name = "NAME", value_parser = DaemonNames, hide_possible_values = true, help_heading = "Recognise logins")]
     daemon ("daemon", "dovecot"): Vec<String>, or "all verified ones" => reload;
     /// Accept a mail daemon's logins only from these facilities
-    #[arg(value_name = "DAEMON=FACILITY[,FACILITY...]")]
+    #[arg(value_name = "DAEMON=FACILITY[,FACILITY...]", help_heading = "Recognise logins")]
     facility ("facility", "qpopper=local0,mail"): Vec<Facilities>, or "any facility" => reload;
     /// Directory with your own mail daemons
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", help_heading = "Recognise logins")]
     daemons_dir ("daemons-dir", "/etc/pop-before-smtp/daemons"): PathBuf, or DEFAULT_DAEMONS_DIR => reload;
     /// Never authorise: loopback, link-local, own, gateway, mynetworks, a network, or none
-    #[arg(value_name = "WHAT")]
+    #[arg(value_name = "WHAT", help_heading = "Authorise")]
     exclude ("exclude", "own"): Vec<ExcludeWhat>, or "loopback link-local own gateway mynetworks" => reload;
     /// File that keeps the authorised clients across restarts
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", help_heading = "Operate")]
     state ("state", "/var/lib/pop-before-smtp/state"): PathBuf = DEFAULT_STATE => restart;
     /// Control socket: PATH[,mode=0660][,group=NAME]
-    #[arg(value_name = "PATH")]
+    #[arg(value_name = "PATH", help_heading = "Operate")]
     control ("control", "/run/pop-before-smtp/control.sock"): UnixSocket = DEFAULT_CONTROL => restart;
     /// Second, read-only control socket: PATH[,mode=0660][,group=NAME]
-    #[arg(value_name = "PATH")]
+    #[arg(value_name = "PATH", help_heading = "Operate")]
     control_read ("control-read", "/run/pop-before-smtp/control-read.sock"): UnixSocket => restart;
     /// Log what would be authorised and published; write no map and no state
-    #[arg(short = 'n', num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true)]
+    #[arg(short = 'n', num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true, help_heading = "Operate")]
     dry_run ("dry-run", "false"): bool = "false" => restart;
     /// Serve metrics and health checks over HTTP here: inet:HOST:PORT
-    #[arg(value_name = "ADDR")]
+    #[arg(value_name = "ADDR", help_heading = "Operate")]
     metrics ("metrics", "inet:127.0.0.1:9416"): Inet => restart;
     /// Log messages of this and higher levels to stderr: error, warn, info, debug
-    #[arg(value_name = "LEVEL")]
+    #[arg(value_name = "LEVEL", help_heading = "Operate")]
     log_level ("log-level", "info"): LogLevel = "info" => restart;
     /// Format of the log: text, json, journald
-    #[arg(value_name = "FORMAT", hide_possible_values = true)]
+    #[arg(value_name = "FORMAT", hide_possible_values = true, help_heading = "Operate")]
     log_format ("log-format", "json"): LogFormat, or "journald if stderr is the journal, else text" => restart;
 }

@@ -321,3 +321,32 @@ fn wipe_empties_the_map_that_a_crash_has_left() {
         assert!(out.contains("no map to wipe"), "{out}");
     }
 }
+
+/// Each command's help ends with examples, and the command accepts their arguments.
+#[test]
+fn examples_of_the_help_are_accepted() {
+    let help =
+        |arguments: &[&str]| outcome(program().args(arguments).arg("--help").output().unwrap());
+    let mut examples = 0;
+    for command in [
+        "run", "test", "check", "daemons", "list", "query", "allow", "revoke", "status", "watch",
+        "doctor",
+    ] {
+        let (code, text, _) = help(&[command]);
+        assert_eq!(code, Some(0), "{command}");
+        let (_, shown) =
+            text.split_once("\nExamples:\n").unwrap_or_else(|| panic!("{command}: {text}"));
+        for line in shown.lines() {
+            let (_, arguments) = line.split_once("pop-before-smtp ").expect("a call");
+            let arguments = arguments.split(['|', '>']).next().expect("a call");
+            // No argument of an example has a blank except a note.
+            let arguments = arguments.split(" --note").next().expect("a call");
+            let arguments: Vec<&str> = arguments.split_whitespace().collect();
+            assert_eq!(arguments[0], command, "{line}");
+            let (code, _, said) = help(&arguments);
+            assert_eq!(code, Some(0), "{line}: {said}");
+            examples += 1;
+        }
+    }
+    assert!(examples > 15, "{examples}");
+}
