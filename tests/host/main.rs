@@ -10,6 +10,7 @@ mod support;
 mod container;
 mod doctor;
 mod gateways;
+mod installation;
 mod package;
 mod recipes;
 mod systemd;
