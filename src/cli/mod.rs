@@ -138,6 +138,9 @@ fn prepare(args: &RunArgs) -> Result<(Config, Passed, Log), Failures> {
     if let Some(remark) = installation::run_as_root(&config) {
         tracing::warn!("{remark}");
     }
+    if let Some(fault) = installation::hidden_unit(Path::new("/")) {
+        tracing::warn!("{fault}");
+    }
     Ok((config, passed, log))
 }
 
@@ -184,6 +187,8 @@ fn check(args: CheckArgs) -> CommandResult {
         );
     }
     let logins = rules::login_rules::describe(&layer);
+    let hidden = installation::hidden_unit(Path::new("/"));
+    remarks.extend(hidden.map(|fault| fault.to_string()));
     if args.json {
         written(output::faults(&faults, &remarks, &logins, stdout().lock()))?;
     }

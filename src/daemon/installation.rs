@@ -18,6 +18,8 @@ const SERVICE_USER: &str = "pop-before-smtp";
 const SOCKET_UNIT: &str = "pop-before-smtp.socket";
 /// The service unit.
 const SERVICE_UNIT: &str = "pop-before-smtp.service";
+/// Where the guide's manual installation puts the program.
+const OWN_PROGRAM: &str = "usr/local/bin/pop-before-smtp";
 /// Where administrators and where packages install units (systemd.unit(5)); the first wins.
 const UNIT_DIRS: [&str; 4] = [
     "etc/systemd/system",
@@ -36,13 +38,25 @@ pub fn sockets_named_twice(config: &Config, passed: &[PathBuf]) -> Vec<Failure> 
 }
 
 fn twice(config: &Config, path: &Path) -> Failure {
-    let file = config.layer.file.as_ref().filter(|_| config.layer.in_file.contains("listen"));
+    let file = config.layer.file.as_deref().filter(|_| config.layer.in_file.contains("listen"));
     let place = file.map_or_else(String::new, |file| format!(" in `{}`", file.display()));
-    let what = format!("listen: `{}` is the socket of the unit {SOCKET_UNIT}", path.display());
-    Failure::config(what).hint(format!(
-        "delete it from `listen`{place}: systemd passes it; or let the daemon create it: `systemctl \
-         disable --now {SOCKET_UNIT}`, and remove Requires={SOCKET_UNIT} from the service"
-    ))
+    let what = format!(
+        "listen: systemd passes `{}`, the socket of {SOCKET_UNIT}; delete it from `listen`{place}",
+        path.display()
+    );
+    let restart = format!("systemctl restart {SERVICE_UNIT}");
+    let hint = match file.filter(|file| config.listen.len() == 1 && has_listen_line(file)) {
+        Some(file) => format!("sed -i 's/^listen *=/#&/' {} && {restart}", file.display()),
+        None => format!("then: {restart}"),
+    };
+    Failure::config(what).hint(hint)
+}
+
+/// Returns whether a file has `listen` and its value in one line.
+fn has_listen_line(file: &Path) -> bool {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("listen")).map(str::trim);
+    lines.any(|rest| rest.starts_with('=') && rest.ends_with([']', '"', '\'']))
 }
 
 /// Returns the paths of the sockets that systemd has passed to this process.
@@ -61,35 +75,54 @@ pub fn passed_paths(count: usize) -> Vec<PathBuf> {
     inodes.filter_map(|inode| path(&inode)).collect()
 }
 
-/// Returns the paths that the installed socket unit will pass, if systemd runs this host. `root` is
-/// the directory that holds the host's files.
+/// Returns the paths that systemd will pass to the service: those of the socket unit, if it is enabled
+/// or the service requires it. `root` is the directory that holds the host's files.
 pub fn paths_of_unit(root: &Path) -> Vec<PathBuf> {
     if !root.join("run/systemd/system").is_dir() {
         return Vec::new();
     }
-    let texts = UNIT_DIRS.iter().map(|dir| root.join(dir).join(SOCKET_UNIT));
-    let Some(text) = texts.filter_map(|path| fs::read_to_string(path).ok()).next() else {
-        return Vec::new();
+    let read = |unit: &str| {
+        let mut texts = UNIT_DIRS.iter().map(|dir| fs::read_to_string(root.join(dir).join(unit)));
+        texts.find_map(Result::ok).unwrap_or_default()
     };
+    let link = root.join(UNIT_DIRS[0]).join("sockets.target.wants").join(SOCKET_UNIT);
+    let is_required = read(SERVICE_UNIT).lines().any(|line| {
+        line.strip_prefix("Requires=").is_some_and(|units| units.contains(SOCKET_UNIT))
+    });
+    if !is_required && link.symlink_metadata().is_err() {
+        return Vec::new();
+    }
+    let text = read(SOCKET_UNIT);
     let values = text.lines().filter_map(|line| line.trim().strip_prefix("ListenDatagram="));
     values.map(|value| PathBuf::from(value.trim())).filter(|path| path.is_absolute()).collect()
 }
 
-/// Returns a warning if a unit installed by hand hides that of a package.
-pub fn hidden_unit(root: &Path) -> Option<String> {
-    let own = root.join(UNIT_DIRS[0]).join(SERVICE_UNIT);
-    // A link is how `systemctl enable` names an alias, and how it masks a unit.
-    let is_file = own.symlink_metadata().is_ok_and(|file| file.is_file());
+/// Returns a fault if a unit installed by hand hides that of a package.
+pub fn hidden_unit(root: &Path) -> Option<Failure> {
     let of_package = UNIT_DIRS[2..].iter().map(|dir| root.join(dir).join(SERVICE_UNIT));
-    let of_package = of_package.filter(|path| path.is_file()).find(|_| is_file)?;
-    Some(format!(
-        "`{}` was installed by hand and hides the package's `{}`; to use the package: `rm {}/{}*`, \
-         `rm -f /usr/local/bin/pop-before-smtp`, `systemctl daemon-reload`",
-        own.display(),
-        of_package.display(),
-        root.join(UNIT_DIRS[0]).display(),
-        "pop-before-smtp."
-    ))
+    let of_package = of_package.into_iter().find(|path| path.is_file())?;
+    // A link is how `systemctl enable` names an alias, and how it masks a unit.
+    let is_ours = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        is_file && name.to_str().is_some_and(|name| name.starts_with("pop-before-smtp"))
+    };
+    let entries = fs::read_dir(root.join(UNIT_DIRS[0])).ok()?.flatten();
+    let mut own: Vec<PathBuf> = entries.filter(is_ours).map(|entry| entry.path()).collect();
+    let hides = own.iter().find(|path| path.ends_with(SERVICE_UNIT))?.clone();
+    own.extend(Some(root.join(OWN_PROGRAM)).filter(|path| path.is_file()));
+    own.sort();
+    let own: Vec<_> = own.iter().map(|path| path.display().to_string()).collect();
+    let what = format!(
+        "`{}`, installed by hand, hides the package's `{}`: upgrades of the package have no effect",
+        hides.display(),
+        of_package.display()
+    );
+    Some(Failure::config(what).hint(format!(
+        "rm {} && systemctl daemon-reload && systemctl reenable {SOCKET_UNIT} {SERVICE_UNIT} && systemctl \
+         restart {SOCKET_UNIT} {SERVICE_UNIT}",
+        own.join(" ")
+    )))
 }
 
 /// Returns a warning if root runs the daemon by hand where it has a user of its own.
@@ -142,11 +175,21 @@ mod tests {
         write("usr/lib/systemd/system/pop-before-smtp.service", "");
         assert_eq!(paths_of_unit(root.path()), Vec::<PathBuf>::new(), "systemd does not run");
         fs::create_dir_all(root.path().join("run/systemd/system")).expect("a directory");
+        assert_eq!(paths_of_unit(root.path()), Vec::<PathBuf>::new(), "nothing wants the socket");
+        write("etc/systemd/system/sockets.target.wants/pop-before-smtp.socket", "");
         assert_eq!(paths_of_unit(root.path()), [PathBuf::from("/run/a.sock")]);
-        assert_eq!(hidden_unit(root.path()), None);
-        write("etc/systemd/system/pop-before-smtp.service", "");
+        assert!(hidden_unit(root.path()).is_none());
+        fs::remove_dir_all(root.path().join("etc/systemd")).expect("removed");
+        write("etc/systemd/system/pop-before-smtp.service", "Requires=pop-before-smtp.socket\n");
         write("etc/systemd/system/pop-before-smtp.socket", &unit.replace("/run/a", "/run/b"));
         assert_eq!(paths_of_unit(root.path()), [PathBuf::from("/run/b.sock")]);
-        assert!(hidden_unit(root.path()).is_some_and(|said| said.contains("by hand")));
+        write("usr/local/bin/pop-before-smtp", "");
+        let fault = hidden_unit(root.path()).expect("a fault");
+        let hint =
+            fault.hint_text().expect("a hint").replace(&root.path().display().to_string(), "");
+        assert!(hint.starts_with(
+            "rm /etc/systemd/system/pop-before-smtp.service /etc/systemd/system/pop-before-smtp.socket \
+             /usr/local/bin/pop-before-smtp && systemctl daemon-reload"
+        ), "{hint}");
     }
 }

@@ -49,7 +49,6 @@ pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>
     match (config, exclusions, proofs, target, state) {
         (Ok(_), Ok(exclusions), Ok(mut remarks), Ok(target), Ok(())) => {
             remarks.extend(exclusions.remarks);
-            remarks.extend(installation::hidden_unit(Path::new("/")));
             let remark = target.and_then(|target| target.remark().map(str::to_owned));
             // The state file is often next to the map.
             if let Some(remark) = remark.filter(|remark| !remarks.contains(remark)) {

@@ -118,8 +118,8 @@ const HOST: &[Row] = &[
     Row {
         fault: "sed -i 's/^#listen =/listen =/' /etc/pop-before-smtp/config.toml; \
                 systemctl restart pop-before-smtp || true",
-        what: "/etc/pop-before-smtp/config.toml names `listen`, but systemd holds the socket",
-        why: "does not start with both",
+        what: "delete it from `listen` in `/etc/pop-before-smtp/config.toml`",
+        why: "does not start with this configuration",
         fix: "sed -i 's/^listen *=/#&/' /etc/pop-before-smtp/config.toml",
         after: "",
     },
@@ -191,7 +191,7 @@ const HOST: &[Row] = &[
 ];
 
 /// Runs `doctor --json`; returns its findings and whether it is content.
-fn doctor(host: &Systemd) -> (Vec<Value>, bool) {
+pub fn doctor(host: &Systemd) -> (Vec<Value>, bool) {
     let output = host.run("pop-before-smtp doctor --json");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code().is_some_and(|code| code < 2), "{errors}");

@@ -11,6 +11,7 @@ mod container;
 mod doctor;
 mod gateways;
 mod hooks;
+mod installation;
 mod package;
 mod recipes;
 mod systemd;

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
@@ -42,10 +42,17 @@ fn place() -> String {
 
 /// Starts a mail host with an account; the package is a file on it.
 pub fn host() -> Systemd {
+    host_with(&[])
+}
+
+/// The same with more files.
+pub fn host_with(more: &[(&str, &Path)]) -> Systemd {
     let dir = directory();
     let dovecot = dir.path().join("dovecot.conf");
     fs::write(&dovecot, DOVECOT).expect("written");
-    let files = [(&*place(), &**DEB), ("etc/dovecot/conf.d/99-test.conf", &dovecot)];
+    let place = place();
+    let mut files = vec![(&*place, &**DEB), ("etc/dovecot/conf.d/99-test.conf", &*dovecot)];
+    files.extend(more);
     let host = Systemd::start_debian(&files);
     host.join(&[CLIENT, OTHER]);
     host.must(ACCOUNT);
@@ -53,7 +60,7 @@ pub fn host() -> Systemd {
 }
 
 /// Returns Postfix's reply to a recipient in another domain from this client.
-fn rcpt(client: &str) -> u16 {
+pub fn rcpt(client: &str) -> u16 {
     let mut stream = BufReader::new(connect(client, 25).expect("Postfix listens"));
     let mut say = |line: &str| -> u16 {
         stream.get_mut().write_all(line.as_bytes()).expect("it listens");

@@ -18,12 +18,12 @@ const CLIENT: &str = "198.51.100.7";
 /// Highest permitted exposure of `systemd-analyze security`, in tenths.
 const EXPOSURE: u32 = 15;
 
-const SERVICE: &str = "<!-- service: tests/host/systemd.rs runs this -->";
+pub const SERVICE: &str = "<!-- service: tests/host/systemd.rs runs this -->";
 const MORE_SOCKETS: &str = "<!-- sockets: tests/host/systemd.rs runs this -->";
 const JOURNAL: &str = "<!-- journal: tests/host/systemd.rs runs this -->";
 
 /// Lists the files below a directory of the project.
-fn files_below(dir: &str) -> Vec<String> {
+pub fn files_below(dir: &str) -> Vec<String> {
     let entries = fs::read_dir(Path::new(ROOT).join(dir)).expect("a directory");
     let below = |entry: fs::DirEntry| {
         let path = format!("{dir}/{}", entry.file_name().to_string_lossy());

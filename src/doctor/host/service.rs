@@ -14,37 +14,22 @@ use super::super::findings::Report;
 use crate::config::DEFAULT_CONTROL;
 use crate::config::DEFAULT_STATE;
 use crate::config::layer::Layer;
-use crate::config::values::Listen;
+use crate::daemon::installation;
 
 const SERVICE: &str = "pop-before-smtp.service";
-const SOCKET: &str = "pop-before-smtp.socket";
 /// What a directory of the daemon has in its name: others are shared with other programs.
 const OURS: &str = "pop-before-smtp";
 
-/// The units as systemd has loaded them.
-struct Units {
-    /// The user of the service.
-    user: User,
-    /// Whether systemd holds the socket for frames, or will at the next boot.
-    holds_socket: bool,
-}
-
-impl Units {
-    /// Returns the units, if there is a service with a user of its own.
-    fn read() -> Option<Self> {
-        let service = properties(SERVICE)?;
-        let user = service.get("User").filter(|name| !name.is_empty() && *name != "root")?;
-        let user = User::from_name(user).ok().flatten()?;
-        let socket = properties(SOCKET).unwrap_or_default();
-        let is = |name: &str, value: &str| socket.get(name).is_some_and(|found| found == value);
-        let holds_socket = is("ActiveState", "active") || is("UnitFileState", "enabled");
-        Some(Self { user, holds_socket })
-    }
+/// Returns the user of the service, if systemd has loaded one with a user of its own.
+fn service_user() -> Option<User> {
+    let service = properties(SERVICE)?;
+    let user = service.get("User").filter(|name| !name.is_empty() && *name != "root")?;
+    User::from_name(user).ok().flatten()
 }
 
 /// Returns the properties of a unit that systemd has loaded.
 fn properties(unit: &str) -> Option<BTreeMap<String, String>> {
-    let names = "--property=LoadState,User,ActiveState,UnitFileState";
+    let names = "--property=LoadState,User";
     let output = Command::new("systemctl").args(["show", names, unit]).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let pairs = text.lines().filter_map(|line| line.split_once('='));
@@ -54,26 +39,26 @@ fn properties(unit: &str) -> Option<BTreeMap<String, String>> {
 
 /// Reports what keeps the service from starting, or from working with its files.
 pub fn examine(layer: &Layer, report: &mut Report) {
-    let Some(units) = Units::read() else { return };
-    if units.holds_socket {
-        listen(layer, report);
+    if let Some(fault) = installation::hidden_unit(Path::new("/")) {
+        let why = "systemd prefers the unit in /etc/systemd/system (systemd.unit(5)).";
+        report.problem(fault.what(), why, fault.hint_text().unwrap_or_default());
     }
+    let Some(user) = service_user() else { return };
     let state = layer.state.clone().unwrap_or_else(|| DEFAULT_STATE.into());
     let map = layer.map.as_ref().map(|map| map.path.clone());
     let files = [Some(state), map, Some(DEFAULT_CONTROL.into())].into_iter().flatten();
-    let mut strangers: Vec<PathBuf> =
-        files.flat_map(|file| of_others(&file, &units.user)).collect();
+    let mut strangers: Vec<PathBuf> = files.flat_map(|file| of_others(&file, &user)).collect();
     strangers.sort();
     strangers.dedup();
     if strangers.is_empty() {
-        return report.ok(format!("its files belong to {}", units.user.name));
+        return report.ok(format!("its files belong to {}", user.name));
     }
     let owner = |path: &PathBuf| fs::metadata(path).ok().map(|meta| Uid::from_raw(meta.uid()));
     let owner =
         strangers.first().and_then(owner).and_then(|uid| User::from_uid(uid).ok().flatten());
     let owner = owner.map_or_else(|| "another user".into(), |user| user.name);
     let names: Vec<String> = strangers.iter().map(|path| path.display().to_string()).collect();
-    let (names, user) = (names.join(" "), &units.user.name);
+    let (names, user) = (names.join(" "), &user.name);
     report.problem(
         format!("files of the daemon belong to {owner}: {names}"),
         format!(
@@ -102,29 +87,4 @@ fn of_others(file: &Path, user: &User) -> Vec<PathBuf> {
         meta.is_some_and(|meta| !meta.file_type().is_socket() && meta.uid() != user.uid.as_raw())
     };
     std::iter::once(dir.to_owned()).chain(entries).filter(is_other).collect()
-}
-
-/// A configuration that names a socket which systemd holds.
-fn listen(layer: &Layer, report: &mut Report) {
-    let Some(file) = &layer.file else { return };
-    let is_unix = |listen: &Listen| matches!(listen, Listen::Unix(_));
-    if !layer.listen.iter().flatten().any(is_unix) {
-        return;
-    }
-    let text = fs::read_to_string(file).unwrap_or_default();
-    let mut lines = text.lines().filter(|line| {
-        line.trim_start().strip_prefix("listen").is_some_and(|l| l.trim_start().starts_with('='))
-    });
-    let Some(line) = lines.next() else { return };
-    let file = file.display();
-    let fix = if line.starts_with("listen") && line.trim_end().ends_with([']', '"']) {
-        format!("sed -i 's/^listen *=/#&/' {file} && systemctl restart pop-before-smtp")
-    } else {
-        format!("remove `listen` from {file}, then: systemctl restart pop-before-smtp")
-    };
-    report.problem(
-        format!("{file} names `listen`, but systemd holds the socket ({SOCKET})"),
-        "The service does not start with both: the socket is in use.",
-        fix,
-    );
 }
