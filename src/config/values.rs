@@ -8,9 +8,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use crate::engine::maildaemons::facility_code;
+use crate::engine::message::address;
 use crate::sys::log::{LogFormat, LogLevel};
 use crate::sys::unix_socket::UnixSocket;
 
@@ -161,11 +162,11 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let bare = text.replace(['[', ']'], "");
-        let address = bare.parse().map(|address: std::net::IpAddr| address.to_canonical().into());
-        let net: IpNet = address.or_else(|_| bare.parse()).map_err(|_| {
+        let single = bare.parse().map(|address: std::net::IpAddr| address.to_canonical().into());
+        let net: IpNet = single.or_else(|_| bare.parse()).map_err(|_| {
             format!("`{text}` is not a network; write 192.0.2.0/24 or 2001:db8::/32")
         })?;
-        let net = unmapped(net);
+        let net = address::unmapped(net);
         if net != net.trunc() {
             return Err(format!(
                 "`{text}` has bits after its first {}; write {} for the network, or {} for the one \
@@ -177,15 +178,6 @@ impl FromStr for Network {
         }
         Ok(Self(net))
     }
-}
-
-/// Turns a network of IPv4-mapped addresses into the IPv4 network: all addresses that are compared
-/// with it are canonical.
-fn unmapped(net: IpNet) -> IpNet {
-    let IpNet::V6(v6) = net else { return net };
-    let length = v6.prefix_len().checked_sub(96);
-    let v4 = v6.addr().to_ipv4_mapped().zip(length);
-    v4.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(net, IpNet::V4)
 }
 
 /// Addresses that are never authorised.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use super::json;
 use super::protocol::rfc3339;
 use crate::engine::events::{EventKind, Relayed, WatchEvent};
 
@@ -87,7 +88,7 @@ pub fn write_mark(mark: StreamMark, output: &mut Vec<u8>) -> serde_json::Result<
 }
 
 fn write_line(line: &impl Serialize, output: &mut Vec<u8>) -> serde_json::Result<()> {
-    serde_json::to_writer(&mut *output, line)?;
+    json::write(line, &mut *output)?;
     output.push(b'\n');
     Ok(())
 }

@@ -5,5 +5,6 @@
 
 pub mod client;
 pub mod events;
+pub mod json;
 pub mod protocol;
 pub mod status;

@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use smol_str::{SmolStr, StrExt as _};
+use smol_str::SmolStr;
 
 use super::grants::grant::Grant;
 use super::grants::stored::StoredGrant;
 use super::limits::Limit;
 use super::time::Time;
+use super::user_name::fold;
 use super::verdict::Reason;
 use super::{Engine, RemovalReason};
 
@@ -39,7 +40,7 @@ impl UserSet {
     pub fn new<'n>(names: impl IntoIterator<Item = &'n str>, assumed: &[String]) -> Self {
         let mut set = Self::default();
         for name in names {
-            let name = name.to_lowercase_smolstr();
+            let name = fold(name);
             let is_assumed = |domain: &str| assumed.iter().any(|own| own == domain);
             match name.rsplit_once('@') {
                 Some(("", domain)) => {
@@ -189,7 +190,7 @@ impl LoginRules {
         if self.is_empty() {
             return Ruling::Usual;
         }
-        let user = user.filter(|user| !user.is_empty()).map(str::to_lowercase_smolstr);
+        let user = user.filter(|user| !user.is_empty()).map(fold);
         match (&self.users, &user) {
             (Some(_), None) => return Ruling::UnknownUser,
             (Some(users), Some(user)) if !users.contains(user) => return Ruling::OtherUser,
@@ -230,7 +231,10 @@ impl LoginRules {
     pub fn apply(&self, grant: &mut Grant, usual: Duration, cap: Option<Time>) {
         let address = grant.address;
         let of_unknown = self.ruling(address, None).grace(usual).ok();
-        let (mut longest, mut is_reduced) = (of_unknown, of_unknown.is_none());
+        // What the users' own deadlines explain, no login without a name has granted.
+        let named = grant.users.iter().map(|user| user.until).max();
+        let mut longest = of_unknown.filter(|_| grant.by_login > named);
+        let mut is_reduced = of_unknown.is_none();
         for user in &mut grant.users {
             let grace = self.ruling(address, Some(&user.name)).grace(usual).ok();
             is_reduced |= grace.is_none() && !user.refused;

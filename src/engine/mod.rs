@@ -54,6 +54,7 @@ mod reload;
 pub mod state;
 pub mod stats;
 pub mod time;
+pub mod user_name;
 pub mod verdict;
 
 use message::address;

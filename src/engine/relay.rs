@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use smol_str::{SmolStr, StrExt as _};
+use smol_str::SmolStr;
 
 use super::Engine;
 use super::events::{EventKind, Relayed};
@@ -21,6 +21,7 @@ use super::limits::{Limit, LimitAction, Quantity, Reached};
 use super::protocol::policy::{Action, PolicyRequest, SmtpStage};
 use super::protocol::sender_logins::SenderOwner;
 use super::time::Time;
+use super::user_name;
 
 /// Longest recorded text of a request, in bytes: a path of RFC 5321 section 4.5.3.1.3.
 const MAX_TEXT: usize = 256;
@@ -122,7 +123,8 @@ impl Engine {
             return Action::Ok.into();
         }
         let relays = Relays { messages: u32::from(seen == Seen::Nothing), recipients: 1 };
-        let counted_user = user.map(str::to_lowercase_smolstr);
+        let assumed = &self.rules.senders.domains;
+        let counted_user = user.map(|user| user_name::counted(user, assumed));
         let request = RelayRequest { now, grant, user, counted_user, policy };
         match self.reached(&request, relays) {
             Some(reached) => self.limited(&request, reached),
@@ -137,7 +139,7 @@ impl Engine {
         let logins = &self.rules.logins;
         let of_user = user.map(|user| {
             let general = logins.limit(address, Some(user), limits.general);
-            (true, limits.of_user(user, general), usage.of_user(user))
+            (true, limits.of_user(user, &self.rules.senders.domains, general), usage.of_user(user))
         });
         // If the user is known, whose limit counts, only the table limits the address.
         let general = match user {

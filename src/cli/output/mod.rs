@@ -12,6 +12,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::json;
 
+use crate::control::json;
 use crate::control::protocol::{Block, Entry};
 use crate::engine::maildaemons::MailDaemon;
 use crate::error::Failure;
@@ -32,7 +33,7 @@ const SOON: u64 = 300;
 /// # Errors
 /// The output cannot be written.
 pub fn json_line(value: &impl serde::Serialize, mut output: impl Write) -> io::Result<()> {
-    serde_json::to_writer(&mut output, value)?;
+    json::write(value, &mut output)?;
     writeln!(output)?;
     output.flush()
 }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::control::json;
 use crate::engine::Engine;
 use crate::engine::correlation::streams::Source;
 use crate::engine::message::syslog::Frame;
@@ -92,7 +93,7 @@ pub fn run(
         if format.shows(outcome.verdict) {
             let reason = reason(engine, &outcome, frame, now);
             if format.json {
-                serde_json::to_writer(&mut output, &Line::of(n, &outcome, reason))?;
+                json::write(&Line::of(n, &outcome, reason), &mut output)?;
                 writeln!(output)?;
             } else {
                 print(n, &outcome, &reason, inputs.raw(), &mut output)?;

@@ -2,7 +2,7 @@
 //!
 //! - **Promise**: each user's own grant ends with the grace period of that user's login; another
 //!   user's login does not extend it.
-//! - **Limits**: at most [`MAX_USERS`] of one address; the one with the oldest login is dropped.
+//! - **Limits**: at most [`MAX_USERS`] of one address; the one whose own grant ends first is dropped.
 //! - **Not here**: the clock, and other addresses.
 
 use std::net::IpAddr;
@@ -187,7 +187,9 @@ impl Grant {
         let old = self.users.iter().position(|user| *user.name == *name);
         let old = old.map(|place| self.users.remove(place));
         if self.users.len() == MAX_USERS {
-            self.users.remove(0);
+            // Not the one on whose login the deadline of the address rests.
+            let first = (0..MAX_USERS).min_by_key(|place| self.users[*place].until);
+            self.users.remove(first.unwrap_or_default());
         }
         // A grace that granted nothing extends none that does.
         let old = old.filter(|old| old.refused == refused);

@@ -69,8 +69,8 @@ pub struct Limits {
 
 impl Limits {
     /// Returns the limit of a user, which is `general` if the table does not name the user.
-    pub fn of_user(&self, user: &str, general: Limit) -> Limit {
-        self.table.of_user(user).map_or(general, |exception| exception.over(general))
+    pub fn of_user(&self, user: &str, assumed: &[String], general: Limit) -> Limit {
+        self.table.of_user(user, assumed).map_or(general, |exception| exception.over(general))
     }
 
     /// Returns the limit of an address, which is `general` if the table does not name the address.

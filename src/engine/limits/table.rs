@@ -7,10 +7,13 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use smol_str::SmolStr;
 
 use super::Limit;
+use crate::engine::message::address::unmapped;
 use crate::engine::protocol::table;
 use crate::engine::protocol::table::TableRow;
+use crate::engine::user_name::fold;
 
 /// A limit of its own, or as for everybody where it is `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,7 +65,7 @@ pub struct LimitTable {
     networks: HashMap<IpNet, LimitException>,
     /// The lengths of their prefixes.
     lengths: BTreeSet<u8>,
-    users: HashMap<String, LimitException>,
+    users: HashMap<SmolStr, LimitException>,
 }
 
 impl LimitTable {
@@ -83,7 +86,7 @@ impl LimitTable {
                     table.lengths.insert(network.prefix_len());
                     table.networks.entry(network).or_default()
                 }
-                None => table.users.entry(key.to_lowercase()).or_default(),
+                None => table.users.entry(fold(key)).or_default(),
             };
             for word in words {
                 exception.set(word).map_err(wrong)?;
@@ -106,9 +109,15 @@ impl LimitTable {
         networks.copied().next()
     }
 
-    /// Returns the exception of a user.
-    pub fn of_user(&self, user: &str) -> Option<LimitException> {
-        if self.users.is_empty() { None } else { self.users.get(&user.to_lowercase()).copied() }
+    /// Returns the exception of a user, as [`crate::engine::user_name::counted`] returns the name, in any of its forms.
+    /// `assumed` are the domains of names without one, in lower case.
+    pub fn of_user(&self, user: &str, assumed: &[String]) -> Option<LimitException> {
+        if self.users.is_empty() {
+            return None;
+        }
+        let with_domain = |domain: &String| self.users.get(&*format!("{user}@{domain}"));
+        let mut assumed = assumed.iter().filter(|_| !user.contains('@'));
+        self.users.get(user).or_else(|| assumed.find_map(with_domain)).copied()
     }
 }
 
@@ -121,7 +130,7 @@ fn network(word: &str) -> Result<Option<IpNet>, String> {
     let network = match word.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address.to_canonical()),
         Err(_) => match word.parse::<IpNet>() {
-            Ok(network) => network,
+            Ok(network) => unmapped(network),
             Err(_) if looks_like_one => {
                 return Err(format!("`{shown}` is neither an address nor a network"));
             }
@@ -167,9 +176,10 @@ mod tests {
         assert_eq!(of("192.0.2.7"), limit(None, Some(500)));
         assert_eq!(of("2001:db8::7"), limit(Some(3), Some(0)));
         assert_eq!(of("198.51.100.7"), None);
-        let user = table.of_user("scanner@example.org").map(|exception| exception.over(general));
+        let user =
+            table.of_user("scanner@example.org", &[]).map(|exception| exception.over(general));
         assert_eq!(user, limit(Some(1000), Some(2000)));
-        assert_eq!(table.of_user("scanner"), None);
+        assert_eq!(table.of_user("scanner", &[]), None);
     }
 
     #[test]

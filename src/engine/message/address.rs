@@ -8,6 +8,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::{IpNet, Ipv4Net};
+
 /// Why a text is not the address of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAClient {
@@ -74,6 +76,15 @@ pub fn admits_others(address: IpAddr) -> bool {
     let groups = |part: &str| if part.is_empty() { 0 } else { part.split(':').count() };
     // One more group must leave at least two zero groups, or `::` would not be written.
     !right.is_empty() && groups(left) + groups(right) <= 5
+}
+
+/// Returns a network of IPv4-mapped addresses as the IPv4 network: all addresses that are compared
+/// with it are canonical.
+pub fn unmapped(net: IpNet) -> IpNet {
+    let IpNet::V6(v6) = net else { return net };
+    let length = v6.prefix_len().checked_sub(96);
+    let v4 = v6.addr().to_ipv4_mapped().zip(length);
+    v4.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(net, IpNet::V4)
 }
 
 #[cfg(test)]
