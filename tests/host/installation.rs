@@ -51,8 +51,9 @@ fn fix(host: &Systemd, words: &str) -> String {
         });
         of_it.filter_map(|finding| finding[key].as_str()).collect()
     };
-    let [fix] = texts("fix")[..] else { panic!("{words}: {findings:#?}") };
-    fix.to_owned()
+    let fixes = texts("fix");
+    assert_eq!(fixes.len(), 1, "{words}: {findings:#?}");
+    fixes[0].to_owned()
 }
 
 /// Asserts that `doctor` is content, and that a login counts.
