@@ -48,7 +48,7 @@ pub struct Status {
     pub map: MapStatus,
     /// Why the state file cannot be written, if so.
     pub state_fault: Option<StateFault>,
-    /// What affects mail, as `/healthz` says it.
+    /// What affects mail. A state file that cannot be written does not.
     #[serde(default)]
     pub fault: Option<String>,
     /// Log lines that were dropped because they were not read in time.

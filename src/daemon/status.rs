@@ -78,6 +78,8 @@ pub struct Snapshot {
     pub listeners: Vec<ListenerStatus>,
     /// The sockets on which Postfix sends requests.
     pub lookups: Vec<LookupStatus>,
+    /// A Unix socket whose file does not exist, if there is one.
+    pub lost_socket: Option<String>,
     /// Why the state file cannot be written, if so.
     pub state_fault: Option<StateFault>,
     /// Log lines that were dropped.
@@ -88,6 +90,7 @@ impl StatusSource {
     /// Takes a snapshot.
     pub fn snapshot(&self, shared: &Shared) -> Snapshot {
         let map_error = shared.map_error();
+        let lost_socket = self.lost_socket();
         shared.with(|engine, now| Snapshot {
             now,
             started: self.started,
@@ -103,9 +106,25 @@ impl StatusSource {
             table: self.map.clone(),
             listeners: self.receivers.iter().map(listener).collect(),
             lookups: self.services.iter().map(lookup).collect(),
+            lost_socket,
             state_fault: self.state.as_ref().and_then(|state| state.fault(now)),
             log_lines_lost: self.log.lost(),
         })
+    }
+
+    /// Returns a Unix socket whose file someone has removed: nobody can connect any more.
+    fn lost_socket(&self) -> Option<String> {
+        let receivers = self.receivers.iter().map(|receiver| &receiver.name);
+        let services = self.services.iter().map(|service| &service.address);
+        let is_lost = |name: &&String| {
+            // The mode and the group may follow.
+            let path = name.strip_prefix("unix:").and_then(|rest| rest.split(',').next());
+            let found = path.map(std::fs::symlink_metadata);
+            found.is_some_and(|found| {
+                found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+            })
+        };
+        receivers.chain(services).find(is_lost).cloned()
     }
 }
 
@@ -127,7 +146,7 @@ impl Snapshot {
             last_login: self.stats.last_login.map(rfc3339),
             daemons: self.daemon_statuses(),
             map: self.map_status(),
-            fault: self.health().err(),
+            fault: self.serves().err(),
             listeners: self.listeners,
             lookups: self.lookups,
             state_fault: self.state_fault,
@@ -135,12 +154,24 @@ impl Snapshot {
         }
     }
 
-    /// Checks that the daemon can do its work: the map is published, and the state is saved.
+    /// Checks what mail depends on: the map is published, and every socket can be reached.
+    ///
+    /// # Errors
+    /// Returns a sentence that says what is wrong.
+    fn serves(&self) -> Result<(), String> {
+        published(&self.publication, self.now)?;
+        match &self.lost_socket {
+            Some(name) => Err(format!("the socket `{name}` was removed; restart the daemon")),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that the daemon can do its work: what mail depends on, and the state is saved.
     ///
     /// # Errors
     /// Returns a sentence that says what prevents it.
     pub fn health(&self) -> Result<(), String> {
-        published(&self.publication, self.now)?;
+        self.serves()?;
         match &self.state_fault {
             Some(StateFault { seconds, error }) => Err(format!(
                 "the state file could not be written for {seconds:.0} s: {error}; logins still \

@@ -206,6 +206,7 @@ fn unhealthy_until_the_first_map_is_published() {
     home.release_postmap();
     eventually("it is ready", PATIENCE, || daemon.has_notified("READY=1"));
     assert_eq!(get(&port, "/healthz").0, "HTTP/1.1 200 OK");
+    assert_eq!(daemon.affects_mail(), None);
     // A postmap that hangs blocks neither page.
     home.hang_postmap();
     home.wire.send(login_frame(A).as_bytes());
@@ -216,6 +217,24 @@ fn unhealthy_until_the_first_map_is_published() {
     assert!(generation("published") < generation("desired"), "{samples:?}");
     home.release_postmap();
     assert!(daemon.stop().success());
+}
+
+/// Postfix and the syslog daemon cannot connect to a socket without a file.
+#[test]
+fn a_removed_socket_affects_mail() {
+    let home = Home::new();
+    let policy = home.at("policy.sock");
+    let option = format!("--policy=unix:{},mode=0666", policy.display());
+    for removed in [&policy, &home.at("log.sock")] {
+        let daemon = home.start(&[&option]);
+        assert_eq!(daemon.affects_mail(), None);
+        std::fs::remove_file(removed).expect("it is there");
+        let why = daemon.affects_mail().expect("nobody can connect");
+        assert!(why.contains(&format!("unix:{}", removed.display())), "{why}");
+        let status = daemon.command(&["status"]).stdout;
+        assert!(String::from_utf8_lossy(&status).contains("AFFECTED: the socket `unix:"));
+        assert!(daemon.stop().success());
+    }
 }
 
 /// A state file that cannot be written is reported everywhere, and logged once; so is the recovery.
@@ -247,6 +266,7 @@ fn an_unsaved_state_is_reported_everywhere() {
     let (head, why) = get(&port, "/healthz");
     assert_eq!(head, "HTTP/1.1 503 Service Unavailable");
     assert!(why.contains("No space left") && why.contains("logins still count"), "{why}");
+    assert_eq!(daemon.affects_mail(), None, "only a crash would lose a login");
     assert!(status().contains("NOT SAVED for") && status().contains("No space left"));
     assert!(fault()["seconds"].is_number(), "{}", fault());
     assert!(fault()["error"].as_str().is_some_and(|error| error.contains("No space left")));

@@ -260,6 +260,8 @@ fn unbuildable_map_is_emptied() {
         assert!(late.elapsed() > Duration::from_secs(50), "not before a minute");
         assert!(home.map_value("_pbs_generation_").is_some(), "the empty map is valid");
         assert!(status(daemon).contains("OUT OF DATE (map emptied)"), "{}", status(daemon));
+        let why = daemon.affects_mail().expect("nobody can relay");
+        assert!(why.contains("could not be published for") && why.contains("map emptied"), "{why}");
     }
     failing.signal(Signal::SIGTERM);
     assert_eq!(failing.wait().code(), Some(0));
@@ -271,6 +273,7 @@ fn unbuildable_map_is_emptied() {
     hanging.signal(Signal::SIGHUP);
     hanging.wait_until_logged("map published after failures");
     hangs.wait_until_mapped(B, &hanging);
+    assert_eq!(hanging.affects_mail(), None);
     let prepared = || hangs.at("clients.empty.lmdb").exists();
     eventually("another fallback map is prepared", PATIENCE, prepared);
     assert!(hanging.stop().success());

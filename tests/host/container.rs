@@ -190,6 +190,28 @@ fn logins_through_dockers_syslog_driver() {
     }
 }
 
+/// Engines and Kubernetes ask whether mail is affected, with the command that says so.
+#[test]
+fn health_checks_in_deploy() {
+    let words = ["/pop-before-smtp", "status", "--check"];
+    let quoted = words.map(|word| format!("\"{word}\"")).join(", ");
+    let read = |name: &str| {
+        let path = format!("{}/deploy/{name}", env!("CARGO_MANIFEST_DIR"));
+        fs::read_to_string(path).expect("a file")
+    };
+    for kind in ["live", "map"] {
+        let file = read(&format!("container/Containerfile.{kind}"));
+        let check = file.lines().find(|line| line.starts_with("HEALTHCHECK ")).expect("a line");
+        assert!(check.ends_with(&format!("CMD [{quoted}]")), "{check}");
+    }
+    let waits = read("container/compose.yaml").matches("condition: service_healthy").count();
+    assert_eq!(waits, 2, "Dovecot and Postfix start after it");
+    let manifest = read("kubernetes/sidecar.yaml");
+    let (_, probe) = manifest.split_once("startupProbe:\n").expect("a probe");
+    let probe = probe.lines().next().expect("its command").trim();
+    assert_eq!(probe, format!("exec: {{command: [{}]}}", words.join(", ")));
+}
+
 /// The configuration in deploy/kubernetes is valid, and has the same exclusions as the images.
 #[test]
 fn configurations_in_deploy() {

@@ -64,7 +64,7 @@ impl Container {
         let process = self.process.insert(Process::spawn(self.command("run").stderr(log)));
         let mut dead = || process.ended().is_some();
         let healthy =
-            within(PATIENCE, || dead() || Self::run(&self.dir, "status").status.success());
+            within(PATIENCE, || dead() || Self::run(&self.dir, "status --check").status.success());
         assert!(healthy && !dead(), "the container is not healthy: {}", self.log());
     }
 
@@ -182,7 +182,7 @@ fn build_image(kind: &str, base: &str, image: &Path) {
     assert_eq!(config["Cmd"], serde_json::json!(["run"]));
     assert_eq!(
         config["Healthcheck"]["Test"],
-        serde_json::json!(["CMD", "/pop-before-smtp", "status"])
+        serde_json::json!(["CMD", "/pop-before-smtp", "status", "--check"])
     );
     let container = output_of(buildah().args(["from", &name]));
     let content = output_of(buildah().args(["mount", container.trim()]));

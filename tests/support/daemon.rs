@@ -213,6 +213,16 @@ impl Daemon {
         command.output().expect("the program can be started")
     }
 
+    /// Returns what affects mail, by the exit status and the message of `status --check`.
+    pub fn affects_mail(&self) -> Option<String> {
+        let output = self.command(&["status", "--check"]);
+        match (output.status.code(), output.stdout.is_empty()) {
+            (Some(0), true) if output.stderr.is_empty() => None,
+            (Some(1), true) => Some(String::from_utf8_lossy(&output.stderr).into_owned()),
+            _ => panic!("status --check: {output:?}\nand the daemon: {}", self.log()),
+        }
+    }
+
     /// Returns whether an address is authorised.
     pub fn query(&self, address: &str) -> bool {
         let output = self.command(&["query", address]);

@@ -60,6 +60,13 @@ impl StatusPage<'_> {
         };
         self.line("logins", &format!("{}, {last}", status.logins), output)?;
         self.map(&status.map, output)?;
+        if let Some(fault) = &status.fault {
+            self.line(
+                "mail",
+                &self.style.paint(Style::Bad, &format!("AFFECTED: {fault}")),
+                output,
+            )?;
+        }
         if let Some(StateFault { seconds, error }) = &status.state_fault {
             let text = format!(
                 "NOT SAVED for {seconds:.0} s: {error}; a crash would lose the latest logins"
