@@ -327,11 +327,15 @@ impl FromStr for UserName {
     fn from_str(text: &str) -> Result<Self, String> {
         let shown = text.escape_debug();
         let domain = text.strip_prefix('@');
-        if text.is_empty() || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        let is_other = |c: char| c.is_whitespace() || c.is_control() || c == ',';
+        if text.is_empty() || text.ends_with('@') || text.chars().any(is_other) {
             return Err(format!("`{shown}` is not a user; write joe@example.org or @example.org"));
         }
         if let Some(domain) = text.strip_prefix("*@").or(domain.filter(|d| !is_domain(d))) {
             return Err(format!("`{shown}`: write @{} for all its users", domain.escape_debug()));
+        }
+        if text.contains('*') {
+            return Err(format!("`{shown}` is not a user: `*` stands for nothing else"));
         }
         Ok(Self(text.to_owned()))
     }
@@ -357,9 +361,12 @@ mod tests {
             ("", "is not a user"),
             ("joe ann", "is not a user"),
             ("joe\n", "joe\\n"),
-            ("@", "`@`: write @"),
+            ("@", "is not a user"),
+            ("joe@", "is not a user"),
+            ("*", "is not a user"),
+            ("a,b", "is not a user"),
             ("@a b", "is not a user"),
-            ("@example.org,@example.com", "for all its users"),
+            ("@example.org,@example.com", "is not a user"),
             ("*@example.org", "write @example.org for all"),
         ] {
             let why = wrong.parse::<UserName>().expect_err(wrong);

@@ -237,6 +237,7 @@ pub async fn build(config: &Config) -> Result<(Rules, Exclusions), Vec<Failure>>
             exclusions.remarks.extend(config.remarks());
             let logins = login_rules::login_rules(&config.layer);
             exclusions.remarks.extend(login_rules::remarks(&logins));
+            exclusions.remarks.extend(limits::remark(&limits, senders.binding));
             exclusions.remarks.extend(trusted_file::remarks(config.deciding_files()));
             let rules = Rules {
                 table,

@@ -86,6 +86,10 @@ impl LimitTable {
                     table.lengths.insert(network.prefix_len());
                     table.networks.entry(network).or_default()
                 }
+                None if key.starts_with('@') || key.contains('*') => {
+                    let shown = key.escape_debug();
+                    return Err(wrong(format!("`{shown}` is not one user; name each of them")));
+                }
                 None => table.users.entry(fold(key)).or_default(),
             };
             for word in words {
@@ -100,6 +104,11 @@ impl LimitTable {
         self.networks.is_empty() && self.users.is_empty()
     }
 
+    /// Returns whether it names users.
+    pub fn has_users(&self) -> bool {
+        !self.users.is_empty()
+    }
+
     /// Returns the exception of an address.
     pub fn of_address(&self, address: IpAddr) -> Option<LimitException> {
         let networks = self.lengths.iter().rev().filter_map(|length| {
@@ -112,7 +121,7 @@ impl LimitTable {
     /// Returns the exception of a user, as [`crate::engine::user_name::counted`] returns the name, in any of its forms.
     /// `assumed` are the domains of names without one, in lower case.
     pub fn of_user(&self, user: &str, assumed: &[String]) -> Option<LimitException> {
-        if self.users.is_empty() {
+        if !self.has_users() {
             return None;
         }
         let with_domain = |domain: &String| self.users.get(&*format!("{user}@{domain}"));
