@@ -460,3 +460,33 @@ fn a_rule_may_have_a_limit_of_its_own() {
     site.login(30, SCANNER, B);
     assert!(!sends(&mut site, B, "x@example.net"), "what was sent before counts too");
 }
+
+/// A rule that shortens the grace of one user shortens what that user's login has granted, although a
+/// login without a name would be granted more.
+#[test]
+fn a_restart_cuts_a_grant_to_the_grace_of_its_user() {
+    let minute = || with(None, vec![rule(1, &[], &[JOE], grace(60))]);
+    let mut site = Site::new(rules());
+    site.login(0, JOE, A);
+    site.login(0, ANN, B);
+    let (restarted, _) = site.restarted(0, minute());
+    assert_eq!((restarted.until(A), restarted.until(B)), (Some(60), Some(1800)));
+    // Two users: each has its own grace, and the address the longer one.
+    site.login(0, ANN, A);
+    let (restarted, _) = site.restarted(0, minute());
+    assert_eq!(restarted.until(A), Some(1800));
+}
+
+/// However many users are forgotten, the deadline rests on one who is known, and ends with that one.
+#[test]
+fn a_forgotten_user_keeps_no_address_authorised() {
+    let long = || with(None, vec![rule(1, &[], &[JOE], grace(8 * HOURS))]);
+    let mut site = Site::new(long());
+    site.login(0, JOE, A);
+    for number in 0..100 {
+        site.login(1, &format!("user{number}@example.com"), A);
+    }
+    assert_eq!(site.until(A), Some(8 * HOURS));
+    site.0.reload(at(2), with(None, vec![rule(1, &[], &[JOE], Effect::Never)]));
+    assert_eq!(site.until(A), Some(1801));
+}
