@@ -14,12 +14,12 @@ use serde_json::ser::Formatter;
 /// # Errors
 /// The output cannot be written.
 pub fn write(value: &impl Serialize, output: impl Write) -> serde_json::Result<()> {
-    value.serialize(&mut Serializer::with_formatter(output, VisibleText))
+    value.serialize(&mut Serializer::with_formatter(output, EscapedText))
 }
 
-struct VisibleText;
+struct EscapedText;
 
-impl Formatter for VisibleText {
+impl Formatter for EscapedText {
     fn write_string_fragment<W: ?Sized + Write>(
         &mut self,
         output: &mut W,
