@@ -11,6 +11,7 @@ mod container;
 mod doctor;
 mod gateways;
 mod installation;
+mod mandatory_access;
 mod package;
 mod recipes;
 mod systemd;
