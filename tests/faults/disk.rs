@@ -32,6 +32,8 @@ struct Row {
     map_type: &'static str,
     fault: fn(&mut Place, &Daemon),
     fix: fn(&mut Place),
+    /// Number of other clients in the map before the fault: each generation has them.
+    known: u32,
     /// Number of other clients that log in during the fault.
     others: u32,
     says: &'static str,
@@ -44,6 +46,7 @@ const STATE: &[Row] = &[
         fault: |place, _| place.states.fill(0),
         fix: |place| place.states.clear(),
         // More than fits into the last page of the file.
+        known: 0,
         others: 100,
         says: "No space left",
     },
@@ -68,6 +71,7 @@ const STATE: &[Row] = &[
             place.states.fill(0);
         },
         fix: |place| place.states.clear(),
+        known: 0,
         others: 0,
         says: "state.tmp: No space left",
     },
@@ -80,6 +84,7 @@ const STATE: &[Row] = &[
             place.over = Some(over);
         },
         fix: |place| place.over = None,
+        known: 0,
         others: 0,
         says: "Read-only file system",
     },
@@ -97,6 +102,7 @@ const MAP: &[Row] = &[
             place.states.clear();
             place.maps.clear();
         },
+        known: 0,
         others: 100,
         says: "No space left",
     },
@@ -105,6 +111,7 @@ const MAP: &[Row] = &[
         map_type: "hash",
         fault: |place, _| place.maps.fill(0),
         fix: |place| place.maps.clear(),
+        known: 0,
         others: 0,
         says: "cannot write its source",
     },
@@ -113,7 +120,8 @@ const MAP: &[Row] = &[
         map_type: "hash",
         fault: |place, _| place.maps.fill(100),
         fix: |place| place.maps.clear(),
-        others: 4000,
+        known: 4000,
+        others: 0,
         says: "postmap failed",
     },
     Row {
@@ -121,7 +129,8 @@ const MAP: &[Row] = &[
         map_type: "cdb",
         fault: |place, _| place.maps.fill(100),
         fix: |place| place.maps.clear(),
-        others: 4000,
+        known: 4000,
+        others: 0,
         says: "postmap failed",
     },
     Row {
@@ -129,7 +138,8 @@ const MAP: &[Row] = &[
         map_type: "lmdb",
         fault: |place, _| place.maps.fill(100),
         fix: |place| place.maps.clear(),
-        others: 4000,
+        known: 4000,
+        others: 0,
         says: "is the disk full?",
     },
     Row {
@@ -137,6 +147,7 @@ const MAP: &[Row] = &[
         map_type: "hash",
         fault: |place, _| place.over = Some(SmallDisk::read_only_view(place.home.at("maps"))),
         fix: |place| place.over = None,
+        known: 0,
         others: 0,
         says: "Read-only file system",
     },
@@ -167,6 +178,7 @@ fn test_row(row: &Row, mapped: bool) {
     // otherwise.
     let options = [&*options[0], &*options[1], "--log-level", "warn"];
     let daemon = place.home.start(&options);
+    many_log_in(&place.home, row.known);
     log_in(&place.home, &daemon, A);
     place.home.wait_until_mapped(A, &daemon);
     place.home.wait_until_saved(A, &daemon);

@@ -12,6 +12,7 @@ mod doctor;
 mod gateways;
 mod hooks;
 mod installation;
+mod mandatory_access;
 mod package;
 mod recipes;
 mod systemd;

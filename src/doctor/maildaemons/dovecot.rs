@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,13 +11,11 @@ use tokio::process::Command;
 use super::super::findings::Report;
 use super::super::forwarder::LogsAs;
 use super::super::host::Host;
+use super::elements;
+use super::elements::{is_login, line};
 use super::file::{FileSetting, settings};
 use super::more_programs;
-use crate::engine::correlation::streams::Source;
-use crate::engine::maildaemons::{DaemonTable, MailDaemon, facility_code};
-use crate::engine::time::Time;
-use crate::engine::verdict::{Outcome, Verdict};
-use crate::engine::{Engine, Rules};
+use crate::engine::maildaemons::{MailDaemon, facility_code};
 use crate::sys::child;
 
 const DOVECONF: [&str; 3] = ["/usr/bin/doveconf", "/usr/local/bin/doveconf", "/usr/sbin/doveconf"];
@@ -32,24 +30,6 @@ const DEFAULTS: [(&str, &str); 2] = [
          %{secured} session=<%{session}>",
     ),
 ];
-/// The client of the login line that is tried.
-const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 7));
-/// What variables become in it.
-const VALUES: [(&[&str], &str); 12] = [
-    (&["u", "user", "n", "username", "auth_user", "login_user"], "joe"),
-    (&["m", "mech", "mechanism"], "PLAIN"),
-    (&["r", "rip", "remote_ip", "real_rip", "real_remote_ip"], "192.0.2.7"),
-    (&["l", "lip", "local_ip", "real_lip", "real_local_ip"], "192.0.2.1"),
-    (&["e", "mail_pid", "p", "pid"], "4711"),
-    (&["a", "lport", "local_port", "b", "rport", "remote_port", "real_rport", "real_lport"], "993"),
-    (&["c", "secured"], "TLS"),
-    (&["k", "ssl_security"], "TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)"),
-    (&["session"], "BU3jdthg6bl"),
-    (&["s", "service", "protocol"], "imap"),
-    (&["d", "domain"], "example.org"),
-    (&["$", "message"], "Login"),
-];
-
 /// The settings that were printed, without sections.
 struct Settings {
     values: BTreeMap<String, String>,
@@ -201,6 +181,20 @@ fn login_lines(settings: &Settings, daemon: &MailDaemon, report: &mut Report) {
         ),
         settings.change(name, Some(&value)),
     );
+    let knows_names = !settings.get("auth_mechanisms").to_lowercase().contains("anonymous");
+    let is_default = DEFAULTS.iter().any(|(usual, _)| *usual == form);
+    if let Some(lines) = elements::description(daemon, form, elements)
+        && is_default
+        && knows_names
+    {
+        report.note(
+            "a description takes Dovecot's login lines as they are",
+            "The other way, if login_log_format_elements must stay. `check` proves that no message of a \
+             client without a password matches it. Compare it with newer versions of the built-in \
+             description, which it replaces.",
+            elements::command(daemon, &lines),
+        );
+    }
 }
 
 /// Returns the administrator's elements in an order that is recognised, without those that cannot be.
@@ -218,49 +212,6 @@ fn mended(daemon: &MailDaemon, form: &str, elements: &str, default: &str) -> Str
         }
     }
     kept
-}
-
-/// Returns whether a login that is logged in this form counts.
-fn is_login(daemon: &MailDaemon, form: &str, elements: &str) -> bool {
-    let table = DaemonTable::of(vec![daemon.clone()]);
-    let mut engine = Engine::new(Rules { table, ..Rules::default() });
-    let program = daemon.programs.first().map_or("dovecot", String::as_str);
-    let frame = format!("{program}: {}", line(form, elements));
-    let outcome = engine.process(Time::default(), Source::default(), frame.as_bytes());
-    matches!(outcome, Outcome { verdict: Verdict::Login, address: Some(CLIENT), .. })
-}
-
-/// Returns the text of a login line, as login-common builds it: the elements are joined by commas,
-/// and those without a value are left out.
-fn line(form: &str, elements: &str) -> String {
-    let elements: Vec<String> = elements.split_whitespace().map(expand).collect();
-    let elements = elements.join(", ");
-    let form = form.replace("%s", "%{elements}");
-    let (before, after) = form.split_once("%{elements}").unwrap_or((&form, ""));
-    format!("imap-login: {}{elements}{}", expand(before), expand(after))
-}
-
-/// Replaces variables: `%u`, `%{user}`, and with a modifier `%Lu`, `%{user|lower}`.
-fn expand(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once('%') {
-        out.push_str(before);
-        let (name, tail) = match after.strip_prefix('{') {
-            Some(braced) => braced.split_once('}').unwrap_or((braced, "")),
-            None => {
-                let modifiers = ['L', 'U', 'E', 'X', 'R', 'N', 'H', 'M', 'D', 'T'];
-                let after = after.trim_start_matches(modifiers);
-                let end = after.chars().next().map_or(0, char::len_utf8);
-                after.split_at(end)
-            }
-        };
-        let name = name.split('|').next().unwrap_or_default().trim();
-        let value = VALUES.iter().find(|(names, _)| names.contains(&name));
-        out.push_str(value.map_or("x", |(_, value)| value));
-        rest = tail;
-    }
-    out + rest
 }
 
 /// A login proxy that lets clients choose any characters for a name.

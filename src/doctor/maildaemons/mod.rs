@@ -7,6 +7,7 @@
 mod courier;
 mod cyrus;
 mod dovecot;
+mod elements;
 mod file;
 
 use std::collections::BTreeSet;
