@@ -41,10 +41,10 @@ struct Measured {
 }
 
 const MEASURED: [Measured; 4] = [
-    Measured { name: "mixed", kind: Kind::Mixed, limits: (5_600, 33_100) },
-    Measured { name: "login", kind: Kind::Logins, limits: (21_000, 89_400) },
-    Measured { name: "no login, mail daemon", kind: Kind::Known, limits: (9_850, 63_000) },
-    Measured { name: "no login, other program", kind: Kind::Unknown, limits: (2_470, 18_500) },
+    Measured { name: "mixed", kind: Kind::Mixed, limits: (4_600, 32_000) },
+    Measured { name: "login", kind: Kind::Logins, limits: (16_000, 81_000) },
+    Measured { name: "no login, mail daemon", kind: Kind::Known, limits: (7_200, 60_500) },
+    Measured { name: "no login, other program", kind: Kind::Unknown, limits: (2_440, 18_500) },
 ];
 /// Whether this is a test, compiled as all tests are.
 const IS_TEST: bool = cfg!(debug_assertions);
