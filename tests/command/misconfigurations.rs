@@ -7,7 +7,7 @@
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::support::postfix::{OWN_DOMAIN, Session};
 use crate::support::site::{By, CLIENT, Findings, OTHER, Site};
@@ -430,6 +430,8 @@ const ROWS: &[Row] = &[
             let away = ["away", "away.db"].map(|name| rig.site.at(name));
             // The daemon looks after its map at least once a minute, counted from the last change.
             rig.site.daemon().command(&["allow", "198.51.100.77"]);
+            // And once more right after it.
+            std::thread::sleep(Duration::from_secs(3));
             for (file, away) in files.iter().zip(&away) {
                 fs::rename(file, away).expect("renamed");
             }
