@@ -67,6 +67,8 @@ impl Site {
     /// One more logs in, and the operator ends the grant of another.
     fn change(&self) {
         self.log_in(B);
+        // Frames and commands arrive in different ways, so in any order.
+        self.daemon.wait_until_authorised(B);
         assert!(self.daemon.command(&["revoke", A]).status.success());
     }
 
