@@ -3,9 +3,8 @@
 //! - **Promise**: each step can only take trust away. A login counts only if its host is accepted,
 //!   the line is neither a continuation nor a repetition, a pattern of a daemon matches as a whole,
 //!   the frame is not late, the process is trusted, the address may be authorised, and no rule
-//!   refuses the login. Every
-//!   refusal has its reason. Messages that end something or take trust away count even in
-//!   continuations and late frames.
+//!   refuses the login. Every refusal has its reason. Messages that end something or take trust away
+//!   count even in continuations and late frames.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -85,7 +85,7 @@ struct RelayRequest<'a> {
     grant: &'a Grant,
     /// The user whose sender it is, if the sender tells.
     user: Option<&'a str>,
-    /// The same in lower case.
+    /// The same, as it is counted ([`user_name`]).
     counted_user: Option<SmolStr>,
     policy: &'a PolicyRequest<'a>,
 }

@@ -13,7 +13,7 @@ const IMAPD_CONF: &str = "/etc/imapd.conf";
 const CYRUS_CONF: &str = "/etc/cyrus.conf";
 
 /// Reports services whose name no description has, and returns how Cyrus logs.
-pub fn examine(daemon: &MailDaemon, report: &mut Report) -> Option<LogsAs> {
+pub fn examine(daemon: &MailDaemon, dir: &Path, report: &mut Report) -> Option<LogsAs> {
     let services = services(&fs::read_to_string(CYRUS_CONF).ok()?);
     let value = |name: &str| settings(Path::new(IMAPD_CONF), name, ':').pop().map(|s| s.value);
     let prefix = value("syslog_prefix").unwrap_or_else(|| "cyrus".into());
@@ -29,7 +29,7 @@ pub fn examine(daemon: &MailDaemon, report: &mut Report) -> Option<LogsAs> {
                 "They are made of syslog_prefix in {IMAPD_CONF} and the services in {CYRUS_CONF}. \
                  Logins under these names do not count."
             ),
-            more_programs(daemon, &unknown),
+            more_programs(daemon, dir, &unknown),
         );
     }
     let programs: Vec<String> = programs.into_iter().filter(|p| !unknown.contains(p)).collect();

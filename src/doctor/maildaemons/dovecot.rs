@@ -14,7 +14,7 @@ use super::super::host::Host;
 use super::elements;
 use super::elements::{is_login, line};
 use super::file::{FileSetting, settings};
-use super::more_programs;
+use super::{more_programs, replace_description};
 use crate::engine::maildaemons::{MailDaemon, facility_code};
 use crate::sys::child;
 
@@ -87,8 +87,13 @@ fn restart() -> &'static str {
 }
 
 /// Reports what keeps Dovecot's logins from being logged, or from being recognised, and returns how
-/// it logs.
-pub async fn examine(daemon: &MailDaemon, host: &Host, report: &mut Report) -> Option<LogsAs> {
+/// it logs. `dir` has the administrator's descriptions.
+pub async fn examine(
+    daemon: &MailDaemon,
+    dir: &Path,
+    host: &Host,
+    report: &mut Report,
+) -> Option<LogsAs> {
     let doveconf = DOVECONF.iter().find(|path| Path::new(path).exists())?;
     let text = match child::run(Command::new(doveconf).arg("-a"), LIMIT).await {
         Ok(text) => text,
@@ -104,7 +109,7 @@ pub async fn examine(daemon: &MailDaemon, host: &Host, report: &mut Report) -> O
     let settings = Settings::parse(&text);
     let before = report.findings().len();
     destination(&settings, host, report);
-    login_lines(&settings, daemon, report);
+    login_lines(&settings, daemon, dir, report);
     forgery(&settings, report);
     listeners(&settings, report);
     let program = match settings.get("instance_name") {
@@ -115,7 +120,7 @@ pub async fn examine(daemon: &MailDaemon, host: &Host, report: &mut Report) -> O
         report.problem(
             format!("Dovecot logs as `{program}` (instance_name), which is not known"),
             "Logins under this program name do not count.",
-            more_programs(daemon, &[program.to_owned()]),
+            more_programs(daemon, dir, &[program.to_owned()]),
         );
         return None;
     }
@@ -158,7 +163,7 @@ fn is_followed(path: &str) -> bool {
 }
 
 /// The form of the login line.
-fn login_lines(settings: &Settings, daemon: &MailDaemon, report: &mut Report) {
+fn login_lines(settings: &Settings, daemon: &MailDaemon, dir: &Path, report: &mut Report) {
     let (form, elements) =
         (settings.get("login_log_format"), settings.get("login_log_format_elements"));
     if form.is_empty() || elements.is_empty() || is_login(daemon, form, elements) {
@@ -192,7 +197,7 @@ fn login_lines(settings: &Settings, daemon: &MailDaemon, report: &mut Report) {
             "The other way, if login_log_format_elements must stay. `check` proves that no message of a \
              client without a password matches it. Compare it with newer versions of the built-in \
              description, which it replaces.",
-            elements::command(daemon, &lines),
+            replace_description(daemon, dir, &elements::command(daemon, &lines)),
         );
     }
 }

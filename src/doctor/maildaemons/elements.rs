@@ -31,8 +31,6 @@ const VALUES: [(&[&str], &str); 12] = [
     (&["$", "message"], "Login"),
 ];
 
-/// Where the administrator's descriptions are.
-const DAEMONS_DIR: &str = "/etc/pop-before-smtp/daemons";
 /// Letters between `%` and a variable of 2.3.
 const MODIFIERS: [char; 10] = ['L', 'U', 'E', 'X', 'R', 'N', 'H', 'M', 'D', 'T'];
 /// What a login line begins with.
@@ -86,18 +84,24 @@ impl Element {
     }
 }
 
+/// Returns the name of the variable after a `%`, and what follows it. Modifiers are left out.
+fn variable(text: &str) -> Option<(&str, &str)> {
+    let (name, rest) = match text.strip_prefix('{') {
+        Some(braced) => braced.split_once('}')?,
+        None => {
+            let text = text.trim_start_matches(MODIFIERS);
+            text.split_at(text.chars().next()?.len_utf8())
+        }
+    };
+    let name = name.split(['|', ':']).next().unwrap_or_default();
+    Some((name.trim(), rest))
+}
+
 /// Returns the text before the only variable, its name, and the text after it.
 fn split(text: &str) -> Option<(&str, &str, &str)> {
     let (prefix, rest) = text.split_once('%')?;
-    let (name, suffix) = match rest.strip_prefix('{') {
-        Some(braced) => braced.split_once('}')?,
-        None => {
-            let rest = rest.trim_start_matches(MODIFIERS);
-            rest.split_at(rest.chars().next()?.len_utf8())
-        }
-    };
+    let (name, suffix) = variable(rest)?;
     let is_plain = |text: &str| !text.contains(['%', '\'', '"', '\\', ',']);
-    let name = name.split(['|', ':']).next().unwrap_or_default().trim();
     (is_plain(prefix) && is_plain(suffix)).then_some((prefix, name, suffix))
 }
 
@@ -148,15 +152,11 @@ pub fn description(daemon: &MailDaemon, form: &str, elements: &str) -> Option<Ve
     (is_safe && is_login(&own, form, elements)).then_some(lines)
 }
 
-/// Returns the command that adds these lines to a copy of the description, and has it checked.
+/// Returns the command that prints the description with these lines.
 pub fn command(daemon: &MailDaemon, lines: &[String]) -> String {
     let lines: Vec<String> = lines.iter().map(|line| format!("'{line}'")).collect();
     let (name, lines) = (&daemon.name, lines.join(" "));
-    format!(
-        "install -d {DAEMONS_DIR} && cd {DAEMONS_DIR} && {{ pop-before-smtp daemons {name} && printf \
-         '%s\\n' {lines}; }} > {name}.new && mv {name}.new {name}.toml && pop-before-smtp check && \
-         systemctl restart pop-before-smtp"
-    )
+    format!("{{ pop-before-smtp daemons {name} && printf '%s\\n' {lines}; }}")
 }
 
 /// Returns whether a login that is logged in this form counts.
@@ -184,17 +184,9 @@ fn expand(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('%') {
-        out.push_str(before);
-        let (name, tail) = match after.strip_prefix('{') {
-            Some(braced) => braced.split_once('}').unwrap_or((braced, "")),
-            None => {
-                let after = after.trim_start_matches(MODIFIERS);
-                let end = after.chars().next().map_or(0, char::len_utf8);
-                after.split_at(end)
-            }
-        };
-        let name = name.split('|').next().unwrap_or_default().trim();
+        let (name, tail) = variable(after).unwrap_or_default();
         let value = VALUES.iter().find(|(names, _)| names.contains(&name));
+        out.push_str(before);
         out.push_str(value.map_or("x", |(_, value)| value));
         rest = tail;
     }

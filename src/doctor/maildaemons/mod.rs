@@ -58,6 +58,7 @@ pub async fn examine(
     report: &mut Report,
 ) -> MailDaemons {
     let mut found = MailDaemons::default();
+    let dir = matching.daemons_dir.path();
     let named = |daemon: &MailDaemon| match &matching.daemons {
         Selection::Named(names) => names.iter().any(|name| **name == *daemon.name),
         Selection::Verified => false,
@@ -84,8 +85,8 @@ pub async fn examine(
             continue;
         }
         let logs_as = match &*daemon.name {
-            "dovecot" => dovecot::examine(daemon, host, report).await,
-            "cyrus" => cyrus::examine(daemon, report),
+            "dovecot" => dovecot::examine(daemon, dir, host, report).await,
+            "cyrus" => cyrus::examine(daemon, dir, report),
             "courier" => {
                 courier::examine(report);
                 None
@@ -97,17 +98,26 @@ pub async fn examine(
     found
 }
 
-/// Returns the commands that make these program names count, by a copy of a built-in description.
-fn more_programs(daemon: &MailDaemon, names: &[String]) -> String {
+/// Returns the command that makes these program names count, by a copy of a built-in description in a
+/// directory.
+fn more_programs(daemon: &MailDaemon, dir: &Path, names: &[String]) -> String {
     let mut all = daemon.programs.clone();
     all.extend(names.iter().cloned());
     let list: Vec<String> = all.iter().map(|name| format!("\"{name}\"")).collect();
     let (name, list) = (&daemon.name, list.join(", "));
+    let printed = format!(
+        "pop-before-smtp daemons {name} | sed -e '/^programs = \\[$/,/^\\]$/d' -e '/^programs = /d' \
+         -e 's|^verified = .*|&\\nprograms = [{list}]|'"
+    );
+    replace_description(daemon, dir, &printed)
+}
+
+/// Returns the command that puts what another command prints in the place of a description, and has it
+/// checked.
+fn replace_description(daemon: &MailDaemon, dir: &Path, printed: &str) -> String {
+    let (name, dir) = (&daemon.name, dir.display());
     format!(
-        "install -d /etc/pop-before-smtp/daemons && pop-before-smtp daemons {name} | \
-         sed -e '/^programs = \\[$/,/^\\]$/d' -e '/^programs = /d' \
-         -e 's|^verified = .*|&\\nprograms = [{list}]|' \
-         > /etc/pop-before-smtp/daemons/{name}.new && cd /etc/pop-before-smtp/daemons && \
-         mv {name}.new {name}.toml && pop-before-smtp check && systemctl restart pop-before-smtp"
+        "install -d {dir} && cd {dir} && {printed} > {name}.new && mv {name}.new {name}.toml && \
+         pop-before-smtp check && systemctl restart pop-before-smtp"
     )
 }

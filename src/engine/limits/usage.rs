@@ -73,7 +73,7 @@ enum UsageKey {
 #[derive(Debug, Default)]
 pub struct Usage {
     addresses: HashMap<IpAddr, AddressUsage>,
-    /// By login name in lower case.
+    /// By login name, as it is counted ([`crate::engine::user_name`]).
     users: HashMap<SmolStr, Hour>,
     /// When to check whether an entry is still needed; each has one.
     checks: VecDeque<(Time, UsageKey)>,
@@ -106,7 +106,7 @@ impl Usage {
         self.addresses.get(&address).map(|usage| &usage.hour)
     }
 
-    /// Returns the hour of a user, by the login name in lower case.
+    /// Returns the hour of a user, by the name under which it is counted.
     pub fn of_user(&self, user: &str) -> Option<&Hour> {
         self.users.get(user)
     }
@@ -125,7 +125,7 @@ impl Usage {
     }
 
     /// Counts a recipient, and its message unless that was counted before. `since` is when the grant
-    /// of the address began; the user's name is in lower case.
+    /// of the address began; the user's name is the one under which it is counted.
     pub fn count(
         &mut self,
         now: Time,
