@@ -226,9 +226,9 @@ impl LoginRules {
     }
 
     /// Applies these rules to a grant that others have made: a user whom they refuse no longer has
-    /// part in it, and what only that user's login has granted ends. With `cap`, no part of it ends
-    /// later than a login at that moment would.
-    pub fn apply(&self, grant: &mut Grant, usual: Duration, cap: Option<Time>) {
+    /// part in it, and what only that user's login has granted ends. `cap` returns when the grace of a
+    /// login ends at the latest, if that is limited.
+    pub fn apply(&self, grant: &mut Grant, usual: Duration, cap: impl Fn(Duration) -> Option<Time>) {
         let address = grant.address;
         let of_unknown = self.ruling(address, None).grace(usual).ok();
         // What the users' own deadlines explain, no login without a name has granted.
@@ -240,12 +240,11 @@ impl LoginRules {
             is_reduced |= grace.is_none() && !user.refused;
             user.refused = grace.is_none();
             longest = longest.max(grace);
-            if let Some(now) = cap {
-                user.until = user.until.min(now + grace.unwrap_or(usual));
-            }
+            let latest = cap(grace.unwrap_or(usual));
+            user.until = latest.map_or(user.until, |latest| user.until.min(latest));
         }
-        if let (Some(now), Some(grace)) = (cap, longest) {
-            grant.by_login = grant.by_login.map(|until| until.min(now + grace));
+        if let Some(latest) = longest.and_then(&cap) {
+            grant.by_login = grant.by_login.map(|until| until.min(latest));
         }
         if is_reduced {
             grant.by_login = grant.by_login.and_then(|until| Some(until.min(grant.users_until()?)));
@@ -261,7 +260,12 @@ impl Engine {
         self.expire(now, address);
         let Some(before) = self.grants.get(address) else { return };
         let (end, max_users) = (now + self.rules.grace, self.rules.max_users);
-        self.grants.work_on(address, |grant| grant.refuse(&user, now, end, max_users));
+        let refuse = |grant: &mut Grant| grant.refuse(&user, now, end, max_users);
+        if self.cluster.is_some() {
+            self.change_own(now, address, refuse);
+            return;
+        }
+        self.grants.work_on(address, refuse);
         self.changed(address);
         if !before.shared && self.grants.find(address).is_some_and(StoredGrant::is_shared) {
             self.stats.shared += 1;

@@ -8,6 +8,7 @@
 //!   [`verdict`] names the result and the reason.
 //! - **The set**: [`grants`] are who may relay until when; [`publication`] is what the map should
 //!   list; [`state`] is what survives a restart; [`events`] are what those who watch are told.
+//! - **Several hosts**: [`cluster`] is what they tell each other of their grants.
 //! - **Lookups**: [`protocol`] parses Postfix's requests and writes the replies; [`relay`] decides
 //!   what may be relayed, within the [`limits`].
 //! - **Proof**: [`proof`] shows for tests and `check` that no pattern accepts a message which an
@@ -34,9 +35,14 @@
 //!    is set. If `whole` is set or a write has failed, write a new file with [`Engine::state`].
 //! 6. **Watching**: from [`Engine::watch`] to [`Engine::unwatch`], [`Engine::events`] keeps what
 //!    happens to grants.
-//! 7. **Questions**, at any time: [`Engine::decide`] counts what may be relayed and may revoke;
+//! 7. **Cluster**: [`Engine::join_cluster`] before [`Engine::restore`]. With each connection
+//!    [`Engine::begin_reading`], [`Engine::hear`] for each entry, once [`Engine::end_reading`]; all the
+//!    while [`Engine::untold`], answered by [`Engine::told`] or [`Engine::not_told`], and
+//!    [`Engine::heartbeat`].
+//! 8. **Questions**, at any time: [`Engine::decide`] counts what may be relayed and may revoke;
 //!    [`Engine::admits`], [`Engine::list`] and the other methods with `&self` change nothing.
 
+pub mod cluster;
 pub mod correlation;
 pub mod events;
 pub mod grants;
@@ -62,6 +68,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use cluster::Cluster;
 use correlation::sessions::Sessions;
 use correlation::streams::Streams;
 use events::{EventKind, EventLog};
@@ -159,6 +166,7 @@ pub struct Engine {
     stats: Stats,
     probes: Probes,
     recent: Recent,
+    cluster: Option<Box<Cluster>>,
 }
 
 impl Engine {
@@ -181,10 +189,14 @@ impl Engine {
             stats: Stats::default(),
             probes: Probes::default(),
             recent: Recent::default(),
+            cluster: None,
         }
     }
 
     fn grant(&mut self, now: Time, address: IpAddr, request: GrantRequest) -> GrantOutcome {
+        if self.cluster.is_some() {
+            return self.grant_shared(now, address, request);
+        }
         self.expire(now, address);
         let admitted = self.grants.find(address).is_some_and(|grant| grant.lasts(now));
         let outcome = self.grants.grant(address, request, now, self.rules.max_users);
@@ -224,6 +236,7 @@ impl Engine {
     }
 
     fn removed(&mut self, now: Time, grant: Grant, reason: RemovalReason) {
+        self.removed_shared(now, grant.address, reason);
         // The entry of a shared address stays, and its log-outs still count.
         if reason != RemovalReason::Shared {
             self.sessions.forget(grant.address);
@@ -306,6 +319,7 @@ impl Engine {
         if let Some(list) = self.rules.exclude.reason(address) {
             return Err(list.to_owned());
         }
+        self.unblock_shared(now, address);
         self.blocked.remove(&address);
         // Also for an expired block: its record would count again if the clock were set back.
         self.changes.block(address);
@@ -331,7 +345,9 @@ impl Engine {
         reason: RemovalReason,
     ) -> bool {
         self.expire(now, address);
-        if let Some(span) = block {
+        if self.cluster.is_some() {
+            self.revoke_shared(now, address, block);
+        } else if let Some(span) = block {
             self.blocked.insert(address, now + span.min(MAX_MANUAL));
             self.changes.block(address);
         }
@@ -345,7 +361,8 @@ impl Engine {
     /// expired, [`Self::sweep_at`] asks for another call at once.
     pub fn tick(&mut self, now: Time) -> Vec<Removed> {
         self.sweep(now);
-        self.blocked.retain(|_, until| now < *until);
+        let ended = self.blocked.extract_if(.., |_, until| *until <= now).collect();
+        self.sweep_cluster(now, ended);
         let Self { usage, grants, .. } = self;
         usage.sweep(now, SWEEP, |address, since| grants.has(now, address, since));
         std::mem::take(&mut self.removed)

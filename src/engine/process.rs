@@ -15,7 +15,7 @@ use super::correlation::joins::Unjoined;
 use super::correlation::key::Key;
 use super::correlation::streams::Source;
 use super::events::EventKind;
-use super::grants::grant::GrantedBy;
+use super::grants::grant::{Grant, GrantedBy};
 use super::grants::{GrantOutcome, GrantRequest};
 use super::maildaemons::{Event, Match, Name, Refusal};
 use super::message::Message;
@@ -352,7 +352,11 @@ impl Engine {
         let last = now + grace;
         let until = closed.address_until.max(Some(last));
         let user_until = closed.user_until.unwrap_or(last).max(last);
-        if self.grants.log_out(address, until, closed.user.zip(Some(user_until)), max_users) {
+        let user = closed.user.zip(Some(user_until));
+        let end = |grant: &mut Grant| grant.log_out(until, user, max_users);
+        if self.cluster.is_some() {
+            self.change_own(now, address, end);
+        } else if self.grants.work_on(address, end) {
             self.changed(address);
             self.tell_grant(now, address, EventKind::Renewed);
         }

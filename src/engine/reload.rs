@@ -31,11 +31,16 @@ impl Engine {
         }
         if self.rules.session_ceiling.is_none() {
             for address in std::mem::take(&mut self.sessions).addresses() {
-                self.grants.work_on(address, |grant| {
-                    logins.apply(grant, grace, Some(now));
+                let end = |grant: &mut Grant| {
+                    logins.apply(grant, grace, |grace| Some(now + grace));
                     // With the old limit: `settle_all` below applies the new one and reports it.
                     grant.settle(old_max_users);
-                });
+                };
+                if self.cluster.is_some() {
+                    self.change_own(now, address, end);
+                    continue;
+                }
+                self.grants.work_on(address, end);
                 self.changed(address);
                 self.tell_grant(now, address, EventKind::Renewed);
             }
@@ -45,11 +50,19 @@ impl Engine {
                 |address, user: Option<&str>| logins.ruling(address, user).grace(grace).is_ok();
             self.sessions.retain(grants);
         }
+        let remembers = self.rules.remember_users;
         let apply = |grant: &mut Grant| {
             if are_other_logins {
-                logins.apply(grant, grace, None);
+                logins.apply(grant, grace, |_| None);
             }
         };
+        self.reload_shared(now, |grant| {
+            if !remembers {
+                grant.users.clear();
+            }
+            apply(grant);
+            grant.settle(max_users);
+        });
         for before in self.grants.settle_all(max_users, apply) {
             self.changed(before.address);
             match self.grants.get(before.address) {
@@ -80,6 +93,8 @@ impl Engine {
     pub fn exclude(&mut self, now: Time, exclude: Exclude) {
         self.rules.exclude = exclude;
         self.drop_excluded(now);
+        // What others have told of an address that was excluded counts now.
+        self.read_again();
     }
 
     fn drop_excluded(&mut self, now: Time) {

@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cluster;
 mod corpus;
 mod events;
 mod likeness;

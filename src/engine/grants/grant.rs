@@ -102,20 +102,41 @@ impl Grant {
     }
 
     /// Moves every time back by `span`.
-    pub(crate) fn set_back(mut self, span: Duration) -> Self {
-        self.since = self.since - span;
-        self.until = self.until - span;
-        self.by_login = self.by_login.map(|until| until - span);
+    pub(crate) fn set_back(self, span: Duration) -> Self {
+        self.map_times(|time| time - span)
+    }
+
+    /// Converts every time.
+    pub(crate) fn map_times(mut self, convert: impl Fn(Time) -> Time) -> Self {
+        self.since = convert(self.since);
+        self.until = convert(self.until);
+        self.by_login = self.by_login.map(&convert);
         if let Some(manual) = &mut self.manual {
-            (manual.given, manual.until) = (manual.given - span, manual.until - span);
+            (manual.given, manual.until) = (convert(manual.given), convert(manual.until));
         }
-        self.users.iter_mut().for_each(|user| user.until = user.until - span);
+        self.users.iter_mut().for_each(|user| user.until = convert(user.until));
         self
+    }
+
+    /// Ends a session: the deadline from logins becomes `until`, or that of another user if it is
+    /// later, and the user's own deadline the time in `user`.
+    pub fn log_out(
+        &mut self,
+        until: Option<Time>,
+        user: Option<(String, Time)>,
+        max_users: Option<usize>,
+    ) {
+        if let Some((name, until)) = user {
+            let same = self.users.iter_mut().filter(|user| *user.name == *name);
+            same.for_each(|user| user.until = until);
+        }
+        self.by_login = until.max(self.users_until());
+        self.settle(max_users);
     }
 
     /// Applies a request; the later deadline wins. An address with more than `max_users` becomes
     /// shared and keeps only the operator's grant.
-    pub(super) fn apply(&mut self, request: GrantRequest, now: Time, max_users: Option<usize>) {
+    pub(in crate::engine) fn apply(&mut self, request: GrantRequest, now: Time, max_users: Option<usize>) {
         let GrantRequest { by, user, span, note } = request;
         let end = now + span;
         self.by_login = self.by_login.filter(|until| now < *until);
@@ -145,7 +166,7 @@ impl Grant {
         self.settle(max_users);
     }
 
-    pub(super) fn none(address: IpAddr, since: Time) -> Self {
+    pub(in crate::engine) fn none(address: IpAddr, since: Time) -> Self {
         Self {
             address,
             by: GrantedBy::Operator,

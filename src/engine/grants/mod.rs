@@ -131,26 +131,6 @@ impl Grants {
         }
     }
 
-    /// Ends a session of an address: its deadline from logins becomes `until`, or that of another
-    /// user if it is later, and the user's own deadline the time in `user`. Returns whether the
-    /// address was in the set.
-    pub fn log_out(
-        &mut self,
-        address: IpAddr,
-        until: Option<Time>,
-        user: Option<(String, Time)>,
-        max_users: Option<usize>,
-    ) -> bool {
-        self.work_on(address, |grant| {
-            if let Some((name, until)) = user {
-                let same = grant.users.iter_mut().filter(|user| *user.name == *name);
-                same.for_each(|user| user.until = until);
-            }
-            grant.by_login = until.max(grant.users_until());
-            grant.settle(max_users);
-        })
-    }
-
     /// Changes the grant of an address; returns whether there is one.
     pub fn work_on(&mut self, address: IpAddr, work: impl FnOnce(&mut Grant)) -> bool {
         let Some(slot) = self.slots.find(address) else { return false };

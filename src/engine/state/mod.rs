@@ -7,13 +7,16 @@
 //!   ```text
 //!   grant ADDRESS SINCE LOGIN MANUAL_SINCE MANUAL_UNTIL LOGINS DAEMON HOST NOTE [UNTIL USER]... .
 //!   gone ADDRESS .
+//!   heard ... .
+//!   ruling ... .
 //!   block ADDRESS UNTIL .
 //!   unblock ADDRESS .
 //!   ```
 //!
 //!   Times are milliseconds since 1970. LOGIN is the deadline from logins, MANUAL_UNTIL that of the
 //!   operator's grant, made at MANUAL_SINCE; one or the other may be empty. An empty DAEMON is the
-//!   operator.
+//!   operator. In a cluster, `heard` and `ruling` take the place of `grant` and `block`
+//!   ([`super::cluster::stored`]).
 //! - **Promise**: decisions count at once, and the file follows: a journal has the records of what
 //!   has changed since the last one. A line that cannot be parsed is counted and costs nothing else.
 //!   Whatever the file says, a grant never lasts longer than a new one would.
@@ -21,9 +24,11 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::cluster::stored::SharedAddresses;
 use super::grants::grant::{Grant, GrantedBy, MAX_USERS, ManualGrant, User};
 use super::grants::loading::LoadingGrants;
 use super::grants::origins::Origins;
@@ -115,6 +120,7 @@ pub struct Restoration {
     /// The lines with a record.
     records: usize,
     grants: LoadingGrants,
+    shared: SharedAddresses,
     blocks: BTreeMap<IpAddr, Time>,
 }
 
@@ -152,7 +158,15 @@ impl Restoration {
         let fields: SmallVec<[&str; 16]> = fields(line).collect();
         match fields[..] {
             ["grant", ref fields @ .., "."] => self.grants.put(grant(fields, &mut self.origins)?),
-            ["gone", address, "."] => self.grants.remove(address::read(address).ok()?),
+            ["gone", address, "."] => {
+                let address = address::read(address).ok()?;
+                self.grants.remove(address);
+                self.shared.remove(address);
+            }
+            ["heard", ref fields @ .., "."] => self.shared.heard(fields, &mut self.origins)?,
+            ["ruling", address, epoch, lifted, blocks, keep, "."] => {
+                self.shared.ruling([address, epoch, lifted, blocks, keep])?;
+            }
             ["block", address, until, "."] => {
                 self.blocks.insert(address::read(address).ok()?, time(until)?);
             }
@@ -178,29 +192,33 @@ impl Engine {
     /// two slices is in the next journal.
     pub fn state(&self, now: Time, from: Cursor) -> Slice<String> {
         let mut text = String::new();
+        let cluster = self.cluster.as_deref();
         if from == Cursor::default() {
             text = format!("{HEADER}\n");
-            for (address, until) in self.blocked.iter().filter(|(_, until)| now < **until) {
-                write_block(&mut text, *address, *until);
+            match cluster {
+                Some(cluster) => cluster.write_ruled(&mut text),
+                None => self.blocks(now).for_each(|it| write_block(&mut text, it.0, it.1)),
             }
         }
-        self.grants.slice(from, SLICE, text, |text, grant| {
-            if now < grant.until() {
-                write_grant(text, &grant.grant());
-            }
+        self.grants.slice(from, SLICE, text, |text, grant| match cluster {
+            Some(cluster) => cluster.write(text, grant.address()),
+            None if now < grant.until() => write_grant(text, &grant.grant()),
+            None => {}
         })
     }
 
     /// Returns the next slice of the records of what has changed since the last call. If they cannot
     /// be written, the whole file must be; it contains them too.
     pub fn journal(&mut self) -> Journal {
+        let cluster = self.cluster.as_deref();
         let Changes { number, grants, blocks, whole } = &mut self.changes;
         let mut text = String::new();
         for address in grants.extract_if(|_| true).take(SLICE as usize) {
-            match self.grants.get(address) {
+            match self.grants.get(address).filter(|_| cluster.is_none()) {
                 Some(grant) => write_grant(&mut text, &grant),
                 None => text.push_str(&format!("gone\t{address}\t.\n")),
             }
+            cluster.into_iter().for_each(|cluster| cluster.write(&mut text, address));
         }
         for address in blocks.drain() {
             match self.blocked.get(&address) {
@@ -231,7 +249,7 @@ impl Engine {
     /// Restores the grants and blocks of a state file. For an engine that has processed nothing yet.
     pub fn restore(&mut self, now: Time, file: Restoration) -> Restored {
         let Restoration { written, begun, cut_off, other_version, damaged, .. } = file;
-        let Restoration { origins, records, blocks, .. } = file;
+        let Restoration { origins, records, blocks, shared, .. } = file;
         // Not zero if the clock was set back since then: at least so much time has passed.
         let back = written.since(now);
         let mut restored = Restored { other_version, damaged, ..Restored::default() };
@@ -242,10 +260,15 @@ impl Engine {
             is_same &= until <= now + MAX_MANUAL;
         }
         let stays = |grant: &StoredGrant| back.is_zero() && self.stays(now, grant);
-        let keep = |grant: Grant| self.restored(now, grant.set_back(back), &mut restored);
+        let keep = |grant: Grant| {
+            self.restored(now, grant.set_back(back), Duration::ZERO, &mut restored)
+        };
         let (grants, changed) = file.grants.into_grants(stays, keep);
         self.grants = grants;
         self.grants.reserve(self.rules.max_clients);
+        // A file of a cluster, or for one, is written again.
+        is_same &= self.cluster.is_none() && shared.is_empty();
+        self.restore_shared(now, back, shared, &mut restored);
         let before = self.grants.len();
         self.shrink(now);
         is_same &= changed + restored.refused + damaged == 0 && before == self.grants.len();
@@ -270,44 +293,67 @@ impl Engine {
     }
 
     /// Returns what is restored of a grant, and counts what it loses.
-    fn restored(&self, now: Time, mut grant: Grant, restored: &mut Restored) -> Option<Grant> {
-        let address = grant.address;
-        if grant.until <= now {
+    pub(super) fn restored(
+        &self,
+        now: Time,
+        grant: Grant,
+        ceiling: Duration,
+        restored: &mut Restored,
+    ) -> Option<Grant> {
+        let before = grant.until;
+        if before <= now {
             restored.expired += 1;
             return None;
         }
-        if self.rules.exclude.reason(address).is_some() || self.blocked.contains_key(&address) {
-            restored.refused += 1;
+        let is_blocked = self.blocked.contains_key(&grant.address);
+        let accepted = Some(grant).filter(|_| !is_blocked);
+        let accepted = accepted.and_then(|grant| self.accepted(now, grant, ceiling));
+        restored.refused += usize::from(accepted.is_none());
+        let is_shortened = accepted.as_ref().is_some_and(|grant| grant.until < before);
+        restored.shortened += usize::from(is_shortened);
+        accepted
+    }
+
+    /// Returns what the rules accept of a grant that was made before, or by others. It lasts no
+    /// longer than a new one would, or than `ceiling` if that is longer.
+    pub(super) fn accepted(
+        &self,
+        now: Time,
+        mut grant: Grant,
+        ceiling: Duration,
+    ) -> Option<Grant> {
+        if grant.until <= now || self.rules.exclude.reason(grant.address).is_some() {
             return None;
         }
         grant.since = grant.since.min(now);
         grant.users.retain(|user| now < user.until && self.rules.remember_users);
         // No grant lasts longer from now on than its original time.
-        self.rules.logins.apply(&mut grant, self.rules.grace, Some(now));
+        let latest = |grace: Duration| Some(now + grace.max(ceiling));
+        self.rules.logins.apply(&mut grant, self.rules.grace, latest);
         if let Some(manual) = &mut grant.manual {
             let longest = MAX_MANUAL.min(manual.until.since(manual.given));
             manual.until = manual.until.min(now + longest);
             manual.given = manual.given.min(now);
         }
-        let before = grant.until;
         grant.settle(self.rules.max_users);
-        if grant.until <= now {
-            restored.refused += 1;
-            return None;
-        }
-        restored.shortened += usize::from(grant.until < before);
-        Some(grant)
+        Some(grant).filter(|grant| now < grant.until)
     }
 }
 
 fn write_grant(text: &mut String, grant: &Grant) {
+    text.push_str("grant\t");
+    write_grant_fields(text, grant);
+}
+
+/// Writes what follows `grant`.
+pub(super) fn write_grant_fields(text: &mut String, grant: &Grant) {
     let (daemon, host) = match &grant.by {
         GrantedBy::Login(origin) => (&*origin.daemon, origin.host.as_deref()),
         GrantedBy::Operator => ("", None),
     };
     let manual = grant.manual.as_deref();
     // Writing to a String cannot fail.
-    let _ = write!(text, "grant\t{}\t{}\t", grant.address, grant.since.as_millis());
+    let _ = write!(text, "{}\t{}\t", grant.address, grant.since.as_millis());
     write_time(text, grant.by_login);
     write_time(text, manual.map(|manual| manual.given));
     write_time(text, manual.map(|manual| manual.until));
@@ -329,7 +375,7 @@ fn write_time(text: &mut String, at: Option<Time>) {
 }
 
 /// Writes a field that others have chosen.
-fn write_field(text: &mut String, field: Option<&str>) {
+pub(super) fn write_field(text: &mut String, field: Option<&str>) {
     text.push('\t');
     let field = field.unwrap_or_default();
     if field.contains(char::is_control) {
@@ -349,12 +395,12 @@ fn fields(line: &str) -> impl Iterator<Item = &str> {
     ends.map(move |end| &line[std::mem::replace(&mut start, end + 1)..end])
 }
 
-fn time(text: &str) -> Option<Time> {
+pub(super) fn time(text: &str) -> Option<Time> {
     text.parse().ok().map(Time::from_millis)
 }
 
 /// Reads what follows `grant`.
-fn grant(fields: &[&str], origins: &mut Origins) -> Option<Grant> {
+pub(super) fn grant(fields: &[&str], origins: &mut Origins) -> Option<Grant> {
     let [address, since, login, given, until, logins, daemon, host, note, ref users @ ..] = *fields
     else {
         return None;

@@ -1,0 +1,250 @@
+//! What the entries of the stream do to the set.
+//!
+//! - **Promise**: an entry counts as far as this host's own rules allow, and once, in whatever order
+//!   and however often it is heard. Deadlines are those of the stream's clock: nobody's wall clock
+//!   counts.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::address::{KnownRuling, MAX_PARTS, Part, Place, unite};
+use super::entry::{Entry, EntryId, Heartbeat, ToldGrant};
+use super::ruling::Ruling;
+use super::{Cluster, is_same};
+use crate::engine::grants::grant::Grant;
+use crate::engine::grants::origins::Origins;
+use crate::engine::time::Time;
+use crate::engine::{Engine, MAX_MANUAL, RemovalReason};
+
+/// A host beats at least this often.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The newest entries of the stream that are looked at before it is read, to learn its time.
+pub const LOOKED_BACK: usize = 200;
+
+impl Engine {
+    /// Begins to read the stream from its beginning, after connecting. `store_time` is the store's
+    /// clock, `newest` the newest entries.
+    pub fn begin_reading<'a>(
+        &mut self,
+        now: Time,
+        store_time: Time,
+        newest: impl IntoIterator<Item = (EntryId, &'a str)>,
+    ) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let is_known = cluster.clock.now(now).is_some();
+        cluster.clock.observe(now, store_time);
+        let before = cluster.clock.now(now);
+        for (id, text) in newest {
+            cluster.clock.observe(now, id.time());
+            if let Some(Entry::Heartbeat(heartbeat)) = Entry::parse(text, &mut Origins::default()) {
+                cluster.clock.observe(now, heartbeat.time);
+            }
+        }
+        // The store's clock is behind, and the last heartbeat is as old as that at most.
+        if !is_known && cluster.clock.now(now) > before {
+            cluster.clock.advance(HEARTBEAT);
+        }
+        cluster.joined.get_or_insert(now);
+        cluster.reading = cluster.reading.wrapping_add(1);
+        cluster.read = EntryId::default();
+        cluster.rereads = false;
+        cluster.search = None;
+    }
+
+    /// Records that the stream was read up to where it ended when the reading began: what was not
+    /// seen is told.
+    pub fn end_reading(&mut self) {
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.search = Some(super::Cursor::default());
+        let reading = cluster.reading;
+        let is_missing = |known: &KnownRuling| known.place.is_none_or(|it| it.reading != reading);
+        let addresses = &cluster.addresses;
+        let ruling = |address: &IpAddr| addresses.get(address)?.ruling.as_deref();
+        let ruled = cluster.ruled.iter().copied();
+        let missing: Vec<IpAddr> = ruled.filter(|at| ruling(at).is_some_and(is_missing)).collect();
+        for address in missing {
+            let shared = cluster.addresses.get_mut(&address);
+            if let Some(known) = shared.and_then(|shared| shared.ruling.as_mut()) {
+                known.is_untold = true;
+            }
+            cluster.queue(address);
+        }
+    }
+
+    /// Takes an entry of the stream.
+    pub fn hear(&mut self, now: Time, id: EntryId, text: &str) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let is_in_time = cluster.clock.observe(now, id.time());
+        cluster.read = id;
+        match Entry::parse(text, &mut self.origins).filter(|_| is_in_time) {
+            Some(Entry::Grant(told)) => self.hear_grant(now, id, *told),
+            Some(Entry::Ruling(address, ruling)) => self.hear_ruling(now, id, address, ruling),
+            Some(Entry::Heartbeat(heartbeat)) => cluster.hear_heartbeat(now, &heartbeat),
+            None => cluster.stats.refused += 1,
+        }
+    }
+
+    fn hear_grant(&mut self, now: Time, id: EntryId, told: ToldGrant) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let place = Place { entry: id, reading: cluster.reading };
+        let address = told.grant.address;
+        let is_own = told.host == cluster.host;
+        if cluster.knows(&told, place) {
+            return;
+        }
+        cluster.stats.heard += u64::from(!is_own);
+        let (clock, sequence) = (cluster.clock, told.sequence);
+        let longest = |until: Time| until.since(sequence);
+        let mut grant = told.grant.clone();
+        let span = grant.by_login.map(longest);
+        let manual_span = grant.manual.as_ref().map(|manual| longest(manual.until));
+        grant = grant.map_times(|time| clock.to_engine(time));
+        let latest = grant.until;
+        // Never longer from now on than from when it was told.
+        grant.by_login = grant.by_login.zip(span).map(|(until, span)| until.min(now + span));
+        if let (Some(manual), Some(span)) = (&mut grant.manual, manual_span) {
+            manual.until = manual.until.min(now + span);
+        }
+        if let Some(span) = span {
+            grant.users.iter_mut().for_each(|user| user.until = user.until.min(now + span));
+        }
+        grant.settle(None);
+        let ceiling = self.session_ceiling();
+        let grant = self.accepted(now, grant, ceiling);
+        let Some(cluster) = &mut self.cluster else { return };
+        cluster.put_heard(now, told, place, latest, grant);
+        self.changed(address);
+        self.follow_ruling(now, address);
+        self.combine(now, address, RemovalReason::Expired);
+    }
+
+    fn hear_ruling(&mut self, now: Time, id: EntryId, address: IpAddr, ruling: Ruling) {
+        let Some(cluster) = &mut self.cluster else { return };
+        let place = Place { entry: id, reading: cluster.reading };
+        let Ruling { epoch, blocks, lifted } = ruling;
+        let to_engine = |until| cluster.clock.to_engine(until).min(now + MAX_MANUAL);
+        let blocks = blocks.into_iter().map(|(epoch, until)| (epoch, to_engine(until))).collect();
+        let heard = Ruling { epoch, blocks, lifted };
+        let shared = cluster.addresses.get(&address);
+        let known = shared.and_then(|shared| shared.ruling.as_ref());
+        let is_news = known.is_none_or(|known| !known.ruling.includes(&heard));
+        if is_news {
+            if !cluster.has_room(address) {
+                cluster.stats.refused += 1;
+                return;
+            }
+            cluster.stats.heard += 1;
+            cluster.beats = true;
+            cluster.rule(now, address, |ruling| ruling.unite(&heard));
+        }
+        let known = cluster.addresses.get_mut(&address).and_then(|it| it.ruling.as_mut());
+        if let Some(known) = known.filter(|known| heard.includes(&known.ruling)) {
+            known.place = Some(place);
+        }
+        if is_news {
+            self.changed(address);
+            self.follow_ruling(now, address);
+            self.combine(now, address, RemovalReason::Revoked);
+        }
+    }
+}
+
+/// Returns whether a grant is more than what was heard of it.
+fn adds(now: Time, heard: Option<&Grant>, both: &Grant) -> bool {
+    heard.is_none_or(|heard| !is_same(heard, both, now) || heard.until < both.until)
+}
+
+impl Cluster {
+    /// Returns whether nothing is new in what a host tells. Then only its place is noted.
+    fn knows(&mut self, told: &ToldGrant, place: Place) -> bool {
+        let is_own = told.host == self.host;
+        let Some(shared) = self.addresses.get_mut(&told.grant.address) else { return false };
+        let epoch = shared.epoch();
+        let part = shared.part_mut(&told.host);
+        let known = match part {
+            _ if told.epoch < epoch => Some(place.entry),
+            _ if told.epoch > epoch => return false,
+            Some(part) if told.sequence == part.sequence => part.see(place),
+            Some(part) if told.sequence < part.sequence => {
+                let is_current = part.place.is_some_and(|it| it.entry == place.entry);
+                Some(place.entry).filter(|_| !is_current)
+            }
+            _ => return false,
+        };
+        self.obsolete.extend(known.filter(|_| is_own));
+        true
+    }
+
+    /// Puts what a host has told in the place of its part. `grant` is what of it counts here.
+    fn put_heard(
+        &mut self,
+        now: Time,
+        told: ToldGrant,
+        place: Place,
+        latest: Time,
+        grant: Option<Grant>,
+    ) {
+        let is_own = told.host == self.host;
+        let address = told.grant.address;
+        if !self.has_room(address) {
+            self.stats.refused += 1;
+            return;
+        }
+        if self.addresses.get(&address).map(|shared| shared.epoch()).unwrap_or_default() < told.epoch {
+            self.rule(now, address, |ruling| ruling.epoch = told.epoch.clone());
+        }
+        let shared = self.addresses.entry(address).or_default();
+        let old = shared.part(&told.host);
+        let keep = old.map_or(latest, |old| old.keep.max(latest));
+        // This host has forgotten what it once told: both are its own.
+        let own = old.filter(|_| is_own).map(|old| old.grant.grant());
+        let own = own.filter(|own| now < own.until);
+        let has_old = old.is_some();
+        let both = match (&grant, own) {
+            (Some(heard), Some(own)) => Some(unite(own, heard.clone())),
+            (heard, own) => own.or_else(|| heard.clone()),
+        };
+        let has_more = is_own && both.as_ref().is_some_and(|both| adds(now, grant.as_ref(), both));
+        let Some(grant) = both.or_else(|| has_old.then(|| Grant::none(address, now))) else {
+            self.obsolete.extend(is_own.then_some(place.entry));
+            if shared.parts.is_empty() && shared.ruling.is_none() {
+                self.forget(address);
+            }
+            return;
+        };
+        let part = Part {
+            host: told.host.clone(),
+            sequence: told.sequence,
+            place: Some(place),
+            told: grant.by_login.unwrap_or_default(),
+            keep,
+            is_untold: has_more,
+            grant: grant.into(),
+        };
+        match shared.parts.iter().position(|old| old.host == part.host) {
+            Some(old) => shared.parts[old] = part,
+            None if shared.parts.len() < MAX_PARTS => shared.parts.push(part),
+            None => self.stats.refused += 1,
+        }
+        if has_more {
+            self.queue(address);
+        }
+    }
+
+    fn hear_heartbeat(&mut self, now: Time, heartbeat: &Heartbeat) {
+        if !self.clock.observe(now, heartbeat.time) {
+            self.stats.refused += 1;
+            return;
+        }
+        let seen = self.clock.to_engine(heartbeat.time).min(now);
+        if heartbeat.host != self.host {
+            self.members.beat(heartbeat, seen);
+        } else if heartbeat.instance == self.instance {
+            self.lag = Some(now.since(seen));
+        } else if self.joined.is_some_and(|joined| joined < seen) {
+            self.twin = Some(seen);
+        }
+    }
+}
+

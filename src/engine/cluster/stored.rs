@@ -1,0 +1,187 @@
+//! The parts and rulings in the state file, so that a restart forgets nobody while the stream is
+//! away.
+//!
+//! - **Format**: lines of [`crate::engine::state`]; times are those of the engine, but SEQUENCE, which
+//!   is on the stream's clock:
+//!
+//!   ```text
+//!   heard HOST EPOCH SEQUENCE ADDRESS SINCE LOGIN ... .
+//!   ruling ADDRESS EPOCH LIFTED BLOCKS KEEP .
+//!   ```
+//!
+//!   What follows ADDRESS is what follows it in a line `grant`. `gone` ends both.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Cluster;
+use super::address::{KnownRuling, Part, SharedAddress};
+use super::entry;
+use super::ruling::host_name;
+use crate::engine::grants::origins::Origins;
+use crate::engine::message::address;
+use crate::engine::state::{self, Restored};
+use crate::engine::time::Time;
+use crate::engine::{Engine, MAX_MANUAL};
+
+/// The addresses of a state file that have parts or rulings.
+#[derive(Debug, Default)]
+pub struct SharedAddresses(HashMap<IpAddr, Box<SharedAddress>>);
+
+impl SharedAddresses {
+    /// Reads what follows `heard`; `None`: it is damaged.
+    pub fn heard(&mut self, fields: &[&str], origins: &mut Origins) -> Option<()> {
+        let [host, epoch, sequence, ref fields @ ..] = *fields else { return None };
+        let (host, epoch) = (host_name(host)?, epoch.parse().ok()?);
+        let grant = state::grant(fields, origins)?;
+        let shared = self.0.entry(grant.address).or_default();
+        if shared.epoch() != epoch {
+            return Some(());
+        }
+        shared.parts.retain(|part| part.host != host);
+        shared.parts.push(Part {
+            host,
+            sequence: state::time(sequence)?,
+            place: None,
+            told: Time::default(),
+            keep: grant.until,
+            is_untold: false,
+            grant: grant.into(),
+        });
+        Some(())
+    }
+
+    /// Reads what follows `ruling`; `None`: it is damaged.
+    pub fn ruling(&mut self, fields: [&str; 5]) -> Option<()> {
+        let [address, epoch, lifted, blocks, keep] = fields;
+        let ruling = entry::ruling(epoch, lifted, blocks)?;
+        let keep = state::time(keep)?;
+        let shared = self.0.entry(address::read(address).ok()?).or_default();
+        shared.rule(keep, |known| *known = ruling);
+        Some(())
+    }
+
+    /// Returns whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Forgets an address.
+    pub fn remove(&mut self, address: IpAddr) {
+        self.0.remove(&address);
+    }
+}
+
+impl Cluster {
+    /// Writes the lines of an address. What it has no lines for is no longer in the file.
+    pub(in crate::engine) fn write(&self, text: &mut String, address: IpAddr) {
+        let Some(shared) = self.addresses.get(&address) else { return };
+        let epoch = shared.epoch();
+        if let Some(known) = &shared.ruling {
+            let line = entry::write_ruling(address, &known.ruling);
+            let fields = line.strip_prefix('r').unwrap_or_default();
+            let _ = writeln!(text, "ruling{fields}\t{}\t.", known.keep.as_millis());
+        }
+        for part in &shared.parts {
+            let sequence = part.sequence.as_millis();
+            let _ = write!(text, "heard\t{}\t{epoch}\t{sequence}\t", part.host);
+            state::write_grant_fields(text, &part.grant.grant());
+        }
+    }
+
+    /// Writes the lines of addresses without parts.
+    pub(in crate::engine) fn write_ruled(&self, text: &mut String) {
+        for address in &self.ruled {
+            if self.addresses.get(address).is_some_and(|shared| shared.parts.is_empty()) {
+                self.write(text, *address);
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Restores parts and rulings; without a cluster, what all parts together are.
+    pub(in crate::engine) fn restore_shared(
+        &mut self,
+        now: Time,
+        back: Duration,
+        addresses: SharedAddresses,
+        restored: &mut Restored,
+    ) {
+        let local: Vec<IpAddr> = match &self.cluster {
+            Some(_) => self.grants.iter().map(|grant| grant.address()).collect(),
+            None => Vec::new(),
+        };
+        for address in local.into_iter().filter(|address| !addresses.0.contains_key(address)) {
+            if let Some(grant) = self.grants.get(address) {
+                self.put_own(now, grant);
+            }
+        }
+        let blocks: Vec<(IpAddr, Time)> = match &self.cluster {
+            Some(_) => self.blocked.iter().map(|(address, until)| (*address, *until)).collect(),
+            None => Vec::new(),
+        };
+        for (address, until) in blocks {
+            if !addresses.0.contains_key(&address) {
+                self.revoke_shared(now, address, Some(until.since(now)));
+            }
+        }
+        for (address, mut shared) in addresses.0 {
+            self.set_back(now, back, &mut shared);
+            let before = shared.parts.len();
+            shared.parts = std::mem::take(&mut shared.parts)
+                .into_iter()
+                .filter_map(|part| self.restored_part(now, part, restored))
+                .collect();
+            debug_assert!(shared.parts.len() <= before);
+            if shared.parts.is_empty() && shared.ruling.is_none() {
+                continue;
+            }
+            if let Some(until) = shared.blocked_until(now) {
+                self.blocked.insert(address, until);
+            }
+            if let Some(grant) = shared.effective(now, self.rules.max_users) {
+                self.grants.put(grant);
+            }
+            if let Some(cluster) = &mut self.cluster {
+                cluster.restore(now, address, shared);
+            }
+        }
+    }
+
+    /// Moves times back if the clock was set back, and limits them.
+    fn set_back(&self, now: Time, back: Duration, shared: &mut SharedAddress) {
+        for part in &mut shared.parts {
+            part.grant = part.grant.grant().set_back(back).into();
+        }
+        if let Some(KnownRuling { ruling, keep, .. }) = shared.ruling.as_deref_mut() {
+            let longest = now + MAX_MANUAL;
+            *keep = (*keep - back).min(longest);
+            ruling.blocks.values_mut().for_each(|until| *until = (*until - back).min(longest));
+        }
+        shared.ruling = shared.ruling.take().filter(|known| now < known.keep);
+    }
+
+    fn restored_part(&self, now: Time, part: Part, restored: &mut Restored) -> Option<Part> {
+        let is_own = self.cluster.as_ref().is_some_and(|cluster| cluster.host == part.host);
+        // The sessions of this host are not restored; another host will tell when they end.
+        let ceiling = if is_own { Duration::ZERO } else { self.session_ceiling() };
+        let grant = self.restored(now, part.grant.grant(), ceiling, restored)?;
+        Some(Part { keep: grant.until, grant: grant.into(), ..part })
+    }
+}
+
+impl Cluster {
+    fn restore(&mut self, now: Time, address: IpAddr, shared: Box<SharedAddress>) {
+        for part in &shared.parts {
+            self.clock.observe(now, part.sequence);
+        }
+        if let Some(known) = &shared.ruling {
+            self.ruled.insert(address);
+            self.checks.push(std::cmp::Reverse((known.keep, address)));
+        }
+        self.addresses.insert(address, shared);
+    }
+}

@@ -1,0 +1,1 @@
+//! What hosts tell again, and what they keep.
