@@ -12,7 +12,7 @@ use super::args::{AllowArgs, ControlArgs, ListArgs, QueryArgs, RevokeArgs, Statu
 use super::{CommandResult, output, print, warn, written};
 use crate::config::layer::Layer;
 use crate::control::client;
-use crate::control::protocol::{Answer, Entry, Request, WhyNot};
+use crate::control::protocol::{Answer, Entry, Request, Unconfirmed, WhyNot};
 use crate::engine::message::address;
 use crate::error::{Failure, Failures};
 use crate::sys::terminal::{OutputStyle, clean};
@@ -159,7 +159,7 @@ fn exclusion(address: IpAddr, list: &str) -> String {
 pub(super) fn allow(args: AllowArgs) -> CommandResult {
     let seconds = args.span.map(|span| span.0.as_secs());
     match args.control.ask(&Request::Allow { address: args.address, seconds, note: args.note })? {
-        Answer::Allowed { entry, published } => {
+        Answer::Allowed { entry, published, unconfirmed } => {
             if entry.in_map == Some(false) {
                 tell_absence(&entry);
             } else if !published {
@@ -168,9 +168,25 @@ pub(super) fn allow(args: AllowArgs) -> CommandResult {
                      published",
                 );
             }
+            tell_unconfirmed(&unconfirmed);
             written(output::entry(&entry, stdout().lock()))
         }
         other => unexpected(&other),
+    }
+}
+
+/// Warns of other hosts that do not know of a change.
+fn tell_unconfirmed(unconfirmed: &Unconfirmed) {
+    let hosts = unconfirmed.hosts.join(", ");
+    match (unconfirmed.untold, hosts.is_empty()) {
+        (true, true) => warn(
+            "it is in force here, but other hosts of the cluster cannot be told yet; see `status`",
+        ),
+        (_, false) => warn(&format!(
+            "it is in force here, but these hosts have not confirmed it: {hosts}; they follow as soon \
+             as they hear of it, see `status`"
+        )),
+        (false, true) => {}
     }
 }
 
@@ -178,7 +194,7 @@ pub(super) fn allow(args: AllowArgs) -> CommandResult {
 pub(super) fn revoke(args: &RevokeArgs) -> CommandResult {
     let block = args.block.map(|span| span.0.as_secs());
     match args.control.ask(&Request::Revoke { address: args.address, block })? {
-        Answer::Revoked { was_authorised, saved, published, stuck } => {
+        Answer::Revoked { was_authorised, saved, published, stuck, unconfirmed } => {
             if stuck {
                 warn(
                     "the map can neither be published nor emptied, and may still contain the \
@@ -196,6 +212,7 @@ pub(super) fn revoke(args: &RevokeArgs) -> CommandResult {
                      why",
                 );
             }
+            tell_unconfirmed(&unconfirmed);
             let address = args.address.to_canonical();
             let state =
                 if was_authorised { "is no longer authorised" } else { "was not authorised" };

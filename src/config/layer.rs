@@ -169,6 +169,6 @@ mod tests {
         let _ = (layer.map_value(), layer.map_interval(), layer.map_inexact_ipv6(), layer.sender());
         let _ = (layer.sender_mismatch(), layer.allow_null_sender(), layer.remember_users());
         let _ = (layer.max_clients(), layer.state(), layer.control(), layer.dry_run());
-        let _ = (layer.log_level(), layer.limit_action());
+        let _ = (layer.log_level(), layer.limit_action(), layer.cluster_name());
     }
 }

@@ -4,10 +4,12 @@
 //!   [`layer`] what one of command line, environment and file sets; [`Config`] is all three with the
 //!   defaults, checked against each other. [`listeners`] checks senders and hosts, [`lookups`]
 //!   Postfix's requests, [`control`] the control sockets, [`sending`] envelope senders,
-//!   [`login_rules`] whose logins authorise, [`limiting`] how much may be relayed.
+//!   [`login_rules`] whose logins authorise, [`limiting`] how much may be relayed, [`cluster`] which
+//!   hosts share their clients.
 //! - **Not here**: what depends on the host, on Postfix and on descriptions of mail daemons
 //!   ([`crate::rules`]).
 
+pub mod cluster;
 pub mod control;
 pub mod daemon_names;
 pub mod environment;
@@ -31,6 +33,7 @@ use crate::engine::message::hosts::Hosts;
 use crate::error::{Failure, Failures};
 use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::sys::log::{LogFormat, LogLevel};
+use cluster::Cluster;
 use control::Control;
 use layer::Layer;
 use limiting::Limiting;
@@ -113,6 +116,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// The control sockets.
     pub control: Control,
+    /// The other hosts, if there are any.
+    pub cluster: Option<Cluster>,
     /// Whether to log what would be done, and write no map and no state.
     pub dry_run: bool,
     /// The socket for metrics and health checks, without those that systemd passes.
@@ -167,6 +172,7 @@ impl Config {
         let sending = Sending::from_layer(layer, has_socket(SocketRole::Policy), &mut faults);
         let limiting = Limiting::from_layer(layer, has_socket(SocketRole::Policy), &mut faults);
         let control = Control::from_layer(layer, &mut faults);
+        let cluster = Cluster::from_layer(layer, &mut faults);
         let allow_uid = listeners::users(layer, &mut faults);
         login_rules::check(layer, &mut faults);
         let mut fault = |what: String, hint: &str| {
@@ -263,6 +269,7 @@ impl Config {
             matching,
             state: (!dry_run).then(|| layer.state()),
             control,
+            cluster: cluster.filter(|_| !dry_run),
             dry_run,
             metrics: layer.metrics,
             log_level: layer.log_level(),
@@ -289,6 +296,7 @@ impl Config {
         remarks.extend(self.limiting.remarks(&unrestricted));
         remarks.extend(self.lookups.remarks());
         remarks.extend(listeners::remarks(self));
+        remarks.extend(self.cluster.iter().flat_map(Cluster::remarks));
         if self.matching.exclude == [ExcludeWhat::None] {
             remarks.push(
                 "exclude: with `none` a login from this host or its gateway also authorises, such as \

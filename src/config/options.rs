@@ -10,6 +10,7 @@ use std::str::FromStr;
 use clap::Args;
 use toml::de::DeValue;
 
+use super::cluster::StoreUrl;
 use super::daemon_names::DaemonNames;
 use super::rule_entry::RuleEntry;
 use super::values::{
@@ -308,6 +309,28 @@ options! {
     /// Second, read-only control socket: PATH[,mode=0660][,group=NAME]
     #[arg(value_name = "PATH", help_heading = "Operate")]
     control_read ("control-read", "/run/pop-before-smtp/control-read.sock"): UnixSocket => restart;
+    /// Share the clients with other hosts, over a store: redis://[USER@]HOST:PORT[/DB], rediss://...
+    /// (TLS) or redis+unix:///PATH; of several the one that is primary
+    #[arg(value_name = "URL", help_heading = "Share clients")]
+    cluster ("cluster", "redis://store.example.org:6379"): Vec<StoreUrl> => restart;
+    /// Which hosts share: those with the same name
+    #[arg(value_name = "NAME", help_heading = "Share clients")]
+    cluster_name ("cluster-name", "default"): String = "default" => restart;
+    /// How the other hosts call this one; each needs its own
+    #[arg(value_name = "NAME", help_heading = "Share clients")]
+    cluster_host ("cluster-host", "mx1"): String, or "the host's name" => restart;
+    /// File with the store's password
+    #[arg(value_name = "FILE", help_heading = "Share clients")]
+    cluster_password_file ("cluster-password-file", "/etc/pop-before-smtp/store-password"): PathBuf => restart;
+    /// File with the certificates of authorities that may certify the store
+    #[arg(value_name = "FILE", help_heading = "Share clients")]
+    cluster_ca ("cluster-ca", "/etc/pop-before-smtp/ca.pem"): PathBuf, or "the system's" => restart;
+    /// File with this host's certificate
+    #[arg(value_name = "FILE", help_heading = "Share clients")]
+    cluster_cert ("cluster-cert", "/etc/pop-before-smtp/cert.pem"): PathBuf => restart;
+    /// File with the key of this host's certificate
+    #[arg(value_name = "FILE", help_heading = "Share clients")]
+    cluster_key ("cluster-key", "/etc/pop-before-smtp/key.pem"): PathBuf => restart;
     /// Log what would be authorised and published; write no map and no state
     #[arg(short = 'n', num_args = 0..=1, default_missing_value = "true", value_name = "BOOL", require_equals = true, hide_possible_values = true, help_heading = "Operate")]
     dry_run ("dry-run", "false"): bool = "false" => restart;

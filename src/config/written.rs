@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
+use super::cluster::StoreUrl;
 use super::values::{
     BeyondLimit, ExcludeWhat, Facilities, HostName, Inet, Listen, Mismatch, Network, SenderRule,
     Serve, Span, UserName,
@@ -91,6 +92,7 @@ text_value!(
     BeyondLimit,
     LogLevel,
     LogFormat,
+    StoreUrl,
 );
 
 impl<T: OptionValue> OptionValue for Vec<T> {

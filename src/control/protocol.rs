@@ -76,6 +76,15 @@ impl Request {
     }
 }
 
+/// What other hosts do not know yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unconfirmed {
+    /// Whether it could not even be told.
+    pub untold: bool,
+    /// The hosts that have not confirmed it.
+    pub hosts: Vec<String>,
+}
+
 /// An answer of the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -94,6 +103,9 @@ pub enum Answer {
         entry: Entry,
         /// Whether the map, if there is one, contains it.
         published: bool,
+        /// The other hosts that have not confirmed it; nothing if there are none.
+        #[serde(default)]
+        unconfirmed: Unconfirmed,
     },
     /// To `Revoke`.
     Revoked {
@@ -105,6 +117,9 @@ pub enum Answer {
         published: bool,
         /// Whether the map can neither be published nor emptied.
         stuck: bool,
+        /// The other hosts that have not confirmed it; nothing if there are none.
+        #[serde(default)]
+        unconfirmed: Unconfirmed,
     },
     /// To `Status`.
     Status(Box<Status>),
@@ -159,6 +174,9 @@ pub struct Entry {
     pub daemon: Option<String>,
     /// The host that logged the login.
     pub host: Option<String>,
+    /// The host of the cluster that heard the login, or whose operator authorised it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
     /// Since when it has been authorised without interruption, RFC 3339.
     pub since: String,
     /// When the grant expires, RFC 3339.

@@ -48,11 +48,57 @@ pub struct Status {
     pub map: MapStatus,
     /// Why the state file cannot be written, if so.
     pub state_fault: Option<StateFault>,
+    /// The other hosts that share their clients with this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterStatus>,
     /// What affects mail. A state file that cannot be written does not.
     #[serde(default)]
     pub fault: Option<String>,
     /// Log lines that were dropped because they were not read in time.
     pub log_lines_lost: u64,
+}
+
+/// The hosts that share their clients, as this one sees them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ClusterStatus {
+    /// The site.
+    pub name: String,
+    /// How the others call this host.
+    pub host: String,
+    /// Whether this host is connected to the store.
+    pub connected: bool,
+    /// The store in use.
+    pub store: Option<String>,
+    /// For how long the store has been away.
+    pub away_seconds: Option<f64>,
+    /// Why it is away, or refuses what this host tells.
+    pub error: Option<String>,
+    /// How long it takes until this host reads what it has told, in milliseconds.
+    pub lag_ms: Option<u64>,
+    /// Changes that the others have not been told of.
+    pub untold: u64,
+    /// Whether another daemon uses this host's name.
+    pub same_name: bool,
+    /// Entries told.
+    pub told: u64,
+    /// Entries of others that have changed something here.
+    pub heard: u64,
+    /// Entries that are none, or not believed.
+    pub refused: u64,
+    /// The other hosts.
+    pub hosts: Vec<ClusterHost>,
+}
+
+/// Another host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClusterHost {
+    /// Its name.
+    pub name: String,
+    /// Its last sign of life, RFC 3339.
+    pub last_seen: String,
+    /// Whether that is longer ago than it should be.
+    pub silent: bool,
 }
 
 /// Results of processing frames, and changes of grants. All counters only grow.

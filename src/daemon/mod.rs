@@ -8,6 +8,7 @@
 //!   engine; [`status`] takes snapshots. They share only [`shared`].
 //! - **Not here**: `offline` is for commands that need no running daemon.
 
+pub mod cluster;
 pub mod connections;
 pub mod control;
 pub mod expiry;
@@ -167,6 +168,13 @@ impl Running {
         if let Some(state) = self.source.state.clone() {
             let shared = Arc::clone(&self.shared);
             helpers.spawn(async move { state.keep(&shared).await });
+        }
+        if let Some(exchange) = self.source.cluster.clone() {
+            let shared = Arc::clone(&self.shared);
+            receiving.spawn(async move {
+                let failure = cluster::run(exchange, shared).await;
+                format!("the cluster: {}", failure.expect_err("it ends only by a failure"))
+            });
         }
         let metrics_names: Vec<String> =
             metrics_listeners.iter().map(|listener| listener.name.clone()).collect();

@@ -59,6 +59,8 @@ pub struct Shared {
     /// Why the last attempt to publish failed, if it did.
     map_error: Mutex<Option<String>>,
     lost_logins: LostLogins,
+    cluster_moved: Notify,
+    cluster_heard: Notify,
 }
 
 impl Shared {
@@ -76,6 +78,8 @@ impl Shared {
             events: watch::Sender::default(),
             map_error: Mutex::default(),
             lost_logins: LostLogins::default(),
+            cluster_moved: Notify::new(),
+            cluster_heard: Notify::new(),
         }
     }
 
@@ -88,6 +92,7 @@ impl Shared {
         let (has_changes, published) =
             (engine.has_changes(), engine.publication().published_generation());
         let events_end = engine.events().end();
+        let had_to_tell = engine.has_to_tell();
         let result = use_engine(&mut engine, self.clock.now());
         let sweep_moved = engine.sweep_at() != sweep_at;
         if sweep_moved {
@@ -102,6 +107,9 @@ impl Shared {
         }
         if engine.publication().published_generation() != published {
             self.published.send_replace(engine.publication().published_generation());
+        }
+        if engine.has_to_tell() && !had_to_tell {
+            self.cluster_moved.notify_one();
         }
         if engine.events().end() != events_end {
             self.events.send_replace((engine.events().first(), engine.events().end()));
@@ -130,6 +138,26 @@ impl Shared {
     /// Returns a receiver of the numbers of the first event that is kept and of the next one.
     pub fn event_numbers(&self) -> watch::Receiver<(u64, u64)> {
         self.events.subscribe()
+    }
+
+    /// Waits until there is something to tell the other hosts.
+    pub async fn cluster_moved(&self) {
+        self.cluster_moved.notified().await;
+    }
+
+    /// Records that entries of the stream were read or added.
+    pub fn mark_heard(&self) {
+        self.cluster_heard.notify_waiters();
+    }
+
+    /// Waits until entries of the stream are read or added, from this call on.
+    pub fn cluster_heard(&self) -> impl Future<Output = ()> {
+        self.cluster_heard.notified()
+    }
+
+    /// Has removals checked now: those that depend on other hosts have no time of their own.
+    pub fn sweep_now(&self) {
+        self.sweep_moved.notify_one();
     }
 
     /// Waits until the time of the next expiry may have changed.

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::Running;
+use super::cluster::Exchange;
 use super::lookup;
 use super::lookup::LookupService;
 use super::passed_sockets::Passed;
@@ -107,7 +108,11 @@ pub(super) async fn daemon(
     services: Vec<LookupService>,
     log: Log,
 ) -> Result<Running, Failure> {
-    let shared = Arc::new(Shared::new(Engine::new(rules)));
+    let mut engine = Engine::new(rules);
+    if let Some(cluster) = &config.cluster {
+        engine.join_cluster(cluster.host.as_str().into(), instance());
+    }
+    let shared = Arc::new(Shared::new(engine));
     let (path, known) = (config.state.clone(), Arc::clone(&shared));
     let restore = move || path.map(|path| StateFile::restore(&path, &known)).transpose();
     let state = blocking(restore).await?.map(Arc::new);
@@ -124,6 +129,7 @@ pub(super) async fn daemon(
             services: Arc::clone(&services),
             map,
             state,
+            cluster: config.cluster.clone().map(|it| Arc::new(Exchange::new(it, started))),
             log,
             started,
         },
@@ -134,4 +140,10 @@ pub(super) async fn daemon(
         receiving: JoinSet::new(),
         helpers: JoinSet::new(),
     })
+}
+
+/// Returns a number that no other process has.
+fn instance() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(std::process::id())
 }

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::cluster::Exchange;
 use super::lookup::LookupService;
 use super::receiver::Receiver;
 use super::shared::Shared;
 use super::state_file::StateFile;
 use crate::control::protocol::rfc3339;
 use crate::control::status::{
-    DaemonStatus, EventCounts, ListenerStatus, LookupStatus, MapStatus, RelayStatus, SharedAddress,
-    StateFault, Status,
+    ClusterHost, ClusterStatus, DaemonStatus, EventCounts, ListenerStatus, LookupStatus, MapStatus,
+    RelayStatus, SharedAddress, StateFault, Status,
 };
 use crate::engine::Engine;
 use crate::engine::maildaemons::{FACILITIES, Name};
@@ -41,6 +42,8 @@ pub struct StatusSource {
     pub map: Option<String>,
     /// The state file, if there is one.
     pub state: Option<Arc<StateFile>>,
+    /// The exchange with other hosts, if there are any.
+    pub cluster: Option<Arc<Exchange>>,
     /// The log, which counts dropped lines.
     pub log: Log,
     /// When the daemon was started.
@@ -82,6 +85,8 @@ pub struct Snapshot {
     pub lost_socket: Option<String>,
     /// Why the state file cannot be written, if so.
     pub state_fault: Option<StateFault>,
+    /// The other hosts.
+    pub cluster: Option<ClusterStatus>,
     /// Log lines that were dropped.
     pub log_lines_lost: u64,
 }
@@ -108,6 +113,7 @@ impl StatusSource {
             lookups: self.services.iter().map(lookup).collect(),
             lost_socket,
             state_fault: self.state.as_ref().and_then(|state| state.fault(now)),
+            cluster: self.cluster.as_ref().map(|exchange| cluster_status(exchange, engine, now)),
             log_lines_lost: self.log.lost(),
         })
     }
@@ -150,6 +156,7 @@ impl Snapshot {
             listeners: self.listeners,
             lookups: self.lookups,
             state_fault: self.state_fault,
+            cluster: self.cluster,
             log_lines_lost: self.log_lines_lost,
         }
     }
@@ -172,10 +179,20 @@ impl Snapshot {
     /// Returns a sentence that says what prevents it.
     pub fn health(&self) -> Result<(), String> {
         self.serves()?;
-        match &self.state_fault {
-            Some(StateFault { seconds, error }) => Err(format!(
+        if let Some(StateFault { seconds, error }) = &self.state_fault {
+            return Err(format!(
                 "the state file could not be written for {seconds:.0} s: {error}; logins still \
                  count, but a crash would lose the latest"
+            ));
+        }
+        let away = self.cluster.as_ref().and_then(|cluster| {
+            let seconds = cluster.away_seconds.filter(|time| *time >= MAX_FAILING.as_secs_f64())?;
+            Some((seconds, cluster.error.as_deref().unwrap_or_default()))
+        });
+        match away {
+            Some((seconds, error)) => Err(format!(
+                "the cluster's store has been away for {seconds:.0} s: {error}; this host does not \
+                 hear of logins elsewhere"
             )),
             None => Ok(()),
         }
@@ -258,6 +275,37 @@ fn relay(engine: &Engine) -> RelayStatus {
         messages_per_hour: limits.general.messages,
         recipients_per_hour: limits.general.recipients,
         has_exceptions: !limits.table.is_empty(),
+    }
+}
+
+fn cluster_status(exchange: &Exchange, engine: &Engine, now: Time) -> ClusterStatus {
+    let Some(cluster) = engine.cluster() else { return ClusterStatus::default() };
+    let link = exchange.link();
+    let (seconds, error) = match link.away {
+        Some((since, error)) => (Some(now.since(since).as_secs_f64()), Some(error)),
+        None => (None, link.untellable),
+    };
+    let lag = cluster.lag().filter(|_| seconds.is_none());
+    let hosts = cluster.members().iter().map(|(name, member)| ClusterHost {
+        name: name.to_string(),
+        last_seen: rfc3339(member.seen),
+        silent: cluster.members().is_silent(now, name),
+    });
+    let stats = cluster.stats();
+    ClusterStatus {
+        name: exchange.config.name.clone(),
+        host: cluster.host().to_owned(),
+        connected: seconds.is_none(),
+        store: link.store,
+        away_seconds: seconds,
+        error,
+        lag_ms: lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
+        untold: cluster.untold() as u64,
+        same_name: cluster.has_twin(now),
+        told: stats.told,
+        heard: stats.heard,
+        refused: stats.refused,
+        hosts: hosts.collect(),
     }
 }
 

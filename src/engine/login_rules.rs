@@ -228,7 +228,12 @@ impl LoginRules {
     /// Applies these rules to a grant that others have made: a user whom they refuse no longer has
     /// part in it, and what only that user's login has granted ends. `cap` returns when the grace of a
     /// login ends at the latest, if that is limited.
-    pub fn apply(&self, grant: &mut Grant, usual: Duration, cap: impl Fn(Duration) -> Option<Time>) {
+    pub fn apply(
+        &self,
+        grant: &mut Grant,
+        usual: Duration,
+        cap: impl Fn(Duration) -> Option<Time>,
+    ) {
         let address = grant.address;
         let of_unknown = self.ruling(address, None).grace(usual).ok();
         // What the users' own deadlines explain, no login without a name has granted.

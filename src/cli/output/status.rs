@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::table::{Cell, Column, Table};
 use super::{ago, json_line, moment};
-use crate::control::status::{EventCounts, MapStatus, RelayStatus, STOPPED, StateFault, Status};
+use crate::control::status::{
+    ClusterStatus, EventCounts, MapStatus, RelayStatus, STOPPED, StateFault, Status,
+};
 use crate::sys::terminal::{OutputStyle, Style, clean};
 
 /// Columns of the labels.
@@ -82,6 +84,9 @@ impl StatusPage<'_> {
             let text = format!("{}: {} users, not authorised", shared.address, shared.users);
             self.line("shared", &self.style.paint(Style::Odd, &text), output)?;
         }
+        if let Some(cluster) = &status.cluster {
+            self.cluster(cluster, output)?;
+        }
         if status.log_lines_lost > 0 {
             let text = format!("dropped {} lines: stderr is not being read", status.log_lines_lost);
             self.line("log", &self.style.paint(Style::Bad, &text), output)?;
@@ -111,6 +116,47 @@ impl StatusPage<'_> {
                 relay.too_many_clients
             );
             self.line("", &self.style.paint(Style::Odd, &text), output)?;
+        }
+        Ok(())
+    }
+
+    fn cluster(&self, cluster: &ClusterStatus, output: &mut Vec<u8>) -> io::Result<()> {
+        let error = cluster.error.as_deref().map(clean).unwrap_or_default();
+        let (state, tint) = match (cluster.away_seconds, error.is_empty()) {
+            (Some(seconds), _) => {
+                let text = format!(
+                    "STORE AWAY for {seconds:.0} s: {error}; this host goes on by itself, and does not \
+                     hear of logins elsewhere"
+                );
+                (text, Style::Bad)
+            }
+            (None, false) => (format!("TELLS NOTHING: {error}"), Style::Bad),
+            (None, true) => {
+                let store = cluster.store.as_deref().unwrap_or_default();
+                let lag =
+                    cluster.lag_ms.map(|lag| format!(", {lag} ms behind")).unwrap_or_default();
+                (format!("connected to {store}{lag}"), Style::Good)
+            }
+        };
+        let head = format!("{}, this host is {}", cluster.name, cluster.host);
+        self.line("cluster", &format!("{head}: {}", self.style.paint(tint, &state)), output)?;
+        if cluster.same_name {
+            let text = format!("ANOTHER HOST IS CALLED {} TOO: set cluster-host", cluster.host);
+            self.line("", &self.style.paint(Style::Bad, &text), output)?;
+        }
+        if cluster.untold > 0 {
+            let text = format!("changes that the others have not been told of: {}", cluster.untold);
+            self.line("", &self.style.paint(Style::Odd, &text), output)?;
+        }
+        if cluster.refused > 0 {
+            let text = format!("entries of the stream that are none: {}", cluster.refused);
+            self.line("", &self.style.paint(Style::Odd, &text), output)?;
+        }
+        for host in &cluster.hosts {
+            let text =
+                format!("{}: last sign of life {} ago", host.name, self.ago(&host.last_seen));
+            let tint = if host.silent { Style::Bad } else { Style::Plain };
+            self.line("", &self.style.paint(tint, &text), output)?;
         }
         Ok(())
     }

@@ -23,10 +23,13 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use super::cluster;
 use super::connections::{Connections, Slot};
 use super::shared::Shared;
 use super::status;
-use crate::control::protocol::{Access, Answer, Block, Entry, Request, WhyNot, rfc3339};
+use crate::control::protocol::{
+    Access, Answer, Block, Entry, Request, Unconfirmed, WhyNot, rfc3339,
+};
 use crate::engine::Engine;
 use crate::engine::grants::grant::{Grant, GrantedBy};
 use crate::engine::grants::{Cursor, GrantOutcome, Slice};
@@ -47,6 +50,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 const SAVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for a change to be in the map; a large map takes seconds.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit for the other hosts to confirm a change.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time limit for the client to read an answer, or a slice of a list.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -64,6 +69,7 @@ fn entry(engine: &Engine, source: &status::StatusSource, grant: &Grant, now: Tim
         users,
         daemon,
         host,
+        origin: engine.heard_by(grant).map(Into::into),
         since: rfc3339(grant.since),
         expires: rfc3339(grant.until),
         expires_in: grant.until.since(now).as_millis().div_ceil(1000) as u64,
@@ -217,14 +223,22 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
         }
         Request::Allow { address, seconds, note } => {
             match allow(shared, source, address, seconds.map(Duration::from_secs), note) {
-                Ok(entry) => Answer::Allowed { entry, published: published(shared, source).await },
+                Ok(entry) => {
+                    let published = published(shared, source);
+                    let unconfirmed = unconfirmed(shared, source, address);
+                    let (published, unconfirmed) = tokio::join!(published, unconfirmed);
+                    Answer::Allowed { entry, published, unconfirmed }
+                }
                 Err(why) => Answer::Refused(why),
             }
         }
         Request::Revoke { address, block } => {
             let was_authorised = revoke(shared, address, block.map(Duration::from_secs));
-            let saved = saved(shared, source).await;
-            let published = published(shared, source).await;
+            let (saved, published, unconfirmed) = tokio::join!(
+                saved(shared, source),
+                published(shared, source),
+                unconfirmed(shared, source, address),
+            );
             let publication = shared.with(|engine, _| *engine.publication());
             Answer::Revoked {
                 was_authorised,
@@ -232,6 +246,7 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
                 // An empty map does not contain the address either.
                 published: published || publication.is_emptied(),
                 stuck: publication.is_stuck(),
+                unconfirmed,
             }
         }
         Request::Blocked => shared.with(|engine, now| {
@@ -283,6 +298,21 @@ async fn published(shared: &Shared, source: &status::StatusSource) -> bool {
     let failing = shared.with(|engine, _| engine.publication().failures() > 0);
     let limit = if failing { Duration::ZERO } else { PUBLISH_TIMEOUT };
     source.map.is_none() || timeout(limit, shared.published()).await.is_ok()
+}
+
+/// Waits until the other hosts have confirmed what was decided about an address. Does not wait while
+/// the store is away.
+async fn unconfirmed(
+    shared: &Shared,
+    source: &status::StatusSource,
+    address: IpAddr,
+) -> Unconfirmed {
+    let Some(cluster) = &source.cluster else { return Unconfirmed::default() };
+    let link = cluster.link();
+    let is_away = link.away.is_some() || link.untellable.is_some();
+    let limit = if is_away { Duration::ZERO } else { CONFIRM_TIMEOUT };
+    let (is_told, hosts) = cluster::confirmed(shared, address, limit).await;
+    Unconfirmed { untold: !is_told, hosts }
 }
 
 /// Authorises an address, or returns why it cannot be.

@@ -118,7 +118,9 @@ impl Entry {
         }
         let fields: SmallVec<[&str; 16]> = text.split('\t').collect();
         match fields[..] {
-            ["g", ref fields @ ..] => grant(fields, origins).map(|told| Self::Grant(Box::new(told))),
+            ["g", ref fields @ ..] => {
+                grant(fields, origins).map(|told| Self::Grant(Box::new(told)))
+            }
             ["r", address, epoch, lifted, blocks] => {
                 let ruling = ruling(epoch, lifted, blocks)?;
                 let address = address::read(address).ok()?;
@@ -202,8 +204,21 @@ impl fmt::Display for Heartbeat {
 }
 
 fn grant(fields: &[&str], origins: &mut Origins) -> Option<ToldGrant> {
-    let [address, host, epoch, sequence, age, login, given, manual, logins, daemon, logged, note, users @ ..] =
-        fields
+    let [
+        address,
+        host,
+        epoch,
+        sequence,
+        age,
+        login,
+        given,
+        manual,
+        logins,
+        daemon,
+        logged,
+        note,
+        users @ ..,
+    ] = fields
     else {
         return None;
     };
@@ -212,7 +227,9 @@ fn grant(fields: &[&str], origins: &mut Origins) -> Option<ToldGrant> {
     let before = |text: &str| Some(sequence - Duration::from_millis(text.parse().ok()?));
     let by = match *daemon {
         "" => GrantedBy::Operator,
-        name => GrantedBy::Login(origins.share(name, Some(*logged).filter(|host| !host.is_empty()))),
+        name => {
+            GrantedBy::Login(origins.share(name, Some(*logged).filter(|host| !host.is_empty())))
+        }
     };
     let by_login = if login.is_empty() { None } else { Some(after(login)?) };
     let manual = match (*given, *manual) {
@@ -308,7 +325,8 @@ mod tests {
         for row in rows {
             assert_eq!(again(row), None, "{row}");
         }
-        let huge = "g\t192.0.2.7\tmx1\t\t18446744073709551615\t5\t18446744073709551615\t\t\t3\tx\t\t";
+        let huge =
+            "g\t192.0.2.7\tmx1\t\t18446744073709551615\t5\t18446744073709551615\t\t\t3\tx\t\t";
         assert!(again(huge).is_some(), "times do not overflow");
     }
 }

@@ -191,7 +191,9 @@ impl Cluster {
             self.stats.refused += 1;
             return;
         }
-        if self.addresses.get(&address).map(|shared| shared.epoch()).unwrap_or_default() < told.epoch {
+        if self.addresses.get(&address).map(|shared| shared.epoch()).unwrap_or_default()
+            < told.epoch
+        {
             self.rule(now, address, |ruling| ruling.epoch = told.epoch.clone());
         }
         let shared = self.addresses.entry(address).or_default();
@@ -247,4 +249,3 @@ impl Cluster {
         }
     }
 }
-

@@ -108,7 +108,8 @@ impl Ruling {
 
     /// Returns whether it has all that another has.
     pub fn includes(&self, other: &Self) -> bool {
-        let has = |(epoch, until): (&Epoch, &Time)| self.blocks.get(epoch).is_some_and(|u| u >= until);
+        let has =
+            |(epoch, until): (&Epoch, &Time)| self.blocks.get(epoch).is_some_and(|u| u >= until);
         self.epoch >= other.epoch
             && other.blocks.iter().all(has)
             && other.lifted.is_subset(&self.lifted)

@@ -9,7 +9,8 @@
 //!   ruling ADDRESS EPOCH LIFTED BLOCKS KEEP .
 //!   ```
 //!
-//!   What follows ADDRESS is what follows it in a line `grant`. `gone` ends both.
+//!   What follows ADDRESS is what follows it in a line `grant`. A `+` after SEQUENCE: the part has
+//!   changed since it was told. `gone` ends both.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -26,6 +27,9 @@ use crate::engine::state::{self, Restored};
 use crate::engine::time::Time;
 use crate::engine::{Engine, MAX_MANUAL};
 
+/// What follows the sequence of a part that has changed since it was told.
+const UNTOLD: &str = "+";
+
 /// The addresses of a state file that have parts or rulings.
 #[derive(Debug, Default)]
 pub struct SharedAddresses(HashMap<IpAddr, Box<SharedAddress>>);
@@ -36,6 +40,7 @@ impl SharedAddresses {
         let [host, epoch, sequence, ref fields @ ..] = *fields else { return None };
         let (host, epoch) = (host_name(host)?, epoch.parse().ok()?);
         let grant = state::grant(fields, origins)?;
+        let told = sequence.strip_suffix(UNTOLD);
         let shared = self.0.entry(grant.address).or_default();
         if shared.epoch() != epoch {
             return Some(());
@@ -43,11 +48,11 @@ impl SharedAddresses {
         shared.parts.retain(|part| part.host != host);
         shared.parts.push(Part {
             host,
-            sequence: state::time(sequence)?,
+            sequence: state::time(told.unwrap_or(sequence))?,
             place: None,
             told: Time::default(),
             keep: grant.until,
-            is_untold: false,
+            is_untold: told.is_some(),
             grant: grant.into(),
         });
         Some(())
@@ -86,7 +91,8 @@ impl Cluster {
         }
         for part in &shared.parts {
             let sequence = part.sequence.as_millis();
-            let _ = write!(text, "heard\t{}\t{epoch}\t{sequence}\t", part.host);
+            let untold = if part.is_untold { UNTOLD } else { "" };
+            let _ = write!(text, "heard\t{}\t{epoch}\t{sequence}{untold}\t", part.host);
             state::write_grant_fields(text, &part.grant.grant());
         }
     }
@@ -175,8 +181,11 @@ impl Engine {
 
 impl Cluster {
     fn restore(&mut self, now: Time, address: IpAddr, shared: Box<SharedAddress>) {
-        for part in &shared.parts {
+        for part in shared.parts.iter().filter(|part| part.sequence > Time::default()) {
             self.clock.observe(now, part.sequence);
+        }
+        if shared.parts.iter().any(|part| part.is_untold) {
+            self.queue(address);
         }
         if let Some(known) = &shared.ruling {
             self.ruled.insert(address);

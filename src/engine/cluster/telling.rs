@@ -72,6 +72,11 @@ impl Cluster {
         self.fresh.push_back(address);
     }
 
+    /// Returns the last entry that was read.
+    pub fn read(&self) -> EntryId {
+        self.read
+    }
+
     /// Returns whether there is something to tell.
     pub fn has_untold(&self) -> bool {
         !self.fresh.is_empty() || self.search.is_some() || !self.obsolete.is_empty()
@@ -115,7 +120,11 @@ impl Cluster {
             let Ruling { epoch, blocks, lifted } = known.ruling.clone();
             let blocks = blocks.into_iter().map(|(by, until)| (by, clock.to_stream(until)));
             let ruling = Ruling { epoch: epoch.clone(), blocks: blocks.collect(), lifted };
-            to.push(Message { text: write_ruling(address, &ruling), address, what: What::Ruling(epoch) });
+            to.push(Message {
+                text: write_ruling(address, &ruling),
+                address,
+                what: What::Ruling(epoch),
+            });
         }
         for part in parts.iter_mut().filter(|part| now < part.grant.until() || part.is_untold) {
             let is_own = part.host == *own;
@@ -135,7 +144,8 @@ impl Cluster {
             }
             let Part { host, sequence, grant, .. } = part;
             let grant = grant.grant().map_times(|time| clock.to_stream(time));
-            let told = ToldGrant { host: host.clone(), epoch: epoch.clone(), sequence: *sequence, grant };
+            let told =
+                ToldGrant { host: host.clone(), epoch: epoch.clone(), sequence: *sequence, grant };
             let what = What::Part(host.clone(), *sequence);
             to.push(Message { text: told.write(), address, what });
         }
@@ -179,6 +189,11 @@ impl Part {
 }
 
 impl Engine {
+    /// Returns whether the other hosts wait for something.
+    pub fn has_to_tell(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| cluster.has_untold() || cluster.beats)
+    }
+
     /// Returns the next entries to be added to the stream, about as many as `most`, and those to be
     /// deleted. Report [`Self::told`] for each that was added, or [`Self::not_told`].
     pub fn untold(&mut self, now: Time, most: usize) -> Untold {

@@ -136,7 +136,12 @@ impl Grant {
 
     /// Applies a request; the later deadline wins. An address with more than `max_users` becomes
     /// shared and keeps only the operator's grant.
-    pub(in crate::engine) fn apply(&mut self, request: GrantRequest, now: Time, max_users: Option<usize>) {
+    pub(in crate::engine) fn apply(
+        &mut self,
+        request: GrantRequest,
+        now: Time,
+        max_users: Option<usize>,
+    ) {
         let GrantRequest { by, user, span, note } = request;
         let end = now + span;
         self.by_login = self.by_login.filter(|until| now < *until);

@@ -260,9 +260,8 @@ impl Engine {
             is_same &= until <= now + MAX_MANUAL;
         }
         let stays = |grant: &StoredGrant| back.is_zero() && self.stays(now, grant);
-        let keep = |grant: Grant| {
-            self.restored(now, grant.set_back(back), Duration::ZERO, &mut restored)
-        };
+        let keep =
+            |grant: Grant| self.restored(now, grant.set_back(back), Duration::ZERO, &mut restored);
         let (grants, changed) = file.grants.into_grants(stays, keep);
         self.grants = grants;
         self.grants.reserve(self.rules.max_clients);
@@ -316,12 +315,7 @@ impl Engine {
 
     /// Returns what the rules accept of a grant that was made before, or by others. It lasts no
     /// longer than a new one would, or than `ceiling` if that is longer.
-    pub(super) fn accepted(
-        &self,
-        now: Time,
-        mut grant: Grant,
-        ceiling: Duration,
-    ) -> Option<Grant> {
+    pub(super) fn accepted(&self, now: Time, mut grant: Grant, ceiling: Duration) -> Option<Grant> {
         if grant.until <= now || self.rules.exclude.reason(grant.address).is_some() {
             return None;
         }

@@ -47,6 +47,11 @@ pub fn gateways() -> io::Result<Vec<IpAddr>> {
     Ok(gateways.addresses().into_iter().collect())
 }
 
+/// Returns the name of this host, if it is text.
+pub fn name() -> Option<String> {
+    nix::unistd::gethostname().ok()?.into_string().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

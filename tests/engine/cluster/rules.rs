@@ -106,7 +106,8 @@ fn faults(rule: Rule, seed: u64) -> Vec<&'static str> {
         if untils.iter().any(Option::is_some) && blocks.iter().any(lasts) {
             faults.push("a block was undone at last");
         }
-        let explained = |until: u64| logins.iter().any(|(end, epoch)| *end >= until && Some(*epoch) >= latest);
+        let explained =
+            |until: u64| logins.iter().any(|(end, epoch)| *end >= until && Some(*epoch) >= latest);
         if allows == 0 && latest.is_some() && untils[0].is_some_and(|until| !explained(until)) {
             faults.push("a revoked grant was revived");
         }
@@ -148,7 +149,9 @@ fn act(host: &mut Host, time: u64, step: Step) {
         Step::Login => host.login(time, &login_frame(CLIENT)),
         Step::Session => host.login(time, &uw("Login")),
         Step::LogOut => host.login(time, &uw("Logout")),
-        Step::Revoke(block) => _ = host.engine.revoke(now, client, block.map(Duration::from_millis)),
+        Step::Revoke(block) => {
+            _ = host.engine.revoke(now, client, block.map(Duration::from_millis))
+        }
         Step::Allow => {
             let span = Some(Duration::from_secs(40));
             host.engine.allow(now, client, span, None).expect("nothing is excluded");
@@ -194,7 +197,11 @@ fn the_engine_follows_the_rule() {
             if told.len() > records.len() {
                 records.extend(model.tell_again());
             }
-            assert_eq!(records.len(), told.len(), "seed {seed} step {number} {step:?}: {records:?} {told:?}");
+            assert_eq!(
+                records.len(),
+                told.len(),
+                "seed {seed} step {number} {step:?}: {records:?} {told:?}"
+            );
             log.extend(records.into_iter().zip(told));
             for (model, host) in &mut hosts {
                 for _ in 0..random.index(log.len() + 1) {
