@@ -22,6 +22,7 @@ pub mod network;
 pub mod postfix;
 pub mod process;
 pub mod random;
+pub mod redis;
 pub mod site;
 pub mod small_disk;
 pub mod socketmap_client;

@@ -129,7 +129,7 @@ async fn read(mut store: Store, shared: &Shared, last: Option<EntryId>) -> Resul
         }
         after = entries.last().map_or(after, |(id, _)| *id);
         if shared.with(|engine, _| engine.cluster().is_some_and(|it| it.wants_reading())) {
-            return Ok(End::ReadAgain("the rules have changed"));
+            return Ok(End::ReadAgain("the rules or the clock have changed"));
         }
     }
 }

@@ -17,7 +17,12 @@ use crate::engine::time::Time;
 pub struct StreamClock {
     /// How far it is ahead of the engine's time, in milliseconds; `None` before anything was seen.
     ahead: Option<i64>,
+    /// Whether it has been set forward, so that what was told before seems to end too early.
+    has_jumped: bool,
 }
+
+/// A step of more milliseconds is a jump: clocks of their own differ less between two looks.
+const JUMP: i64 = 2000;
 
 impl StreamClock {
     /// Takes a time that was seen into account. Returns whether it is believed.
@@ -26,8 +31,19 @@ impl StreamClock {
         if self.ahead.is_some_and(|known| ahead > known.saturating_add(millis(MAX_MANUAL))) {
             return false;
         }
+        self.has_jumped |= self.ahead.is_some_and(|known| ahead > known.saturating_add(JUMP));
         self.ahead = self.ahead.max(Some(ahead));
         true
+    }
+
+    /// Returns whether it has jumped forward.
+    pub fn has_jumped(&self) -> bool {
+        self.has_jumped
+    }
+
+    /// Records that what was told before the jump is told again.
+    pub fn follow_jump(&mut self) {
+        self.has_jumped = false;
     }
 
     /// Sets the clock forward.
@@ -80,13 +96,17 @@ mod tests {
         assert_eq!(clock.now(at(110)), Some(at(5010)));
         assert!(clock.observe(at(120), at(1400)), "a store whose clock is an hour behind");
         assert_eq!(clock.now(at(120)), Some(at(5020)));
-        assert!(clock.observe(at(120), at(5021)));
+        assert!(clock.observe(at(120), at(5021)) && !clock.has_jumped());
         assert_eq!(clock.now(at(120)), Some(at(5021)));
         let week = 7 * 24 * 3600;
         assert!(!clock.observe(at(120), at(5022 + week)));
         assert!(!clock.observe(at(120), Time::from_millis(u64::MAX)));
         assert_eq!(clock.now(at(120)), Some(at(5021)));
-        assert_eq!(clock.to_stream(at(200)), at(5101));
-        assert_eq!(clock.to_engine(at(5101)), at(200));
+        assert!(clock.observe(at(120), at(8621)) && clock.has_jumped());
+        clock.follow_jump();
+        assert!(clock.observe(at(120), at(5021)) && !clock.has_jumped());
+        assert_eq!(clock.now(at(120)), Some(at(8621)));
+        assert_eq!(clock.to_stream(at(200)), at(8701));
+        assert_eq!(clock.to_engine(at(8701)), at(200));
     }
 }

@@ -46,6 +46,10 @@ impl Engine {
             cluster.clock.advance(HEARTBEAT);
         }
         cluster.joined.get_or_insert(now);
+        if cluster.clock.has_jumped() {
+            cluster.clock.follow_jump();
+            cluster.tell_all();
+        }
         cluster.reading = cluster.reading.wrapping_add(1);
         cluster.read = EntryId::default();
         cluster.rereads = false;
@@ -232,6 +236,13 @@ impl Cluster {
         if has_more {
             self.queue(address);
         }
+    }
+
+    /// Has all that this host has granted told again, with deadlines of the present clock.
+    fn tell_all(&mut self) {
+        let parts = self.addresses.values_mut().flat_map(|shared| &mut shared.parts);
+        let own = parts.filter(|part| part.host == self.host);
+        own.for_each(|part| part.is_untold = true);
     }
 
     fn hear_heartbeat(&mut self, now: Time, heartbeat: &Heartbeat) {

@@ -99,7 +99,7 @@ impl Cluster {
 
     /// Returns whether the stream must be read again.
     pub fn wants_reading(&self) -> bool {
-        self.rereads
+        self.rereads || self.clock.has_jumped()
     }
 
     /// Adds the entries that tell what of an address has changed, and in a search what is not in the
@@ -178,7 +178,9 @@ impl Cluster {
 impl Part {
     /// Records that an entry has it. Returns the entry that the stream no longer needs, if any.
     pub(super) fn see(&mut self, place: Place) -> Option<EntryId> {
-        match self.place {
+        // Of an earlier reading: the stream may be another one, with other ids.
+        let known = self.place.filter(|known| known.reading == place.reading);
+        match known {
             Some(known) if known.entry > place.entry => Some(place.entry),
             known => {
                 self.place = Some(place);
