@@ -89,11 +89,7 @@ fn refusing_store() {
     let site = Site::start();
     let redis = &site.redis;
     let rows: [(&[&[&str]], &str, &[&[&str]]); 4] = [
-        (
-            &[&["CONFIG", "SET", "maxmemory", "1"]],
-            "OOM",
-            &[&["CONFIG", "SET", "maxmemory", "0"]],
-        ),
+        (&[&["CONFIG", "SET", "maxmemory", "1"]], "OOM", &[&["CONFIG", "SET", "maxmemory", "0"]]),
         (&[&["REPLICAOF", "127.0.0.1", "1"]], "replica", &[&["REPLICAOF", "NO", "ONE"]]),
         (
             &[&["ACL", "SETUSER", "default", "-xadd"]],
@@ -101,7 +97,10 @@ fn refusing_store() {
             &[&["ACL", "SETUSER", "default", "+@all"]],
         ),
         (
-            &[&["CONFIG", "SET", "requirepass", "secret"], &["-a", "secret", "CLIENT", "KILL", "TYPE", "normal"]],
+            &[
+                &["CONFIG", "SET", "requirepass", "secret"],
+                &["-a", "secret", "CLIENT", "KILL", "TYPE", "normal"],
+            ],
             "cluster-password-file",
             &[&["-a", "secret", "CONFIG", "SET", "requirepass", ""]],
         ),
@@ -128,7 +127,8 @@ fn replica_with_a_lost_tail_is_promoted() {
         let port = Port::claim();
         let mut primary = Redis::start(&["--port", &port.number().to_string()]);
         let replica = Redis::start_with_clock(&[], clock);
-        let seconds: i64 = replica.cli(&["TIME"]).lines().next().and_then(|it| it.parse().ok()).expect("s");
+        let seconds: i64 =
+            replica.cli(&["TIME"]).lines().next().and_then(|it| it.parse().ok()).expect("s");
         let shifted = seconds - i64::try_from(now()).expect("this century");
         assert!((shifted - i64::from(clock)).abs() < 60, "its clock is {shifted} s ahead");
         replica.set(&["REPLICAOF", "127.0.0.1", &port.number().to_string()]);

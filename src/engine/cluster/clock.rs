@@ -41,7 +41,7 @@ impl StreamClock {
         self.has_jumped
     }
 
-    /// Records that what was told before the jump is told again.
+    /// Records that the stream is read again, so that what was told before the jump is noticed.
     pub fn follow_jump(&mut self) {
         self.has_jumped = false;
     }

@@ -19,6 +19,9 @@ use crate::engine::{Engine, MAX_MANUAL, RemovalReason};
 /// A host beats at least this often.
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// A step of the clock beyond which deadlines are told again.
+const CLOCK_STEP: Duration = Duration::from_secs(2);
+
 /// The newest entries of the stream that are looked at before it is read, to learn its time.
 pub const LOOKED_BACK: usize = 200;
 
@@ -46,10 +49,7 @@ impl Engine {
             cluster.clock.advance(HEARTBEAT);
         }
         cluster.joined.get_or_insert(now);
-        if cluster.clock.has_jumped() {
-            cluster.clock.follow_jump();
-            cluster.tell_all();
-        }
+        cluster.clock.follow_jump();
         cluster.reading = cluster.reading.wrapping_add(1);
         cluster.read = EntryId::default();
         cluster.rereads = false;
@@ -160,16 +160,25 @@ fn adds(now: Time, heard: Option<&Grant>, both: &Grant) -> bool {
 }
 
 impl Cluster {
-    /// Returns whether nothing is new in what a host tells. Then only its place is noted.
+    /// Returns whether nothing is new in what a host tells. Then only its place is noted. If this host
+    /// has told a deadline that is too early by now, because the clock has jumped or it was not told of
+    /// each renewal, it is told again.
     fn knows(&mut self, told: &ToldGrant, place: Place) -> bool {
         let is_own = told.host == self.host;
-        let Some(shared) = self.addresses.get_mut(&told.grant.address) else { return false };
+        let address = told.grant.address;
+        let until = self.clock.to_engine(told.grant.until) + CLOCK_STEP;
+        let Some(shared) = self.addresses.get_mut(&address) else { return false };
         let epoch = shared.epoch();
         let part = shared.part_mut(&told.host);
+        let mut is_late = false;
         let known = match part {
             _ if told.epoch < epoch => Some(place.entry),
             _ if told.epoch > epoch => return false,
-            Some(part) if told.sequence == part.sequence => part.see(place),
+            Some(part) if told.sequence == part.sequence => {
+                is_late = is_own && !part.is_untold && until < part.grant.until();
+                part.is_untold |= is_late;
+                part.see(place)
+            }
             Some(part) if told.sequence < part.sequence => {
                 let is_current = part.place.is_some_and(|it| it.entry == place.entry);
                 Some(place.entry).filter(|_| !is_current)
@@ -177,6 +186,9 @@ impl Cluster {
             _ => return false,
         };
         self.obsolete.extend(known.filter(|_| is_own));
+        if is_late {
+            self.queue(address);
+        }
         true
     }
 
@@ -236,13 +248,6 @@ impl Cluster {
         if has_more {
             self.queue(address);
         }
-    }
-
-    /// Has all that this host has granted told again, with deadlines of the present clock.
-    fn tell_all(&mut self) {
-        let parts = self.addresses.values_mut().flat_map(|shared| &mut shared.parts);
-        let own = parts.filter(|part| part.host == self.host);
-        own.for_each(|part| part.is_untold = true);
     }
 
     fn hear_heartbeat(&mut self, now: Time, heartbeat: &Heartbeat) {

@@ -89,7 +89,9 @@ impl Cluster {
             let fields = line.strip_prefix('r').unwrap_or_default();
             let _ = writeln!(text, "ruling{fields}\t{}\t.", known.keep.as_millis());
         }
-        for part in &shared.parts {
+        // What has ended has no deadline.
+        let has_deadline = |part: &&Part| part.grant.since() < part.grant.until();
+        for part in shared.parts.iter().filter(has_deadline) {
             let sequence = part.sequence.as_millis();
             let untold = if part.is_untold { UNTOLD } else { "" };
             let _ = write!(text, "heard\t{}\t{epoch}\t{sequence}{untold}\t", part.host);
@@ -97,12 +99,15 @@ impl Cluster {
         }
     }
 
-    /// Writes the lines of addresses without parts.
+    /// Writes the lines of addresses with a ruling, whether they are authorised or not.
     pub(in crate::engine) fn write_ruled(&self, text: &mut String) {
-        for address in &self.ruled {
-            if self.addresses.get(address).is_some_and(|shared| shared.parts.is_empty()) {
-                self.write(text, *address);
-            }
+        self.ruled.iter().for_each(|address| self.write(text, *address));
+    }
+
+    /// Writes the lines of an authorised address without a ruling.
+    pub(in crate::engine) fn write_usual(&self, text: &mut String, address: IpAddr) {
+        if !self.ruled.contains(&address) {
+            self.write(text, address);
         }
     }
 }

@@ -201,7 +201,7 @@ impl Engine {
             }
         }
         self.grants.slice(from, SLICE, text, |text, grant| match cluster {
-            Some(cluster) => cluster.write(text, grant.address()),
+            Some(cluster) => cluster.write_usual(text, grant.address()),
             None if now < grant.until() => write_grant(text, &grant.grant()),
             None => {}
         })

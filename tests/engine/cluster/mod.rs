@@ -11,6 +11,7 @@ use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::time::Time;
 use pop_before_smtp::engine::{Engine, Rules};
 
+use crate::support::engine_loop;
 use crate::support::story::{self, START, ip};
 
 const CLIENT: &str = "192.0.2.7";
@@ -30,6 +31,19 @@ impl Host {
         // From now on sessions count: this daemon logs their ends.
         host.login(0, "<22>Nov 22 07:35:28 imapd[29]: Logout user=joe host=[192.0.2.1]");
         host
+    }
+
+    /// Restarts from the state file; the store is away.
+    fn restart(&mut self, time: u64, rules: Rules) {
+        let now = self.now(time);
+        let file = engine_loop::state(&self.engine, now);
+        let name = self.engine.cluster().expect("it is in one").host().to_owned();
+        self.engine = Engine::new(rules);
+        self.engine.join_cluster(name.as_str().into(), self.skew);
+        let restored = engine_loop::restore(&mut self.engine, now, &file);
+        assert_eq!(restored.damaged, 0, "{file}");
+        self.connect(time);
+        self.login(time, "<22>Nov 22 07:35:28 imapd[29]: Logout user=joe host=[192.0.2.1]");
     }
 
     fn now(&self, time: u64) -> Time {

@@ -98,6 +98,14 @@ impl Host {
         }
     }
 
+    /// Sessions are not restored.
+    pub fn restart(&mut self, now: u64) {
+        self.session = None;
+        if let Some(own) = self.parts.get_mut(self.name) {
+            own.login = own.login.min(now + GRACE);
+        }
+    }
+
     pub fn has_session(&mut self, now: u64) -> bool {
         self.settle(now);
         self.session.is_some_and(|until| now < until)

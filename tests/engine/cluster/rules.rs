@@ -187,6 +187,10 @@ fn the_engine_follows_the_rule() {
             let (at, mut step) = (random.index(3), step(&mut random));
             let (model, host) = &mut hosts[at];
             host.admitted_until(time);
+            if random.below(20) == 0 {
+                model.restart(time);
+                host.restart(time, grace_rules());
+            }
             // Otherwise the engine takes it for one that has overtaken its login.
             if matches!(step, Step::LogOut) && !model.has_session(time) {
                 step = Step::Nothing;
