@@ -61,6 +61,7 @@ impl Engine {
     pub fn end_reading(&mut self) {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.search = Some(super::Cursor::default());
+        cluster.has_read = true;
         let reading = cluster.reading;
         let is_missing = |known: &KnownRuling| known.place.is_none_or(|it| it.reading != reading);
         let addresses = &cluster.addresses;
@@ -215,8 +216,8 @@ impl Cluster {
         let shared = self.addresses.entry(address).or_default();
         let old = shared.part(&told.host);
         let keep = old.map_or(latest, |old| old.keep.max(latest));
-        // This host has forgotten what it once told: both are its own.
-        let own = old.filter(|_| is_own).map(|old| old.grant.grant());
+        // This host has forgotten what it once told, and what it has to tell is not all.
+        let own = old.filter(|old| is_own && old.is_untold).map(|old| old.grant.grant());
         let own = own.filter(|own| now < own.until);
         let has_old = old.is_some();
         let both = match (&grant, own) {

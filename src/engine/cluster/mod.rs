@@ -79,6 +79,8 @@ pub struct Cluster {
     members: Members,
     /// How often the stream was read from its beginning.
     reading: u32,
+    /// Whether it was read to its end, so that what this host has told before is known.
+    has_read: bool,
     /// The last entry that was read.
     read: EntryId,
     /// Whether the stream must be read again: new rules may accept what was not accepted.
@@ -110,6 +112,7 @@ impl Cluster {
             obsolete: Vec::new(),
             members: Members::default(),
             reading: 0,
+            has_read: false,
             read: EntryId::default(),
             rereads: false,
             beats: false,

@@ -193,7 +193,8 @@ impl Part {
 impl Engine {
     /// Returns whether the other hosts wait for something.
     pub fn has_to_tell(&self) -> bool {
-        self.cluster.as_ref().is_some_and(|cluster| cluster.has_untold() || cluster.beats)
+        let has = |it: &Cluster| it.has_read && it.has_untold() || it.beats;
+        self.cluster.as_deref().is_some_and(has)
     }
 
     /// Returns the next entries to be added to the stream, about as many as `most`, and those to be
@@ -201,7 +202,7 @@ impl Engine {
     pub fn untold(&mut self, now: Time, most: usize) -> Untold {
         let mut untold = Untold::default();
         let Some(cluster) = &mut self.cluster else { return untold };
-        if cluster.clock.now(now).is_none() {
+        if !cluster.has_read {
             return untold;
         }
         while untold.messages.len() < most

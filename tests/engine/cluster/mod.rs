@@ -28,6 +28,9 @@ impl Host {
         engine.join_cluster(name.into(), skew);
         let mut host = Self { engine, skew };
         host.connect(0);
+        host.engine.end_reading();
+        // The stream lacks nothing.
+        host.told(0, &mut 0);
         // From now on sessions count: this daemon logs their ends.
         host.login(0, "<22>Nov 22 07:35:28 imapd[29]: Logout user=joe host=[192.0.2.1]");
         host
@@ -43,6 +46,9 @@ impl Host {
         let restored = engine_loop::restore(&mut self.engine, now, &file);
         assert_eq!(restored.damaged, 0, "{file}");
         self.connect(time);
+        self.engine.end_reading();
+        // What it tells again the others know already.
+        self.told(time, &mut 0);
         self.login(time, "<22>Nov 22 07:35:28 imapd[29]: Logout user=joe host=[192.0.2.1]");
     }
 
