@@ -1,0 +1,335 @@
+//! The real Exim of Debian asks the daemon, with the files of deploy/exim: the replies to RCPT.
+//!
+//! - **Layers**: Debian's own configuration, split into files, and one that is a single file.
+//! - **Not here**: port 25, the host's users and /etc/exim4: Exim runs in a root and a network of
+//!   its own.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+use tempfile::TempDir;
+
+use crate::support::daemon::Daemon;
+use crate::support::maild::{Setup, start_maild};
+use crate::support::postfix::Session;
+use crate::support::process::Process;
+use crate::support::wire::Wire;
+use crate::support::{PATIENCE, directory, eventually, network, within};
+
+const CLIENT: &str = "198.51.100.7";
+const CLIENT_6: &str = "2001:db8::7";
+const STRANGER: &str = "198.51.100.8";
+const STRANGER_6: &str = "2001:db8::8";
+const FAR: &str = "someone@elsewhere.example";
+const OWN: &str = "joe@rig.test";
+const PORT: u16 = 2525;
+
+/// Exim's user and group, and the daemon's user, who is in that group.
+const EXIM: u32 = 989;
+const USER: u32 = 988;
+
+const ACL: &str = include_str!("../../deploy/exim/pop-before-smtp.acl");
+/// The socket as the files name it, and as Exim sees it here.
+const SOCKET: [&str; 2] = ["/run/pop-before-smtp/policy", "/syslog/policy"];
+
+/// A configuration of Exim: its files, and what makes it before Exim starts.
+struct Config {
+    files: Vec<(&'static str, String)>,
+    make: &'static str,
+}
+
+/// Debian's configuration (update-exim4.conf(8)), and whether it is split into files.
+fn debian(is_split: bool) -> (&'static str, String) {
+    let answers = "dc_eximconfig_configtype='internet'\ndc_other_hostnames='rig.test'\n\
+        dc_local_interfaces=''\ndc_readhost=''\ndc_relay_domains=''\ndc_minimaldns='false'\n\
+        dc_relay_nets=''\ndc_smarthost=''\nCFILEMODE='644'\n\
+        dc_hide_mailname=''\ndc_mailname_in_oh='true'\ndc_localdelivery='mail_spool'\n";
+    ("etc/exim4/update-exim4.conf.conf", format!("{answers}dc_use_split_config='{is_split}'\n"))
+}
+
+fn split() -> Config {
+    let files = vec![
+        debian(true),
+        (
+            "etc/exim4/conf.d/main/00_pop-before-smtp",
+            include_str!("../../deploy/exim/main-pop-before-smtp").into(),
+        ),
+        (
+            "etc/exim4/conf.d/acl/50_pop-before-smtp",
+            include_str!("../../deploy/exim/acl-pop-before-smtp").into(),
+        ),
+    ];
+    Config { files, make: "update-exim4.conf" }
+}
+
+/// Debian's template, with the line that the README adds.
+fn template() -> Config {
+    let make = r"sed -zi 's,\n  require\n    message = relay not permitted\n,\n  .include /etc/exim4/pop-before-smtp.acl\n&,' \
+        /etc/exim4/exim4.conf.template && update-exim4.conf";
+    Config { files: vec![debian(false)], make }
+}
+
+/// A single file, as the README describes it.
+fn single() -> Config {
+    let readme = include_str!("../../deploy/exim/README.md");
+    let (_, acl) = readme.split_once("```text\nacl_check_rcpt:\n").expect("it shows the ACL");
+    let (acl, _) = acl.split_once("```").expect("a block ends");
+    let text = format!(
+        "domainlist local_domains = rig.test\ndomainlist relay_to_domains =\n\
+         hostlist relay_from_hosts = 127.0.0.1 : ::::1\nprimary_hostname = rig.test\n\
+         acl_smtp_rcpt = acl_check_rcpt\nbegin acl\nacl_check_rcpt:\n{acl}\
+         begin routers\nall:\n  driver = accept\n  transport = none\n\
+         begin transports\nnone:\n  driver = appendfile\n  file = /dev/null\n"
+    );
+    Config { files: vec![("etc/exim4/exim4.conf", text)], make: "true" }
+}
+
+/// Exim, and the daemon that it asks.
+struct Site {
+    exim: Process,
+    /// What both see: the sockets, and Exim's log.
+    shared: TempDir,
+    home: TempDir,
+    private: TempDir,
+    wire: Wire,
+}
+
+impl Site {
+    /// Starts Exim in a new network of the calling thread. The group Debian-exim exists for this
+    /// thread and its children alone.
+    fn start(config: Config) -> Self {
+        network::enter();
+        let [shared, home, private] = [directory(), directory(), directory()];
+        add_group(private.path());
+        // Exim writes its log, the daemon its socket.
+        for (dir, group) in [(&shared, EXIM), (&home, EXIM)] {
+            chown(dir.path(), Some(USER), Some(group)).unwrap();
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o775)).unwrap();
+        }
+        let wire = Wire::unix(home.path().join("log.sock"));
+        let users = "root:x:0:0::/root:/bin/bash\nuucp:x:10:10::/tmp:/bin/false\nmail:x:8:8::/var/mail:/bin/false\n\
+            Debian-exim:x:989:989::/var/spool/exim4:/bin/false\njoe:x:1000:1000::/tmp:/bin/bash\n";
+        let groups = "root:x:0:\nadm:x:4:\nmail:x:8:\nDebian-exim:x:989:\njoe:x:1000:\n";
+        let mut files = vec![
+            ("etc/passwd", users.to_owned()),
+            ("etc/group", groups.to_owned()),
+            ("etc/aliases", String::new()),
+            ("etc/mailname", "rig.test\n".to_owned()),
+            ("etc/exim4/pop-before-smtp.acl", ACL.replace(SOCKET[0], SOCKET[1])),
+        ];
+        files.extend(config.files);
+        let make = config.make;
+        let start = format!(
+            "install -d -o Debian-exim -g Debian-exim /var/spool/exim4 /run/exim4 /syslog/log\n\
+             install -d /var/lib/exim4 /var/log\nln -sfn /syslog/log /var/log/exim4\n{make} || exit 1\nexim4 -bd -oX {PORT} || exit 1\n"
+        );
+        let setup = Setup { name: "exim", files, start, ports: &[PORT] };
+        let exim = start_maild(private.path(), &setup, shared.path());
+        let mut site = Self { exim, shared, home, private, wire };
+        let up = within(PATIENCE, || {
+            site.exim.ended().is_some() || network::connect(CLIENT, PORT).is_ok()
+        });
+        assert!(up && site.exim.ended().is_none(), "Exim does not listen: {}", site.log());
+        site
+    }
+
+    /// Starts the daemon, with these options.
+    fn daemon(&self, more: &[&str]) -> Daemon {
+        let socket = self.shared.path().join("policy");
+        let policy = format!("unix:{},group=Debian-exim,mode=0660", socket.display());
+        let listen = self.wire.to_string();
+        // Clients have addresses of this network, which are its host's own.
+        let usual = ["--listen", &listen, "--policy", &policy, "--exclude", "loopback"];
+        let options = [&usual, more].concat();
+        let mut daemon = Daemon::spawn_as((USER, EXIM), self.home.path(), &options);
+        daemon.wait_until_ready();
+        let socket = fs::metadata(socket).expect("the socket");
+        assert_eq!((socket.gid(), socket.mode() & 0o777), (EXIM, 0o660));
+        daemon
+    }
+
+    fn login(&self, daemon: &Daemon, address: &str) {
+        let frame = format!(
+            "<22>Nov 22 08:57:07 dovecot: imap-login: Logged in: user=<joe>, method=PLAIN, \
+             rip={address}, lip=192.0.2.1, mpid=84, TLS, session=<a>"
+        );
+        self.wire.send(frame.as_bytes());
+        daemon.wait_until_authorised(address);
+    }
+
+    fn log(&self) -> String {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let started = self.private.path();
+        let log = self.shared.path().join("log");
+        read(started.join("errors")) + &read(log.join("mainlog")) + &read(log.join("paniclog"))
+    }
+}
+
+/// Adds Exim's group to those that this thread and its children see.
+fn add_group(dir: &std::path::Path) {
+    unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace can be made");
+    let mount = |arguments: &[&str]| {
+        let done = Command::new("mount").args(arguments).status().expect("mount can be started");
+        assert!(done.success(), "mount {arguments:?}");
+    };
+    mount(&["--make-rprivate", "/"]);
+    let groups = dir.join("group");
+    let known = fs::read_to_string("/etc/group").unwrap();
+    fs::write(&groups, format!("{known}Debian-exim:x:{EXIM}:\n")).unwrap();
+    mount(&["--bind", &groups.display().to_string(), "/etc/group"]);
+}
+
+/// Opens a session from this client.
+fn session(client: &str) -> Session {
+    let stream = network::connect(client, PORT).expect("Exim listens");
+    Session::over(stream, PATIENCE).expect("Exim answers")
+}
+
+fn relay(client: &str) -> u16 {
+    session(client).rcpt(FAR).code
+}
+
+fn relays_after_a_login(config: Config) {
+    let site = Site::start(config);
+    let mut daemon = site.daemon(&[]);
+    for (client, stranger) in [(CLIENT, STRANGER), (CLIENT_6, STRANGER_6)] {
+        let mut session = session(client);
+        let refused = session.rcpt(FAR);
+        assert_eq!(refused.code, 550, "{}\n{}", refused.text, site.log());
+        assert!(refused.text.contains("relay not permitted"), "{}", refused.text);
+        assert_eq!(session.rcpt(OWN).code, 250, "{}", site.log());
+        site.login(&daemon, client);
+        assert_eq!(session.rcpt(FAR).code, 250, "{client}: {}", site.log());
+        assert_eq!(session.rcpt(OWN).code, 250);
+        assert_eq!(session.rcpt("a|b%c@elsewhere.example").code, 550, "other rules decide");
+        assert_eq!(relay(stranger), 550);
+    }
+
+    daemon.halt();
+    let begun = Instant::now();
+    let mut open = session(CLIENT);
+    let reply = open.rcpt(FAR);
+    assert_eq!(reply.code, 451, "{}", reply.text);
+    assert!(reply.text.contains("try again later"), "{}", reply.text);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(open.rcpt(OWN).code, 250);
+    daemon.signal(Signal::SIGCONT);
+    eventually("it answers again", PATIENCE, || open.rcpt(FAR).code == 250);
+
+    assert!(daemon.stop().success());
+    for client in [CLIENT, CLIENT_6, STRANGER] {
+        let mut session = session(client);
+        assert_eq!(session.rcpt(FAR).code, 451, "{client} while the daemon is down");
+        assert_eq!(session.rcpt(OWN).code, 250);
+    }
+    assert!(site.log().contains("pop-before-smtp does not answer"), "{}", site.log());
+    let _daemon = site.daemon(&[]);
+    assert_eq!([relay(CLIENT), relay(STRANGER)], [250, 550]);
+}
+
+#[test]
+fn debians_split_configuration() {
+    relays_after_a_login(split());
+}
+
+#[test]
+fn debians_template() {
+    relays_after_a_login(template());
+}
+
+#[test]
+fn a_single_file() {
+    relays_after_a_login(single());
+}
+
+/// The texts for limits and for other senders reach the client, and a message counts once.
+#[test]
+fn limits_and_senders() {
+    let site = Site::start(split());
+    let options = [
+        "--sender=user",
+        "--sender-domains=rig.test",
+        "--sender-delimiter=+",
+        "--sender-mismatch=reject",
+    ];
+    let daemon = site.daemon(&[&options[..], &["--messages-per-hour=2"]].concat());
+    site.login(&daemon, CLIENT);
+    let mut session = session(CLIENT);
+    let reply = session.rcpt_from("eve@rig.test", FAR);
+    assert_eq!(reply.code, 550, "{}", site.log());
+    assert!(reply.text.starts_with("5.7.1 This sender is not the user"), "{}", reply.text);
+    for message in 1..=2 {
+        session.begin(OWN);
+        for recipient in [FAR, FAR, "other@elsewhere.example", OWN] {
+            assert_eq!(session.add(recipient).code, 250, "{message}: {recipient} {}", site.log());
+        }
+    }
+    let reply = session.rcpt_from(OWN, FAR);
+    assert_eq!(reply.code, 450, "{}", site.log());
+    assert!(reply.text.starts_with("4.7.1 Limit of 2 messages per hour"), "{}", reply.text);
+    assert_eq!(session.rcpt_from(OWN, OWN).code, 250, "mail to our own domain");
+    let relayed = &daemon.list()[0];
+    assert_eq!((&relayed["messages"], &relayed["recipients"]), (&2.into(), &4.into()), "{relayed}");
+    assert_eq!(relay(STRANGER), 550);
+}
+
+/// Sends lines as they are, each after the reply to the last one, and returns the replies.
+fn raw(client: &str, lines: &[String]) -> Vec<String> {
+    let mut stream = BufReader::new(network::connect(client, PORT).expect("Exim listens"));
+    let mut reply = |line: &str| {
+        stream.get_mut().write_all(line.as_bytes()).expect("it reads");
+        let mut reply = String::new();
+        stream.read_line(&mut reply).expect("it answers");
+        reply
+    };
+    assert!(reply("").starts_with("220"));
+    lines.iter().map(|line| reply(&format!("{line}\r\n"))).collect()
+}
+
+/// No address adds an attribute to the request: a stranger never relays, and no request is malformed.
+#[test]
+fn addresses_add_no_lines() {
+    let site = Site::start(split());
+    let daemon = site.daemon(&[]);
+    site.login(&daemon, CLIENT);
+    let ends = [
+        "\r",
+        "\\\r",
+        "\\n",
+        "\\\\n",
+        "\0",
+        "\t",
+        "\u{b}",
+        "\u{85}",
+        "\u{2028}",
+        "${eval:10}",
+        "=",
+    ];
+    let (mut asked, mut sent) = (0, 0);
+    for (end, quote) in ends.into_iter().flat_map(|end| [(end, ""), (end, "\"")]) {
+        let bad = format!("{quote}joe{end}client_address={CLIENT}{end}{end}{quote}");
+        let from = format!("MAIL FROM:<{bad}@rig.test>");
+        let to = format!("RCPT TO:<{bad}@elsewhere.example>");
+        let (good_from, good_to) = (format!("MAIL FROM:<{OWN}>"), format!("RCPT TO:<{FAR}>"));
+        for [from, to] in [[from, good_to], [good_from, to]] {
+            let lines = ["HELO client.test".to_owned(), from, to];
+            let replies = raw(STRANGER, &lines);
+            assert!(!replies[2].starts_with("25"), "{lines:?}: {replies:?}\n{}", site.log());
+            asked += usize::from(replies[2].contains("relay not permitted"));
+            let replies = raw(CLIENT, &lines);
+            assert!(!replies[2].starts_with("451"), "{lines:?}: {replies:?}\n{}", site.log());
+            sent += usize::from(replies[2].starts_with("25"));
+        }
+    }
+    assert!(asked > 6 && sent > 6, "asked about {asked}, accepted {sent}");
+    let status = daemon.command(&["status", "--json"]).stdout;
+    let status: serde_json::Value = serde_json::from_slice(&status).expect("JSON");
+    assert_eq!(status["lookups"][0]["broken"], 0, "{status}");
+}
