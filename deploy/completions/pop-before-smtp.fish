@@ -36,7 +36,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "all
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "revoke" -d 'End an authorisation now'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "status" -d 'Show the daemon\'s status'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "watch" -d 'Print what happens to authorisations, as it happens: one JSON object per line'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "doctor" -d 'Diagnose Postfix, log forwarding and the daemon; exit status 0: nothing to fix, 1: something'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "doctor" -d 'Diagnose Postfix or Exim, log forwarding and the daemon; exit status 0: nothing to fix, 1: something'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "wipe" -d 'Publish an empty map while no daemon runs'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it exists]' -r -F
@@ -402,6 +402,6 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; an
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "revoke" -d 'End an authorisation now'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "status" -d 'Show the daemon\'s status'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "watch" -d 'Print what happens to authorisations, as it happens: one JSON object per line'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "doctor" -d 'Diagnose Postfix, log forwarding and the daemon; exit status 0: nothing to fix, 1: something'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "doctor" -d 'Diagnose Postfix or Exim, log forwarding and the daemon; exit status 0: nothing to fix, 1: something'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "wipe" -d 'Publish an empty map while no daemon runs'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -9,6 +9,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,12 +17,13 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, program};
 use crate::support::maild::{Setup, start_maild};
 use crate::support::postfix::Session;
 use crate::support::process::Process;
+use crate::support::site::Findings;
 use crate::support::wire::Wire;
-use crate::support::{PATIENCE, directory, eventually, network, within};
+use crate::support::{PATIENCE, directory, eventually, install, network, within};
 
 const CLIENT: &str = "198.51.100.7";
 const CLIENT_6: &str = "2001:db8::7";
@@ -36,8 +38,8 @@ const EXIM: u32 = 989;
 const USER: u32 = 988;
 
 const ACL: &str = include_str!("../../deploy/exim/pop-before-smtp.acl");
-/// The socket as the files name it, and as Exim sees it here.
-const SOCKET: [&str; 2] = ["/run/pop-before-smtp/policy", "/syslog/policy"];
+/// The socket as the files name it.
+const SOCKET: &str = "/run/pop-before-smtp/policy";
 
 /// A configuration of Exim: its files, and what makes it before Exim starts.
 struct Config {
@@ -107,13 +109,15 @@ impl Site {
     fn start(config: Config) -> Self {
         network::enter();
         let [shared, home, private] = [directory(), directory(), directory()];
-        add_group(private.path());
+        be_a_host_of_exim(private.path());
         // Exim writes its log, the daemon its socket.
         for (dir, group) in [(&shared, EXIM), (&home, EXIM)] {
             chown(dir.path(), Some(USER), Some(group)).unwrap();
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o775)).unwrap();
         }
         let wire = Wire::unix(home.path().join("log.sock"));
+        let here = shared.path().display();
+        let socket = format!("{here}/policy");
         let users = "root:x:0:0::/root:/bin/bash\nuucp:x:10:10::/tmp:/bin/false\nmail:x:8:8::/var/mail:/bin/false\n\
             Debian-exim:x:989:989::/var/spool/exim4:/bin/false\njoe:x:1000:1000::/tmp:/bin/bash\n";
         let groups = "root:x:0:\nadm:x:4:\nmail:x:8:\nDebian-exim:x:989:\njoe:x:1000:\n";
@@ -122,13 +126,14 @@ impl Site {
             ("etc/group", groups.to_owned()),
             ("etc/aliases", String::new()),
             ("etc/mailname", "rig.test\n".to_owned()),
-            ("etc/exim4/pop-before-smtp.acl", ACL.replace(SOCKET[0], SOCKET[1])),
+            ("etc/exim4/pop-before-smtp.acl", ACL.replace(SOCKET, &socket)),
         ];
         files.extend(config.files);
         let make = config.make;
         let start = format!(
             "install -d -o Debian-exim -g Debian-exim /var/spool/exim4 /run/exim4 /syslog/log\n\
-             install -d /var/lib/exim4 /var/log\nln -sfn /syslog/log /var/log/exim4\n{make} || exit 1\nexim4 -bd -oX {PORT} || exit 1\n"
+             install -d /var/lib/exim4 /var/log\nln -sfn /syslog/log /var/log/exim4\n\
+             mkdir -p {here} && mount --bind /syslog {here}\n{make} || exit 1\nexim4 -bd -oX {PORT} || exit 1\n"
         );
         let setup = Setup { name: "exim", files, start, ports: &[PORT] };
         let exim = start_maild(private.path(), &setup, shared.path());
@@ -140,17 +145,25 @@ impl Site {
         site
     }
 
-    /// Starts the daemon, with these options.
-    fn daemon(&self, more: &[&str]) -> Daemon {
-        let socket = self.shared.path().join("policy");
-        let policy = format!("unix:{},group=Debian-exim,mode=0660", socket.display());
+    fn socket(&self) -> PathBuf {
+        self.shared.path().join("policy")
+    }
+
+    fn options(&self) -> Vec<String> {
+        let policy = format!("unix:{},group=Debian-exim,mode=0660", self.socket().display());
         let listen = self.wire.to_string();
         // Clients have addresses of this network, which are its host's own.
-        let usual = ["--listen", &listen, "--policy", &policy, "--exclude", "loopback"];
-        let options = [&usual, more].concat();
+        let options = ["--listen", &listen, "--policy", &policy, "--exclude", "loopback"];
+        options.map(str::to_owned).into()
+    }
+
+    /// Starts the daemon, with these options.
+    fn daemon(&self, more: &[&str]) -> Daemon {
+        let mut options = self.options();
+        options.extend(more.iter().map(|&option| option.to_owned()));
         let mut daemon = Daemon::spawn_as((USER, EXIM), self.home.path(), &options);
         daemon.wait_until_ready();
-        let socket = fs::metadata(socket).expect("the socket");
+        let socket = fs::metadata(self.socket()).expect("the socket");
         assert_eq!((socket.gid(), socket.mode() & 0o777), (EXIM, 0o660));
         daemon
     }
@@ -164,6 +177,29 @@ impl Site {
         daemon.wait_until_authorised(address);
     }
 
+    /// Returns the root of Exim, as this process sees it.
+    fn root(&self) -> PathBuf {
+        let id = self.exim.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        format!("/proc/{}/root", children.trim()).into()
+    }
+
+    /// Runs `doctor` on a host with this Exim and without Postfix.
+    fn doctor(&self) -> Findings {
+        let bin = self.home.path().join("bin");
+        let exim = format!("#!/bin/sh\nexec chroot {} exim4 \"$@\"\n", self.root().display());
+        fs::create_dir_all(&bin).unwrap();
+        fs::write(bin.join("text"), exim).unwrap();
+        install(bin.join("text"), bin.join("exim4"));
+        let mut command = program();
+        let path = std::env::var("PATH").expect("a PATH");
+        command.env("PATH", format!("{}:{path}", bin.display())).args(["doctor", "--json"]);
+        for (option, file) in [("config", "config.toml"), ("control", "control.sock")] {
+            command.arg(format!("--{option}")).arg(self.home.path().join(file));
+        }
+        Findings::of(&command.args(self.options()).output().expect("it can be started"))
+    }
+
     fn log(&self) -> String {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let started = self.private.path();
@@ -172,18 +208,23 @@ impl Site {
     }
 }
 
-/// Adds Exim's group to those that this thread and its children see.
-fn add_group(dir: &std::path::Path) {
+/// Adds Exim's user and group to those that this thread and its children see, and hides Postfix.
+fn be_a_host_of_exim(dir: &Path) {
     unshare(CloneFlags::CLONE_NEWNS).expect("a mount namespace can be made");
     let mount = |arguments: &[&str]| {
         let done = Command::new("mount").args(arguments).status().expect("mount can be started");
         assert!(done.success(), "mount {arguments:?}");
     };
     mount(&["--make-rprivate", "/"]);
-    let groups = dir.join("group");
-    let known = fs::read_to_string("/etc/group").unwrap();
-    fs::write(&groups, format!("{known}Debian-exim:x:{EXIM}:\n")).unwrap();
-    mount(&["--bind", &groups.display().to_string(), "/etc/group"]);
+    for (name, line) in [
+        ("passwd", format!("Debian-exim:x:{EXIM}:{EXIM}::/:/bin/false\n")),
+        ("group", format!("Debian-exim:x:{EXIM}:\n")),
+    ] {
+        let (real, ours) = (format!("/etc/{name}"), dir.join(name));
+        fs::write(&ours, fs::read_to_string(&real).unwrap() + &line).unwrap();
+        mount(&["--bind", &ours.display().to_string(), &real]);
+    }
+    mount(&["--bind", "/dev/null", "/usr/sbin/postconf"]);
 }
 
 /// Opens a session from this client.
@@ -278,6 +319,57 @@ fn limits_and_senders() {
     let relayed = &daemon.list()[0];
     assert_eq!((&relayed["messages"], &relayed["recipients"]), (&2.into(), &4.into()), "{relayed}");
     assert_eq!(relay(STRANGER), 550);
+}
+
+#[test]
+fn doctor_examines_exim() {
+    let site = Site::start(split());
+    let daemon = site.daemon(&[]);
+    let found = site.doctor();
+    let name = "acl_check_rcpt_pop_before_smtp";
+    for what in [
+        &format!("in {name}, before it refuses to relay") as &str,
+        "Debian-exim can connect to",
+        "policy answers",
+    ] {
+        assert!(found.has_ok(what), "{what}: {:#}", found.list);
+    }
+    assert!(!found.list.to_string().contains("ostfix"), "there is none: {:#}", found.list);
+
+    let acl = site.root().join("etc/exim4/pop-before-smtp.acl");
+    let text = fs::read_to_string(&acl).unwrap();
+    let finds = |text: &str, what: &str, why: &str, fix: &str| {
+        fs::write(&acl, text).unwrap();
+        site.doctor().must("problem", what, why, fix);
+    };
+    let socket = site.socket().display().to_string();
+    let moved = text.replace(&socket, "/run/elsewhere/policy");
+    finds(
+        &moved,
+        "Exim asks at /run/elsewhere/policy",
+        "answers at unix:",
+        &format!("{{{socket}}}"),
+    );
+    let late = format!("require\n  domains = +local_domains\n{text}");
+    finds(&late, "too late: after `require domains = +local_domains`", "in order", "before it");
+    finds("", "Exim does not ask", &format!("{name} has no ${{readsocket{{{socket}}}"), "README");
+    let unused = format!("accept\nunused:\n{text}");
+    finds(&unused, "in an ACL that acl_smtp_rcpt =", "No login", "README");
+    finds("warn\n  no_such = condition\n", "cannot read Exim's configuration", "could not", "-bV");
+    fs::write(&acl, &text).unwrap();
+
+    fs::set_permissions(site.socket(), fs::Permissions::from_mode(0o600)).unwrap();
+    site.doctor().must(
+        "problem",
+        "Debian-exim cannot connect to",
+        "451",
+        "SocketGroup=Debian-exim",
+    );
+    fs::set_permissions(site.shared.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    site.doctor().must("problem", "Debian-exim cannot connect to", "451", "chgrp Debian-exim");
+    fs::set_permissions(site.shared.path(), fs::Permissions::from_mode(0o775)).unwrap();
+    assert!(daemon.stop().success());
+    site.doctor().must("problem", "policy does not exist", "Until then", "systemctl");
 }
 
 /// Sends lines as they are, each after the reply to the last one, and returns the replies.
