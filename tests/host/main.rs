@@ -16,4 +16,5 @@ mod installation;
 mod mandatory_access;
 mod package;
 mod recipes;
+mod sendmail;
 mod systemd;
