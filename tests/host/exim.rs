@@ -420,6 +420,15 @@ fn addresses_add_no_lines() {
             sent += usize::from(replies[2].starts_with("25"));
         }
     }
+    // Exim refuses line feeds and NUL in commands, but its own rules may rewrite an address.
+    for variable in ["$sender_address", "$local_part@$domain"] {
+        let call = format!("${{sg{{{variable}}}{{[[:cntrl:]]}}{{?}}}}\\n");
+        assert!(ACL.contains(&call), "{call}");
+        let mut exim = Command::new("chroot");
+        let text = call.replace(variable, "a\\nb\\r=\\td\\x7f");
+        let output = exim.arg(site.root()).args(["exim4", "-be", &text]).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "a?b?=?d?\n\n", "{output:?}");
+    }
     assert!(asked > 6 && sent > 6, "asked about {asked}, accepted {sent}");
     let status = daemon.command(&["status", "--json"]).stdout;
     let status: serde_json::Value = serde_json::from_slice(&status).expect("JSON");
