@@ -36,7 +36,7 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "all
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "revoke" -d 'End an authorisation now'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "status" -d 'Show the daemon\'s status'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "watch" -d 'Print what happens to authorisations, as it happens: one JSON object per line'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "doctor" -d 'Diagnose Postfix, log forwarding and the daemon; exit status 0: nothing to fix, 1: something'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "doctor" -d 'Diagnose Postfix or Exim, log forwarding and the daemon; exit status 0: nothing to fix, 1: something'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "wipe" -d 'Publish an empty map while no daemon runs'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s c -l config -d 'Configuration file [default: /etc/pop-before-smtp/config.toml, if it exists]' -r -F
@@ -95,7 +95,7 @@ vm-pop3d\t''
 vpopmail\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l facility -d 'Accept a mail daemon\'s logins only from these facilities [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l exclude -d 'Never authorise: loopback, link-local, own, gateway, mynetworks, a network, or none [default: loopback link-local own gateway mynetworks]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l exclude -d 'Never authorise: loopback, link-local, own, gateway, mynetworks, a network, those in file:/PATH, or none [default: loopback link-local own gateway mynetworks]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l state -d 'File that keeps the authorised clients across restarts [default: /var/lib/pop-before-smtp/state]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l control -d 'Control socket: PATH[,mode=0660][,group=NAME] [default: /run/pop-before-smtp/control.sock]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l control-read -d 'Second, read-only control socket: PATH[,mode=0660][,group=NAME]' -r
@@ -200,7 +200,7 @@ vm-pop3d\t''
 vpopmail\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l facility -d 'Accept a mail daemon\'s logins only from these facilities [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l exclude -d 'Never authorise: loopback, link-local, own, gateway, mynetworks, a network, or none [default: loopback link-local own gateway mynetworks]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l exclude -d 'Never authorise: loopback, link-local, own, gateway, mynetworks, a network, those in file:/PATH, or none [default: loopback link-local own gateway mynetworks]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l state -d 'File that keeps the authorised clients across restarts [default: /var/lib/pop-before-smtp/state]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l control -d 'Control socket: PATH[,mode=0660][,group=NAME] [default: /run/pop-before-smtp/control.sock]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l control-read -d 'Second, read-only control socket: PATH[,mode=0660][,group=NAME]' -r
@@ -305,7 +305,7 @@ vm-pop3d\t''
 vpopmail\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l facility -d 'Accept a mail daemon\'s logins only from these facilities [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l exclude -d 'Never authorise: loopback, link-local, own, gateway, mynetworks, a network, or none [default: loopback link-local own gateway mynetworks]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l exclude -d 'Never authorise: loopback, link-local, own, gateway, mynetworks, a network, those in file:/PATH, or none [default: loopback link-local own gateway mynetworks]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l state -d 'File that keeps the authorised clients across restarts [default: /var/lib/pop-before-smtp/state]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l control -d 'Control socket: PATH[,mode=0660][,group=NAME] [default: /run/pop-before-smtp/control.sock]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l control-read -d 'Second, read-only control socket: PATH[,mode=0660][,group=NAME]' -r
@@ -377,7 +377,7 @@ vm-pop3d\t''
 vpopmail\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l facility -d 'Accept a mail daemon\'s logins only from these facilities [default: any facility]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l daemons-dir -d 'Directory with your own mail daemons [default: /etc/pop-before-smtp/daemons]' -r -F
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l exclude -d 'Never authorise: loopback, link-local, own, gateway, mynetworks, a network, or none [default: loopback link-local own gateway mynetworks]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l exclude -d 'Never authorise: loopback, link-local, own, gateway, mynetworks, a network, those in file:/PATH, or none [default: loopback link-local own gateway mynetworks]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l state -d 'File that keeps the authorised clients across restarts [default: /var/lib/pop-before-smtp/state]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control -d 'Control socket: PATH[,mode=0660][,group=NAME] [default: /run/pop-before-smtp/control.sock]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control-read -d 'Second, read-only control socket: PATH[,mode=0660][,group=NAME]' -r
@@ -402,6 +402,6 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; an
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "revoke" -d 'End an authorisation now'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "status" -d 'Show the daemon\'s status'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "watch" -d 'Print what happens to authorisations, as it happens: one JSON object per line'
-complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "doctor" -d 'Diagnose Postfix, log forwarding and the daemon; exit status 0: nothing to fix, 1: something'
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "doctor" -d 'Diagnose Postfix or Exim, log forwarding and the daemon; exit status 0: nothing to fix, 1: something'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "wipe" -d 'Publish an empty map while no daemon runs'
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand help; and not __fish_seen_subcommand_from run test check daemons list query allow revoke status watch doctor wipe help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

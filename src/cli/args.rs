@@ -54,7 +54,7 @@ pub(super) enum Command {
     /// Print what happens to authorisations, as it happens: one JSON object per line
     #[command(after_help = examples::WATCH)]
     Watch(WatchArgs),
-    /// Diagnose Postfix, log forwarding and the daemon; exit status 0: nothing to fix, 1: something
+    /// Diagnose Postfix or Exim, log forwarding and the daemon; exit status 0: nothing to fix, 1: something
     #[command(after_help = examples::DOCTOR)]
     Doctor(DoctorArgs),
     /// Publish an empty map while no daemon runs

@@ -150,6 +150,7 @@ fn exclusion(address: IpAddr, list: &str) -> String {
         "gateway" => "it is this host's gateway, which may stand for many clients",
         "link-local" => "it is a link-local address, which other hosts may have too",
         "mynetworks" => "it belongs to Postfix's mynetworks, and may relay without a login",
+        file if file.starts_with("file:") => "a file that you have written names it",
         _ => return format!("never, because `{address}` belongs to the option `exclude`"),
     };
     format!("never, because {why} (the option `exclude`: {list})")

@@ -283,7 +283,12 @@ impl Config {
     pub fn deciding_files(&self) -> impl Iterator<Item = &Path> {
         let tables = [&self.sending.table, &self.limiting.table];
         let named = [&self.layer.file, &self.state].into_iter().chain(tables).flatten();
-        named.map(PathBuf::as_path).chain([self.matching.daemons_dir.path()])
+        let excluding = self.matching.exclude.iter().filter_map(|what| match what {
+            ExcludeWhat::File(path) => Some(path),
+            _ => None,
+        });
+        let named = named.chain(excluding).map(PathBuf::as_path);
+        named.chain([self.matching.daemons_dir.path()])
     }
 
     /// Returns warnings that do not prevent the start.

@@ -297,7 +297,7 @@ options! {
     /// Directory with your own mail daemons
     #[arg(value_name = "DIR", help_heading = "Recognise logins")]
     daemons_dir ("daemons-dir", "/etc/pop-before-smtp/daemons"): PathBuf, or DEFAULT_DAEMONS_DIR => reload;
-    /// Never authorise: loopback, link-local, own, gateway, mynetworks, a network, or none
+    /// Never authorise: loopback, link-local, own, gateway, mynetworks, a network, those in file:/PATH, or none
     #[arg(value_name = "WHAT", help_heading = "Authorise")]
     exclude ("exclude", "own"): Vec<ExcludeWhat>, or "loopback link-local own gateway mynetworks" => reload;
     /// File that keeps the authorised clients across restarts

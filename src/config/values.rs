@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -181,7 +182,7 @@ impl FromStr for Network {
 }
 
 /// Addresses that are never authorised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExcludeWhat {
     /// 127.0.0.0/8 and ::1.
     Loopback,
@@ -195,6 +196,8 @@ pub enum ExcludeWhat {
     Mynetworks,
     /// A network.
     Network(Network),
+    /// The networks in this file.
+    File(PathBuf),
     /// Nothing.
     None,
 }
@@ -216,11 +219,18 @@ impl FromStr for ExcludeWhat {
             "gateway" => Self::Gateway,
             "mynetworks" => Self::Mynetworks,
             "none" => Self::None,
+            file if file.starts_with("file:") => {
+                let path = Path::new(&file["file:".len()..]);
+                if !path.is_absolute() {
+                    return Err(format!("`{text}`: write file: and an absolute path"));
+                }
+                Self::File(path.to_owned())
+            }
             network if network.contains('/') => Self::Network(network.parse()?),
             address => Self::Network(address.parse().map_err(|_| {
                 format!(
-                    "`{text}`: write loopback, link-local, own, gateway, mynetworks, none or a \
-                     network"
+                    "`{text}`: write loopback, link-local, own, gateway, mynetworks, none, a network or \
+                     file:/PATH"
                 )
             })?),
         })
@@ -451,8 +461,10 @@ mod tests {
         let wrong = read("192.0.2.7/24").expect_err("a fault");
         assert!(wrong.contains("192.0.2.0/24 for the network, or 192.0.2.7 for"), "{wrong}");
         assert_eq!(read("[2001:db8::]/32"), Ok(network("2001:db8::/32")));
-        assert!(read("owns").is_err());
-        assert!(read("192.0.2").is_err());
+        assert_eq!(read("file:/etc/shared"), Ok(ExcludeWhat::File("/etc/shared".into())));
+        for wrong in ["owns", "192.0.2", "file:", "file:shared", "File:/etc/shared"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

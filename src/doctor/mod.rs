@@ -5,11 +5,12 @@
 //! - **Layers**: `setup` reads Postfix's configuration, `postfix` its restrictions; `channels` are
 //!   how the daemon answers Postfix; `relay` checks the order of restrictions; `map` and `sockets`
 //!   whether the channels work; `instance` Postfix's processes and `families` its address families;
-//!   `networks` who may relay without a login; `running` and `forwarder` the daemon and what reaches
-//!   it; `maildaemons` how the mail daemons here log; `host` its services and syslog daemon;
-//!   `permissions` what another user may access; `findings` is the report.
+//!   `exim` whether Exim asks; `networks` who may relay without a login; `running` and `forwarder` the
+//!   daemon and what reaches it; `maildaemons` how the mail daemons here log; `host` its services and
+//!   syslog daemon; `permissions` what another user may access; `findings` is the report.
 
 mod channels;
+mod exim;
 mod families;
 mod findings;
 mod forwarder;
@@ -40,6 +41,7 @@ use crate::postfix::Postfix;
 use crate::postfix::map_spec::MapSpec;
 use crate::rules;
 use channels::Channel;
+use exim::{Exim, Surroundings};
 use findings::Report;
 use forwarder::ForwarderTest;
 use host::Host;
@@ -69,6 +71,19 @@ pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
         test_forwarder(&host, layer, control, log_socket, status, &mut report).await;
     }
     if host.is_container {
+        return report;
+    }
+    let exim = Exim::find();
+    if let Some(exim) = &exim {
+        let channels = match &status {
+            Some(status) => Channel::running(status),
+            None => Config::from_layer(layer, &passed)
+                .map_or_else(|_| Vec::new(), |config| Channel::configured(&config, None)),
+        };
+        let around = Surroundings { host: &host, channels: &channels, runs: status.is_some() };
+        exim.examine(&around, &mut report).await;
+    }
+    if exim.is_some_and(|exim| exim.is_mail_server) {
         return report;
     }
     match postfix(layer).await {

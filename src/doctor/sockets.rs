@@ -35,11 +35,21 @@ pub async fn examine(setup: &Setup, channel: &Channel, runs: bool, report: &mut 
     if !runs {
         return;
     }
-    match ask(setup, channel, serve).await {
+    report_answer(channel, ask(setup, channel, serve).await, "Postfix", report);
+}
+
+/// Reports whether the daemon answers on the socket, which `program` asks.
+pub fn report_answer(
+    channel: &Channel,
+    answer: Result<(), String>,
+    program: &str,
+    report: &mut Report,
+) {
+    match answer {
         Ok(()) => report.ok(format!("{channel} answers")),
         Err(error) => report.problem(
             format!("{channel} does not answer: {error}"),
-            "Postfix gets no answer there either.",
+            format!("{program} gets no answer there either."),
             "restart the daemon, and check its log",
         ),
     }
@@ -176,29 +186,34 @@ fn check_fallback(setup: &Setup, channel: &Channel, report: &mut Report) {
 /// Sends a request as Postfix does.
 async fn ask(setup: &Setup, channel: &Channel, serve: &Serve) -> Result<(), String> {
     if matches!(channel, Channel::Policy(_)) {
-        let answer = match serve {
-            Serve::Unix(socket) => UnixStream::connect(&socket.path).and_then(|stream| {
-                stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
-                policy_answer(stream)
-            }),
-            Serve::Inet(address) => {
-                TcpStream::connect_timeout(address, REPLY_TIMEOUT).and_then(|stream| {
-                    stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
-                    policy_answer(stream)
-                })
-            }
-        };
-        let answer = answer.map_err(|error| error.to_string())?;
-        return match answer.trim_end() {
-            "action=DUNNO" => Ok(()),
-            other => Err(format!("the reply is {other:?}, expected \"action=DUNNO\"")),
-        };
+        return ask_policy(serve);
     }
     // No client has this name, so the reply must be NOTFOUND.
     match setup.postfix.lookup(&format!("socketmap:{serve}:clients"), "unknown").await {
         Ok(None) => Ok(()),
         Ok(Some(value)) => Err(format!("it returned {value:?} for a key that does not exist")),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Sends a policy request.
+pub fn ask_policy(serve: &Serve) -> Result<(), String> {
+    let answer = match serve {
+        Serve::Unix(socket) => UnixStream::connect(&socket.path).and_then(|stream| {
+            stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
+            policy_answer(stream)
+        }),
+        Serve::Inet(address) => {
+            TcpStream::connect_timeout(address, REPLY_TIMEOUT).and_then(|stream| {
+                stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
+                policy_answer(stream)
+            })
+        }
+    };
+    let answer = answer.map_err(|error| error.to_string())?;
+    match answer.trim_end() {
+        "action=DUNNO" => Ok(()),
+        other => Err(format!("the reply is {other:?}, expected \"action=DUNNO\"")),
     }
 }
 

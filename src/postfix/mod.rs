@@ -9,9 +9,6 @@ pub mod access_map;
 pub mod map_spec;
 pub mod mynetworks;
 
-use std::env;
-use std::ffi::OsStr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,12 +17,12 @@ use tokio::process::Command;
 use crate::error::Failure;
 use crate::sys::child;
 use crate::sys::child::ChildError;
+use crate::sys::programs;
+use crate::sys::programs::FALLBACK_PATH;
 use map_spec::MapType;
 
 /// postconf answers in a few milliseconds; after ten seconds the host must be stuck.
 const LIMIT: Duration = Duration::from_secs(10);
-/// Where to find Postfix's programs if not in PATH: a daemon's PATH may lack sbin.
-const FALLBACK_PATH: &str = "/usr/sbin:/usr/bin:/usr/local/sbin";
 
 /// Map types that postmap builds as a single file, which a rename can replace.
 pub const BUILDABLE: [&str; 4] = ["hash", "btree", "lmdb", "cdb"];
@@ -47,11 +44,13 @@ impl Postfix {
     /// # Errors
     /// A program is missing.
     pub fn locate(config_dir: Option<PathBuf>) -> Result<Self, Failure> {
-        let path = env::var_os("PATH").unwrap_or_default();
         let program = |name: &str| {
-            find(name, &path).or_else(|| find(name, OsStr::new(FALLBACK_PATH))).ok_or_else(|| {
+            programs::find(name).ok_or_else(|| {
                 Failure::config(format!("{name} is neither in PATH nor in {FALLBACK_PATH}"))
-                    .hint("install Postfix, or add the directory of its programs to PATH")
+                    .hint(
+                        "install Postfix, or add the directory of its programs to PATH; without Postfix, set \
+                         policy instead of map",
+                    )
             })
         };
         Ok(Self { config_dir, postconf: program("postconf")?, postmap: program("postmap")? })
@@ -174,38 +173,5 @@ impl Postfix {
             command.arg("-c").arg(dir);
         }
         command
-    }
-}
-
-/// Finds a program in a colon-separated list of directories; skips relative ones.
-fn find(name: &str, directories: &OsStr) -> Option<PathBuf> {
-    let executable = |path: &PathBuf| {
-        path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    env::split_paths(directories)
-        .filter(|directory| directory.is_absolute())
-        .map(|directory| directory.join(name))
-        .find(executable)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    #[test]
-    fn finds_programs() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (first, second) = (dir.path().join("first"), dir.path().join("second"));
-        for (directory, mode) in [(&first, 0o644), (&second, 0o755)] {
-            fs::create_dir(directory).expect("a directory");
-            let program = directory.join("postmap");
-            fs::write(&program, "").expect("a file");
-            fs::set_permissions(&program, fs::Permissions::from_mode(mode)).expect("mode");
-        }
-        let path = env::join_paths([Path::new("."), &first, &second]).expect("a path");
-        assert_eq!(find("postmap", &path), Some(second.join("postmap")));
-        assert_eq!(find("postconf", &path), None);
-        assert_eq!(find("postmap", OsStr::new("")), None);
     }
 }

@@ -4,6 +4,7 @@
 //! - **Promise**: reports all faults at once. If Postfix's `mynetworks` cannot be read, that is a
 //!   remark by default, and a fault only if it was configured explicitly.
 
+mod excluded;
 pub mod limits;
 pub mod login_rules;
 pub mod sender_logins;
@@ -45,7 +46,7 @@ impl Exclusions {
     /// Determines the fixed lists, querying Postfix if necessary.
     ///
     /// # Errors
-    /// `mynetworks` was configured explicitly and cannot be read.
+    /// `mynetworks` was configured explicitly and cannot be read, or a file with networks is invalid.
     pub async fn determine(matching: &Matching) -> Result<Self, Failure> {
         let mut exclusions = Self::default();
         let mut networks = Vec::new();
@@ -59,7 +60,7 @@ impl Exclusions {
                     Ok(found) => {
                         exclusions.remarks.extend(found.not_understood());
                         let rules = found.networks().to_vec();
-                        exclusions.fixed.push(NetworkList { name: "mynetworks".into(), rules });
+                        exclusions.fixed.push(NetworkList::ordered("mynetworks", rules));
                     }
                     Err(failure) if matching.exclude == ExcludeWhat::DEFAULT => {
                         exclusions.remarks.push(format!(
@@ -71,6 +72,9 @@ impl Exclusions {
                     Err(failure) => return Err(failure),
                 },
                 ExcludeWhat::Network(network) => networks.push(*network),
+                ExcludeWhat::File(path) => {
+                    exclusions.add(&format!("file:{}", path.display()), excluded::read_file(path)?);
+                }
                 ExcludeWhat::None => {}
             }
         }

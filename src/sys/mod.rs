@@ -7,6 +7,7 @@ pub mod host;
 pub mod lock;
 pub mod log;
 pub mod log_limit;
+pub mod programs;
 pub mod systemd;
 pub mod terminal;
 pub mod trusted_file;

@@ -69,6 +69,10 @@ const ROWS: &[Row<'_>] = &[
     ("relative state", "", NONE, "{listen} {map} --state state", CONFIG, &["state", "absolute", "hint: "]),
     ("no clients", "", NONE, "{listen} {map} --max-clients 0", CONFIG, &["max-clients", "hint: "]),
     ("exclude", "", NONE, "{listen} {map} --exclude gatway", USAGE, &["gatway", "gateway"]),
+    ("exclude, relative file", "", NONE, "{listen} {map} --exclude file:shared", USAGE, &["file:shared", "absolute"]),
+    ("exclude, no file", "", NONE, "{listen} {map} --exclude file:{home}/nowhere", CONFIG, &["exclude `{home}/nowhere`: No such file", "hint: "]),
+    ("exclude, file for anybody to write", "", NONE, "{listen} {map} --exclude file:{home}/trust/open", CONFIG, &["exclude", "(mode 666)", "`chmod go-w {home}/trust/open`"]),
+    ("exclude, wrong line of a file", "", NONE, "{listen} {map} --exclude file:{home}/trust/networks", CONFIG, &["exclude `{home}/trust/networks`: line 2: `192.0.2.7/24` has bits", "hint: each line is a network"]),
     ("exclude none and more", "", NONE, "{listen} {map} --exclude none --exclude own", CONFIG, &["none", "hint: "]),
     ("network", "", NONE, "{listen} {map} --allow-from 192.0.2.0/33", USAGE, &["192.0.2.0/33", "192.0.2.0/24"]),
     ("unknown user", "", NONE, "{listen} {map} --allow-uid nobodys-user", CONFIG, &["no user `nobodys-user`", "hint: "]),
@@ -154,6 +158,7 @@ impl Home {
             fs::write(at("trust").join(name), "").unwrap();
             fs::set_permissions(at("trust").join(name), Permissions::from_mode(mode)).unwrap();
         }
+        fs::write(at("trust/networks"), "192.0.2.0/24\n192.0.2.7/24\n").unwrap();
         File::create(at("trust/large")).unwrap().set_len((1 << 20) + 1).unwrap();
         mkfifo(&at("trust/pipe"), Mode::S_IRUSR).unwrap();
         fs::write(at("trust/foreign"), "").unwrap();

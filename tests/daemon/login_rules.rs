@@ -119,3 +119,39 @@ fn the_first_excluded_login_of_each_kind_is_said() {
     is_refused(&daemon, B, "blocked until");
     assert!(daemon.stop().success());
 }
+
+/// A file of networks is read again on SIGHUP; with a fault in it, the one before stays.
+#[test]
+fn networks_in_a_file_are_excluded() {
+    let home = Home::new();
+    let file = home.at("shared");
+    let write = |text: &str| fs::write(&file, text).unwrap();
+    write("# Fetchers\n203.0.113.0/24\n2001:db8:f::/48\n");
+    let name = format!("file:{}", file.display());
+    let mut daemon = home.start(&["--exclude", "loopback", "--exclude", &name]);
+    for address in ["203.0.113.9", "2001:db8:f::9", A, B] {
+        home.wire.send(login("joe", address).as_bytes());
+    }
+    daemon.wait_until_authorised(B);
+    assert!(daemon.query(A));
+    for address in ["203.0.113.9", "2001:db8:f::9"] {
+        is_refused(
+            &daemon,
+            address,
+            &format!("a file that you have written names it (the option `exclude`: {name})"),
+        );
+    }
+
+    write(&format!("203.0.113.0/24\n{A}\n"));
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_until_logged("no longer authorised: excluded by the new configuration");
+    assert!(!daemon.query(A) && daemon.query(B), "{}", daemon.log());
+    home.wire.send(login("ann", "2001:db8:f::9").as_bytes());
+    daemon.wait_until_authorised("2001:db8:f::9");
+
+    write(&format!("{B}\nfetcher.example\n"));
+    daemon.signal(Signal::SIGHUP);
+    daemon.wait_until_logged(&format!("exclude `{}`: line 2: `fetcher.example`", file.display()));
+    assert!(daemon.query(B) && !daemon.query(A), "what was read before stays");
+    assert!(daemon.stop().success());
+}

@@ -1,5 +1,5 @@
 //! The daemon among the programs of a host: service manager, package, containers, syslog daemons,
-//! routes, with the files of deploy/ unchanged.
+//! routes, Exim, with the files of deploy/ unchanged.
 //!
 //! - **Needs**: root; mount, process and network namespaces; what tests/all installs, and in
 //!   target/tools the Debian, mail and syslog daemons that it unpacks.
@@ -9,10 +9,12 @@ mod support;
 
 mod container;
 mod doctor;
+mod exim;
 mod gateways;
 mod hooks;
 mod installation;
 mod mandatory_access;
 mod package;
 mod recipes;
+mod sendmail;
 mod systemd;

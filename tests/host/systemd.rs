@@ -83,6 +83,33 @@ fn units_are_valid_and_hardened() {
     host.must(&format!("{security} --threshold={EXPOSURE} ./pop-before-smtp.service"));
 }
 
+/// The socket for Exim, as deploy/exim/README.md says: only its group may ask.
+#[test]
+fn exim_may_ask() {
+    let host = host();
+    host.must(&readme(SERVICE));
+    host.must("groupadd --system Debian-exim");
+    host.must("sed -i 's/^map =/#&/' /etc/pop-before-smtp/config.toml");
+    let guide = fs::read_to_string(Path::new(ROOT).join("deploy/exim/README.md")).unwrap();
+    let (_, block) = guide.split_once("With systemd:\n\n```sh\n").expect("commands");
+    let (block, _) = block.split_once("```\n").expect("a block ends");
+    host.must(&format!("cd /src/deploy/exim\n{block}"));
+    let socket = "/run/pop-before-smtp/policy";
+    assert_eq!(host.must(&format!("stat -c '%A %G' {socket}")), "srw-rw---- Debian-exim");
+    let ask = |group: &str| {
+        let ask = "import socket; s = socket.socket(socket.AF_UNIX); s.settimeout(10); \
+            s.connect(\"/run/pop-before-smtp/policy\"); \
+            s.sendall(b\"request=smtpd_access_policy\\n\\n\"); print(s.recv(99))";
+        let user = format!("setpriv --reuid nobody --regid {group} --clear-groups");
+        host.run(&format!("{user} python3 -c '{ask}'"))
+    };
+    let answer = ask("Debian-exim");
+    assert!(String::from_utf8_lossy(&answer.stdout).contains("action=DUNNO"), "{answer:?}");
+    assert!(!ask("nogroup").status.success(), "others may not ask");
+    host.must("systemctl restart pop-before-smtp");
+    assert!(ask("Debian-exim").status.success(), "after a restart: {}", host.journal());
+}
+
 #[test]
 fn service_runs_under_systemd() {
     let host = host();

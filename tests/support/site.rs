@@ -144,12 +144,7 @@ impl Site {
 
     /// Runs `doctor --json` and returns the findings.
     pub fn doctor(&self, arguments: &[&str]) -> Findings {
-        let output = self.run(&[&["--json"], arguments].concat());
-        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        let code = output.status.code().unwrap_or(-1);
-        assert!(code < 2, "exit status {code}: {stderr}");
-        let list = serde_json::from_slice(&output.stdout).expect("--json prints JSON");
-        Findings { code, list }
+        Findings::of(&self.run(&[&["--json"], arguments].concat()))
     }
 
     /// Asserts that there are no problems and no notes.
@@ -215,6 +210,15 @@ pub struct Findings {
 }
 
 impl Findings {
+    /// Reads the output of `doctor --json`.
+    pub fn of(output: &Output) -> Self {
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let code = output.status.code().unwrap_or(-1);
+        assert!(code < 2, "exit status {code}: {stderr}");
+        let list = serde_json::from_slice(&output.stdout).expect("--json prints JSON");
+        Self { code, list }
+    }
+
     /// Iterates over the findings.
     pub fn all(&self) -> impl Iterator<Item = &Value> {
         self.list.as_array().expect("an array").iter()
@@ -223,6 +227,12 @@ impl Findings {
     /// Returns whether there is such a finding.
     pub fn has(&self, severity: &str, what: &str, why: &str, fix: &str) -> bool {
         self.find(severity, what, why, fix).is_some()
+    }
+
+    /// Returns whether something is correct: a finding with this part.
+    pub fn has_ok(&self, part: &str) -> bool {
+        let is_it = |f: &&Value| f["what"].as_str().is_some_and(|what| what.contains(part));
+        self.all().filter(|f| f["level"] == "ok").any(|f| is_it(&f))
     }
 
     fn find(&self, severity: &str, what: &str, why: &str, fix: &str) -> Option<&Value> {
