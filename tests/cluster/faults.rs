@@ -88,7 +88,8 @@ fn stopped_store() {
 fn refusing_store() {
     let site = Site::start();
     let redis = &site.redis;
-    let rows: [(&[&[&str]], &str, &[&[&str]]); 4] = [
+    type Commands<'c> = &'c [&'c [&'c str]];
+    let rows: [(Commands, &str, Commands); 4] = [
         (&[&["CONFIG", "SET", "maxmemory", "1"]], "OOM", &[&["CONFIG", "SET", "maxmemory", "0"]]),
         (&[&["REPLICAOF", "127.0.0.1", "1"]], "replica", &[&["REPLICAOF", "NO", "ONE"]]),
         (

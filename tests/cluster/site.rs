@@ -118,13 +118,6 @@ impl Site {
         }
     }
 
-    /// Waits until all hosts are connected.
-    pub fn wait_until_connected(&self) {
-        for host in &self.hosts {
-            host.wait_until("connected", |cluster| cluster["connected"] == true);
-        }
-    }
-
     /// Returns how long `happens` takes.
     pub fn time(happens: impl FnOnce()) -> Duration {
         let begun = Instant::now();

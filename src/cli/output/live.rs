@@ -137,6 +137,7 @@ mod tests {
             users: vec!["joe".into()],
             daemon: Some("dovecot".into()),
             host: None,
+            origin: None,
             since: "2026-11-18T15:06:40Z".into(),
             expires: "2026-11-18T15:36:40Z".into(),
             expires_in,

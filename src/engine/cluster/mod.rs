@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
+use super::events::EventKind;
 use super::grants::grant::{Grant, GrantedBy};
 use super::grants::{Cursor, GrantOutcome, GrantRequest};
 use super::time::Time;
@@ -383,47 +384,33 @@ impl Engine {
         self.expire(now, address);
         let shared = self.cluster.as_ref().and_then(|cluster| cluster.addresses.get(&address));
         let after = shared.and_then(|shared| shared.effective(now, self.rules.max_users));
-        match (self.grants.get(address), after) {
-            (Some(before), Some(after)) if before == after => {}
-            (before, Some(after)) => {
-                let (was_shared, is_shared) = (before.as_ref().map(|it| it.shared), after.shared);
-                self.grants.put(after);
-                self.combined(now, address, before, was_shared, is_shared);
-            }
-            (Some(before), None) => {
+        let before = self.grants.get(address);
+        let Some(after) = after else {
+            if let Some(before) = before {
                 self.grants.remove(address);
                 self.removed(now, before, reason);
             }
-            (None, None) => {}
+            return;
+        };
+        if before.as_ref() == Some(&after) {
+            return;
         }
-    }
-
-    fn combined(
-        &mut self,
-        now: Time,
-        address: IpAddr,
-        before: Option<Grant>,
-        was_shared: Option<bool>,
-        is_shared: bool,
-    ) {
-        match (was_shared, is_shared) {
-            (None | Some(true), false) => {
+        let is_shared = after.shared;
+        self.grants.put(after);
+        match before.filter(|before| !before.shared) {
+            None if !is_shared => {
                 self.stats.granted += 1;
-                self.tell_grant(now, address, super::events::EventKind::Granted);
+                self.tell_grant(now, address, EventKind::Granted);
                 if self.is_published(address) {
                     self.publication.change();
                 }
             }
-            (Some(false), false) => {
-                self.tell_grant(now, address, super::events::EventKind::Renewed);
-            }
-            (Some(false), true) => {
+            Some(_) if !is_shared => self.tell_grant(now, address, EventKind::Renewed),
+            Some(before) => {
                 self.stats.shared += 1;
-                if let Some(before) = before {
-                    self.removed(now, before, RemovalReason::Shared);
-                }
+                self.removed(now, before, RemovalReason::Shared);
             }
-            (None | Some(true), true) => {}
+            None => {}
         }
         self.shrink(now);
     }

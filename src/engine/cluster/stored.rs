@@ -22,6 +22,7 @@ use super::address::{KnownRuling, Part, SharedAddress};
 use super::entry;
 use super::ruling::host_name;
 use crate::engine::grants::origins::Origins;
+use crate::engine::grants::stored::StoredGrant;
 use crate::engine::message::address;
 use crate::engine::state::{self, Restored};
 use crate::engine::time::Time;
@@ -121,32 +122,14 @@ impl Engine {
         addresses: SharedAddresses,
         restored: &mut Restored,
     ) {
-        let local: Vec<IpAddr> = match &self.cluster {
-            Some(_) => self.grants.iter().map(|grant| grant.address()).collect(),
-            None => Vec::new(),
-        };
-        for address in local.into_iter().filter(|address| !addresses.0.contains_key(address)) {
-            if let Some(grant) = self.grants.get(address) {
-                self.put_own(now, grant);
-            }
-        }
-        let blocks: Vec<(IpAddr, Time)> = match &self.cluster {
-            Some(_) => self.blocked.iter().map(|(address, until)| (*address, *until)).collect(),
-            None => Vec::new(),
-        };
-        for (address, until) in blocks {
-            if !addresses.0.contains_key(&address) {
-                self.revoke_shared(now, address, Some(until.since(now)));
-            }
+        if self.cluster.is_some() {
+            self.adopt(now, &addresses);
         }
         for (address, mut shared) in addresses.0 {
             self.set_back(now, back, &mut shared);
-            let before = shared.parts.len();
-            shared.parts = std::mem::take(&mut shared.parts)
-                .into_iter()
-                .filter_map(|part| self.restored_part(now, part, restored))
-                .collect();
-            debug_assert!(shared.parts.len() <= before);
+            let parts = std::mem::take(&mut shared.parts).into_iter();
+            shared.parts =
+                parts.filter_map(|part| self.restored_part(now, part, restored)).collect();
             if shared.parts.is_empty() && shared.ruling.is_none() {
                 continue;
             }
@@ -159,6 +142,21 @@ impl Engine {
             if let Some(cluster) = &mut self.cluster {
                 cluster.restore(now, address, shared);
             }
+        }
+    }
+
+    /// Makes what was restored without a cluster this host's own.
+    fn adopt(&mut self, now: Time, others: &SharedAddresses) {
+        let is_local = |address: &IpAddr| !others.0.contains_key(address);
+        let granted: Vec<IpAddr> = self.grants.iter().map(StoredGrant::address).collect();
+        for address in granted.into_iter().filter(is_local) {
+            if let Some(grant) = self.grants.get(address) {
+                self.put_own(now, grant);
+            }
+        }
+        let blocks: Vec<(IpAddr, Time)> = self.blocks(now).collect();
+        for (address, until) in blocks.into_iter().filter(|(address, _)| is_local(address)) {
+            self.revoke_shared(now, address, Some(until.since(now)));
         }
     }
 
