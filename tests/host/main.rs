@@ -15,4 +15,5 @@ mod installation;
 mod mandatory_access;
 mod package;
 mod recipes;
+mod relp;
 mod systemd;
