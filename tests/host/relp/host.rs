@@ -26,14 +26,16 @@ impl Host {
     pub fn start(more: &str) -> Self {
         let dir = directory();
         let here = dir.path().display();
-        let base = format!(
+        // What is in the record has passed the other actions, and is in their queues.
+        let conf = format!(
             "global(workDirectory=\"{here}\" processInternalMessages=\"on\")\n\
              module(load=\"imuxsock\" SysSock.Use=\"off\")\n\
              input(type=\"imuxsock\" Socket=\"{here}/log\" RateLimit.Interval=\"0\")\n\
+             {more}\n\
              template(name=\"record\" type=\"string\" string=\"%syslogtag%%msg%\\n\")\n\
              action(type=\"omfile\" file=\"{here}/record\" template=\"record\")\n"
         );
-        fs::write(dir.path().join("conf"), base + more).expect("written");
+        fs::write(dir.path().join("conf"), conf).expect("written");
         let check = rsyslogd(dir.path()).arg("-N1").output().expect("rsyslogd can be started");
         assert!(check.status.success(), "rsyslogd -N1: {check:?}");
         let process = Self::spawn(dir.path());
@@ -92,7 +94,7 @@ impl Host {
         String::from_utf8_lossy(&record).into_owned()
     }
 
-    /// Waits until rsyslogd has passed on what it has read, which includes writing it to its queue.
+    /// Waits until it has recorded this.
     pub fn wait_until_recorded(&self, text: &str) {
         let recorded = within(PATIENCE, || self.record().contains(text));
         assert!(recorded, "other logs wait: {text} is not recorded");
