@@ -308,6 +308,16 @@ fn each_host_speaks_for_itself() {
     wary.wait_until_it_says("DISABLING action");
     assert!(!daemon.query("198.51.100.41"), "{}", to.record());
 
+    // A line that has waited at the sender has the time at which it was logged, and is too late.
+    let waited = sender(&ours, SENDER)
+        .replace("%TIMEGENERATED:::date-rfc3339%", "2020-01-01T00:00:00+00:00");
+    let waited = Host::start(&waited);
+    waited.log(&login("198.51.100.43"));
+    let late =
+        || String::from_utf8_lossy(&daemon.command(&["status", "--json"]).stdout).into_owned();
+    let is_late = within(PATIENCE, || late().contains("\"late\":1"));
+    assert!(is_late && !daemon.query("198.51.100.43"), "an old login counts: {}", late());
+
     // The receiver's own logins.
     to.log(&login("198.51.100.42"));
     daemon.wait_until_authorised("198.51.100.42");
