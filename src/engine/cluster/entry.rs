@@ -41,6 +41,9 @@ use crate::engine::time::Time;
 /// Longest entry, in bytes: that of [`MAX_USERS`] long names.
 pub const MAX_ENTRY: usize = 32 << 10;
 
+/// Longest name of a mail daemon, in bytes.
+const MAX_DAEMON: usize = 64;
+
 /// The id of an entry: `MILLISECONDS-NUMBER` (Redis, "Streams").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EntryId {
@@ -113,7 +116,8 @@ pub enum Entry {
 impl Entry {
     /// Parses an entry; `None`: it is none.
     pub fn parse(text: &str, origins: &mut Origins) -> Option<Self> {
-        if text.len() > MAX_ENTRY {
+        // Texts end up in the state file and on terminals.
+        if text.len() > MAX_ENTRY || text.contains(|char: char| char.is_control() && char != '\t') {
             return None;
         }
         let fields: SmallVec<[&str; 16]> = text.split('\t').collect();
@@ -227,6 +231,7 @@ fn grant(fields: &[&str], origins: &mut Origins) -> Option<ToldGrant> {
     let before = |text: &str| Some(sequence - Duration::from_millis(text.parse().ok()?));
     let by = match *daemon {
         "" => GrantedBy::Operator,
+        name if name.len() > MAX_DAEMON => return None,
         name => {
             GrantedBy::Login(origins.share(name, Some(*logged).filter(|host| !host.is_empty())))
         }
@@ -319,6 +324,8 @@ mod tests {
             "r\t192.0.2.7\t1:mx1\t\t1:mx1:x,",
             "h\t\t42\t17\t1-1",
             "h\tmx1\t42\t17\t1",
+            "g\t192.0.2.7\tmx1\t\t17\t5\t1800000\t\t\t3\tdovecot\nblock\tmx1\t",
+            "r\t192.0.2.7\t4294967295:mx1\t\t",
             &long,
             &many,
         ];

@@ -15,6 +15,9 @@ use crate::engine::time::Time;
 
 /// Most blocks of one address, and most of them that are lifted.
 const MAX_KEPT: usize = 16;
+/// Highest number of an epoch that another host may tell: more revocations than there ever are, and
+/// less than what this host can count.
+const MAX_NUMBER: u32 = 1 << 30;
 /// Longest name of a host, in bytes (that of a label in the DNS: RFC 1035, 2.3.4).
 const MAX_NAME: usize = 63;
 
@@ -56,7 +59,8 @@ impl FromStr for Epoch {
             return Ok(Self::default());
         }
         let (number, host) = text.split_once(':').ok_or(())?;
-        let number = number.parse().ok().filter(|number| *number > 0).ok_or(())?;
+        let number =
+            number.parse().ok().filter(|number| (1..=MAX_NUMBER).contains(number)).ok_or(())?;
         Ok(Self { number, host: host_name(host).ok_or(())? })
     }
 }

@@ -164,8 +164,8 @@ fn hostile_entries() {
         String::new(),
         "g\t192.0.2.7".to_owned(),
         format!("h\tevil\t1\t{far}\t1-1"),
-        format!("r\t192.0.2.7\t4294967295:evil\t\t4294967295:evil:{},", u64::MAX),
-        format!("g\t192.0.2.7\tevil\t4294967295:evil\t{START}\t0\t{}\t\t\t1\tx\t\t", u64::MAX),
+        format!("r\t192.0.2.7\t1073741824:evil\t\t1073741824:evil:{},", u64::MAX),
+        format!("g\t192.0.2.7\tevil\t1073741824:evil\t{START}\t0\t{}\t\t\t1\tx\t\t", u64::MAX),
         "x".repeat(1 << 20),
     ];
     for (number, text) in hostile.iter().enumerate() {
