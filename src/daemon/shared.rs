@@ -140,6 +140,11 @@ impl Shared {
         self.events.subscribe()
     }
 
+    /// Has the other hosts told of what they lack.
+    pub fn tell_now(&self) {
+        self.cluster_moved.notify_one();
+    }
+
     /// Waits until there is something to tell the other hosts.
     pub async fn cluster_moved(&self) {
         self.cluster_moved.notified().await;

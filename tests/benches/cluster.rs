@@ -142,6 +142,7 @@ fn latency(what: &str, from: &Host, to: &Host) {
 
 fn main() {
     let large: u32 = std::env::var("CLIENTS").map_or(1_000_000, |number| number.parse().unwrap());
+    hearing(large);
     let redis = Redis::start(&[]);
     let url = redis.url();
     let hosts = ["a", "b"].map(|name| Host::start(name, &url, 0));
@@ -224,4 +225,27 @@ fn renewals() {
     let usage = redis.cli(&["MEMORY", "USAGE", "pop-before-smtp:default", "SAMPLES", "0"]);
     let each = usage.parse::<u64>().unwrap() / u64::from(CLIENTS);
     println!("  {CLIENTS} clients after {RENEWALS} renewals: {usage} bytes, {each} a client");
+}
+
+/// What an entry costs the host that hears it.
+fn hearing(clients: u32) {
+    use pop_before_smtp::engine::cluster::entry::EntryId;
+    use pop_before_smtp::engine::time::Time;
+    use pop_before_smtp::engine::{Engine, Rules};
+    let now = Time::from_millis(1_795_000_000_000);
+    let mut engine = Engine::new(Rules { max_clients: 2_000_000, ..Rules::default() });
+    engine.join_cluster("b".into(), 1);
+    engine.begin_reading(now, now, []);
+    let entry = |number: u32| {
+        let address = client(number);
+        let user = format!("user{number}@example.org");
+        format!("g\t{address}\ta\t\t1795000000000\t5\t1800000\t\t\t1\tdovecot\tmx1\t\t\t{user}")
+    };
+    let entries: Vec<String> = (0..clients).map(entry).collect();
+    let begun = Instant::now();
+    for (number, text) in (0..).zip(&entries) {
+        engine.hear(now, EntryId { millis: now.as_millis(), number }, text);
+    }
+    assert_eq!(engine.clients_at(now), clients as usize);
+    println!("  an entry heard: {:.0?}", begun.elapsed() / clients);
 }

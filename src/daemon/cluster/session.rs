@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
@@ -20,6 +21,9 @@ use crate::sys::log_limit::LogLimiter;
 const HEARD: usize = 64;
 /// Entries told at once, so that what changes meanwhile does not wait long.
 const TOLD: usize = 256;
+/// Pause after entries that are told again: 20,000 in a second, so that no host falls behind, and what
+/// changes meanwhile is heard at once.
+const TOLD_AGAIN_PAUSE: Duration = Duration::from_millis(12);
 /// Pause before the next attempt to connect; it doubles up to the longest.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -110,27 +114,53 @@ async fn try_session(
 }
 
 /// Reads the stream from its beginning, and then what is added.
-async fn read(mut store: Store, shared: &Shared, last: Option<EntryId>) -> Result<End, End> {
+async fn read(mut store: Store, shared: &Arc<Shared>, last: Option<EntryId>) -> Result<End, End> {
     let mut after = EntryId::default();
     let mut is_read = false;
+    let mut hearing = None;
     loop {
-        if !is_read && last.is_none_or(|last| last <= after) {
+        let has_all = last.is_none_or(|last| last <= after);
+        if is_read || has_all {
+            wait_for(&mut hearing).await;
+        }
+        if !is_read && has_all {
             is_read = true;
             shared.with(|engine, _| engine.end_reading());
+            shared.tell_now();
         }
         let entries = store.read(after).await?;
-        if entries.is_empty() && !is_read {
+        wait_for(&mut hearing).await;
+        after = match entries.last() {
+            Some((id, _)) => *id,
             // The newest was deleted meanwhile.
-            after = after.max(last.unwrap_or_default());
+            None if !is_read => after.max(last.unwrap_or_default()),
+            None => after,
+        };
+        // While many are heard, the next ones are read.
+        if entries.len() > HEARD {
+            let shared = Arc::clone(shared);
+            hearing = Some(tokio::task::spawn_blocking(move || hear_many(&shared, &entries)));
+        } else {
+            hear(shared, &entries);
         }
-        for entries in entries.chunks(HEARD) {
-            hear(shared, entries);
-            tokio::task::yield_now().await;
-        }
-        after = entries.last().map_or(after, |(id, _)| *id);
         if shared.with(|engine, _| engine.cluster().is_some_and(|it| it.wants_reading())) {
             return Ok(End::ReadAgain("the rules or the clock have changed"));
         }
+    }
+}
+
+async fn wait_for(hearing: &mut Option<JoinHandle<()>>) {
+    if let Some(hearing) = hearing.take() {
+        // It does not panic, and nobody aborts it.
+        let _ = hearing.await;
+    }
+}
+
+/// Takes many entries, on a thread that may sleep: frames and lookups get their turn in between.
+fn hear_many(shared: &Shared, entries: &[ReadEntry]) {
+    for entries in entries.chunks(HEARD) {
+        hear(shared, entries);
+        shared.yield_lock();
     }
 }
 
@@ -248,6 +278,12 @@ async fn tell_all(
             }
         }
         shared.mark_heard();
+        if untold.is_again {
+            tokio::select! {
+                () = sleep(TOLD_AGAIN_PAUSE) => {}
+                () = shared.cluster_moved() => {}
+            }
+        }
         if begun.elapsed() >= HEARTBEAT {
             // There is more: the next turn comes at once.
             beats.reset_immediately();

@@ -23,7 +23,7 @@ const MAX_FRESH: usize = 65_536;
 /// Most entries to be deleted that are remembered; the others are trimmed with time.
 const MAX_OBSOLETE: usize = 1 << 20;
 /// Slots of the set that are searched at once for what the stream lacks.
-const SEARCHED: u32 = 1024;
+const SEARCHED: u32 = 256;
 
 /// An entry to be added to the stream.
 #[derive(Clone, Debug)]
@@ -51,6 +51,8 @@ pub struct Untold {
     pub obsolete: Vec<EntryId>,
     /// Whether there may be more.
     pub has_more: bool,
+    /// Whether these were told before: others are not to be kept busy by them.
+    pub is_again: bool,
 }
 
 /// Whether the other hosts know what was decided about an address.
@@ -191,9 +193,9 @@ impl Part {
 }
 
 impl Engine {
-    /// Returns whether the other hosts wait for something.
+    /// Returns whether the other hosts must be told of something at once.
     pub fn has_to_tell(&self) -> bool {
-        let has = |it: &Cluster| it.has_read && it.has_untold() || it.beats;
+        let has = |it: &Cluster| it.has_read && !it.fresh.is_empty() || it.beats;
         self.cluster.as_deref().is_some_and(has)
     }
 
@@ -220,6 +222,7 @@ impl Engine {
                 cluster.messages(now, address, true, &mut untold.messages);
             }
             cluster.search = next;
+            untold.is_again = !untold.messages.is_empty();
         }
         cluster.obsolete.truncate(MAX_OBSOLETE);
         let first = cluster.obsolete.len().saturating_sub(most);
