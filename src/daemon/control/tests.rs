@@ -15,6 +15,7 @@ fn source() -> status::StatusSource {
         services: Arc::default(),
         map: None,
         state: None,
+        cluster: None,
         log: Log::default(),
         started: Time::default(),
     }
