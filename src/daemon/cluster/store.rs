@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, ClientTlsConfig, ConnectionAddr, ConnectionInfo,
+    AsyncConnectionConfig, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
     IntoConnectionInfo as _, RedisConnectionInfo, RedisError, TlsCertificates, Value, cmd, pipe,
 };
 
@@ -248,16 +248,30 @@ async fn send<T: redis::FromRedisValue>(
 
 /// Says what happened, and what to do.
 pub(super) fn explain(error: &RedisError) -> String {
-    let what = error.detail().map_or_else(
+    // Of several commands, the first that failed; the library tells the code of a single one only.
+    let errors = error.clone().into_server_errors();
+    let answered = errors.as_deref().and_then(|errors| errors.first());
+    let code = answered.map(|(_, error)| error.code()).or(error.code());
+    let detail = answered.and_then(|(_, error)| error.details()).or(error.detail());
+    let what = detail.map_or_else(
         || error.to_string(),
-        |detail| format!("{} {detail}", error.code().unwrap_or_default()).trim().to_owned(),
+        |detail| format!("{} {detail}", code.unwrap_or_default()).trim().to_owned(),
     );
-    match error.code() {
+    match code {
+        // The library hides the answer to AUTH.
+        _ if error.kind() == ErrorKind::AuthenticationFailed => {
+            "it refuses the user or the password (see cluster-password-file, and the user in the URL)"
+                .into()
+        }
         Some("NOAUTH" | "WRONGPASS") => {
             format!("{what} (see cluster-password-file, and the user in the URL)")
         }
         Some("NOPERM") => format!("{what} (deploy/cluster has the rule that suffices)"),
         Some("OOM") => format!("{what} (raise maxmemory)"),
+        _ if what.contains("fatal alert: ") => format!("{what} (see cluster-cert and cluster-key)"),
+        _ if what.contains("peer certificate") => {
+            format!("{what} (see cluster-ca, and the names in the store's certificate)")
+        }
         _ => what,
     }
 }
@@ -273,9 +287,8 @@ fn info(url: &StoreUrl, password: Option<&str>) -> ConnectionInfo {
         },
         StoreAddress::Unix(path) => ConnectionAddr::Unix(path.clone()),
     };
-    let mut login = RedisConnectionInfo::default()
-        .set_db(url.database)
-        .set_lib_name("pop-before-smtp", env!("CARGO_PKG_VERSION"));
+    // CLIENT SETINFO would need a rule of its own, which older stores do not know.
+    let mut login = RedisConnectionInfo::default().set_db(url.database).set_skip_set_lib_name();
     if let Some(user) = &url.user {
         login = login.set_username(user);
     }
