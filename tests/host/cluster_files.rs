@@ -11,11 +11,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::daemon::{Daemon, program};
+use crate::support::postfix::Postfix;
 use crate::support::process::Process;
 use crate::support::site::Findings;
 use crate::support::story::login_frame;
 use crate::support::wire::{Port, Wire};
-use crate::support::{PATIENCE, directory, eventually, within};
+use crate::support::{PATIENCE, directory, eventually, install, within};
 
 const A: &str = "198.51.100.7";
 const B: &str = "198.51.100.8";
@@ -51,31 +52,26 @@ fn redis(name: &str) -> Command {
     command
 }
 
-/// The certificates, rules and passwords of a site, as README.md there makes them.
+/// The certificates, rules and passwords of a site.
 struct Cluster {
     dir: TempDir,
     ports: [Port; 2],
 }
 
 impl Cluster {
-    /// Makes them; `rules` changes what the users may do.
-    fn new(rules: impl FnOnce(String) -> String) -> Self {
+    /// Makes them with the commands of README.md.
+    fn new() -> Self {
         let dir = directory();
         let cluster = Self { dir, ports: [Port::claim(), Port::claim()] };
-        for (kind, names) in [("store", ["localhost", "other"]), ("host", ["mx1", "mx2"])] {
-            let script = format!("{ROOT}/deploy/cluster/certificates");
-            succeeds(Command::new(script).arg(cluster.at("tls")).arg(kind).args(names));
-        }
-        let users = ["pbs", "replica", "admin"];
-        let mut text = rules(file("users.acl"));
-        for user in users {
-            let password = format!("secret of {user}");
-            let mut hash = Command::new("sh");
-            hash.args(["-c", "printf %s \"$1\" | sha256sum | cut -d ' ' -f 1", "sh", &password]);
-            let place = format!("SHA256-OF-THE-PASSWORD-OF-{}", user.to_uppercase());
-            text = replaced(text, &[(&place, succeeds(&mut hash).trim())]);
-        }
-        fs::write(cluster.at("users.acl"), text).expect("a file");
+        install(format!("{ROOT}/deploy/cluster/certificates"), cluster.at("certificates"));
+        fs::write(cluster.at("users.acl"), file("users.acl")).expect("a file");
+        fs::write(cluster.at("redis.conf"), file("redis.conf")).expect("a file");
+        let readme = file("README.md");
+        let (_, commands) = readme.split_once("```sh\n").expect("the commands");
+        let (commands, _) = commands.split_once("```\n").expect("their end");
+        let commands =
+            replaced(commands.into(), &[("store1.example.org store2.example.org", "localhost")]);
+        succeeds(Command::new("bash").args(["-euc", &commands]).current_dir(cluster.dir.path()));
         cluster
     }
 
@@ -90,14 +86,13 @@ impl Cluster {
         let [port, other] =
             [number, 1 - number].map(|number| self.ports[number].number().to_string());
         let mut text = replaced(
-            file("redis.conf"),
+            fs::read_to_string(self.at("redis.conf")).expect("a file"),
             &[
                 ("bind 192.0.2.10", "bind 127.0.0.1"),
                 ("tls-port 6379", &format!("tls-port {port}")),
                 ("/etc/redis/tls/store1", &self.at("tls/localhost").display().to_string()),
                 ("/etc/redis", &self.dir.path().display().to_string()),
                 ("/var/lib/redis", &data.display().to_string()),
-                ("PASSWORD-OF-REPLICA", "\"secret of replica\""),
             ],
         );
         if is_replica {
@@ -122,7 +117,8 @@ impl Cluster {
         cli.args(["-h", "localhost", "-p", &self.ports[number].number().to_string(), "--tls"]);
         cli.arg("--cacert").arg(self.at("tls/ca.pem"));
         cli.arg("--cert").arg(self.at("tls/mx1.pem")).arg("--key").arg(self.at("tls/mx1.key"));
-        cli.args(["--user", "admin"]).env("REDISCLI_AUTH", "secret of admin");
+        let password = fs::read_to_string(self.at("password-of-admin")).expect("a file");
+        cli.args(["--user", "admin"]).env("REDISCLI_AUTH", password.trim());
         succeeds(cli.args(arguments))
     }
 }
@@ -141,7 +137,7 @@ impl MailHost {
         let at = |name: &str| dir.path().join(name);
         let (wire, metrics) = (Wire::unix(at("log.sock")), Port::claim());
         let password = at("store-password");
-        fs::write(&password, "secret of pbs\n").expect("a file");
+        fs::copy(cluster.at("password-of-pbs"), &password).expect("a file");
         let [first, second] =
             cluster.ports.each_ref().map(|port| format!("localhost:{}", port.number()));
         let text = change(replaced(
@@ -224,7 +220,7 @@ fn is_ok(findings: &Findings, what: &str) {
 
 #[test]
 fn two_hosts_share_their_clients() {
-    let cluster = Cluster::new(|rules| rules);
+    let cluster = Cluster::new();
     let mut first = cluster.start(0, false);
     let second = cluster.start(1, true);
     let hosts = ["mx1", "mx2"].map(|name| MailHost::start(&cluster, name, |text| text));
@@ -305,7 +301,7 @@ fn two_hosts_share_their_clients() {
 /// narrow or too wide.
 #[test]
 fn faults_are_named() {
-    let cluster = Cluster::new(|rules| rules);
+    let cluster = Cluster::new();
     let _store = cluster.start(0, false);
     let host = MailHost::start(&cluster, "mx1", |text| text);
     host.wait_until_connected();
@@ -398,4 +394,40 @@ fn faults_are_named() {
     eventually("it is missed", PATIENCE, || host.metric("hosts_silent") == 1.0);
     host.doctor().must("note", "are silent: mx2 (last heard of at", "do not hear", "doctor` there");
     assert!(host.daemon.stop().success());
+}
+
+/// The configurations for containers are valid.
+#[test]
+fn containers() {
+    let dir = directory();
+    // postmap wants a main.cf, as the image has one.
+    let postfix = Postfix::configure("reject");
+    let check = |config: &Path, variables: &[(String, String)]| {
+        let mut check = program();
+        check.arg("check").arg("--config").arg(config).envs(variables.iter().cloned());
+        check.arg("--postfix-config").arg(postfix.config());
+        succeeds(&mut check)
+    };
+    let config = dir.path().join("config.toml");
+    let manifest = file("kubernetes.yaml");
+    let (_, block) = manifest.split_once("config.toml: |\n").expect("a ConfigMap");
+    let lines = block.lines().map_while(|line| line.strip_prefix("    "));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    fs::write(&config, &text).expect("a file");
+    let variable = "POP_BEFORE_SMTP_CLUSTER_HOST";
+    assert!(manifest.contains(variable));
+    check(&config, &[(variable.into(), "mail-0".into())]);
+
+    let map = fs::read_to_string(format!("{ROOT}/deploy/container/map.toml")).expect("a file");
+    fs::write(&config, map).expect("a file");
+    let postfix_volume = dir.path().display().to_string();
+    let compose =
+        replaced(file("compose.yaml"), &[("lmdb:/postfix", &format!("lmdb:{postfix_volume}"))]);
+    let variables: Vec<(String, String)> = compose
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("POP_BEFORE_SMTP_")?.split_once(": "))
+        .map(|(name, value)| (format!("POP_BEFORE_SMTP_{name}"), value.to_owned()))
+        .collect();
+    assert_eq!(variables.len(), 10, "{variables:?}");
+    check(&config, &variables);
 }
