@@ -1,5 +1,5 @@
 //! The files of deploy/cluster, unchanged but for addresses, paths and passwords: the real
-//! redis-server with TLS and its rules, a replica, and two daemons that share their clients.
+//! redis-server with TLS and its rules, a replica, Sentinel, and two daemons that share their clients.
 
 #![allow(clippy::panic, reason = "an answer that cannot be read ends the test")]
 
@@ -64,8 +64,9 @@ impl Cluster {
         let dir = directory();
         let cluster = Self { dir, ports: [Port::claim(), Port::claim()] };
         install(format!("{ROOT}/deploy/cluster/certificates"), cluster.at("certificates"));
-        fs::write(cluster.at("users.acl"), file("users.acl")).expect("a file");
-        fs::write(cluster.at("redis.conf"), file("redis.conf")).expect("a file");
+        for name in ["users.acl", "redis.conf", "sentinel.conf"] {
+            fs::write(cluster.at(name), file(name)).expect("a file");
+        }
         let readme = file("README.md");
         let (_, commands) = readme.split_once("```sh\n").expect("the commands");
         let (commands, _) = commands.split_once("```\n").expect("their end");
@@ -86,11 +87,9 @@ impl Cluster {
         let [port, other] =
             [number, 1 - number].map(|number| self.ports[number].number().to_string());
         let mut text = replaced(
-            fs::read_to_string(self.at("redis.conf")).expect("a file"),
+            self.placed("redis.conf"),
             &[
-                ("bind 192.0.2.10", "bind 127.0.0.1"),
                 ("tls-port 6379", &format!("tls-port {port}")),
-                ("/etc/redis/tls/store1", &self.at("tls/localhost").display().to_string()),
                 ("/etc/redis", &self.dir.path().display().to_string()),
                 ("/var/lib/redis", &data.display().to_string()),
             ],
@@ -109,6 +108,35 @@ impl Cluster {
             log().contains("Ready to accept connections")
         });
         process
+    }
+
+    /// Returns a file for this host, with the certificates of this test.
+    fn placed(&self, name: &str) -> String {
+        let tls = self.at("tls/localhost").display().to_string();
+        let text = fs::read_to_string(self.at(name)).expect("a file");
+        replaced(text, &[("bind 192.0.2.10", "bind 127.0.0.1"), ("/etc/redis/tls/store1", &tls)])
+    }
+
+    /// Starts the only Sentinel.
+    fn watch(&self) -> Process {
+        let port = Port::claim();
+        let text = replaced(
+            self.placed("sentinel.conf"),
+            &[
+                ("tls-port 26379", &format!("tls-port {}", port.number())),
+                ("/etc/redis", &self.dir.path().display().to_string()),
+                ("/var/lib/redis", &self.dir.path().display().to_string()),
+                ("store1.example.org 6379 2", &format!("localhost {} 1", self.ports[0].number())),
+                (
+                    "down-after-milliseconds pop-before-smtp 5000",
+                    "down-after-milliseconds pop-before-smtp 500",
+                ),
+            ],
+        );
+        let config = self.at("watching.conf");
+        fs::write(&config, text).expect("a file");
+        let log = fs::File::create(self.at("sentinel.log")).expect("a file");
+        Process::spawn(redis("redis-server").arg(&config).arg("--sentinel").stdout(log))
     }
 
     /// Runs a command as the administrator.
@@ -293,6 +321,32 @@ fn two_hosts_share_their_clients() {
     assert!(!mx1.doctor().has("problem", "several stores are primary", "", ""));
     drop(second);
     for host in hosts {
+        assert!(host.daemon.stop().success());
+    }
+}
+
+/// Sentinel makes the second store primary, and the first one a replica when it returns.
+#[test]
+fn a_store_that_fails_is_replaced() {
+    let cluster = Cluster::new();
+    let mut first = cluster.start(0, false);
+    let _second = cluster.start(1, true);
+    let _sentinel = cluster.watch();
+    let log = || fs::read_to_string(cluster.at("sentinel.log")).unwrap_or_default();
+    let says = |text: &str| assert!(within(PATIENCE, || log().contains(text)), "{text}: {}", log());
+    says("+slave slave ");
+    let [mx1, mx2] = ["mx1", "mx2"].map(|name| MailHost::start(&cluster, name, |text| text));
+    mx1.log_in(A);
+    mx2.daemon.wait_until_authorised(A);
+    assert!(first.stop().success());
+    mx1.log_in(B);
+    says("+switch-master");
+    mx2.daemon.wait_until_authorised(B);
+    let port = cluster.ports[1].number().to_string();
+    assert!(mx2.status()["store"].as_str().is_some_and(|store| store.ends_with(&port)));
+    let _first = cluster.start(0, false);
+    says("+convert-to-slave");
+    for host in [mx1, mx2] {
         assert!(host.daemon.stop().success());
     }
 }
