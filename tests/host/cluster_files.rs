@@ -72,7 +72,7 @@ impl Cluster {
         let (commands, _) = commands.split_once("```\n").expect("their end");
         let commands =
             replaced(commands.into(), &[("store1.example.org store2.example.org", "localhost")]);
-        succeeds(Command::new("bash").args(["-euc", &commands]).current_dir(cluster.dir.path()));
+        succeeds(Command::new("sh").args(["-euc", &commands]).current_dir(cluster.dir.path()));
         cluster
     }
 
@@ -117,8 +117,8 @@ impl Cluster {
         replaced(text, &[("bind 192.0.2.10", "bind 127.0.0.1"), ("/etc/redis/tls/store1", &tls)])
     }
 
-    /// Starts the only Sentinel.
-    fn watch(&self) -> Process {
+    /// Starts the only Sentinel, on a port of its own.
+    fn watch(&self) -> (Process, Port) {
         let port = Port::claim();
         let text = replaced(
             self.placed("sentinel.conf"),
@@ -136,7 +136,7 @@ impl Cluster {
         let config = self.at("watching.conf");
         fs::write(&config, text).expect("a file");
         let log = fs::File::create(self.at("sentinel.log")).expect("a file");
-        Process::spawn(redis("redis-server").arg(&config).arg("--sentinel").stdout(log))
+        (Process::spawn(redis("redis-server").arg(&config).arg("--sentinel").stdout(log)), port)
     }
 
     /// Runs a command as the administrator.
