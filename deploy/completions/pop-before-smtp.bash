@@ -149,7 +149,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__check)
-            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --json --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --cluster --cluster-name --cluster-host --cluster-password-file --cluster-ca --cluster-cert --cluster-key --dry-run --metrics --log-level --log-format --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -303,6 +303,34 @@ _pop__before__smtp() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --cluster)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-key)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --dry-run)
                     COMPREPLY=($(compgen -W "true false" -- "${cur}"))
                     return 0
@@ -357,7 +385,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__doctor)
-            opts="-c -n -h --log-socket --json --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --log-socket --json --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --cluster --cluster-name --cluster-host --cluster-password-file --cluster-ca --cluster-cert --cluster-key --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -512,6 +540,34 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --control-read)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-key)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -821,7 +877,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__run)
-            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --cluster --cluster-name --cluster-host --cluster-password-file --cluster-ca --cluster-cert --cluster-key --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -972,6 +1028,34 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --control-read)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-key)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1105,7 +1189,7 @@ _pop__before__smtp() {
             return 0
             ;;
         pop__before__smtp__subcmd__wipe)
-            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --dry-run --metrics --log-level --log-format --help"
+            opts="-c -n -h --config --listen --allow-from --allow-uid --allow-host --map --map-value --map-interval --map-inexact-ipv6 --socketmap --policy --sender --sender-domains --sender-table --sender-login-map --sender-delimiter --sender-mismatch --allow-null-sender --messages-per-hour --recipients-per-hour --limit-action --limits --remember-users --max-users-per-address --users --postfix-config --grace --extend-while-connected --max-clients --daemon --facility --daemons-dir --exclude --state --control --control-read --cluster --cluster-name --cluster-host --cluster-password-file --cluster-ca --cluster-cert --cluster-key --dry-run --metrics --log-level --log-format --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1256,6 +1340,34 @@ _pop__before__smtp() {
                     return 0
                     ;;
                 --control-read)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-password-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-ca)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-cert)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --cluster-key)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -99,6 +99,13 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l state -d 'File that keeps the authorised clients across restarts [default: /var/lib/pop-before-smtp/state]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l control -d 'Control socket: PATH[,mode=0660][,group=NAME] [default: /run/pop-before-smtp/control.sock]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l control-read -d 'Second, read-only control socket: PATH[,mode=0660][,group=NAME]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l cluster -d 'Share the clients with other hosts, over a store: redis://[USER@]HOST:PORT[/DB], rediss://... (TLS) or redis+unix:///PATH; of several the one that is primary' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l cluster-name -d 'Which hosts share: those with the same name [default: default]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l cluster-host -d 'How the other hosts call this one; each needs its own [default: the host\'s name]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l cluster-password-file -d 'File with the store\'s password' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l cluster-ca -d 'File with the certificates of authorities that may certify the store [default: the system\'s]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l cluster-cert -d 'File with this host\'s certificate' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l cluster-key -d 'File with the key of this host\'s certificate' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -s n -l dry-run -d 'Log what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand run" -l metrics -d 'Serve metrics and health checks over HTTP here: inet:HOST:PORT' -r
@@ -204,6 +211,13 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l state -d 'File that keeps the authorised clients across restarts [default: /var/lib/pop-before-smtp/state]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l control -d 'Control socket: PATH[,mode=0660][,group=NAME] [default: /run/pop-before-smtp/control.sock]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l control-read -d 'Second, read-only control socket: PATH[,mode=0660][,group=NAME]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l cluster -d 'Share the clients with other hosts, over a store: redis://[USER@]HOST:PORT[/DB], rediss://... (TLS) or redis+unix:///PATH; of several the one that is primary' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l cluster-name -d 'Which hosts share: those with the same name [default: default]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l cluster-host -d 'How the other hosts call this one; each needs its own [default: the host\'s name]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l cluster-password-file -d 'File with the store\'s password' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l cluster-ca -d 'File with the certificates of authorities that may certify the store [default: the system\'s]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l cluster-cert -d 'File with this host\'s certificate' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l cluster-key -d 'File with the key of this host\'s certificate' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -s n -l dry-run -d 'Log what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand check" -l metrics -d 'Serve metrics and health checks over HTTP here: inet:HOST:PORT' -r
@@ -309,6 +323,13 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" 
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l state -d 'File that keeps the authorised clients across restarts [default: /var/lib/pop-before-smtp/state]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l control -d 'Control socket: PATH[,mode=0660][,group=NAME] [default: /run/pop-before-smtp/control.sock]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l control-read -d 'Second, read-only control socket: PATH[,mode=0660][,group=NAME]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l cluster -d 'Share the clients with other hosts, over a store: redis://[USER@]HOST:PORT[/DB], rediss://... (TLS) or redis+unix:///PATH; of several the one that is primary' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l cluster-name -d 'Which hosts share: those with the same name [default: default]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l cluster-host -d 'How the other hosts call this one; each needs its own [default: the host\'s name]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l cluster-password-file -d 'File with the store\'s password' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l cluster-ca -d 'File with the certificates of authorities that may certify the store [default: the system\'s]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l cluster-cert -d 'File with this host\'s certificate' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l cluster-key -d 'File with the key of this host\'s certificate' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -s n -l dry-run -d 'Log what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand doctor" -l metrics -d 'Serve metrics and health checks over HTTP here: inet:HOST:PORT' -r
@@ -381,6 +402,13 @@ complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l state -d 'File that keeps the authorised clients across restarts [default: /var/lib/pop-before-smtp/state]' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control -d 'Control socket: PATH[,mode=0660][,group=NAME] [default: /run/pop-before-smtp/control.sock]' -r
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l control-read -d 'Second, read-only control socket: PATH[,mode=0660][,group=NAME]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l cluster -d 'Share the clients with other hosts, over a store: redis://[USER@]HOST:PORT[/DB], rediss://... (TLS) or redis+unix:///PATH; of several the one that is primary' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l cluster-name -d 'Which hosts share: those with the same name [default: default]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l cluster-host -d 'How the other hosts call this one; each needs its own [default: the host\'s name]' -r
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l cluster-password-file -d 'File with the store\'s password' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l cluster-ca -d 'File with the certificates of authorities that may certify the store [default: the system\'s]' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l cluster-cert -d 'File with this host\'s certificate' -r -F
+complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l cluster-key -d 'File with the key of this host\'s certificate' -r -F
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -s n -l dry-run -d 'Log what would be authorised and published; write no map and no state [default: false]' -r -f -a "true\t''
 false\t''"
 complete -c pop-before-smtp -n "__fish_pop_before_smtp_using_subcommand wipe" -l metrics -d 'Serve metrics and health checks over HTTP here: inet:HOST:PORT' -r

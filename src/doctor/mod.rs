@@ -6,10 +6,12 @@
 //!   how the daemon answers Postfix; `relay` checks the order of restrictions; `map` and `sockets`
 //!   whether the channels work; `instance` Postfix's processes and `families` its address families;
 //!   `exim` whether Exim asks; `networks` who may relay without a login; `running` and `forwarder` the
-//!   daemon and what reaches it; `maildaemons` how the mail daemons here log; `host` its services and
-//!   syslog daemon; `permissions` what another user may access; `findings` is the report.
+//!   daemon and what reaches it; `cluster` the exchange with other hosts; `maildaemons` how the mail
+//!   daemons here log; `host` its services and syslog daemon; `permissions` what another user may
+//!   access; `findings` is the report.
 
 mod channels;
+mod cluster;
 mod exim;
 mod families;
 mod findings;
@@ -62,6 +64,7 @@ pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
     let passed = passed(answer.as_ref().ok());
     configuration(layer, &passed, &mut report).await;
     let status = running(control, answer, &mut report);
+    cluster::examine(layer, status.as_ref(), &mut report).await;
     if host.is_root && host.has_systemd && *control == default_control {
         host::service::examine(layer, &mut report);
     }

@@ -88,7 +88,7 @@ impl LiveList {
         // As wide without any mark.
         let mut columns = vec![Column::left(" ")];
         columns.extend(COLUMNS);
-        columns.insert(TIME_LEFT + 1, Column::left("").optional(4));
+        columns.insert(TIME_LEFT + 1, Column::left("").optional(5));
         let mut table = Table::new(&columns);
         for (entry, mark) in shown {
             let mut cells = vec![mark.cell()];
@@ -114,7 +114,7 @@ impl LiveList {
 }
 
 /// The place of the time left among the columns, after the mark.
-const TIME_LEFT: usize = 6;
+const TIME_LEFT: usize = 7;
 
 impl Mark {
     fn cell(self) -> Cell {

@@ -59,17 +59,18 @@ pub fn entries(entries: &[Entry], style: OutputStyle, mut output: impl Write) ->
 }
 
 /// The columns of `list`.
-const COLUMNS: [Column; 10] = [
+const COLUMNS: [Column; 11] = [
     Column::left("ADDRESS"),
     Column::cut("USERS"),
     Column::cut("DAEMON"),
     Column::cut("HOST").optional(0),
-    Column::right("SINCE").optional(1),
+    Column::cut("VIA").optional(1).rare(),
+    Column::right("SINCE").optional(2),
     Column::right("LEFT"),
-    Column::right("LOGINS").optional(2),
-    Column::right("MESSAGES").optional(4),
-    Column::right("RCPTS").optional(3),
-    Column::cut("NOTE").optional(5),
+    Column::right("LOGINS").optional(3),
+    Column::right("MESSAGES").optional(5),
+    Column::right("RCPTS").optional(4),
+    Column::cut("NOTE").optional(6),
 ];
 
 /// Returns the cells of an entry for these columns.
@@ -90,6 +91,7 @@ fn row(entry: &Entry) -> Vec<Cell> {
         or_dash(users.join(", ")).into(),
         Cell(by, tint),
         or_dash(entry.host.as_deref().map(clean).unwrap_or_default()).into(),
+        or_dash(entry.origin.as_deref().map(clean).unwrap_or_default()).into(),
         since.into(),
         Cell(span(entry.expires_in), left_style(entry)),
         entry.logins.to_string().into(),
@@ -131,7 +133,8 @@ pub fn blocks(blocks: &[Block], style: OutputStyle, output: impl Write) -> io::R
 pub fn entry(entry: &Entry, mut output: impl Write) -> io::Result<()> {
     let by = entry.daemon.as_deref().unwrap_or("manual");
     let who: Vec<String> = entry.users.iter().map(String::as_str).chain([by]).map(clean).collect();
-    let who = who.join(", ");
+    let via = entry.origin.as_deref().map(|host| format!(", via {}", clean(host)));
+    let who = who.join(", ") + &via.unwrap_or_default();
     let (address, expires) = (entry.address, &entry.expires);
     writeln!(output, "{address} is authorised ({who}) until {expires}, {}", span(entry.expires_in))
 }

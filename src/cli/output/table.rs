@@ -32,27 +32,34 @@ pub struct Column {
     may_be_cut: bool,
     /// The lower, the sooner it is left out; `None`: never.
     rank: Option<u8>,
+    /// Whether it is left out if no row has anything in it.
+    is_rare: bool,
 }
 
 impl Column {
     /// Creates a left-aligned column.
     pub const fn left(name: &'static str) -> Self {
-        Self { name, align_right: false, may_be_cut: false, rank: None }
+        Self { name, align_right: false, may_be_cut: false, rank: None, is_rare: false }
     }
 
     /// Creates a right-aligned column, for numbers and times.
     pub const fn right(name: &'static str) -> Self {
-        Self { name, align_right: true, may_be_cut: false, rank: None }
+        Self { name, align_right: true, may_be_cut: false, rank: None, is_rare: false }
     }
 
     /// Creates a left-aligned column that may be cut.
     pub const fn cut(name: &'static str) -> Self {
-        Self { name, align_right: false, may_be_cut: true, rank: None }
+        Self { name, align_right: false, may_be_cut: true, rank: None, is_rare: false }
     }
 
     /// Lets it be left out where there is no room, after columns with a lower rank.
     pub const fn optional(self, rank: u8) -> Self {
         Self { rank: Some(rank), ..self }
+    }
+
+    /// Leaves it out, also where there is room, if no row has anything in it.
+    pub const fn rare(self) -> Self {
+        Self { is_rare: true, ..self }
     }
 }
 
@@ -106,7 +113,9 @@ impl Table {
 
     /// Returns the columns that are shown, each with its width.
     fn layout(&self, style: OutputStyle) -> Vec<(usize, usize)> {
-        let mut shown: Vec<_> = (0..self.columns.len()).map(|i| (i, self.full_width(i))).collect();
+        let used = |index: &usize| !(self.columns[*index].is_rare && self.is_empty(*index));
+        let used = (0..self.columns.len()).filter(used);
+        let mut shown: Vec<_> = used.map(|index| (index, self.full_width(index))).collect();
         let Some(room) = style.width else { return shown };
         loop {
             let excess = total(&shown).saturating_sub(room);
@@ -223,8 +232,9 @@ mod tests {
             Column::left("HOST").optional(1),
             Column::right("SINCE").optional(2),
             Column::left("EMPTY").optional(3),
+            Column::left("RARE").rare(),
         ]);
-        let row = ["192.0.2.7", "mx1", "5m 0s ago", "-"];
+        let row = ["192.0.2.7", "mx1", "5m 0s ago", "-", ""];
         table.add(row.map(|text| Cell::from(text.to_owned())).into());
         for (width, expected) in [
             (40, "ADDRESS    HOST      SINCE  EMPTY"),

@@ -3,8 +3,11 @@
 //! - **Promise**: nothing waits for the store: not a frame, not a lookup, not the map. While it is
 //!   away, this host goes on by itself, says so, and catches up afterwards.
 //! - **Layers**: `store` speaks to the store, `session` is what is done while it is there; what
-//!   entries mean is the engine's ([`crate::engine::cluster`]). Both need the feature `cluster`.
+//!   entries mean is the engine's ([`crate::engine::cluster`]). `probe` is for `doctor`. All need the
+//!   feature `cluster`.
 
+#[cfg(feature = "cluster")]
+pub mod probe;
 #[cfg(feature = "cluster")]
 mod session;
 #[cfg(feature = "cluster")]

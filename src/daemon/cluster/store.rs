@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{
-    AsyncConnectionConfig, ClientTlsConfig, ConnectionAddr, ConnectionInfo,
+    AsyncConnectionConfig, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind,
     IntoConnectionInfo as _, RedisConnectionInfo, RedisError, TlsCertificates, Value, cmd, pipe,
 };
 
@@ -35,8 +35,10 @@ pub type ReadEntry = (EntryId, String);
 
 /// What is needed to connect.
 pub struct Client {
-    stores: Vec<(String, redis::Client)>,
-    key: String,
+    /// The stores, by their URLs.
+    pub(super) stores: Vec<(String, redis::Client)>,
+    /// The key of the stream.
+    pub(super) key: String,
 }
 
 /// Two connections to the primary store.
@@ -96,23 +98,11 @@ impl Client {
     }
 
     async fn connect_to(&self, name: &str, client: &redis::Client) -> Result<Store, String> {
-        let config = |patience| {
-            AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(PATIENCE))
-                .set_response_timeout(Some(patience))
-        };
-        let connect = |patience| async move {
-            let config = config(patience);
-            let connection = client.get_multiplexed_async_connection_with_config(&config);
-            connection.await.map_err(|error| explain(&error))
-        };
-        let mut commands = connect(PATIENCE).await?;
-        let role: Value = send(&mut commands, cmd("ROLE")).await?;
-        match role {
-            Value::Array(fields) if fields.first().and_then(text).as_deref() == Some("master") => {}
-            _ => return Err("it is a replica, not the primary store".into()),
+        let mut commands = open(client, Duration::ZERO).await?;
+        if !is_primary(&mut commands).await? {
+            return Err("it is a replica, not the primary store".into());
         }
-        let reading = connect(PATIENCE + BLOCK).await?;
+        let reading = open(client, BLOCK).await?;
         Ok(Store { name: name.to_owned(), key: self.key.clone(), commands, reading })
     }
 }
@@ -230,6 +220,25 @@ impl From<RedisError> for StoreError {
     }
 }
 
+/// Opens a connection on which an answer may take `longer` than usual.
+pub(super) async fn open(
+    client: &redis::Client,
+    longer: Duration,
+) -> Result<MultiplexedConnection, String> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE + longer));
+    let connection = client.get_multiplexed_async_connection_with_config(&config);
+    connection.await.map_err(|error| explain(&error))
+}
+
+/// Returns whether it is the primary store.
+pub(super) async fn is_primary(connection: &mut MultiplexedConnection) -> Result<bool, String> {
+    let role: Value = send(connection, cmd("ROLE")).await?;
+    let Value::Array(fields) = role else { return Ok(false) };
+    Ok(fields.first().and_then(text).as_deref() == Some("master"))
+}
+
 async fn send<T: redis::FromRedisValue>(
     connection: &mut MultiplexedConnection,
     command: redis::Cmd,
@@ -238,17 +247,31 @@ async fn send<T: redis::FromRedisValue>(
 }
 
 /// Says what happened, and what to do.
-fn explain(error: &RedisError) -> String {
-    let what = error.detail().map_or_else(
+pub(super) fn explain(error: &RedisError) -> String {
+    // Of several commands, the first that failed; the library tells the code of a single one only.
+    let errors = error.clone().into_server_errors();
+    let answered = errors.as_deref().and_then(|errors| errors.first());
+    let code = answered.map(|(_, error)| error.code()).or(error.code());
+    let detail = answered.and_then(|(_, error)| error.details()).or(error.detail());
+    let what = detail.map_or_else(
         || error.to_string(),
-        |detail| format!("{} {detail}", error.code().unwrap_or_default()).trim().to_owned(),
+        |detail| format!("{} {detail}", code.unwrap_or_default()).trim().to_owned(),
     );
-    match error.code() {
+    match code {
+        // The library hides the answer to AUTH.
+        _ if error.kind() == ErrorKind::AuthenticationFailed => {
+            "it refuses the user or the password (see cluster-password-file, and the user in the URL)"
+                .into()
+        }
         Some("NOAUTH" | "WRONGPASS") => {
             format!("{what} (see cluster-password-file, and the user in the URL)")
         }
         Some("NOPERM") => format!("{what} (deploy/cluster has the rule that suffices)"),
         Some("OOM") => format!("{what} (raise maxmemory)"),
+        _ if what.contains("fatal alert: ") => format!("{what} (see cluster-cert and cluster-key)"),
+        _ if what.contains("peer certificate") => {
+            format!("{what} (see cluster-ca, and the names in the store's certificate)")
+        }
         _ => what,
     }
 }
@@ -264,9 +287,8 @@ fn info(url: &StoreUrl, password: Option<&str>) -> ConnectionInfo {
         },
         StoreAddress::Unix(path) => ConnectionAddr::Unix(path.clone()),
     };
-    let mut login = RedisConnectionInfo::default()
-        .set_db(url.database)
-        .set_lib_name("pop-before-smtp", env!("CARGO_PKG_VERSION"));
+    // CLIENT SETINFO would need a rule of its own, which older stores do not know.
+    let mut login = RedisConnectionInfo::default().set_db(url.database).set_skip_set_lib_name();
     if let Some(user) = &url.user {
         login = login.set_username(user);
     }
@@ -292,7 +314,7 @@ fn secret(path: &Path, kind: &str) -> Result<Vec<u8>, Failure> {
     })
 }
 
-fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Value) -> Option<String> {
     match value {
         Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
         Value::SimpleString(text) => Some(text.clone()),

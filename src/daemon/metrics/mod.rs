@@ -13,7 +13,7 @@ use std::fmt::Write as _;
 
 use super::shared::Shared;
 use super::status::{Snapshot, StatusSource};
-use crate::control::status::{LookupStatus, RelayStatus};
+use crate::control::status::{ClusterStatus, LookupStatus, RelayStatus};
 use crate::engine::Engine;
 use crate::engine::publication::Publication;
 use crate::engine::stats::DaemonStats;
@@ -35,6 +35,7 @@ pub fn text(source: &StatusSource, shared: &Shared) -> String {
     page.relay(&snapshot.relay);
     page.map(&snapshot.publication);
     page.state(&snapshot);
+    page.cluster(snapshot.cluster.as_ref());
     page.0
 }
 
@@ -241,6 +242,39 @@ impl MetricsPage {
         let help =
             "1 while the state file cannot be written: a crash would lose the latest logins.";
         self.gauge("state_unsaved", help, f64::from(u8::from(snapshot.state_fault.is_some())));
+    }
+
+    /// Without a cluster there are no samples.
+    fn cluster(&mut self, cluster: Option<&ClusterStatus>) {
+        let mut each = |name: &str, help: &str, value: fn(&ClusterStatus) -> f64| {
+            let sample = cluster.map(|cluster| (String::new(), value(cluster)));
+            self.family(&format!("cluster_{name}"), "gauge", help, sample);
+        };
+        let help = "1 while this host is connected to the cluster's store.";
+        each("connected", help, |cluster| f64::from(u8::from(cluster.connected)));
+        let help = "For how long the cluster's store has been away; 0 while it is there.";
+        each("store_away_seconds", help, |cluster| cluster.away_seconds.unwrap_or_default());
+        let help = "How long it takes until this host reads what it has told the others.";
+        let lag = |cluster: &ClusterStatus| cluster.lag_ms.unwrap_or_default() as f64 / 1000.0;
+        each("lag_seconds", help, lag);
+        let help = "Changes that the other hosts have not been told of.";
+        each("untold_changes", help, |cluster| cluster.untold as f64);
+        let help = "Other hosts of the cluster that were heard of within a day.";
+        each("hosts", help, |cluster| cluster.hosts.len() as f64);
+        let help = "Other hosts of the cluster that have been silent for more than five seconds.";
+        each("hosts_silent", help, |cluster| {
+            cluster.hosts.iter().filter(|host| host.silent).count() as f64
+        });
+        let help = "1 while another daemon of the cluster uses this host's name.";
+        each("same_name", help, |cluster| f64::from(u8::from(cluster.same_name)));
+        let entries = cluster.into_iter().flat_map(|it| {
+            [("told", it.told), ("heard", it.heard), ("refused", it.refused)]
+                .map(|(result, n)| (labels(&[("result", result)]), n))
+        });
+        let help = "Entries of the cluster's stream: told by this host, those of others that have \
+                    changed something here (heard), and those that are none or not believed \
+                    (refused).";
+        self.counter("cluster_entries_total", help, entries);
     }
 }
 
