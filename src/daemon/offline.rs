@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::cluster;
 use super::installation;
 use super::start::map_target;
 use super::state_file;
@@ -44,10 +45,14 @@ pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>
         Ok(config) => config.state.as_deref().map_or(Ok(()), state_file::examine),
         Err(_) => layer.state.as_deref().map_or(Ok(()), state_file::examine),
     };
+    let cluster = match &config {
+        Ok(config) => config.cluster.as_ref().map_or(Ok(()), cluster::examine),
+        Err(_) => Ok(()),
+    };
     // A table that cannot be loaded is among the faults in `exclusions`.
     let proofs = rules::load(&matching).map_or(Ok(Vec::new()), |table| rules::prove(&table));
-    match (config, exclusions, proofs, target, state) {
-        (Ok(_), Ok(exclusions), Ok(mut remarks), Ok(target), Ok(())) => {
+    match (config, exclusions, proofs, target, state, cluster) {
+        (Ok(_), Ok(exclusions), Ok(mut remarks), Ok(target), Ok(()), Ok(())) => {
             remarks.extend(exclusions.remarks);
             let remark = target.and_then(|target| target.remark().map(str::to_owned));
             // The state file is often next to the map.
@@ -56,12 +61,12 @@ pub async fn examine(layer: &Layer, passed: &[SocketRole]) -> Result<Vec<String>
             }
             Ok(remarks)
         }
-        (config, exclusions, proofs, target, state) => {
+        (config, exclusions, proofs, target, state, cluster) => {
             let mut faults = config.err().unwrap_or_default();
             faults.extend(exclusions.err().unwrap_or_default());
             faults.extend(proofs.err().unwrap_or_default());
             faults.extend(tables);
-            faults.extend([target.err(), state.err()].into_iter().flatten());
+            faults.extend([target.err(), state.err(), cluster.err()].into_iter().flatten());
             Err(faults)
         }
     }

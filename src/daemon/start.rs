@@ -110,6 +110,7 @@ pub(super) async fn daemon(
 ) -> Result<Running, Failure> {
     let mut engine = Engine::new(rules);
     if let Some(cluster) = &config.cluster {
+        super::cluster::examine(cluster)?;
         engine.join_cluster(cluster.host.as_str().into(), instance());
     }
     let shared = Arc::new(Shared::new(engine));

@@ -79,6 +79,24 @@ impl Exchange {
     }
 }
 
+/// Checks the files that the options name.
+///
+/// # Errors
+/// One of them cannot be read, or is not what it should be.
+#[cfg(feature = "cluster")]
+pub fn examine(config: &Cluster) -> Result<(), Failure> {
+    store::Client::new(config).map(drop)
+}
+
+/// Without the feature, the options are refused.
+///
+/// # Errors
+/// Never.
+#[cfg(not(feature = "cluster"))]
+pub fn examine(_config: &Cluster) -> Result<(), Failure> {
+    Ok(())
+}
+
 /// Exchanges entries until the task is dropped.
 ///
 /// # Errors

@@ -3,7 +3,7 @@
 //! - **Promise**: everything is a maximum or a union, so hosts that have heard the same agree, in
 //!   whatever order and however often they have heard it. A revocation is undone by no login that
 //!   did not know of it, and a block only by an `allow` that did.
-//! - **Limits**: at most [`MAX_KEPT`] blocks and as many lifted ones.
+//! - **Limits**: at most `MAX_KEPT` blocks and as many lifted ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
