@@ -179,7 +179,11 @@ fn postscreen_asks_the_socketmap() {
     );
     site.postfix.add("master.cf", &lines);
     site.postfix.start();
-    let ask = |client| through_postscreen(&site.postfix, &port, client);
-    assert_eq!(ask(CLIENT), (true, 454), "{}", site.postfix.log());
+    let Site { postfix, _daemon: daemon, home: _home } = site;
+    let ask = |client| through_postscreen(&postfix, &port, client);
+    assert_eq!(ask(CLIENT), (true, 454), "{}", postfix.log());
     assert_eq!(ask(OTHER), (false, 454));
+    // While the daemon is down, mail still comes in.
+    assert!(daemon.stop().success());
+    assert_eq!(ask("198.51.100.9"), (false, 454), "{}", postfix.log());
 }

@@ -173,7 +173,8 @@ fn run_mailcow_hook(dir: &Path) -> Output {
     let hook = deployed("suites/mailcow/pop-before-smtp.sh");
     assert!(hook.contains("/etc/syslog-ng/") && hook.contains("/run/pop-before-smtp/socket"));
     let hook = hook.replace("/etc/syslog-ng/", &at(""));
-    fs::write(at("hook"), hook.replace("/run/pop-before-smtp/socket", &at("log.sock"))).unwrap();
+    let hook = hook.replace("/run/pop-before-smtp/socket", &at("log.sock"));
+    fs::write(at("hook"), hook).expect("written");
     let program = format!(
         "#!/bin/sh\nexport LD_LIBRARY_PATH={SYSLOG_NG}/usr/lib/syslog-ng\n\
          exec {SYSLOG_NG}/usr/sbin/syslog-ng --module-path \"$(echo \"$LD_LIBRARY_PATH\"/*/)\" \"$@\"\n"
@@ -230,7 +231,7 @@ fn mailcow_hook_that_does_not_fit() {
 // ---- Mailu ----
 
 /// Mailu's `front`: a proxy that checks the password and connects to `imap` without one.
-const MAILU_FRONT: &str = "protocols = imap
+const MAILU_FRONT: &str = "protocols = pop3 imap
 listen = 198.51.100.1
 base_dir = /run/front
 state_dir = /tmp
@@ -240,8 +241,14 @@ default_internal_group = daemon
 default_login_user = guard
 ssl = no
 disable_plaintext_auth = no
+auth_failure_delay = 0
 auth_username_chars =
 auth_verbose = yes
+service anvil {
+  unix_listener anvil-auth-penalty {
+    mode = 0
+  }
+}
 login_log_format_elements = user=<%u> method=%m rip=%r rport=%b lip=%l lport=%a mpid=%e %c
 passdb {
   driver = passwd-file
@@ -254,8 +261,8 @@ userdb {
 ";
 
 /// Mailu's `imap`, which believes `front` in everything: passwords and the client's address.
-const MAILU_IMAP: &str = "protocols = imap
-listen = 127.0.0.1
+const MAILU_IMAP: &str = "protocols = pop3 imap
+listen = 127.0.0.2
 base_dir = /run/dovecot
 default_internal_user = daemon
 default_internal_group = daemon
@@ -265,11 +272,6 @@ disable_plaintext_auth = no
 auth_username_chars =
 login_trusted_networks = 127.0.0.0/8
 mail_location = maildir:~/Maildir
-service imap-login {
-  inet_listener imap {
-    port = 2143
-  }
-}
 passdb {
   driver = static
   args = nopassword=y
@@ -291,7 +293,7 @@ fn mailu_logs() {
     let daemon = listening_daemon(home.path(), "volume/socket");
     let forged = "x, method=PLAIN, rip=203.0.113.66, lip=198.51.100.1, mpid=7";
     let user = |name: &str| {
-        format!("{name}:{{PLAIN}}{PASSWORD}::::::proxy=y host=127.0.0.1 port=2143 nopassword=y\n")
+        format!("{name}:{{PLAIN}}{PASSWORD}::::::proxy=y host=127.0.0.2 nopassword=y\n")
     };
     let setup = Setup {
         name: "dovecot",
@@ -304,20 +306,21 @@ fn mailu_logs() {
             ("etc/dovecot/front-users", user("joe@example.org")),
         ],
         start: "mkdir -m 777 /tmp/home; dovecot -F & dovecot -F -c /etc/dovecot/front.conf &
-until : < /dev/tcp/127.0.0.1/2143; do sleep 0.1; done
+until : < /dev/tcp/127.0.0.2/143; do sleep 0.1; done
 "
         .to_owned(),
-        ports: &[IMAP],
+        ports: &[POP3, IMAP],
     };
     let mut mailu = start_maild(maild.path(), &setup, &volume);
-    let up = within(PATIENCE, || mailu.ended().is_some() || network::connect(CLIENT, IMAP).is_ok());
-    let errors = || fs::read_to_string(maild.path().join("errors")).unwrap_or_default();
-    assert!(up && mailu.ended().is_none(), "Dovecot does not listen: {}", errors());
-    assert!(!Session::open(OTHER, IMAP).authenticate(forged, PASSWORD));
-    assert!(!Session::open(OTHER, IMAP).log_in("joe@example.org", "wrong"));
-    let mut session = Session::open(CLIENT, IMAP);
-    assert!(session.log_in("joe@example.org", PASSWORD), "{}", errors());
-    let authorised = within(PATIENCE, || daemon.query(CLIENT));
-    assert!(authorised, "{CLIENT} is not authorised: {}", daemon.log());
-    assert_eq!(daemon.authorised().len(), 1, "{:?}", daemon.authorised());
+    wait_for_dovecot(&mut mailu, maild.path());
+    for port in [POP3, IMAP] {
+        assert!(!Session::open(OTHER, port).authenticate(forged, PASSWORD));
+        assert!(!Session::open(OTHER, port).log_in("joe@example.org", "wrong"));
+    }
+    for (client, port) in [(CLIENT, POP3), ("198.51.100.9", IMAP)] {
+        assert!(Session::open(client, port).log_in("joe@example.org", PASSWORD), "{client}");
+        let authorised = within(PATIENCE, || daemon.query(client));
+        assert!(authorised, "{client} is not authorised: {}", daemon.log());
+    }
+    assert_eq!(daemon.authorised().len(), 2, "{:?}", daemon.authorised());
 }

@@ -12,9 +12,20 @@ use tempfile::TempDir;
 use super::{CLIENT, DEPLOY, OTHER, deployed};
 use crate::support::daemon::Daemon;
 use crate::support::postfix::{OWN_DOMAIN, Postfix};
+use crate::support::site::{By, Site};
 use crate::support::story::login_frame;
 use crate::support::wire::Wire;
 use crate::support::{PATIENCE, directory, within};
+
+/// Sets these parameters, a line each. Those for relaying and recipients that they do not name have
+/// Postfix's defaults, as in most suites.
+fn configure(postfix: &Postfix, parameters: &str) {
+    let mut postconf = Command::new("postconf");
+    postconf.arg("-c").arg(postfix.config()).arg("-X");
+    postconf.args(["smtpd_relay_restrictions", "smtpd_recipient_restrictions"]);
+    assert!(postconf.status().expect("postconf can be started").success());
+    postfix.add("main.cf", &format!("{parameters}\n"));
+}
 
 /// A host whose Postfix has a suite's restrictions, and a client that has logged in.
 struct Relay {
@@ -24,18 +35,11 @@ struct Relay {
 }
 
 impl Relay {
-    /// These parameters, a line each, replace those of the tests' Postfix.
+    /// Starts one with these parameters.
     fn start(parameters: &str) -> Self {
         let home = directory();
         let postfix = Postfix::configure("reject");
-        // Most suites leave Postfix's default.
-        let mut postconf = Command::new("postconf");
-        postconf.arg("-c").arg(postfix.config()).args(["-X", "smtpd_relay_restrictions"]);
-        assert!(postconf.status().expect("postconf can be started").success());
-        for line in parameters.lines() {
-            let (name, value) = line.split_once(" = ").expect("a parameter and its value");
-            postfix.set(name, value);
-        }
+        configure(&postfix, parameters);
         let wire = Wire::unix(home.path().join("log.sock"));
         let map = format!("hash:{}", home.path().join("clients").display());
         let policy = format!("unix:{},mode=0666", home.path().join("policy").display());
@@ -171,6 +175,29 @@ fn restrictions_of_suites_with_the_map() {
         fs::write(&undo, &first.stdout).expect("written");
         assert!(relay.run(&undo, &[]).status.success());
         assert!(!relay.parameters().contains(&check), "{suite}: {}", relay.parameters());
+    }
+}
+
+/// After the script `doctor` finds nothing; before, it says that the map is asked nowhere.
+#[test]
+fn doctor_with_restrictions_of_suites() {
+    let iredapd = iredapd();
+    for (suite, parameters) in RESTRICTIONS {
+        let site = Site::start(By::Map, "permit_mynetworks, defer_unauth_destination");
+        configure(&site.postfix, &parameters.replace("IREDAPD", &iredapd));
+        site.log_in();
+        let mapped = || fs::read_to_string(site.at("clients")).unwrap_or_default();
+        assert!(within(PATIENCE, || mapped().contains(CLIENT)), "{suite}");
+        let mut script = Command::new("bash");
+        script.arg(Path::new(DEPLOY).join(RESTRICTING));
+        script.arg(format!("check_client_access {}", site.table()));
+        let before = site.doctor(&[]);
+        assert_eq!(before.code, 1, "{suite}: {:#}", before.list);
+        let done = script.env("MAIL_CONFIG", site.postfix.config()).output().expect("bash");
+        assert!(done.status.success(), "{suite}: {done:?}");
+        site.postfix.make_old("main.cf");
+        site.postfix.start();
+        site.is_sound();
     }
 }
 
