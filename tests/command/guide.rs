@@ -20,14 +20,25 @@ fn read(path: &str) -> String {
     fs::read_to_string(format!("{ROOT}/{path}")).unwrap_or_else(|why| panic!("{path}: {why}"))
 }
 
-/// Returns the README and the pages of the guide, by their paths below the root.
+/// Where the pages are.
+const DIRECTORIES: [&str; 5] = [
+    "deploy/guide",
+    "deploy/suites",
+    "deploy/suites/docker-mailserver",
+    "deploy/suites/mailcow",
+    "deploy/suites/mailu",
+];
+
+/// Returns the README, the pages of the guide and those of mail suites, by their paths below the root.
 fn pages() -> Vec<String> {
-    let guide = fs::read_dir(format!("{ROOT}/deploy/guide")).unwrap();
-    let names = guide.map(|entry| entry.unwrap().file_name().into_string().expect("UTF-8"));
-    let names = names.filter(|name| name.ends_with(".md"));
-    let mut pages: Vec<_> = names.map(|name| format!("deploy/guide/{name}")).collect();
-    assert!(pages.len() > 5, "{pages:?}");
-    pages.push("README.md".to_owned());
+    let mut pages = vec!["README.md".to_owned()];
+    for directory in DIRECTORIES {
+        let entries = fs::read_dir(format!("{ROOT}/{directory}")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().expect("UTF-8"));
+        let found: Vec<_> = names.filter(|name| name.ends_with(".md")).collect();
+        assert!(!found.is_empty(), "{directory}");
+        pages.extend(found.into_iter().map(|name| format!("{directory}/{name}")));
+    }
     pages
 }
 

@@ -47,7 +47,9 @@ fn code(line: &str) -> &str {
 fn leaks(line: &str, depth: usize) -> Vec<String> {
     let names = OUTSIDE.iter().filter(|name| line.contains(**name)).map(|name| (*name).to_owned());
     let paths = line.match_indices("crate::").map(|(at, _)| &line[at..]);
-    let paths = paths.filter(|path| !path.starts_with("crate::engine::")).map(str::to_owned);
+    let inside = ["crate::engine::", "crate::engine)"];
+    let paths =
+        paths.filter(|path| !inside.iter().any(|it| path.starts_with(it))).map(str::to_owned);
     let up = "super::".repeat(depth);
     names.chain(paths).chain(line.contains(&up).then_some(up.clone())).collect()
 }

@@ -20,4 +20,5 @@ mod package;
 mod recipes;
 mod relp;
 mod sendmail;
+mod suites;
 mod systemd;

@@ -150,3 +150,40 @@ fn postscreen_skips_its_tests_for_clients_and_no_more() {
         assert_ne!(gives_up, allowlisted, "{}", site.postfix.log());
     }
 }
+
+/// postscreen asks the daemon, as in deploy/suites/mailcow.
+#[test]
+fn postscreen_asks_the_socketmap() {
+    let home = directory();
+    let socket = home.path().join("socketmap").display().to_string();
+    let option = format!("unix:{socket},mode=0666");
+    let site = Site::start(&["--map-value", "permit", "--socketmap", &option]);
+    let port = Port::claim();
+    // Without mailcow's own tables.
+    let (_, list) = include_str!("../../deploy/suites/mailcow/extra.cf")
+        .split_once("postscreen_access_list = permit_mynetworks,")
+        .expect("the last parameter");
+    let table = list.split(',').next_back().expect("the last table").trim();
+    let table = table.replace("/pop-before-smtp/socketmap", &socket);
+    site.postfix.add(
+        "main.cf",
+        &format!(
+            "postscreen_access_list = permit_mynetworks, {table}\n\
+             postscreen_upstream_proxy_protocol = haproxy\npostscreen_greet_wait = 2s\n\
+             postscreen_cache_map =\n"
+        ),
+    );
+    let lines = format!(
+        "127.0.0.1:{} inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd\n",
+        port.number()
+    );
+    site.postfix.add("master.cf", &lines);
+    site.postfix.start();
+    let Site { postfix, _daemon: daemon, home: _home } = site;
+    let ask = |client| through_postscreen(&postfix, &port, client);
+    assert_eq!(ask(CLIENT), (true, 454), "{}", postfix.log());
+    assert_eq!(ask(OTHER), (false, 454));
+    // While the daemon is down, mail still comes in.
+    assert!(daemon.stop().success());
+    assert_eq!(ask("198.51.100.9"), (false, 454), "{}", postfix.log());
+}

@@ -192,6 +192,11 @@ impl Session {
         Ok(session)
     }
 
+    /// Greets again, with this name.
+    pub fn greet(&mut self, name: &str) {
+        self.must(&format!("EHLO {name}"), 250);
+    }
+
     /// Continues as if this user had authenticated.
     pub fn log_in(&mut self, user: &str) {
         self.must(&format!("XCLIENT LOGIN={user}"), 220);
