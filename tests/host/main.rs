@@ -16,5 +16,6 @@ mod installation;
 mod mandatory_access;
 mod package;
 mod recipes;
+mod relay;
 mod sendmail;
 mod systemd;

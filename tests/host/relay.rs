@@ -1,0 +1,156 @@
+//! deploy/relay: a copier in an office logs in by POP3 and sends through the relay to a mail
+//! provider, and nobody else does.
+
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use crate::support::client::{IMAP, POP3, Session};
+use crate::support::network::{MAIL_HOST, connect};
+use crate::support::postfix::{Reply, Session as Smtp};
+use crate::support::relay::Relay;
+use crate::support::{PATIENCE, within};
+
+const USERS: &str = "# The devices\ncopier@example.org:{PLAIN}secret\n\
+                     scanner@example.org:{SHA512-CRYPT}HASH\n";
+/// In the private network of an office.
+const COPIER: &str = "192.168.1.20";
+const OTHER: &str = "192.168.1.66";
+const RECIPIENT: &str = "someone@elsewhere.example";
+
+fn users() -> String {
+    USERS.replace("HASH", crate::support::maild::CRYPT)
+}
+
+fn smtp(client: &str, port: u16) -> Smtp {
+    Smtp::over(connect(client, port).expect("Postfix listens"), PATIENCE).expect("it greets")
+}
+
+fn rcpt(client: &str, sender: &str) -> Reply {
+    smtp(client, 25).rcpt_from(sender, RECIPIENT)
+}
+
+/// Returns what a server says first inside TLS.
+fn greeting_over_tls(port: u16) -> String {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-quiet", "-connect", &format!("{}:{port}", MAIL_HOST[0])]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("openssl can be started");
+    // QUIT is not a command of IMAP, which logs out after `a LOGOUT`.
+    let mut input = child.stdin.take().expect("it is piped");
+    input.write_all(b"QUIT\r\na LOGOUT\r\n").expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_copier_sends_and_nobody_else() {
+    let mut relay = Relay::start(&users(), &[("POP_BEFORE_SMTP_GRACE", "8s")]);
+    let copier = "copier@example.org";
+    assert_eq!(rcpt(COPIER, copier).code, 554, "before the login");
+    assert!(!Session::open(COPIER, POP3).log_in(copier, "wrong"));
+    assert_eq!(rcpt(COPIER, copier).code, 554, "after a failed login");
+
+    let mut pop3 = Session::open(COPIER, POP3);
+    assert!(pop3.log_in(copier, "secret"), "{}", relay.log());
+    assert_eq!(pop3.send("STAT"), "+OK 0 0");
+    drop(pop3);
+    relay.wait_until(COPIER, true);
+    let mut session = smtp(COPIER, 25);
+    session.begin(copier);
+    assert_eq!(session.add(RECIPIENT).code, 250);
+    assert_eq!(session.finish().code, 250);
+    let foreign = rcpt(COPIER, "scanner@example.org");
+    assert!(foreign.code == 550 && foreign.text.starts_with("5.7.1"), "{foreign:?}");
+    assert_eq!(rcpt(OTHER, copier).code, 554, "another device");
+    relay.wait_until(COPIER, false);
+    assert_eq!(rcpt(COPIER, copier).code, 554, "after the grace");
+
+    let arrived = within(PATIENCE, || relay.delivered().len() == 1);
+    assert!(arrived, "{}", relay.log());
+    let mail = &relay.delivered()[0];
+    assert!(mail["sender"].as_str().is_some_and(|s| s.starts_with("FROM:<copier@example.org>")));
+    assert_eq!(mail["recipients"][0], format!("TO:<{RECIPIENT}>"), "{mail}");
+
+    // With a hashed password, by IMAP, and through the other ports.
+    assert!(Session::open(COPIER, IMAP).log_in("scanner@example.org", "secret"), "{}", relay.log());
+    relay.wait_until(COPIER, true);
+    assert_eq!(smtp(COPIER, 587).rcpt_from("scanner@example.org", RECIPIENT).code, 250);
+    for (port, expected) in [(465, "220 "), (993, "* OK "), (995, "+OK ")] {
+        let greeting = greeting_over_tls(port);
+        assert!(greeting.starts_with(expected), "{port}: {greeting:?}");
+    }
+    let capabilities = Session::open(COPIER, IMAP).send("a CAPABILITY");
+    assert!(capabilities.starts_with("a OK"), "{capabilities}");
+
+    // Everything is in the output of the containers.
+    let (dovecot, postfix) = (relay.dovecot.log(), relay.postfix.log());
+    assert!(dovecot.contains("pop3-login: Info: Login: user=<copier@example.org>"), "{dovecot}");
+    assert!(dovecot.contains("Password mismatch"), "{dovecot}");
+    assert!(postfix.contains("Verified TLS connection established to 198.51.100.1"), "{postfix}");
+    assert!(relay.sidecar.log().contains("relaying a message"), "{}", relay.sidecar.log());
+    relay.postfix.kill();
+}
+
+#[test]
+fn fifty_messages_an_hour_and_no_lies_about_health() {
+    let mut relay = Relay::start(&users(), &[]);
+    assert!(Session::open(COPIER, POP3).log_in("copier@example.org", "secret"));
+    let mut session = smtp(COPIER, 25);
+    relay.wait_until(COPIER, true);
+    let mut send = || session.rcpt_from("copier@example.org", RECIPIENT).code;
+    let codes: Vec<u16> = (0..51).map(|_| send()).collect();
+    assert_eq!(codes.iter().filter(|code| **code == 250).count(), 50, "{codes:?}");
+    assert_eq!(codes.last(), Some(&450));
+
+    // Without pop-before-smtp the others say so, and nobody is refused for good.
+    relay.sidecar.kill();
+    assert_eq!(rcpt(COPIER, "copier@example.org").code, 451);
+    let said = relay.postfix.health().expect_err("it cannot relay");
+    assert!(said.contains("expected 554"), "{said}");
+    let said = relay.dovecot.health().expect_err("its log is lost");
+    assert!(said.contains("pop-before-smtp does not receive the log"), "{said}");
+
+    // A new container on the old volumes: the others need no restart.
+    relay.sidecar.start();
+    assert_eq!(rcpt(COPIER, "copier@example.org").code, 250, "the state is kept");
+    assert!(relay.postfix.health().is_ok() && relay.dovecot.health().is_ok());
+    assert!(Session::open(OTHER, POP3).log_in("scanner@example.org", "secret"));
+    relay.wait_until(OTHER, true);
+    assert_eq!(rcpt(OTHER, "scanner@example.org").code, 250, "the first login counts");
+}
+
+/// Mistakes in the two files of the user are named.
+#[test]
+fn mistakes_in_the_files() {
+    let mut relay = Relay::start(&users(), &[]);
+    let said = |relay: &Relay| {
+        let output = relay.prepare();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for (users, expected) in [
+        ("# none\n", "has no users"),
+        ("\ncopier@example.org:secret\n", "users, line 2: "),
+        ("copier:{PLAIN}secret\n", "users, line 1: "),
+    ] {
+        relay.write("users", users);
+        let said = said(&relay);
+        assert!(said.contains(expected), "{said}");
+    }
+    for (line, expected) in [
+        ("smtp.example.net:587 relay:secret\n", "is not [HOST]:PORT"),
+        ("[smtp.example.net]:587 relay\n", "USER:PASSWORD is missing"),
+        ("[a.example]:25\n[b.example]:25\n", "more than one line"),
+    ] {
+        relay.write("smarthost", line);
+        let configure = ["/usr/local/bin/configure-postfix", "/run/secrets/smarthost"];
+        let output = relay.postfix.run(&configure);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(expected), "{said}");
+    }
+    relay.write("smarthost", "# none\n");
+    relay.postfix.kill();
+    relay.postfix.start();
+    let setting = relay.postfix.run(&["/usr/sbin/postconf", "-h", "relayhost"]).stdout;
+    assert_eq!(setting, b"\n", "direct delivery");
+}
