@@ -30,14 +30,13 @@ fn rcpt(client: &str, sender: &str) -> Reply {
 }
 
 /// Returns what a server says first inside TLS.
-fn greeting_over_tls(port: u16) -> String {
+fn greeting_over_tls(port: u16, farewell: &str) -> String {
     let mut command = Command::new("openssl");
     command.args(["s_client", "-quiet", "-connect", &format!("{}:{port}", MAIL_HOST[0])]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().expect("openssl can be started");
-    // QUIT is not a command of IMAP, which logs out after `a LOGOUT`.
     let mut input = child.stdin.take().expect("it is piped");
-    input.write_all(b"QUIT\r\na LOGOUT\r\n").expect("it reads");
+    input.write_all(farewell.as_bytes()).expect("it reads");
     let output = child.wait_with_output().expect("it ends");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -75,20 +74,29 @@ fn a_copier_sends_and_nobody_else() {
     assert!(Session::open(COPIER, IMAP).log_in("scanner@example.org", "secret"), "{}", relay.log());
     relay.wait_until(COPIER, true);
     assert_eq!(smtp(COPIER, 587).rcpt_from("scanner@example.org", RECIPIENT).code, 250);
-    for (port, expected) in [(465, "220 "), (993, "* OK "), (995, "+OK ")] {
-        let greeting = greeting_over_tls(port);
+    let servers =
+        [(465, "QUIT\r\n", "220 "), (993, "a LOGOUT\r\n", "* OK "), (995, "QUIT\r\n", "+OK ")];
+    for (port, farewell, expected) in servers {
+        let greeting = greeting_over_tls(port, farewell);
         assert!(greeting.starts_with(expected), "{port}: {greeting:?}");
     }
-    let capabilities = Session::open(COPIER, IMAP).send("a CAPABILITY");
-    assert!(capabilities.starts_with("a OK"), "{capabilities}");
+    let stls = Session::open(COPIER, POP3).send("STLS");
+    assert!(stls.starts_with("+OK"), "{stls}");
+    let starttls = Session::open(COPIER, IMAP).send("a STARTTLS");
+    assert!(starttls.starts_with("a OK"), "{starttls}");
 
     // Everything is in the output of the containers.
     let (dovecot, postfix) = (relay.dovecot.log(), relay.postfix.log());
     assert!(dovecot.contains("pop3-login: Info: Login: user=<copier@example.org>"), "{dovecot}");
     assert!(dovecot.contains("Password mismatch"), "{dovecot}");
-    assert!(postfix.contains("Verified TLS connection established to 198.51.100.1"), "{postfix}");
+    assert!(
+        postfix.contains("Verified TLS connection established to smtp.example.net"),
+        "{postfix}"
+    );
     assert!(relay.sidecar.log().contains("relaying a message"), "{}", relay.sidecar.log());
-    relay.postfix.kill();
+    for part in [&mut relay.postfix, &mut relay.dovecot, &mut relay.sidecar] {
+        part.stop();
+    }
 }
 
 #[test]
@@ -103,7 +111,7 @@ fn fifty_messages_an_hour_and_no_lies_about_health() {
     assert_eq!(codes.last(), Some(&450));
 
     // Without pop-before-smtp the others say so, and nobody is refused for good.
-    relay.sidecar.kill();
+    relay.sidecar.stop();
     assert_eq!(rcpt(COPIER, "copier@example.org").code, 451);
     let said = relay.postfix.health().expect_err("it cannot relay");
     assert!(said.contains("expected 554"), "{said}");
@@ -149,7 +157,7 @@ fn mistakes_in_the_files() {
         assert!(!output.status.success() && said.contains(expected), "{said}");
     }
     relay.write("smarthost", "# none\n");
-    relay.postfix.kill();
+    relay.postfix.stop();
     relay.postfix.start();
     let setting = relay.postfix.run(&["/usr/sbin/postconf", "-h", "relayhost"]).stdout;
     assert_eq!(setting, b"\n", "direct delivery");

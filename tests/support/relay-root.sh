@@ -21,7 +21,10 @@ mount -t overlay -o "lowerdir=$base,upperdir=$work/$target/layer,workdir=$work/$
 while read -r from to; do
     [[ $from == --from=* ]] || install -D -m "$(stat -c %a "$from")" "$from" "$root$to"
 done < <(lines COPY)
-[ ! -e "$root/etc/ssl" ] || install -D -m 644 "$work/ca.pem" "$root/etc/ssl/certs/ca-certificates.crt"
+if [ "$target" = postfix ]; then
+    install -D -m 644 "$work/ca.pem" "$root/etc/ssl/certs/ca-certificates.crt"
+    install -m 644 "$work/hosts" "$root/etc/hosts"
+fi
 
 share() { mkdir -p "$root$2"; mount --bind "$work/$1" "$root$2"; }
 share state /var/lib/relay
@@ -60,4 +63,4 @@ elif [ "$target" = postfix ]; then
     exec "${enter[@]}" "$chroot" "$root" setpriv --no-new-privs --inh-caps=-all \
         --bounding-set="-all,$capabilities" $(words ENTRYPOINT)
 fi
-exec setpriv --no-new-privs "${enter[@]}" "$chroot" --userspec="$user" --groups= "$root" $(words ENTRYPOINT) $(words CMD)
+exec setpriv --no-new-privs "${enter[@]}" "$chroot" --userspec="$user" --groups=65532 "$root" $(words ENTRYPOINT) $(words CMD)

@@ -9,6 +9,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -19,8 +21,8 @@ use super::{PATIENCE, directory, install, need, network, within};
 
 /// The root of the repository.
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
-/// The port of the mail provider's server.
-const SMARTHOST_PORT: &str = "2525";
+/// The mail provider's server.
+const SMARTHOST: (&str, &str) = ("smtp.example.net", "2525");
 
 /// A container, running or not.
 pub struct Part {
@@ -51,9 +53,21 @@ impl Part {
         assert!(healthy && !self.ended(), "{}: {:?}: {}", self.name, self.health(), self.log());
     }
 
+    /// Stops it as an engine does.
+    pub fn stop(&mut self) {
+        self.end(Signal::SIGTERM);
+    }
+
     /// Ends it and all its processes.
-    pub fn kill(&mut self) {
-        self.process = None;
+    fn end(&mut self, signal: Signal) {
+        // A change of user has undone --kill-child. What is PID 1 in it is a child of `unshare`.
+        if let Some(mut process) = self.process.take()
+            && process.ended().is_none()
+            && let Ok(inner) = inner(&process).parse()
+        {
+            let _ = kill(Pid::from_raw(inner), signal);
+            process.wait();
+        }
     }
 
     fn ended(&mut self) -> bool {
@@ -74,10 +88,8 @@ impl Part {
 
     /// Runs a program in it, as `docker exec` does.
     pub fn run(&self, words: &[&str]) -> Output {
-        let parent = self.process.as_ref().expect("it has been started").id();
-        let inner = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
         let mut command = Command::new("nsenter");
-        command.arg("--target").arg(inner.unwrap_or_default().trim());
+        command.arg("--target").arg(inner(self.process.as_ref().expect("it has been started")));
         command.args(["--mount", "--pid", "--root", "--wd", "--"]).args(words);
         command.stdin(Stdio::null()).output().expect("nsenter can be started")
     }
@@ -90,6 +102,19 @@ impl Part {
     fn log_file(&self) -> PathBuf {
         self.work.join(format!("{}.log", self.name))
     }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.end(Signal::SIGKILL);
+    }
+}
+
+/// Returns the process that is PID 1 in a container.
+fn inner(unshare: &Process) -> String {
+    let parent = unshare.id();
+    let inner = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    inner.unwrap_or_default().trim().to_owned()
 }
 
 /// The relay, in the network of the calling thread.
@@ -192,7 +217,8 @@ fn make_volumes(dir: &Path, users: &str) {
         fs::create_dir(dir.join(name)).unwrap();
         std::os::unix::fs::chown(dir.join(name), Some(owner), Some(owner)).unwrap();
     }
-    let line = format!("[{}]:{SMARTHOST_PORT} relay:pass-word\n", MAIL_HOST[0]);
+    let line = format!("[{}]:{} relay:pass-word\n", SMARTHOST.0, SMARTHOST.1);
+    fs::write(dir.join("hosts"), format!("{} {}\n", MAIL_HOST[0], SMARTHOST.0)).unwrap();
     for (name, text) in [("users", users), ("smarthost", &line)] {
         fs::write(dir.join("secrets").join(name), text).unwrap();
     }
@@ -202,13 +228,13 @@ fn make_volumes(dir: &Path, users: &str) {
 fn start_provider(dir: &Path) -> Process {
     let mut openssl = Command::new("openssl");
     openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-noenc", "-days", "1", "-subj"]);
-    openssl.arg(format!("/CN={}", MAIL_HOST[0]));
+    openssl.arg(format!("/CN={}", SMARTHOST.0));
     openssl.arg("-keyout").arg(dir.join("key.pem")).arg("-out").arg(dir.join("ca.pem"));
     let made = openssl.output().expect("openssl can be started");
     assert!(made.status.success(), "{made:?}");
     let mut provider = Command::new("python3");
     provider.arg(format!("{REPOSITORY}/tests/support/smarthost.py"));
-    provider.args([MAIL_HOST[0], SMARTHOST_PORT]).arg(dir.join("ca.pem")).arg(dir.join("key.pem"));
+    provider.args([MAIL_HOST[0], SMARTHOST.1]).arg(dir.join("ca.pem")).arg(dir.join("key.pem"));
     provider.stdout(fs::File::create(dir.join("delivered")).unwrap());
     provider.stderr(fs::File::create(dir.join("provider.log")).unwrap());
     Process::spawn(&mut provider)
