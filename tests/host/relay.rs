@@ -2,12 +2,16 @@
 //! provider, and nobody else does.
 
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::package::{CLIENT, DEB, place};
+use super::systemd::files_below;
 use crate::support::client::{IMAP, POP3, Session};
 use crate::support::network::{MAIL_HOST, connect};
 use crate::support::postfix::{Reply, Session as Smtp};
 use crate::support::relay::Relay;
+use crate::support::systemd::Systemd;
 use crate::support::{PATIENCE, within};
 
 const USERS: &str = "# The devices\ncopier@example.org:{PLAIN}secret\n\
@@ -46,6 +50,8 @@ fn a_copier_sends_and_nobody_else() {
     let mut relay = Relay::start(&users(), &[("POP_BEFORE_SMTP_GRACE", "8s")]);
     let copier = "copier@example.org";
     assert_eq!(rcpt(COPIER, copier).code, 554, "before the login");
+    let own = smtp(COPIER, 25).rcpt_from(copier, "root@[198.51.100.1]");
+    assert_eq!(own.code, 550, "there are no mailboxes: {own:?}");
     assert!(!Session::open(COPIER, POP3).log_in(copier, "wrong"));
     assert_eq!(rcpt(COPIER, copier).code, 554, "after a failed login");
 
@@ -125,6 +131,45 @@ fn fifty_messages_an_hour_and_no_lies_about_health() {
     assert!(Session::open(OTHER, POP3).log_in("scanner@example.org", "secret"));
     relay.wait_until(OTHER, true);
     assert_eq!(rcpt(OTHER, "scanner@example.org").code, 250, "the first login counts");
+}
+
+/// The same files on a host, by the script; its packages are there, as if apt had installed them.
+#[test]
+fn a_debian_host() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<_> =
+        files_below("deploy").iter().map(|path| (format!("src/{path}"), root.join(path))).collect();
+    files.push((place(), DEB.clone()));
+    let files: Vec<_> = files.iter().map(|(path, source)| (&**path, &**source)).collect();
+    let host = Systemd::start_debian_with(&files, "relay");
+    host.must(&format!(
+        "printf '#!/bin/sh\\n[ $1 = update ] || dpkg --install /{}\\n' \
+                        > /usr/local/bin/apt-get; chmod 755 /usr/local/bin/apt-get",
+        place()
+    ));
+    host.must("echo 'copier@example.org:{PLAIN}secret' > /src/deploy/relay/users");
+    host.must("echo '[198.51.100.20]:587' > /src/deploy/relay/smarthost");
+    let refused = host.run("/src/deploy/relay/debian");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("--replace"), "{said}");
+    let done = host.run("/src/deploy/relay/debian --replace");
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success() && said.contains("\n0 problems, "), "{said} {done:?}");
+
+    host.join(&[CLIENT, "198.51.100.66"]);
+    let sender = "copier@example.org";
+    assert_eq!(rcpt(CLIENT, sender).code, 554);
+    assert!(Session::open(CLIENT, POP3).log_in(sender, "secret"), "{}", host.journal());
+    let query = || host.run(&format!("pop-before-smtp query {CLIENT}")).status.success();
+    assert!(within(PATIENCE, query), "{}", host.journal());
+    assert_eq!(rcpt(CLIENT, sender).code, 250);
+    assert_eq!(rcpt(CLIENT, "other@example.org").code, 550);
+    assert_eq!(rcpt("198.51.100.66", sender).code, 554);
+    assert!(Session::open(CLIENT, IMAP).log_in(sender, "secret"), "{}", host.journal());
+    assert_eq!(smtp(CLIENT, 587).rcpt_from(sender, RECIPIENT).code, 250);
+    // Again, as after a change.
+    host.must("/src/deploy/relay/debian");
+    assert_eq!(rcpt(CLIENT, sender).code, 250, "{}", host.journal());
 }
 
 /// Mistakes in the two files of the user are named.
