@@ -1,6 +1,8 @@
 //! deploy/relay: a copier in an office logs in by POP3 and sends through the relay to a mail
 //! provider, and nobody else does.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -206,4 +208,35 @@ fn mistakes_in_the_files() {
     relay.postfix.start();
     let setting = relay.postfix.run(&["/usr/sbin/postconf", "-h", "relayhost"]).stdout;
     assert_eq!(setting, b"\n", "direct delivery");
+}
+
+/// Compose and Kubernetes agree on what each container may do and sees.
+#[test]
+fn the_manifest_is_that_of_compose() {
+    let read = |name: &str| {
+        let path = format!("{}/deploy/relay/{name}", env!("CARGO_MANIFEST_DIR"));
+        fs::read_to_string(&path).unwrap_or_else(|why| panic!("{path}: {why}"))
+    };
+    let (compose, manifest) = (read("compose.yaml"), read("kubernetes.yaml"));
+    let found = |text: &str, pattern: &str| -> BTreeSet<String> {
+        let pattern = regex::Regex::new(pattern).expect("a pattern");
+        pattern.captures_iter(text).map(|found| found[1].to_owned()).collect()
+    };
+    let capabilities = found(&compose, r"cap_add: \[(.*)\]");
+    assert_eq!(capabilities.len(), 2);
+    assert_eq!(capabilities, found(&manifest, r"add: \[(.*?)\]"));
+    let mut ports = found(&compose, r#""\d+:(\d+)""#);
+    assert_eq!(ports, found(&manifest, r"containerPort: (\d+)"));
+    assert_eq!(ports, found(&manifest, r", port: (\d+)"));
+    ports.retain(|port| port.parse::<u16>().is_ok_and(|port| port < 1024));
+    assert_eq!(ports.len(), 7);
+    let volumes = found(&compose, r"- (\w+:/[\w/-]+(?::ro)?)\n");
+    let mounts = r"name: (state|syslog|policy), mountPath: ([\w/-]+)(, readOnly: true)?";
+    let mounts = regex::Regex::new(mounts).expect("a pattern");
+    let mounts = mounts.captures_iter(&manifest).map(|found| {
+        let read_only = if found.get(3).is_some() { ":ro" } else { "" };
+        format!("{}:{}{read_only}", &found[1], &found[2])
+    });
+    assert_eq!(volumes, mounts.collect());
+    assert!(volumes.len() >= 5, "{volumes:?}");
 }
