@@ -79,7 +79,11 @@ fn a_copier_sends_and_nobody_else() {
     assert_eq!(mail["recipients"][0], format!("TO:<{RECIPIENT}>"), "{mail}");
 
     // With a hashed password, by IMAP, and through the other ports.
-    assert!(Session::open(COPIER, IMAP).log_in("scanner@example.org", "secret"), "{}", relay.log());
+    let mut imap = Session::open(COPIER, IMAP);
+    assert!(imap.log_in("scanner@example.org", "secret"), "{}", relay.log());
+    let refused = imap.send("a APPEND INBOX {3+}\r\nabc");
+    assert!(refused.starts_with("a NO"), "nobody can leave anything: {refused}");
+    drop(imap);
     relay.wait_until(COPIER, true);
     assert_eq!(smtp(COPIER, 587).rcpt_from("scanner@example.org", RECIPIENT).code, 250);
     let servers =
@@ -187,6 +191,7 @@ fn mistakes_in_the_files() {
         ("# none\n", "has no users"),
         ("\ncopier@example.org:secret\n", "users, line 2: "),
         ("copier:{PLAIN}secret\n", "users, line 1: "),
+        ("Copier@example.org:{PLAIN}secret\n", "in small letters"),
     ] {
         relay.write("users", users);
         let said = said(&relay);

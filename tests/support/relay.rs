@@ -217,7 +217,7 @@ fn make_volumes(dir: &Path, users: &str) {
         fs::create_dir(dir.join(name)).unwrap();
         std::os::unix::fs::chown(dir.join(name), Some(owner), Some(owner)).unwrap();
     }
-    let line = format!("[{}]:{} relay:pass-word\n", SMARTHOST.0, SMARTHOST.1);
+    let line = format!("[{}]:{} relay:pass-word\r\n", SMARTHOST.0, SMARTHOST.1);
     fs::write(dir.join("hosts"), format!("{} {}\n", MAIL_HOST[0], SMARTHOST.0)).unwrap();
     for (name, text) in [("users", users), ("smarthost", &line)] {
         fs::write(dir.join("secrets").join(name), text).unwrap();
