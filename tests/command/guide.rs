@@ -96,7 +96,8 @@ fn anchors(text: &str) -> BTreeSet<String> {
 #[test]
 fn links_are_valid() {
     let mut count = 0;
-    let others = ["CHANGELOG.md", "deploy/container/README.md"].map(str::to_owned);
+    let others =
+        ["CHANGELOG.md", "deploy/container/README.md", "deploy/relay/README.md"].map(str::to_owned);
     for page in pages().into_iter().chain(others) {
         let text = read(&page);
         let ends = text.match_indices("](").map(|(at, bracket)| at + bracket.len());

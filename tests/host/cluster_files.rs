@@ -80,6 +80,13 @@ impl Cluster {
         self.dir.path().join(name)
     }
 
+    /// Returns the command that makes a host's certificate.
+    fn certify(&self, host: &str) -> Command {
+        let mut command = Command::new(self.at("certificates"));
+        command.args(["tls", "host", host]).current_dir(self.dir.path());
+        command
+    }
+
     /// Starts a store, as a replica of the other one if so.
     fn start(&self, number: usize, is_replica: bool) -> Process {
         let data = self.at(&format!("data{number}"));
@@ -467,6 +474,14 @@ fn containers() {
     let (_, block) = manifest.split_once("config.toml: |\n").expect("a ConfigMap");
     let lines = block.lines().map_while(|line| line.strip_prefix("    "));
     let text = lines.collect::<Vec<_>>().join("\n");
+    // `check` reads the files of the secrets.
+    let site = Cluster::new();
+    let [files, tls] = [site.at(""), site.at("tls/")].map(|path| path.display().to_string());
+    succeeds(&mut site.certify("pod"));
+    let text = replaced(
+        text,
+        &[("/store/store-password", &format!("{files}store-password")), ("/store/", &tls)],
+    );
     fs::write(&config, &text).expect("a file");
     let variable = "POP_BEFORE_SMTP_CLUSTER_HOST";
     assert!(manifest.contains(variable));
@@ -480,7 +495,10 @@ fn containers() {
     let variables: Vec<(String, String)> = compose
         .lines()
         .filter_map(|line| line.trim().strip_prefix("POP_BEFORE_SMTP_")?.split_once(": "))
-        .map(|(name, value)| (format!("POP_BEFORE_SMTP_{name}"), value.to_owned()))
+        .map(|(name, value)| {
+            let value = value.replace("/etc/pop-before-smtp/", &files);
+            (format!("POP_BEFORE_SMTP_{name}"), value)
+        })
         .collect();
     assert_eq!(variables.len(), 10, "{variables:?}");
     check(&config, &variables);

@@ -18,6 +18,7 @@ mod installation;
 mod mandatory_access;
 mod package;
 mod recipes;
+mod relay;
 mod relp;
 mod sendmail;
 mod suites;

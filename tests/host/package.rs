@@ -24,7 +24,7 @@ const DOVECOT: &str = "disable_plaintext_auth = no\nssl = no\n";
 const ACCOUNT: &str = "useradd --create-home joe; echo joe:secret | chpasswd";
 
 /// The package of the program under test, built once.
-static DEB: LazyLock<PathBuf> = LazyLock::new(|| {
+pub static DEB: LazyLock<PathBuf> = LazyLock::new(|| {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/package/deb");
     let mut command = Command::new(script);
     command.arg(env!("CARGO_BIN_EXE_pop-before-smtp")).arg(env!("CARGO_TARGET_TMPDIR"));
@@ -35,7 +35,7 @@ static DEB: LazyLock<PathBuf> = LazyLock::new(|| {
 });
 
 /// Returns the path of the package on the host.
-fn place() -> String {
+pub fn place() -> String {
     let name = DEB.file_name().expect("a name").to_str().expect("text");
     format!("src/target/package/{name}")
 }

@@ -159,7 +159,7 @@ fn gather_image(kind: &str, image: &Path) {
 }
 
 /// Returns the libraries of a program, with the loader.
-fn libraries(program: &str) -> BTreeSet<PathBuf> {
+pub fn libraries(program: &str) -> BTreeSet<PathBuf> {
     let output = Command::new("ldd").arg(program).output().expect("ldd can be started");
     let output = String::from_utf8_lossy(&output.stdout).into_owned();
     output.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()

@@ -23,6 +23,7 @@ pub mod postfix;
 pub mod process;
 pub mod random;
 pub mod redis;
+pub mod relay;
 pub mod site;
 pub mod small_disk;
 pub mod socketmap_client;

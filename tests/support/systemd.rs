@@ -59,6 +59,15 @@ impl Systemd {
         Self::boot(files, &[base])
     }
 
+    /// The same with the packages that tests/all has unpacked under this name.
+    pub fn start_debian_with(files: &[(&str, &Path)], name: &str) -> Self {
+        let tools = Path::new(DEBIAN).with_file_name(name);
+        assert!(tools.exists(), "{} is missing: tests/all unpacks it", tools.display());
+        // As overlay file systems want their lower directories.
+        let base = format!("{}:{DEBIAN}", tools.display());
+        Self::boot(files, &[Path::new(&base)])
+    }
+
     fn boot(files: &[(&str, &Path)], base: &[&Path]) -> Self {
         need("systemd-analyze", "systemd");
         need("unshare", "util-linux");
