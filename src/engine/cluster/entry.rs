@@ -116,8 +116,7 @@ pub enum Entry {
 impl Entry {
     /// Parses an entry; `None`: it is none.
     pub fn parse(text: &str, origins: &mut Origins) -> Option<Self> {
-        // Texts end up in the state file and on terminals.
-        if text.len() > MAX_ENTRY || text.contains(|char: char| char.is_control() && char != '\t') {
+        if text.len() > MAX_ENTRY || has_controls(text) {
             return None;
         }
         let fields: SmallVec<[&str; 16]> = text.split('\t').collect();
@@ -139,6 +138,14 @@ impl Entry {
             _ => None,
         }
     }
+}
+
+/// Returns whether a text has control characters other than tabs: it ends up in the state file and on
+/// terminals.
+fn has_controls(text: &str) -> bool {
+    let is_control = |byte: u8| byte < b' ' && byte != b'\t' || byte == 0x7f;
+    text.bytes().any(is_control)
+        || !text.is_ascii() && text.chars().any(|char| char.is_control() && char != '\t')
 }
 
 impl ToldGrant {

@@ -7,9 +7,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use smol_str::SmolStr;
+
 use super::address::{KnownRuling, MAX_PARTS, Part, Place, unite};
 use super::entry::{Entry, EntryId, Heartbeat, ToldGrant};
-use super::ruling::Ruling;
+use super::ruling::{Epoch, Ruling};
 use super::{Cluster, is_same};
 use crate::engine::grants::grant::Grant;
 use crate::engine::grants::origins::Origins;
@@ -99,9 +101,9 @@ impl Engine {
             return;
         }
         cluster.stats.heard += u64::from(!is_own);
-        let (clock, sequence) = (cluster.clock, told.sequence);
+        let clock = cluster.clock;
+        let ToldGrant { host, epoch, sequence, mut grant } = told;
         let longest = |until: Time| until.since(sequence);
-        let mut grant = told.grant.clone();
         let span = grant.by_login.map(longest);
         let manual_span = grant.manual.as_ref().map(|manual| longest(manual.until));
         grant = grant.map_times(|time| clock.to_engine(time));
@@ -118,7 +120,8 @@ impl Engine {
         let ceiling = self.session_ceiling();
         let grant = self.accepted(now, grant, ceiling);
         let Some(cluster) = &mut self.cluster else { return };
-        cluster.put_heard(now, told, place, latest, grant);
+        let heard = HeardPart { host, epoch, sequence, place, latest, grant };
+        cluster.put_heard(now, address, heard);
         self.changed(address);
         self.follow_ruling(now, address);
         self.combine(now, address, RemovalReason::Expired);
@@ -153,6 +156,18 @@ impl Engine {
             self.combine(now, address, RemovalReason::Revoked);
         }
     }
+}
+
+/// What a host has told of an address.
+struct HeardPart {
+    host: SmolStr,
+    epoch: Epoch,
+    sequence: Time,
+    place: Place,
+    /// The deadline that it has told.
+    latest: Time,
+    /// What of it counts here.
+    grant: Option<Grant>,
 }
 
 /// Returns whether a grant is more than what was heard of it.
@@ -193,39 +208,35 @@ impl Cluster {
         true
     }
 
-    /// Puts what a host has told in the place of its part. `grant` is what of it counts here.
-    fn put_heard(
-        &mut self,
-        now: Time,
-        told: ToldGrant,
-        place: Place,
-        latest: Time,
-        grant: Option<Grant>,
-    ) {
-        let is_own = told.host == self.host;
-        let address = told.grant.address;
+    /// Puts what a host has told in the place of its part.
+    fn put_heard(&mut self, now: Time, address: IpAddr, heard: HeardPart) {
+        let HeardPart { host, epoch, sequence, place, latest, grant } = heard;
+        let is_own = host == self.host;
         if !self.has_room(address) {
             self.stats.refused += 1;
             return;
         }
-        if self.addresses.get(&address).map(|shared| shared.epoch()).unwrap_or_default()
-            < told.epoch
-        {
-            self.rule(now, address, |ruling| ruling.epoch = told.epoch.clone());
+        if self.addresses.get(&address).map(|shared| shared.epoch()).unwrap_or_default() < epoch {
+            self.rule(now, address, |ruling| ruling.epoch = epoch);
         }
         let shared = self.addresses.entry(address).or_default();
-        let old = shared.part(&told.host);
+        let old = shared.part(&host);
         let keep = old.map_or(latest, |old| old.keep.max(latest));
         // This host has forgotten what it once told, and what it has to tell is not all.
         let own = old.filter(|old| is_own && old.is_untold).map(|old| old.grant.grant());
-        let own = own.filter(|own| now < own.until);
         let has_old = old.is_some();
-        let both = match (&grant, own) {
-            (Some(heard), Some(own)) => Some(unite(own, heard.clone())),
-            (heard, own) => own.or_else(|| heard.clone()),
+        let (grant, has_more) = match own.filter(|own| now < own.until) {
+            Some(own) => {
+                let both = match grant.clone() {
+                    Some(heard) => unite(own, heard),
+                    None => own,
+                };
+                let has_more = adds(now, grant.as_ref(), &both);
+                (Some(both), has_more)
+            }
+            None => (grant, false),
         };
-        let has_more = is_own && both.as_ref().is_some_and(|both| adds(now, grant.as_ref(), both));
-        let Some(grant) = both.or_else(|| has_old.then(|| Grant::none(address, now))) else {
+        let Some(grant) = grant.or_else(|| has_old.then(|| Grant::none(address, now))) else {
             self.obsolete.extend(is_own.then_some(place.entry));
             if shared.parts.is_empty() && shared.ruling.is_none() {
                 self.forget(address);
@@ -233,8 +244,8 @@ impl Cluster {
             return;
         };
         let part = Part {
-            host: told.host.clone(),
-            sequence: told.sequence,
+            host,
+            sequence,
             place: Some(place),
             told: grant.by_login.unwrap_or_default(),
             keep,
