@@ -478,6 +478,7 @@ fn containers() {
     let site = Cluster::new();
     let [files, tls] = [site.at(""), site.at("tls/")].map(|path| path.display().to_string());
     succeeds(&mut site.certify("pod"));
+    fs::copy(site.at("password-of-pbs"), site.at("store-password")).expect("a copy");
     let text = replaced(
         text,
         &[("/store/store-password", &format!("{files}store-password")), ("/store/", &tls)],
