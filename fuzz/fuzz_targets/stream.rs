@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use pop_before_smtp::engine::cluster::entry::{Entry, EntryId};
+use pop_before_smtp::engine::cluster::entry::{StreamEntry, EntryId};
 use pop_before_smtp::engine::grants::Cursor;
 use pop_before_smtp::engine::grants::origins::Origins;
 use pop_before_smtp::engine::time::Time;
@@ -32,14 +32,14 @@ fuzz_target!(|input: &[u8]| {
         let blocks: Vec<_> = forwards.blocks(NOW).collect();
         assert_eq!(blocks, backwards.blocks(NOW).collect::<Vec<_>>());
     }
-    forwards.end_reading();
+    forwards.end_reading(NOW);
     let address = IpAddr::from([192, 0, 2, 7]);
     forwards.revoke(NOW, address, Some(Duration::from_secs(60)));
     let _ = forwards.allow(NOW, address, None, Some("a\tnote".into()));
     loop {
         let untold = forwards.untold(NOW, 100);
         for message in &untold.messages {
-            assert!(Entry::parse(&message.text, &mut Origins::default()).is_some());
+            assert!(StreamEntry::parse(&message.text, &mut Origins::default()).is_some());
         }
         if !untold.has_more {
             break;

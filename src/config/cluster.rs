@@ -106,7 +106,7 @@ impl fmt::Display for StoreUrl {
 
 /// Several hosts with one set of clients.
 #[derive(Clone, Debug)]
-pub struct Cluster {
+pub struct ClusterOptions {
     /// The store; of several the one that is primary.
     pub stores: Vec<StoreUrl>,
     /// The site: hosts with the same name share one set.
@@ -121,7 +121,7 @@ pub struct Cluster {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-impl Cluster {
+impl ClusterOptions {
     /// Takes the options from a layer and adds what is wrong with them to `faults`.
     pub fn from_layer(layer: &Layer, faults: &mut Failures) -> Option<Self> {
         let mut fault = |what: &str, hint: &str| faults.push(Failure::config(what).hint(hint));

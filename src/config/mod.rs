@@ -33,7 +33,7 @@ use crate::engine::message::hosts::Hosts;
 use crate::error::{Failure, Failures};
 use crate::postfix::map_spec::{MapSpec, MapValue};
 use crate::sys::log::{LogFormat, LogLevel};
-use cluster::Cluster;
+use cluster::ClusterOptions;
 use control::Control;
 use layer::Layer;
 use limiting::Limiting;
@@ -117,7 +117,7 @@ pub struct Config {
     /// The control sockets.
     pub control: Control,
     /// The other hosts, if there are any.
-    pub cluster: Option<Cluster>,
+    pub cluster: Option<ClusterOptions>,
     /// Whether to log what would be done, and write no map and no state.
     pub dry_run: bool,
     /// The socket for metrics and health checks, without those that systemd passes.
@@ -172,7 +172,7 @@ impl Config {
         let sending = Sending::from_layer(layer, has_socket(SocketRole::Policy), &mut faults);
         let limiting = Limiting::from_layer(layer, has_socket(SocketRole::Policy), &mut faults);
         let control = Control::from_layer(layer, &mut faults);
-        let cluster = Cluster::from_layer(layer, &mut faults);
+        let cluster = ClusterOptions::from_layer(layer, &mut faults);
         let allow_uid = listeners::users(layer, &mut faults);
         login_rules::check(layer, &mut faults);
         let mut fault = |what: String, hint: &str| {
@@ -301,7 +301,7 @@ impl Config {
         remarks.extend(self.limiting.remarks(&unrestricted));
         remarks.extend(self.lookups.remarks());
         remarks.extend(listeners::remarks(self));
-        remarks.extend(self.cluster.iter().flat_map(Cluster::remarks));
+        remarks.extend(self.cluster.iter().flat_map(ClusterOptions::remarks));
         if self.matching.exclude == [ExcludeWhat::None] {
             remarks.push(
                 "exclude: with `none` a login from this host or its gateway also authorises, such as \

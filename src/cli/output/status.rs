@@ -149,7 +149,7 @@ impl StatusPage<'_> {
             self.line("", &self.style.paint(Style::Odd, &text), output)?;
         }
         if cluster.refused > 0 {
-            let text = format!("entries of the stream that are none: {}", cluster.refused);
+            let text = format!("entries of the stream that were refused: {}", cluster.refused);
             self.line("", &self.style.paint(Style::Odd, &text), output)?;
         }
         for host in &cluster.hosts {

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::shared::Shared;
-use crate::config::cluster::Cluster;
+use crate::config::cluster::ClusterOptions;
 use crate::engine::time::Time;
 use crate::error::Failure;
 
@@ -36,13 +36,13 @@ pub struct Link {
 #[derive(Debug)]
 pub struct Exchange {
     /// The options.
-    pub config: Cluster,
+    pub config: ClusterOptions,
     link: Mutex<Link>,
 }
 
 impl Exchange {
     /// Creates one that is not connected yet.
-    pub fn new(config: Cluster, now: Time) -> Self {
+    pub fn new(config: ClusterOptions, now: Time) -> Self {
         let away = Some((now, "not connected yet".to_owned()));
         Self { config, link: Mutex::new(Link { away, ..Link::default() }) }
     }
@@ -84,7 +84,7 @@ impl Exchange {
 /// # Errors
 /// One of them cannot be read, or is not what it should be.
 #[cfg(feature = "cluster")]
-pub fn examine(config: &Cluster) -> Result<(), Failure> {
+pub fn examine(config: &ClusterOptions) -> Result<(), Failure> {
     store::Client::new(config).map(drop)
 }
 
@@ -93,7 +93,7 @@ pub fn examine(config: &Cluster) -> Result<(), Failure> {
 /// # Errors
 /// Never.
 #[cfg(not(feature = "cluster"))]
-pub fn examine(_config: &Cluster) -> Result<(), Failure> {
+pub fn examine(_config: &ClusterOptions) -> Result<(), Failure> {
     Ok(())
 }
 

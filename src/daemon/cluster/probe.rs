@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value, cmd};
 
 use super::store::{Client, explain, is_primary, open, text};
-use crate::config::cluster::Cluster;
+use crate::config::cluster::ClusterOptions;
 use crate::error::Failure;
 
 /// A key that nobody has.
@@ -21,11 +21,11 @@ const NO_ENTRY: &str = "0-1";
 const HARMLESS: [&str; 2] = ["ERR", "READONLY"];
 
 /// A store, and what it answers; or why it cannot be used.
-pub type Examined = (String, Result<Answers, String>);
+pub type Examined = (String, Result<StoreAnswers, String>);
 
 /// What a store answers.
 #[derive(Debug)]
-pub struct Answers {
+pub struct StoreAnswers {
     /// Whether it is primary, not a replica.
     pub is_primary: bool,
     /// Commands that it refuses, and why.
@@ -42,7 +42,7 @@ pub struct Answers {
 ///
 /// # Errors
 /// The files that the options name cannot be read.
-pub async fn examine(config: &Cluster) -> Result<Vec<Examined>, Failure> {
+pub async fn examine(config: &ClusterOptions) -> Result<Vec<Examined>, Failure> {
     let client = Client::new(config)?;
     let mut examined = Vec::new();
     for (name, store) in &client.stores {
@@ -51,7 +51,7 @@ pub async fn examine(config: &Cluster) -> Result<Vec<Examined>, Failure> {
     Ok(examined)
 }
 
-async fn ask(store: &redis::Client, key: &str) -> Result<Answers, String> {
+async fn ask(store: &redis::Client, key: &str) -> Result<StoreAnswers, String> {
     let mut connection = open(store, Duration::ZERO).await?;
     let is_primary = is_primary(&mut connection).await?;
     let mut refused = Vec::new();
@@ -82,7 +82,7 @@ async fn ask(store: &redis::Client, key: &str) -> Result<Answers, String> {
         _ => info.as_ref().and_then(text).as_deref().and_then(eviction),
     };
     let clock_difference = clock_difference(&mut connection).await?;
-    Ok(Answers { is_primary, refused, excess, eviction, clock_difference })
+    Ok(StoreAnswers { is_primary, refused, excess, eviction, clock_difference })
 }
 
 /// Returns the commands that the daemon uses, with arguments with which they change nothing.

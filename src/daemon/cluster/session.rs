@@ -125,7 +125,7 @@ async fn read(mut store: Store, shared: &Arc<Shared>, last: Option<EntryId>) -> 
         }
         if !is_read && has_all {
             is_read = true;
-            shared.with(|engine, _| engine.end_reading());
+            shared.with(|engine, now| engine.end_reading(now));
             shared.tell_now();
         }
         let entries = store.read(after).await?;

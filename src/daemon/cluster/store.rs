@@ -12,7 +12,7 @@ use redis::{
     IntoConnectionInfo as _, RedisConnectionInfo, RedisError, TlsCertificates, Value, cmd, pipe,
 };
 
-use crate::config::cluster::{Cluster, StoreAddress, StoreUrl};
+use crate::config::cluster::{ClusterOptions, StoreAddress, StoreUrl};
 use crate::engine::cluster::entry::EntryId;
 use crate::engine::cluster::hearing::LOOKED_BACK;
 use crate::engine::time::Time;
@@ -57,7 +57,7 @@ impl Client {
     ///
     /// # Errors
     /// One of them cannot be read, or is not what it should be.
-    pub fn new(config: &Cluster) -> Result<Self, Failure> {
+    pub fn new(config: &ClusterOptions) -> Result<Self, Failure> {
         // The library asks for a provider of the process; this is the only one compiled in.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let password = config.password_file.as_deref().map(|path| secret(path, "password file"));
@@ -299,7 +299,7 @@ fn info(url: &StoreUrl, password: Option<&str>) -> ConnectionInfo {
     info.set_redis_settings(login)
 }
 
-fn certificates(config: &Cluster) -> Result<TlsCertificates, Failure> {
+fn certificates(config: &ClusterOptions) -> Result<TlsCertificates, Failure> {
     let identity = config.identity.as_ref().map(|(cert, key)| {
         let client_cert = secret(cert, "certificate")?;
         Ok::<_, Failure>(ClientTlsConfig { client_cert, client_key: secret(key, "key")? })

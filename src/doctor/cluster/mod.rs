@@ -4,7 +4,7 @@
 mod stores;
 
 use super::findings::Report;
-use crate::config::cluster::Cluster;
+use crate::config::cluster::ClusterOptions;
 use crate::config::layer::Layer;
 use crate::control::status::{ClusterStatus, Status};
 use crate::error::Failures;
@@ -15,7 +15,7 @@ const SLOW: u64 = 2000;
 /// Reports what is wrong with the exchange, if the configuration has one.
 pub async fn examine(layer: &Layer, status: Option<&Status>, report: &mut Report) {
     // Faults are reported with the configuration.
-    let Some(config) = Cluster::from_layer(layer, &mut Failures::new()) else { return };
+    let Some(config) = ClusterOptions::from_layer(layer, &mut Failures::new()) else { return };
     match status.map(|status| &status.cluster) {
         Some(Some(cluster)) => running(cluster, report),
         Some(None) => report.problem(

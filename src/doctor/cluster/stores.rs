@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use crate::config::cluster::{Cluster, StoreAddress, StoreUrl};
-use crate::daemon::cluster::probe::{self, Answers};
+use crate::config::cluster::{ClusterOptions, StoreAddress, StoreUrl};
+use crate::daemon::cluster::probe::{self, StoreAnswers};
 use crate::doctor::findings::Report;
 
 /// How far two clocks may be apart.
 const MAX_DIFFERENCE: Duration = Duration::from_secs(10);
 
 /// Reports what is wrong with them.
-pub async fn examine(config: &Cluster, report: &mut Report) {
+pub async fn examine(config: &ClusterOptions, report: &mut Report) {
     let examined = match probe::examine(config).await {
         Ok(examined) => examined,
         Err(failure) => {
@@ -51,7 +51,7 @@ pub async fn examine(config: &Cluster, report: &mut Report) {
     }
 }
 
-fn store(config: &Cluster, url: &StoreUrl, answers: &Answers, report: &mut Report) {
+fn store(config: &ClusterOptions, url: &StoreUrl, answers: &StoreAnswers, report: &mut Report) {
     let role = if answers.is_primary { "primary" } else { "a replica" };
     let way = match &url.address {
         StoreAddress::Unix(_) => "a Unix socket",
@@ -86,7 +86,12 @@ fn store(config: &Cluster, url: &StoreUrl, answers: &Answers, report: &mut Repor
     }
 }
 
-fn permissions(config: &Cluster, url: &StoreUrl, answers: &Answers, report: &mut Report) {
+fn permissions(
+    config: &ClusterOptions,
+    url: &StoreUrl,
+    answers: &StoreAnswers,
+    report: &mut Report,
+) {
     for (command, why) in &answers.refused {
         report.problem(
             format!("{url} refuses {command}: {why}"),

@@ -38,7 +38,7 @@ pub struct Acls {
 
 /// Something that happens to a recipient in another domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum AclStep {
     /// pop-before-smtp is asked at this socket: a path, or `inet:HOST:PORT`.
     Asks(String),
     /// The recipient is refused; by this statement.
@@ -88,7 +88,7 @@ impl Acls {
     }
 
     /// Returns what the ACL for recipients does, in its order; nothing if it is not known.
-    pub fn steps(&self) -> Vec<Step> {
+    pub fn steps(&self) -> Vec<AclStep> {
         let mut steps = Vec::new();
         self.follow(self.rcpt.as_deref().unwrap_or_default(), 0, &mut steps);
         steps
@@ -105,17 +105,17 @@ impl Acls {
         self.rcpt.as_ref().is_some_and(|name| self.named.contains_key(name))
     }
 
-    fn follow(&self, name: &str, depth: usize, steps: &mut Vec<Step>) {
+    fn follow(&self, name: &str, depth: usize, steps: &mut Vec<AclStep>) {
         let Some(statements) = self.named.get(name).filter(|_| depth < MAX_DEPTH) else { return };
         for statement in statements {
             for line in &statement.lines {
-                steps.extend(asked(line).map(Step::Asks));
+                steps.extend(asked(line).map(AclStep::Asks));
                 if let Some(called) = called(line) {
                     self.follow(called, depth + 1, steps);
                 }
             }
             if statement.refuses() {
-                steps.push(Step::Refuses(format!(
+                steps.push(AclStep::Refuses(format!(
                     "{} {}",
                     statement.verb,
                     statement.lines.join(" ")
@@ -169,10 +169,10 @@ mod tests {
 
     #[test]
     fn steps_of_the_acl_for_recipients() {
-        let asks = || Step::Asks("/run/p".into());
-        let refuses = |text: &str| Step::Refuses(text.to_owned());
+        let asks = || AclStep::Asks("/run/p".into());
+        let refuses = |text: &str| AclStep::Refuses(text.to_owned());
         let require = "require domains = +local_domains";
-        let rows: [(&str, Vec<Step>); 7] = [
+        let rows: [(&str, Vec<AclStep>); 7] = [
             (&format!("rcpt:\n warn\n {ASKS}\n accept"), vec![asks()]),
             (
                 &format!("rcpt:\n {require}\n warn {ASKS}\n deny\n message = no"),

@@ -21,7 +21,7 @@ use crate::config::values::Serve;
 use crate::sys::child;
 use crate::sys::child::ChildError;
 use crate::sys::programs;
-use acls::{Acls, Step};
+use acls::{AclStep, Acls};
 
 /// Exim answers in a few milliseconds.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -150,14 +150,15 @@ fn is_exim(sendmail: &Path) -> bool {
 /// Reports whether Exim asks at the socket before it refuses recipients in other domains.
 fn report_order(acls: &Acls, serve: &Serve, host: &Host, report: &mut Report) {
     let steps = acls.steps();
-    let is_ours = |step: &Step| matches!(step, Step::Asks(socket) if is_socket(socket, serve));
+    let is_ours =
+        |step: &AclStep| matches!(step, AclStep::Asks(socket) if is_socket(socket, serve));
     let guide = || format!("see {}", host.shipped("exim/README.md"));
     let name = acls.rcpt.as_deref().unwrap_or_default();
     let refusal = steps.iter().find_map(|step| match step {
-        Step::Refuses(by) => Some(by),
-        Step::Asks(_) => None,
+        AclStep::Refuses(by) => Some(by),
+        AclStep::Asks(_) => None,
     });
-    let first = steps.iter().find(|step| is_ours(step) || matches!(step, Step::Refuses(_)));
+    let first = steps.iter().find(|step| is_ours(step) || matches!(step, AclStep::Refuses(_)));
     if first.is_some_and(is_ours) {
         report.ok(format!("Exim asks {serve} in {name}, before it refuses to relay"));
     } else if let Some(by) = refusal.filter(|_| steps.iter().any(is_ours)) {

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 
 use super::entry::EntryId;
-use super::ruling::{Epoch, Ruling};
+use super::ruling::{AddressRuling, Epoch};
 use crate::engine::grants::grant::{Grant, MAX_USERS};
 use crate::engine::grants::stored::StoredGrant;
 use crate::engine::time::Time;
@@ -49,7 +49,7 @@ pub struct Part {
 #[derive(Clone, Debug, Default)]
 pub struct KnownRuling {
     /// The decisions.
-    pub ruling: Ruling,
+    pub ruling: AddressRuling,
     /// Where all of it is in the stream.
     pub place: Option<Place>,
     /// Until then a grant of an older epoch may exist.
@@ -60,14 +60,16 @@ pub struct KnownRuling {
 
 /// One address.
 #[derive(Clone, Debug, Default)]
-pub struct SharedAddress {
+pub struct ClusterAddress {
     /// The decisions about it, if there are any.
     pub ruling: Option<Box<KnownRuling>>,
+    /// Whether it is noted when to look whether it can be forgotten.
+    pub has_check: bool,
     /// The parts of the ruling's epoch.
     pub parts: SmallVec<[Part; 1]>,
 }
 
-impl SharedAddress {
+impl ClusterAddress {
     /// Returns the epoch in which parts count.
     pub fn epoch(&self) -> Epoch {
         self.ruling.as_ref().map(|known| known.ruling.epoch.clone()).unwrap_or_default()
@@ -89,7 +91,11 @@ impl SharedAddress {
     }
 
     /// Changes the ruling. Parts of an older epoch are dropped, and returned.
-    pub fn rule(&mut self, keep: Time, change: impl FnOnce(&mut Ruling)) -> SmallVec<[Part; 1]> {
+    pub fn rule(
+        &mut self,
+        keep: Time,
+        change: impl FnOnce(&mut AddressRuling),
+    ) -> SmallVec<[Part; 1]> {
         let known = self.ruling.get_or_insert_default();
         let before = known.ruling.epoch.clone();
         change(&mut known.ruling);

@@ -1,6 +1,6 @@
 //! The clock on which the hosts agree: that of the stream.
 //!
-//! - **Promise**: it never goes back. It is the latest of all that was seen: the store's clock, the
+//! - **Promise**: it never goes back, unless it is more than [`MAX_MANUAL`] wrong. It is the latest of all that was seen: the store's clock, the
 //!   ids of entries and the times in heartbeats, each carried on by this host's own clock. So a store
 //!   whose clock is wrong, or another store with another clock, makes no grant longer.
 //! - **Limits**: what is more than [`MAX_MANUAL`] ahead is not believed, since nothing that was told
@@ -34,6 +34,16 @@ impl StreamClock {
         self.has_jumped |= self.ahead.is_some_and(|known| ahead > known.saturating_add(JUMP));
         self.ahead = self.ahead.max(Some(ahead));
         true
+    }
+
+    /// Sets the clock to that of the store if they are so far apart that nothing that was told by one
+    /// could last by the other.
+    pub fn correct(&mut self, now: Time, store_time: Time) {
+        let ahead = difference(store_time, now);
+        let is_far = |known: i64| known.abs_diff(ahead) > MAX_MANUAL.as_millis() as u64;
+        if self.ahead.is_some_and(is_far) {
+            *self = Self { ahead: Some(ahead), has_jumped: false };
+        }
     }
 
     /// Returns whether it has jumped forward.
@@ -106,6 +116,13 @@ mod tests {
         clock.follow_jump();
         assert!(clock.observe(at(120), at(5021)) && !clock.has_jumped());
         assert_eq!(clock.now(at(120)), Some(at(8621)));
+        clock.correct(at(120), at(3000));
+        assert_eq!(clock.now(at(120)), Some(at(8621)), "an hour is nothing");
+        let mut wrong = clock;
+        wrong.correct(at(120), at(8622 + week));
+        assert_eq!(wrong.now(at(120)), Some(at(8622 + week)));
+        wrong.correct(at(120), at(100));
+        assert_eq!(wrong.now(at(120)), Some(at(100)));
         assert_eq!(clock.to_stream(at(200)), at(8701));
         assert_eq!(clock.to_engine(at(8701)), at(200));
     }

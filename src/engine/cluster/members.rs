@@ -45,6 +45,11 @@ impl Members {
         }
     }
 
+    /// Forgets what they have read: the stream may be another one.
+    pub fn forget_reads(&mut self) {
+        self.0.values_mut().for_each(|member| member.read = EntryId::default());
+    }
+
     /// Forgets those that are gone.
     pub fn sweep(&mut self, now: Time) {
         self.0.retain(|_, member| now.since(member.seen) < FORGET);

@@ -28,15 +28,15 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::events::EventKind;
-use super::grants::grant::{Grant, GrantedBy};
+use super::grants::grant::{Grant, User};
 use super::grants::{Cursor, GrantOutcome, GrantRequest};
 use super::time::Time;
 use super::{Engine, MAX_MANUAL, RemovalReason};
-use address::{Part, SharedAddress};
+use address::{ClusterAddress, Part};
 use clock::StreamClock;
 use entry::EntryId;
 use members::Members;
-use ruling::Ruling;
+use ruling::AddressRuling;
 
 /// Addresses to be checked in one call of [`Engine::tick`].
 const CHECKED: usize = 1024;
@@ -66,7 +66,7 @@ pub struct Cluster {
     /// Tells this process from others of the same name.
     instance: u64,
     clock: StreamClock,
-    addresses: HashMap<IpAddr, Box<SharedAddress>>,
+    addresses: HashMap<IpAddr, Box<ClusterAddress>>,
     /// The addresses that have a ruling.
     ruled: BTreeSet<IpAddr>,
     /// When to look whether an address can be forgotten.
@@ -75,6 +75,10 @@ pub struct Cluster {
     fresh: VecDeque<IpAddr>,
     /// Up to where the set was searched for what the stream lacks; `None`: it lacks nothing.
     search: Option<Cursor>,
+    /// When to search once more, also for what hosts that live have not told again.
+    thorough_at: Option<Time>,
+    /// Whether the present search is that one.
+    is_thorough: bool,
     /// Entries of this host that a later one replaces.
     obsolete: Vec<EntryId>,
     members: Members,
@@ -110,6 +114,8 @@ impl Cluster {
             checks: BinaryHeap::new(),
             fresh: VecDeque::new(),
             search: None,
+            thorough_at: None,
+            is_thorough: false,
             obsolete: Vec::new(),
             members: Members::default(),
             reading: 0,
@@ -194,8 +200,16 @@ impl Cluster {
         let own = shared.part(&self.host).filter(|part| part.keep <= now);
         self.obsolete.extend(own.and_then(|part| part.place).map(|place| place.entry));
         match shared.prune(now) {
-            Some(later) => self.checks.push(Reverse((later, address))),
+            Some(later) => self.check_at(later, address),
             None => self.forget(address),
+        }
+    }
+
+    /// Has an address looked at then, unless it will be anyway.
+    fn check_at(&mut self, at: Time, address: IpAddr) {
+        let Some(shared) = self.addresses.get_mut(&address) else { return };
+        if !std::mem::replace(&mut shared.has_check, true) {
+            self.checks.push(Reverse((at, address)));
         }
     }
 
@@ -219,6 +233,8 @@ impl Cluster {
                 Some(Reverse((at, address))) if *at <= now => {
                     let address = *address;
                     self.checks.pop();
+                    let shared = self.addresses.get_mut(&address);
+                    shared.into_iter().for_each(|shared| shared.has_check = false);
                     self.prune(now, address);
                 }
                 _ => return,
@@ -227,21 +243,21 @@ impl Cluster {
     }
 
     /// Changes the ruling of an address.
-    fn rule(&mut self, now: Time, address: IpAddr, change: impl FnOnce(&mut Ruling)) {
+    fn rule(&mut self, now: Time, address: IpAddr, change: impl FnOnce(&mut AddressRuling)) {
         let keep = now + MAX_MANUAL;
         let dropped = self.addresses.entry(address).or_default().rule(keep, change);
         let own = dropped.iter().filter(|part| part.host == self.host);
         self.obsolete.extend(own.filter_map(|part| part.place).map(|place| place.entry));
         self.ruled.insert(address);
-        self.checks.push(Reverse((keep, address)));
+        self.check_at(keep, address);
     }
 
     /// Makes a decision about an address, and has it told.
-    fn decide(&mut self, now: Time, address: IpAddr, decision: Decision) {
+    fn decide(&mut self, now: Time, address: IpAddr, decision: RulingChange) {
         let host = self.host.clone();
         self.rule(now, address, |ruling| match decision {
-            Decision::Revoke(block) => ruling.revoke(&host, block),
-            Decision::Lift => ruling.lift(&host),
+            RulingChange::Revoke(block) => ruling.revoke(&host, block),
+            RulingChange::Lift => ruling.lift(&host),
         });
         let shared = self.addresses.get_mut(&address);
         if let Some(known) = shared.and_then(|shared| shared.ruling.as_mut()) {
@@ -258,20 +274,24 @@ impl Cluster {
 
 /// A decision of this host about an address.
 #[derive(Clone, Copy, Debug)]
-enum Decision {
+enum RulingChange {
     /// Its grant ends, and it is blocked until then.
     Revoke(Option<Time>),
     /// It is blocked no longer.
     Lift,
 }
 
-/// Returns whether two grants of this host differ in nothing but deadlines and the last login.
+/// Returns whether a grant of this host becomes another one that differs in nothing but later deadlines
+/// and the last login.
 fn is_same(one: &Grant, other: &Grant, now: Time) -> bool {
+    let ends_earlier =
+        |user: &User| other.users.iter().any(|it| it.name == user.name && it.until < user.until);
     let names = |grant: &Grant| -> BTreeSet<SmolStr> {
         grant.users.iter().map(|user| user.name.clone()).collect()
     };
     one.until > now
         && one.manual == other.manual
+        && !one.users.iter().any(ends_earlier)
         && one.shared == other.shared
         && names(one) == names(other)
 }
@@ -307,9 +327,7 @@ impl Engine {
         let before = self.grants.get(address);
         let Some(cluster) = &self.cluster else { return GrantOutcome::Renewed };
         let own = cluster.own(now, address);
-        // What the operator grants is not less than what is there.
-        let base = if request.by == GrantedBy::Operator { before.clone().or(own) } else { own };
-        let mut grant = base.unwrap_or_else(|| Grant::none(address, now));
+        let mut grant = own.unwrap_or_else(|| Grant::none(address, now));
         grant.apply(request, now, self.rules.max_users);
         self.put_own(now, grant);
         self.changed(address);
@@ -353,17 +371,17 @@ impl Engine {
     /// Revokes on all hosts.
     pub(super) fn revoke_shared(&mut self, now: Time, address: IpAddr, block: Option<Duration>) {
         let block = block.map(|span| now + span.min(MAX_MANUAL));
-        self.decide_shared(now, address, Decision::Revoke(block));
+        self.decide_shared(now, address, RulingChange::Revoke(block));
     }
 
     /// Lifts the blocks of an address on all hosts, if there are any.
     pub(super) fn unblock_shared(&mut self, now: Time, address: IpAddr) {
         if self.blocked_until(now, address).is_some() {
-            self.decide_shared(now, address, Decision::Lift);
+            self.decide_shared(now, address, RulingChange::Lift);
         }
     }
 
-    fn decide_shared(&mut self, now: Time, address: IpAddr, decision: Decision) {
+    fn decide_shared(&mut self, now: Time, address: IpAddr, decision: RulingChange) {
         let Some(cluster) = &mut self.cluster else { return };
         cluster.decide(now, address, decision);
         self.follow_ruling(now, address);

@@ -15,9 +15,11 @@ use crate::engine::time::Time;
 
 /// Most blocks of one address, and most of them that are lifted.
 const MAX_KEPT: usize = 16;
-/// Highest number of an epoch that another host may tell: more revocations than there ever are, and
-/// less than what this host can count.
+/// Highest number of an epoch that another host may tell of an address that is not known to have so many
+/// already: more revocations than there ever are.
 const MAX_NUMBER: u32 = 1 << 30;
+/// How much higher it may be otherwise.
+const MAX_STEP: u32 = 1000;
 /// Longest name of a host, in bytes (that of a label in the DNS: RFC 1035, 2.3.4).
 const MAX_NAME: usize = 63;
 
@@ -39,6 +41,11 @@ pub struct Epoch {
 }
 
 impl Epoch {
+    /// Returns whether another host may have counted so far, where the known number is this one.
+    pub fn is_credible(&self, known: u32) -> bool {
+        self.number < MAX_NUMBER || self.number <= known.saturating_add(MAX_STEP)
+    }
+
     fn next(&self, host: &SmolStr) -> Self {
         Self { number: self.number.saturating_add(1), host: host.clone() }
     }
@@ -59,15 +66,14 @@ impl FromStr for Epoch {
             return Ok(Self::default());
         }
         let (number, host) = text.split_once(':').ok_or(())?;
-        let number =
-            number.parse().ok().filter(|number| (1..=MAX_NUMBER).contains(number)).ok_or(())?;
+        let number = number.parse().ok().filter(|number| *number > 0).ok_or(())?;
         Ok(Self { number, host: host_name(host).ok_or(())? })
     }
 }
 
 /// The decisions about one address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ruling {
+pub struct AddressRuling {
     /// The latest epoch.
     pub epoch: Epoch,
     /// The blocks, by the epoch that each began, and until when they last.
@@ -76,7 +82,7 @@ pub struct Ruling {
     pub lifted: BTreeSet<Epoch>,
 }
 
-impl Ruling {
+impl AddressRuling {
     /// Returns until when the address is blocked, if it is.
     pub fn blocked_until(&self, now: Time) -> Option<Time> {
         let lasting = self.blocks.iter().filter(|(epoch, _)| !self.lifted.contains(epoch));
@@ -127,7 +133,8 @@ impl Ruling {
             self.blocks.remove(&first);
         }
         while self.lifted.len() > MAX_KEPT {
-            self.lifted.pop_first();
+            let first = self.lifted.pop_first();
+            first.map(|first| self.blocks.remove(&first));
         }
     }
 }

@@ -5,11 +5,11 @@
 //!   is on the stream's clock:
 //!
 //!   ```text
-//!   heard HOST EPOCH SEQUENCE ADDRESS SINCE LOGIN ... .
+//!   heard HOST EPOCH SEQUENCE KEEP ADDRESS SINCE LOGIN ... .
 //!   ruling ADDRESS EPOCH LIFTED BLOCKS KEEP .
 //!   ```
 //!
-//!   What follows ADDRESS is what follows it in a line `grant`. A `+` after SEQUENCE: the part has
+//!   KEEP is until when an older entry of the part may say that it lasts. What follows ADDRESS is what follows it in a line `grant`. A `+` after SEQUENCE: the part has
 //!   changed since it was told. `gone` ends both.
 
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Cluster;
-use super::address::{KnownRuling, Part, SharedAddress};
+use super::address::{ClusterAddress, KnownRuling, Part};
 use super::entry;
 use super::ruling::host_name;
 use crate::engine::grants::origins::Origins;
@@ -33,12 +33,13 @@ const UNTOLD: &str = "+";
 
 /// The addresses of a state file that have parts or rulings.
 #[derive(Debug, Default)]
-pub struct SharedAddresses(HashMap<IpAddr, Box<SharedAddress>>);
+pub struct SharedAddresses(HashMap<IpAddr, Box<ClusterAddress>>);
 
 impl SharedAddresses {
     /// Reads what follows `heard`; `None`: it is damaged.
     pub fn heard(&mut self, fields: &[&str], origins: &mut Origins) -> Option<()> {
-        let [host, epoch, sequence, ref fields @ ..] = *fields else { return None };
+        let [host, epoch, sequence, keep, ref fields @ ..] = *fields else { return None };
+        let keep = state::time(keep)?;
         let (host, epoch) = (host_name(host)?, epoch.parse().ok()?);
         let grant = state::grant(fields, origins)?;
         let told = sequence.strip_suffix(UNTOLD);
@@ -52,7 +53,7 @@ impl SharedAddresses {
             sequence: state::time(told.unwrap_or(sequence))?,
             place: None,
             told: Time::default(),
-            keep: grant.until,
+            keep,
             is_untold: told.is_some(),
             grant: grant.into(),
         });
@@ -90,12 +91,10 @@ impl Cluster {
             let fields = line.strip_prefix('r').unwrap_or_default();
             let _ = writeln!(text, "ruling{fields}\t{}\t.", known.keep.as_millis());
         }
-        // What has ended has no deadline.
-        let has_deadline = |part: &&Part| part.grant.since() < part.grant.until();
-        for part in shared.parts.iter().filter(has_deadline) {
-            let sequence = part.sequence.as_millis();
+        for part in &shared.parts {
             let untold = if part.is_untold { UNTOLD } else { "" };
-            let _ = write!(text, "heard\t{}\t{epoch}\t{sequence}{untold}\t", part.host);
+            let (sequence, keep) = (part.sequence.as_millis(), part.keep.as_millis());
+            let _ = write!(text, "heard\t{}\t{epoch}\t{sequence}{untold}\t{keep}\t", part.host);
             state::write_grant_fields(text, &part.grant.grant());
         }
     }
@@ -161,9 +160,10 @@ impl Engine {
     }
 
     /// Moves times back if the clock was set back, and limits them.
-    fn set_back(&self, now: Time, back: Duration, shared: &mut SharedAddress) {
+    fn set_back(&self, now: Time, back: Duration, shared: &mut ClusterAddress) {
         for part in &mut shared.parts {
             part.grant = part.grant.grant().set_back(back).into();
+            part.keep = (part.keep - back).min(now + MAX_MANUAL);
         }
         if let Some(KnownRuling { ruling, keep, .. }) = shared.ruling.as_deref_mut() {
             let longest = now + MAX_MANUAL;
@@ -177,23 +177,33 @@ impl Engine {
         let is_own = self.cluster.as_ref().is_some_and(|cluster| cluster.host == part.host);
         // The sessions of this host are not restored; another host will tell when they end.
         let ceiling = if is_own { Duration::ZERO } else { self.session_ceiling() };
-        let grant = self.restored(now, part.grant.grant(), ceiling, restored)?;
-        Some(Part { keep: grant.until, grant: grant.into(), ..part })
+        let before = part.grant.until();
+        match self.restored(now, part.grant.grant(), ceiling, restored) {
+            Some(grant) => {
+                // The others believe that it lasts longer.
+                let is_untold = part.is_untold || is_own && grant.until < before;
+                Some(Part { is_untold, grant: grant.into(), ..part })
+            }
+            // It has ended, and an older entry may say that it lasts.
+            None => (before <= now && now < part.keep).then_some(part),
+        }
     }
 }
 
 impl Cluster {
-    fn restore(&mut self, now: Time, address: IpAddr, shared: Box<SharedAddress>) {
+    fn restore(&mut self, now: Time, address: IpAddr, shared: Box<ClusterAddress>) {
         for part in shared.parts.iter().filter(|part| part.sequence > Time::default()) {
             self.clock.observe(now, part.sequence);
         }
         if shared.parts.iter().any(|part| part.is_untold) {
             self.queue(address);
         }
-        if let Some(known) = &shared.ruling {
+        let keeps = shared.parts.iter().map(|part| part.keep);
+        let keep = keeps.chain(shared.ruling.as_ref().map(|known| known.keep)).max();
+        if shared.ruling.is_some() {
             self.ruled.insert(address);
-            self.checks.push(std::cmp::Reverse((known.keep, address)));
         }
         self.addresses.insert(address, shared);
+        keep.into_iter().for_each(|keep| self.check_at(keep, address));
     }
 }

@@ -10,9 +10,9 @@ use std::net::IpAddr;
 use smol_str::SmolStr;
 
 use super::Cluster;
-use super::address::{Part, Place, SharedAddress};
+use super::address::{ClusterAddress, Part, Place};
 use super::entry::{EntryId, Heartbeat, ToldGrant, write_ruling};
-use super::ruling::{Epoch, Ruling};
+use super::ruling::{AddressRuling, Epoch};
 use crate::engine::Engine;
 use crate::engine::grants::stored::StoredGrant;
 use crate::engine::grants::{Cursor, Slice};
@@ -27,7 +27,7 @@ const SEARCHED: u32 = 256;
 
 /// An entry to be added to the stream.
 #[derive(Clone, Debug)]
-pub struct Message {
+pub struct OutgoingEntry {
     /// Its text.
     pub text: String,
     address: IpAddr,
@@ -46,7 +46,7 @@ enum What {
 #[derive(Debug, Default)]
 pub struct Untold {
     /// Entries to be added.
-    pub messages: Vec<Message>,
+    pub messages: Vec<OutgoingEntry>,
     /// Entries to be deleted.
     pub obsolete: Vec<EntryId>,
     /// Whether there may be more.
@@ -57,7 +57,7 @@ pub struct Untold {
 
 /// Whether the other hosts know what was decided about an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unconfirmed {
+pub struct Confirmation {
     /// It is in the stream.
     pub is_told: bool,
     /// The hosts that have not read it.
@@ -106,23 +106,29 @@ impl Cluster {
 
     /// Adds the entries that tell what of an address has changed, and in a search what is not in the
     /// stream.
-    fn messages(&mut self, now: Time, address: IpAddr, is_search: bool, to: &mut Vec<Message>) {
-        let Self { host: own, clock, addresses, reading, members, .. } = self;
+    fn messages(
+        &mut self,
+        now: Time,
+        address: IpAddr,
+        is_search: bool,
+        to: &mut Vec<OutgoingEntry>,
+    ) {
+        let Self { host: own, clock, addresses, reading, members, is_thorough, .. } = self;
         let (Some(stream_now), Some(shared)) = (clock.now(now), addresses.get_mut(&address)) else {
             return;
         };
         let is_there = |place: Option<Place>| place.is_some_and(|place| place.reading == *reading);
         let is_missing = |place: Option<Place>| is_search && !is_there(place);
         let epoch = shared.epoch();
-        let SharedAddress { ruling, parts } = &mut **shared;
+        let ClusterAddress { ruling, parts, has_check: _ } = &mut **shared;
         if let Some(known) = ruling
             && (known.is_untold || is_missing(known.place))
         {
             known.is_untold = false;
-            let Ruling { epoch, blocks, lifted } = known.ruling.clone();
+            let AddressRuling { epoch, blocks, lifted } = known.ruling.clone();
             let blocks = blocks.into_iter().map(|(by, until)| (by, clock.to_stream(until)));
-            let ruling = Ruling { epoch: epoch.clone(), blocks: blocks.collect(), lifted };
-            to.push(Message {
+            let ruling = AddressRuling { epoch: epoch.clone(), blocks: blocks.collect(), lifted };
+            to.push(OutgoingEntry {
                 text: write_ruling(address, &ruling),
                 address,
                 what: What::Ruling(epoch),
@@ -133,7 +139,7 @@ impl Cluster {
             let is_wanted = if is_own {
                 part.is_untold || is_missing(part.place)
             } else {
-                is_missing(part.place) && members.is_silent(now, &part.host)
+                is_missing(part.place) && (*is_thorough || members.is_silent(now, &part.host))
             };
             if !is_wanted {
                 continue;
@@ -149,11 +155,11 @@ impl Cluster {
             let told =
                 ToldGrant { host: host.clone(), epoch: epoch.clone(), sequence: *sequence, grant };
             let what = What::Part(host.clone(), *sequence);
-            to.push(Message { text: told.write(), address, what });
+            to.push(OutgoingEntry { text: told.write(), address, what });
         }
     }
 
-    fn told(&mut self, message: &Message, entry: EntryId) {
+    fn told(&mut self, message: &OutgoingEntry, entry: EntryId) {
         self.stats.told += 1;
         let place = Place { entry, reading: self.reading };
         let Some(shared) = self.addresses.get_mut(&message.address) else {
@@ -232,14 +238,14 @@ impl Engine {
     }
 
     /// Records that an entry was added.
-    pub fn told(&mut self, message: &Message, entry: EntryId) {
+    pub fn told(&mut self, message: &OutgoingEntry, entry: EntryId) {
         if let Some(cluster) = &mut self.cluster {
             cluster.told(message, entry);
         }
     }
 
     /// Records that it is not known whether entries were added.
-    pub fn not_told(&mut self, messages: &[Message]) {
+    pub fn not_told(&mut self, messages: &[OutgoingEntry]) {
         let Some(cluster) = &mut self.cluster else { return };
         for message in messages.iter().rev() {
             let Some(shared) = cluster.addresses.get_mut(&message.address) else { continue };
@@ -260,6 +266,10 @@ impl Engine {
     pub fn heartbeat(&mut self, now: Time) -> Option<String> {
         let cluster = self.cluster.as_mut()?;
         cluster.beats = false;
+        if cluster.search.is_none() && cluster.thorough_at.is_some_and(|at| at <= now) {
+            (cluster.thorough_at, cluster.is_thorough) = (None, true);
+            cluster.search = Some(Cursor::default());
+        }
         let time = cluster.clock.now(now)?;
         let Cluster { host, instance, read, .. } = &**cluster;
         let heartbeat = Heartbeat { host: host.clone(), instance: *instance, time, read: *read };
@@ -267,10 +277,10 @@ impl Engine {
     }
 
     /// Returns which hosts have not read what was decided about an address.
-    pub fn unconfirmed(&self, address: IpAddr) -> Unconfirmed {
+    pub fn unconfirmed(&self, address: IpAddr) -> Confirmation {
         let address = address.to_canonical();
         let Some(cluster) = &self.cluster else {
-            return Unconfirmed { is_told: true, hosts: Vec::new() };
+            return Confirmation { is_told: true, hosts: Vec::new() };
         };
         let shared = cluster.addresses.get(&address);
         let ruling = shared.and_then(|shared| shared.ruling.as_ref());
@@ -281,6 +291,6 @@ impl Engine {
         let is_told = places.iter().all(Option::is_some);
         let entry = places.iter().flatten().map(|place| place.entry).max().unwrap_or_default();
         let waiting = cluster.members.iter().filter(|(_, member)| !is_told || member.read < entry);
-        Unconfirmed { is_told, hosts: waiting.map(|(host, _)| host.clone()).collect() }
+        Confirmation { is_told, hosts: waiting.map(|(host, _)| host.clone()).collect() }
     }
 }

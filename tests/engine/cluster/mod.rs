@@ -28,7 +28,7 @@ impl Host {
         engine.join_cluster(name.into(), skew);
         let mut host = Self { engine, skew };
         host.connect(0);
-        host.engine.end_reading();
+        host.engine.end_reading(host.now(0));
         // The stream lacks nothing.
         host.told(0, &mut 0);
         // From now on sessions count: this daemon logs their ends.
@@ -46,7 +46,7 @@ impl Host {
         let restored = engine_loop::restore(&mut self.engine, now, &file);
         assert_eq!(restored.damaged, 0, "{file}");
         self.connect(time);
-        self.engine.end_reading();
+        self.engine.end_reading(now);
         // What it tells again the others know already.
         self.told(time, &mut 0);
         self.login(time, "<22>Nov 22 07:35:28 imapd[29]: Logout user=joe host=[192.0.2.1]");

@@ -184,9 +184,7 @@ impl Host {
             self.parts.clear();
             records.push(self.ruling());
         }
-        let lasting = self.parts.values().filter(|part| part.epoch == self.epoch);
-        let lasting = lasting.filter(|part| now < part.until());
-        let base = lasting.copied().reduce(Part::max).unwrap_or_default();
+        let base = self.own().filter(|own| now < own.until()).unwrap_or_default();
         let manual = base.manual.max(now + span);
         records.extend(self.put_own(Part { manual, ..base }));
         records
