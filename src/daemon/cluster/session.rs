@@ -12,6 +12,7 @@ use super::Exchange;
 use super::store::{Client, ReadEntry, Store, StoreError};
 use crate::daemon::shared::Shared;
 use crate::engine::MAX_MANUAL;
+use crate::engine::cluster::Cluster;
 use crate::engine::cluster::entry::EntryId;
 use crate::engine::cluster::hearing::HEARTBEAT;
 use crate::error::Failure;
@@ -101,20 +102,26 @@ async fn try_session(
 ) -> Result<End, End> {
     let (time, newest) = store.look_back().await?;
     let last = newest.first().map(|(id, _)| *id);
-    shared.with(|engine, now| {
+    let reading = shared.with(|engine, now| {
         engine.begin_reading(now, time, newest.iter().map(|(id, text)| (*id, &**text)));
+        engine.cluster().map(Cluster::reading)
     });
     if exchange.connected(&store.name) {
         info!(store = store.name, "connected to the cluster's store");
     }
     tokio::select! {
-        end = read(store.clone(), shared, last) => end,
+        end = read(store.clone(), shared, reading, last) => end,
         end = tell(exchange, store.clone(), shared) => end,
     }
 }
 
 /// Reads the stream from its beginning, and then what is added.
-async fn read(mut store: Store, shared: &Arc<Shared>, last: Option<EntryId>) -> Result<End, End> {
+async fn read(
+    mut store: Store,
+    shared: &Arc<Shared>,
+    reading: Option<u32>,
+    last: Option<EntryId>,
+) -> Result<End, End> {
     let mut after = EntryId::default();
     let mut is_read = false;
     let mut hearing = None;
@@ -139,9 +146,11 @@ async fn read(mut store: Store, shared: &Arc<Shared>, last: Option<EntryId>) -> 
         // While many are heard, the next ones are read.
         if entries.len() > HEARD {
             let shared = Arc::clone(shared);
-            hearing = Some(tokio::task::spawn_blocking(move || hear_many(&shared, &entries)));
+            hearing = Some(tokio::task::spawn_blocking(move || {
+                hear_many(&shared, reading, &entries);
+            }));
         } else {
-            hear(shared, &entries);
+            hear(shared, reading, &entries);
         }
         if shared.with(|engine, _| engine.cluster().is_some_and(|it| it.wants_reading())) {
             return Ok(End::ReadAgain("the rules or the clock have changed"));
@@ -157,15 +166,19 @@ async fn wait_for(hearing: &mut Option<JoinHandle<()>>) {
 }
 
 /// Takes many entries, on a thread that may sleep: frames and lookups get their turn in between.
-fn hear_many(shared: &Shared, entries: &[ReadEntry]) {
+fn hear_many(shared: &Shared, reading: Option<u32>, entries: &[ReadEntry]) {
     for entries in entries.chunks(HEARD) {
-        hear(shared, entries);
+        hear(shared, reading, entries);
         shared.yield_lock();
     }
 }
 
-fn hear(shared: &Shared, entries: &[ReadEntry]) {
+/// Takes entries, unless another reading has begun meanwhile: they may be of a stream that is lost.
+fn hear(shared: &Shared, reading: Option<u32>, entries: &[ReadEntry]) {
     shared.with(|engine, now| {
+        if engine.cluster().map(Cluster::reading) != reading {
+            return;
+        }
         entries.iter().for_each(|(id, text)| engine.hear(now, *id, text));
     });
     shared.mark_heard();

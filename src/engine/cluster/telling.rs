@@ -74,6 +74,11 @@ impl Cluster {
         self.fresh.push_back(address);
     }
 
+    /// Returns how often the stream was read from its beginning.
+    pub fn reading(&self) -> u32 {
+        self.reading
+    }
+
     /// Returns the last entry that was read.
     pub fn read(&self) -> EntryId {
         self.read
