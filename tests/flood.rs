@@ -39,7 +39,7 @@ const GROWTH: u64 = 12 * 1024;
 /// Processes and hosts that fill every table; the largest tables have 65,536 entries.
 const FILL: u64 = 70_000;
 /// Rounds of `FILL` new processes and hosts in a usual run of all tests.
-const ROUNDS: u64 = 4;
+const ROUNDS: u64 = 2;
 /// Permitted memory growth once the tables are full, in KiB: more than the allocator's fluctuation,
 /// and less than four bytes for each frame.
 const SLACK: u64 = 2 * 1024;

@@ -116,7 +116,7 @@ fn faults(rule: Rule, seed: u64) -> Vec<&'static str> {
 }
 
 fn histories() -> u64 {
-    setting("CLUSTER_HISTORIES").unwrap_or(3000)
+    setting("CLUSTER_HISTORIES").unwrap_or(600)
 }
 
 #[test]
