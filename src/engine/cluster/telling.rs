@@ -85,18 +85,13 @@ impl Cluster {
     }
 
     /// Returns whether there is something to tell.
-    pub fn has_untold(&self) -> bool {
+    fn has_untold(&self) -> bool {
         !self.fresh.is_empty() || self.search.is_some() || !self.obsolete.is_empty()
     }
 
     /// Returns how many changes are not told yet.
     pub fn untold(&self) -> usize {
         self.fresh.len()
-    }
-
-    /// Returns whether the stream is searched for what it lacks.
-    pub fn is_searching(&self) -> bool {
-        self.search.is_some()
     }
 
     /// Returns whether others wait for a heartbeat.
