@@ -19,7 +19,7 @@ use crate::error::Failure;
 use crate::sys::log_limit::LogLimiter;
 
 /// Entries taken under one lock: less than a millisecond.
-const HEARD: usize = 64;
+const HEARD: usize = 128;
 /// Entries told at once, so that what changes meanwhile does not wait long.
 const TOLD: usize = 256;
 /// Pause after entries that are told again: 20,000 in a second, so that no host falls behind, and what
@@ -109,9 +109,19 @@ async fn try_session(
     if exchange.connected(&store.name) {
         info!(store = store.name, "connected to the cluster's store");
     }
+    let _catching_up = CatchingUp(shared);
     tokio::select! {
         end = read(store.clone(), shared, reading, last) => end,
         end = tell(exchange, store.clone(), shared) => end,
+    }
+}
+
+/// However the connection ends, also by a stop of the daemon: what was heard gets into the state file.
+struct CatchingUp<'a>(&'a Shared);
+
+impl Drop for CatchingUp<'_> {
+    fn drop(&mut self) {
+        self.0.with(|engine, _| engine.end_catching_up());
     }
 }
 

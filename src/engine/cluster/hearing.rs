@@ -67,6 +67,14 @@ impl Engine {
         cluster.read = EntryId::default();
         cluster.rereads = false;
         cluster.search = None;
+        cluster.is_catching_up = true;
+    }
+
+    /// Has what was heard since the reading began written to the state file, and from now on each entry
+    /// at once. To be called when the connection ends.
+    pub fn end_catching_up(&mut self) {
+        self.cluster.iter_mut().for_each(|cluster| cluster.is_catching_up = false);
+        self.write_deferred();
     }
 
     /// Records that the stream was read up to where it ended when the reading began: what was not
@@ -93,6 +101,7 @@ impl Engine {
             }
             cluster.queue(address);
         }
+        self.end_catching_up();
     }
 
     /// Takes an entry of the stream.
@@ -146,7 +155,12 @@ impl Engine {
         let Some(cluster) = &mut self.cluster else { return };
         let heard = HeardPart { host, epoch, sequence, place, latest, grant };
         cluster.put_heard(now, address, heard);
-        self.changed(address);
+        // While a file grows, each entry is written several times; and the stream has them.
+        if cluster.is_catching_up {
+            self.defer();
+        } else {
+            self.changed(address);
+        }
         self.follow_ruling(now, address);
         self.combine(now, address, RemovalReason::Expired);
     }

@@ -86,6 +86,8 @@ pub struct Cluster {
     reading: u32,
     /// Whether it was read to its end, so that what this host has told before is known.
     has_read: bool,
+    /// Whether it is being read up to where it ended when that began.
+    is_catching_up: bool,
     /// The last entry that was read.
     read: EntryId,
     /// Whether the stream must be read again: new rules may accept what was not accepted.
@@ -120,6 +122,7 @@ impl Cluster {
             members: Members::default(),
             reading: 0,
             has_read: false,
+            is_catching_up: false,
             read: EntryId::default(),
             rereads: false,
             beats: false,

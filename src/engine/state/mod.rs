@@ -86,6 +86,8 @@ pub(super) struct Changes {
     blocks: HashSet<IpAddr>,
     /// Changed addresses were forgotten because there were too many.
     whole: bool,
+    /// There are changes that wait for [`Engine::write_deferred`].
+    deferred: bool,
 }
 
 impl Changes {
@@ -211,7 +213,7 @@ impl Engine {
     /// be written, the whole file must be; it contains them too.
     pub fn journal(&mut self) -> Journal {
         let cluster = self.cluster.as_deref();
-        let Changes { number, grants, blocks, whole } = &mut self.changes;
+        let Changes { number, grants, blocks, whole, .. } = &mut self.changes;
         let mut text = String::new();
         for address in grants.extract_if(|_| true).take(SLICE as usize) {
             match self.grants.get(address).filter(|_| cluster.is_none()) {
@@ -233,6 +235,19 @@ impl Engine {
     /// Records that the state file needs a new record of an address.
     pub(super) fn changed(&mut self, address: IpAddr) {
         self.changes.grant(address, self.rules.max_clients);
+    }
+
+    /// Records a change that the state file need not have before [`Self::write_deferred`].
+    pub(super) fn defer(&mut self) {
+        self.changes.deferred = true;
+    }
+
+    /// Has the whole state file written if changes were deferred.
+    pub(super) fn write_deferred(&mut self) {
+        if std::mem::take(&mut self.changes.deferred) {
+            self.changes.number += 1;
+            self.changes.whole = true;
+        }
     }
 
     /// Returns the number of the last change.
