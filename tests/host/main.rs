@@ -14,6 +14,7 @@ mod doctor;
 mod exim;
 mod gateways;
 mod hooks;
+mod init_scripts;
 mod installation;
 mod mandatory_access;
 mod package;

@@ -4,24 +4,26 @@
 //! - **Promise**: the compiled policies contain the permissions, and name only types that exist.
 //! - **Not here**: enforcement, which needs a kernel that enforces one of them.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::package::DEB;
 use crate::support::directory;
 
 /// Where tests/all unpacks the programs and Debian's policy.
 const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/mandatory-access");
 const DEPLOY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy");
 
-/// Ubuntu's profile of rsyslogd, as far as it concerns local additions.
+/// Ubuntu's profile of rsyslogd, as far as it concerns additions.
 const PROFILE: &str = "abi <abi/3.0>,
 include <tunables/global>
 profile rsyslogd /usr/sbin/rsyslogd {
   include <abstractions/base>
-  include <local/usr.sbin.rsyslogd>
+  include if exists <rsyslog.d>
+  include if exists <local/usr.sbin.rsyslogd>
 }
 ";
 
@@ -43,18 +45,25 @@ fn run(dir: &TempDir, commands: &str) -> String {
 #[test]
 fn apparmor_compiles_the_rule() {
     let dir = directory();
-    fs::create_dir(dir.path().join("local")).expect("a directory");
     fs::write(dir.path().join("profile"), PROFILE).expect("a file");
-    let local = dir.path().join("local/usr.sbin.rsyslogd");
     let compiled = || {
         let base = format!("--base {TOOLS}/etc/apparmor.d --Include {}", dir.path().display());
         let parser = "apparmor_parser --skip-kernel-load --skip-cache --dump=rule-exprs";
         run(&dir, &format!("{parser} {base} profile"))
     };
     let has_rule = |text: &str| text.contains("rule: /run/pop-before-smtp/log\\.sock ");
-    File::create(&local).expect("a file");
     assert!(!has_rule(&compiled()));
-    fs::copy(format!("{DEPLOY}/apparmor/rsyslogd"), &local).expect("copied");
+    // Where the Debian package puts it, and where an administrator may.
+    run(&dir, &format!("dpkg-deb --fsys-tarfile {} > package", DEB.display()));
+    run(&dir, "tar -x --strip-components=3 -f package ./etc/apparmor.d/rsyslog.d/pop-before-smtp");
+    let text = compiled();
+    assert!(has_rule(&text), "{text}");
+    run(
+        &dir,
+        &format!(
+            "rm -r rsyslog.d; mkdir local; cp {DEPLOY}/apparmor/rsyslogd local/usr.sbin.rsyslogd"
+        ),
+    );
     let text = compiled();
     assert!(has_rule(&text), "{text}");
 }

@@ -142,6 +142,13 @@ fn maintainer_scripts_tolerate_faults() {
         said
     };
     host.must("mv /usr/sbin/postconf /usr/sbin/postconf.away");
+    // As on Ubuntu; this kernel may have no AppArmor.
+    host.must(
+        "mkdir -p /etc/apparmor.d; touch /etc/apparmor.d/usr.sbin.rsyslogd; cd /usr/local/bin; \
+         printf '#!/bin/sh\\n' > aa-enabled; chmod +x aa-enabled; \
+         printf '#!/bin/sh\\necho rules: $(ls /etc/apparmor.d/rsyslog.d) >> /root/parsed; exit 1\\n' \
+         > apparmor_parser; chmod +x apparmor_parser",
+    );
     let said = dpkg(&format!("--install /{}", place()));
     assert!(said.contains("Postfix is not installed yet"), "{said}");
     host.must("mv /usr/sbin/postconf.away /usr/sbin/postconf; systemctl start pop-before-smtp");
@@ -154,4 +161,9 @@ fn maintainer_scripts_tolerate_faults() {
     host.must("systemctl kill --signal=KILL --kill-who=main pop-before-smtp");
     let said = dpkg("--remove pop-before-smtp");
     assert!(listed() && said.contains("the map could not be emptied"), "{said}");
+
+    // rsyslogd's profile was read with the rule, and after a purge without it.
+    dpkg("--purge pop-before-smtp");
+    assert_eq!(host.must("cat /root/parsed"), "rules: pop-before-smtp\nrules:");
+    assert_eq!(host.must("ls -R /etc/apparmor.d"), "/etc/apparmor.d:\nusr.sbin.rsyslogd");
 }

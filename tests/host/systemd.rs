@@ -20,6 +20,8 @@ const EXPOSURE: u32 = 15;
 
 pub const SERVICE: &str = "<!-- service: tests/host/systemd.rs runs this -->";
 const MORE_SOCKETS: &str = "<!-- sockets: tests/host/systemd.rs runs this -->";
+const UPGRADE: &str = "<!-- upgrade: tests/host/systemd.rs runs this -->";
+const REMOVAL: &str = "<!-- removal: tests/host/systemd.rs runs this -->";
 const JOURNAL: &str = "<!-- journal: tests/host/systemd.rs runs this -->";
 
 /// Lists the files below a directory of the project.
@@ -173,6 +175,19 @@ fn service_runs_under_systemd() {
     });
     assert_eq!(authorised(&host), [CLIENT, "198.51.100.8"]);
     assert_eq!(host.must("systemctl show -P InvocationID pop-before-smtp-policy.socket"), socket);
+
+    // Upgraded by hand, it keeps them; removed by hand, it leaves nothing.
+    let program = "/usr/local/bin/pop-before-smtp";
+    host.must(&format!("install -D {program} /src/target/release/pop-before-smtp"));
+    let started = show("InvocationID");
+    host.must(&readme(UPGRADE));
+    assert_ne!(show("InvocationID"), started);
+    assert_eq!(authorised(&host), [CLIENT, "198.51.100.8"]);
+    host.must(&readme(REMOVAL));
+    let ours = "find / /run /usr -xdev -path '*pop-before-smtp*' -not -path '/src/*'";
+    assert_eq!(host.must(ours), "");
+    assert_eq!(host.must("systemctl list-units --all --no-legend 'pop-before-smtp*'"), "");
+    assert!(!host.must("cat /etc/passwd /etc/group").contains("pop-before-smtp"));
 }
 
 /// If the daemon is not restarted after a crash, its map is emptied.

@@ -14,11 +14,13 @@ use super::Host;
 const PROFILES: &str = "/sys/kernel/security/apparmor/profiles";
 /// Where an administrator extends the profile of rsyslogd.
 const LOCAL_PROFILE: &str = "/etc/apparmor.d/local/usr.sbin.rsyslogd";
-/// Files and directories from which the profile of rsyslogd is made.
-const PROFILE_FILES: [&str; 3] =
-    ["/etc/apparmor.d/usr.sbin.rsyslogd", LOCAL_PROFILE, "/etc/apparmor.d/rsyslog.d"];
+const PROFILE: &str = "/etc/apparmor.d/usr.sbin.rsyslogd";
+/// Where packages extend it, if it includes this directory.
+const PACKAGED_RULES: &str = "/etc/apparmor.d/rsyslog.d";
 /// `1` if SELinux enforces its policy.
 const SELINUX: &str = "/sys/fs/selinux/enforce";
+/// The modules of each policy: `POLICY/active/modules/PRIORITY/NAME`.
+const SELINUX_MODULES: &str = "/var/lib/selinux";
 
 /// The syslog daemon that reads the system's log socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +99,7 @@ pub struct Hindrance {
 pub fn hindrance(host: &Host, socket: &Path) -> Option<Hindrance> {
     by_user(host, socket)
         .or_else(|| by_apparmor(host, &read(PROFILES), &profile(), socket))
-        .or_else(|| (read(SELINUX).trim() == "1").then(|| by_selinux(host)))
+        .or_else(|| by_selinux(host, &read(SELINUX), Path::new(SELINUX_MODULES)))
 }
 
 fn read(path: &str) -> String {
@@ -141,14 +143,17 @@ fn group_name(gid: u32) -> Option<String> {
 
 /// The text of the profile of rsyslogd and its extensions.
 fn profile() -> String {
-    let mut files: Vec<PathBuf> = Vec::new();
-    for path in PROFILE_FILES {
-        match fs::read_dir(path) {
-            Ok(entries) => files.extend(entries.filter_map(|entry| Some(entry.ok()?.path()))),
-            Err(_) => files.push(path.into()),
-        }
+    let mut text = read(PROFILE);
+    if text.contains("<rsyslog.d>") {
+        let rules = entries(Path::new(PACKAGED_RULES));
+        text.extend(rules.iter().map(|rules| fs::read_to_string(rules).unwrap_or_default()));
     }
-    files.iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect()
+    text + &read(LOCAL_PROFILE)
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
 fn by_apparmor(host: &Host, loaded: &str, profile: &str, socket: &Path) -> Option<Hindrance> {
@@ -175,16 +180,22 @@ fn by_apparmor(host: &Host, loaded: &str, profile: &str, socket: &Path) -> Optio
             .into(),
         fix: format!(
             "install -d /etc/apparmor.d/local && cat {} >> {LOCAL_PROFILE} && \
-             apparmor_parser -r {} && systemctl restart rsyslog",
+             apparmor_parser -r {PROFILE} && systemctl restart rsyslog",
             host.shipped("apparmor/rsyslogd"),
-            PROFILE_FILES[0]
         ),
     })
 }
 
-fn by_selinux(host: &Host) -> Hindrance {
+fn by_selinux(host: &Host, enforce: &str, modules: &Path) -> Option<Hindrance> {
+    let has_module = |policy: &PathBuf| {
+        let priorities = entries(&policy.join("active/modules"));
+        priorities.iter().any(|priority| priority.join("pop-before-smtp").exists())
+    };
+    if enforce.trim() != "1" || entries(modules).iter().any(has_module) {
+        return None;
+    }
     let rule = host.install_rule(&host.syslogd, true);
-    Hindrance {
+    Some(Hindrance {
         what: "SELinux is enforcing, and the syslog daemon may not write to the Unix socket".into(),
         why: format!(
             "Its policy does not know this socket, so no login can count. UDP on loopback needs no \
@@ -193,22 +204,30 @@ fn by_selinux(host: &Host) -> Hindrance {
             host.shipped("selinux/pop-before-smtp.te")
         ),
         fix: format!("systemctl enable --now pop-before-smtp-udp.socket && {rule}"),
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn host(syslogd: SyslogDaemon) -> Host {
+        Host { is_root: true, is_container: false, has_systemd: true, syslogd, is_packaged: true }
+    }
+
+    #[test]
+    fn selinux_hinders_without_the_module() {
+        let host = host(SyslogDaemon::Rsyslog(7));
+        let modules = tempfile::tempdir().expect("a directory");
+        let hinders = |enforce: &str| by_selinux(&host, enforce, modules.path()).is_some();
+        assert_eq!(["1\n", "0\n", ""].map(hinders), [true, false, false]);
+        let module = modules.path().join("targeted/active/modules/200/pop-before-smtp");
+        fs::create_dir_all(module).expect("a directory");
+        assert!(!hinders("1\n"));
+    }
+
     #[test]
     fn apparmor_hinders_where_its_profile_does_not_name_the_socket() {
-        let host = |syslogd| Host {
-            is_root: true,
-            is_container: false,
-            has_systemd: true,
-            syslogd,
-            is_packaged: true,
-        };
         let rsyslog = host(SyslogDaemon::Rsyslog(7));
         let socket = Path::new("/run/pop-before-smtp/log.sock");
         let enforced = "/usr/bin/man (enforce)\nrsyslogd (enforce)\n";
