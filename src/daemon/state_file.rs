@@ -11,13 +11,14 @@
 
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use memchr::memchr_iter;
 use nix::fcntl::OFlag;
 use nix::unistd::{AccessFlags, eaccess, geteuid};
 use tokio::time::{sleep, timeout};
@@ -36,9 +37,7 @@ use crate::sys::trusted_file;
 use crate::sys::trusted_file::ReadFailure;
 
 /// Longest line, in bytes: four times the size of `MAX_USERS` names.
-const MAX_LINE: u64 = 64 << 10;
-/// Bytes of a typical record.
-const RECORD: usize = 100;
+const MAX_LINE: usize = 64 << 10;
 /// Files below this size, in bytes, are not rewritten.
 const SMALL: usize = 64 << 10;
 /// The mode of the file: it lists which user logged in from where.
@@ -275,21 +274,41 @@ fn failure(refusal: ReadFailure) -> Failure {
 }
 
 fn read(file: File, most: usize) -> io::Result<Restoration> {
-    let found = file.metadata()?;
-    let records = usize::try_from(found.len()).unwrap_or_default() / RECORD;
-    let mut restoration = Restoration::written(modified(&found), records.min(most));
-    let mut file = BufReader::with_capacity(SMALL, file);
-    let mut line = Vec::new();
-    while file.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? > 0 {
+    let mut restoration = Restoration::written(modified(&file.metadata()?), most);
+    each_line(file, |line| {
         if !line.ends_with(b"\n") {
             restoration.cut_off();
         }
         // The check is much faster than the replacement, even if there is nothing to replace.
-        let text = str::from_utf8(&line).map_or_else(|_| String::from_utf8_lossy(&line), Cow::from);
+        let text = str::from_utf8(line).map_or_else(|_| String::from_utf8_lossy(line), Cow::from);
         restoration.line(text.trim_end_matches(['\n', '\r']));
-        line.clear();
-    }
+    })?;
     Ok(restoration)
+}
+
+/// Calls `take` with each line and its line feed, and with the pieces of a longer one than `MAX_LINE`.
+fn each_line(mut file: impl io::Read, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; 2 * MAX_LINE];
+    let mut filled = 0;
+    loop {
+        let read = file.read(&mut buffer[filled..])?;
+        filled += read;
+        let mut begin = 0;
+        for feed in memchr_iter(b'\n', &buffer[..filled]) {
+            buffer[begin..=feed].chunks(MAX_LINE).for_each(&mut take);
+            begin = feed + 1;
+        }
+        if read == 0 {
+            buffer[begin..filled].chunks(MAX_LINE).for_each(&mut take);
+            return Ok(());
+        }
+        if filled - begin >= MAX_LINE {
+            take(&buffer[begin..begin + MAX_LINE]);
+            begin += MAX_LINE;
+        }
+        buffer.copy_within(begin..filled, 0);
+        filled -= begin;
+    }
 }
 
 /// Returns when a file was last written to.

@@ -21,6 +21,13 @@ use crate::support::{PATIENCE, directory, eventually, within};
 const CLIENT: &str = "198.51.100.7";
 const OTHER: &str = "198.51.100.66";
 
+/// Starts Dovecot as an image without root does, and makes /dev/log from outside once it runs.
+const WITHOUT_ROOT: &str = "rm /dev/log; mkdir -m 777 /tmp/home
+echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start
+setpriv --reuid joe --regid joe --groups 65532 --no-new-privs dovecot -F &
+until [ -S /tmp/dovecot/master ]; do sleep 0.05; done
+ln -sfn /syslog/socket /dev/log";
+
 /// A real Dovecot in a root of its own.
 struct Dovecot {
     dir: TempDir,
@@ -30,14 +37,29 @@ struct Dovecot {
 impl Dovecot {
     /// Starts Dovecot; it logs to `log_path`, and its /dev/log is in the container's volume.
     fn start(container: &Container, log_path: &str) -> Self {
-        let conf = format!(
-            "protocols = pop3
-listen = *
-base_dir = /run/dovecot
-log_path = {log_path}
+        let users = "base_dir = /run/dovecot
 default_internal_user = daemon
 default_internal_group = daemon
 default_login_user = guard
+";
+        let start = "mkdir -m 777 /tmp/home; dovecot -F &";
+        Self::start_as(container, log_path, users, start)
+    }
+
+    /// The same as a user without rights, with /dev/log made after the start.
+    fn start_without_root(container: &Container) -> Self {
+        let relay = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/relay/dovecot-container.conf");
+        let users = fs::read_to_string(relay).expect("a file");
+        let users = users.replace("= dovecot\n", "= joe\n").replace("log_path", "# log_path");
+        Self::start_as(container, "syslog", &users, WITHOUT_ROOT)
+    }
+
+    fn start_as(container: &Container, log_path: &str, users: &str, start: &str) -> Self {
+        let conf = format!(
+            "protocols = pop3
+listen = *
+log_path = {log_path}
+{users}
 ssl = no
 disable_plaintext_auth = no
 mail_location = maildir:~/Maildir
@@ -57,7 +79,7 @@ userdb {{
                 ("etc/dovecot/dovecot.conf", conf),
                 ("etc/dovecot/users", format!("joe:{{PLAIN}}{PASSWORD}\n")),
             ],
-            start: "mkdir -m 777 /tmp/home; dovecot -F &".to_owned(),
+            start: start.to_owned(),
             ports: &[POP3],
         };
         let dir = directory();
@@ -147,6 +169,24 @@ fn container_publishes_a_map() {
     assert_eq!(postfix.relay(OTHER), 554);
     container.stop();
     eventually("the map is empty", PATIENCE, || postfix.relay(CLIENT) == 554);
+}
+
+/// The link to the socket in the container of a Dovecot that does not run as root. That its output
+/// can be passed on instead is shown by the relay.
+#[test]
+fn logins_of_a_dovecot_without_root() {
+    network::enter();
+    let volume = directory();
+    let mut container = Container::create("live", volume.path());
+    container.start();
+    let _dovecot = Dovecot::start_without_root(&container);
+    log_in(CLIENT);
+    container.wait_until_authorised(CLIENT);
+    // A new container on the same volume.
+    container.stop();
+    container.start();
+    log_in(OTHER);
+    container.wait_until_authorised(OTHER);
 }
 
 /// Docker's syslog driver adds its own header to each line that a container prints.

@@ -177,6 +177,14 @@ fn build_image(kind: &str, base: &str, image: &Path) {
     let about = output_of(buildah().args(["inspect", "--type", "image", &name]));
     let about: serde_json::Value = serde_json::from_str(&about).expect("JSON");
     let config = &about["Docker"]["config"];
+    let label = |name: &str| config["Labels"][format!("org.opencontainers.image.{name}")].clone();
+    assert_eq!(label("version"), env!("CARGO_PKG_VERSION"));
+    for name in ["title", "description", "licenses", "url", "source", "documentation"] {
+        assert!(label(name).is_string(), "{name}");
+    }
+    for name in ["revision", "created"] {
+        assert!(label(name).is_string() && label(name) != "unknown", "{name}");
+    }
     assert_eq!(config["User"], "65532:65532");
     assert_eq!(config["Entrypoint"], serde_json::json!(["/pop-before-smtp"]));
     assert_eq!(config["Cmd"], serde_json::json!(["run"]));

@@ -127,10 +127,10 @@ pub struct Restoration {
 }
 
 impl Restoration {
-    /// Creates one for a file that was last written at this moment, with about so many records.
-    pub fn written(at: Time, records: usize) -> Self {
+    /// Creates one for a file that was last written at this moment, and prepares for so many addresses.
+    pub fn written(at: Time, addresses: usize) -> Self {
         let mut restoration = Self { written: at, ..Self::default() };
-        restoration.grants.reserve(records);
+        restoration.grants.reserve(addresses);
         restoration
     }
 

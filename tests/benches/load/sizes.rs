@@ -42,7 +42,9 @@ pub fn round(cores: Cores, results: &mut Results) {
         let state = state_file(clients, now, now + LEFT);
         let dir = directory();
         let log = dir.path().join("log.sock");
-        let more = ["--max-clients", "2000000"];
+        // Room for as many again.
+        let most = (2 * clients).max(65_536).to_string();
+        let more = ["--max-clients", &most];
         let (receiver, ready) = Receiver::start_ours(&Wire::unix(&log), cores, &more, &state);
         let peak = observed::peak_memory(receiver.id());
         let mut latencies = latencies(&log, &receiver.socketmap());

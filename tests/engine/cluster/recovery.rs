@@ -98,6 +98,34 @@ fn what_a_living_host_has_forgotten_is_told_by_others() {
     assert!(forgetful.engine.admits(forgetful.now(17_000), ip(A)).is_some());
 }
 
+/// What is heard while the stream is being read is written to the state file when it has been read, or
+/// when the connection ends; afterwards each entry at once.
+#[test]
+fn what_is_heard_is_written_to_the_state_file() {
+    let mut a = Host::new("a", rules(), 0);
+    let mut next = 0;
+    a.login(0, &login_frame(A));
+    let told = a.told(0, &mut next);
+    for is_read in [true, false] {
+        let mut b = Host::new("b", rules(), 0);
+        b.connect(0);
+        b.hear(0, &told[0]);
+        assert!(!b.engine.has_changes());
+        if is_read {
+            b.engine.end_reading(b.now(0));
+        } else {
+            b.engine.end_catching_up();
+        }
+        let before = b.engine.last_change();
+        assert!(b.engine.journal().whole, "{is_read}");
+        a.login(1000, &login_frame(B));
+        b.hear(1000, &a.told(1000, &mut next)[0]);
+        assert!(b.engine.last_change() > before);
+        assert!(b.engine.journal().text.contains(B), "{is_read}");
+        a.engine.revoke(a.now(1000), ip(B), None);
+    }
+}
+
 /// A log-out that was not told survives a restart: the longer grant that the stream has does not come
 /// back.
 #[test]
