@@ -22,7 +22,7 @@ use crate::sys::log_limit::LogLimiter;
 const HEARD: usize = 128;
 /// Entries told at once, so that what changes meanwhile does not wait long.
 const TOLD: usize = 256;
-/// Pause after entries that are told again: 20,000 in a second, so that no host falls behind, and what
+/// Pause after entries that are told again: 10,000 in a second, so that no host falls behind, and what
 /// changes meanwhile is heard at once.
 const TOLD_AGAIN_PAUSE: Duration = Duration::from_millis(12);
 /// Pause before the next attempt to connect; it doubles up to the longest.

@@ -26,7 +26,7 @@ const CLOCK_STEP: Duration = Duration::from_secs(2);
 
 /// Until then hosts that live have told again what the stream lacks, and the more they have, the later.
 const SECOND_SEARCH: Duration = Duration::from_secs(15);
-const TOLD_IN_MILLISECOND: u64 = 10;
+const TOLD_IN_MILLISECOND: u64 = 5;
 
 /// How far ahead of this host's clock another host may tell something.
 const MAX_AHEAD: Duration = Duration::from_secs(3600);

@@ -23,7 +23,7 @@ const MAX_FRESH: usize = 65_536;
 /// Most entries to be deleted that are remembered; the others are trimmed with time.
 const MAX_OBSOLETE: usize = 1 << 20;
 /// Slots of the set that are searched at once for what the stream lacks.
-const SEARCHED: u32 = 256;
+const SEARCHED: u32 = 128;
 
 /// An entry to be added to the stream.
 #[derive(Clone, Debug)]
