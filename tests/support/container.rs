@@ -212,7 +212,7 @@ fn buildah() -> Command {
 
 /// Runs a program that must succeed; returns its output.
 fn output_of(command: &mut Command) -> String {
-    command.env("BUILDAH_ISOLATION", "chroot").stdin(Stdio::null());
+    command.env("BUILDAH_ISOLATION", "chroot").env("BUILDAH_LAYERS", "true").stdin(Stdio::null());
     let output = command.output().expect("it can be started");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {errors}");
