@@ -51,7 +51,7 @@ impl LiveList {
         }
         for (address, (entry, mark)) in before {
             let mark = if matches!(mark, Mark::Ended(_)) { mark } else { Mark::Ended(now) };
-            self.entries.insert(address, (Entry { expires_in: 0, ..entry }, mark));
+            self.entries.insert(address, (entry, mark));
         }
         self.entries.retain(|_, (_, mark)| match mark {
             Mark::Ended(since) => now < *since + MARKED,
@@ -93,10 +93,12 @@ impl LiveList {
         for (entry, mark) in shown {
             let mut cells = vec![mark.cell()];
             cells.extend(row(entry));
-            cells.insert(TIME_LEFT + 1, self.bar(entry));
+            let mut bar = self.bar(entry.expires_in, left_style(entry));
             if has_ended(mark) {
                 cells[TIME_LEFT] = Cell("ended".into(), Style::Bad);
+                bar = self.bar(0, Style::Bad);
             }
+            cells.insert(TIME_LEFT + 1, bar);
             table.add(cells);
         }
         table.print(style, &mut output)?;
@@ -106,10 +108,10 @@ impl LiveList {
         Ok(())
     }
 
-    fn bar(&self, entry: &Entry) -> Cell {
-        let length = (entry.expires_in * BAR).div_ceil(self.full.max(1)).min(BAR);
+    fn bar(&self, seconds: u64, style: Style) -> Cell {
+        let length = (seconds * BAR).div_ceil(self.full.max(1)).min(BAR);
         let (length, rest) = (length as usize, (BAR - length) as usize);
-        Cell("█".repeat(length) + &"░".repeat(rest), left_style(entry))
+        Cell("█".repeat(length) + &"░".repeat(rest), style)
     }
 }
 
@@ -178,6 +180,7 @@ mod tests {
         let marked =
             ["-  192.0.2.2 ░░░░░░░░░░", "+  192.0.2.3 ██████████", "   192.0.2.1 ██████████"];
         assert_eq!(rows(&list), marked);
+        assert!(shown(&list, 24)[2].contains("15m 0s ago"), "since when is not forgotten");
         list.update(at(10), vec![entry("192.0.2.1", 1), entry("192.0.2.3", 1791)]);
         assert_eq!(rows(&list)[..2], marked[..2]);
         assert_eq!(rows(&list)[2], "   192.0.2.1 █░░░░░░░░░");
