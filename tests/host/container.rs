@@ -155,9 +155,8 @@ fn container_answers_postfix_in_another() {
 #[test]
 fn container_publishes_a_map() {
     let volume = directory();
-    // Before the network is left: an image may need packages from it.
-    let mut container = Container::create("map", volume.path());
     network::enter();
+    let mut container = Container::create("map", volume.path());
     let table = format!("lmdb:{}/clients", volume.path().display());
     let postfix = Postfix::configure(&format!("check_client_access {table}, reject"));
     container.start();

@@ -1,5 +1,6 @@
 //! The Debian package on a complete Debian: installed as the README says, with the real rsyslog,
-//! Postfix and Dovecot in their defaults; upgraded, removed, purged.
+//! Postfix and Dovecot in their defaults; upgraded, removed, purged. The archive of a release, the
+//! same by its INSTALL.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -129,6 +130,51 @@ fn install_upgrade_remove_purge() {
     let warning = String::from_utf8_lossy(&said.stderr);
     assert!(said.status.success() && warning.contains("still names it"), "{warning}");
     assert_eq!(ours(&host), "/etc/rsyslog.d/00-pop-before-smtp.conf");
+}
+
+/// Makes the archive of a release from the program under test, which is not static.
+fn archive(directory: &Path) -> PathBuf {
+    let program = directory.join("program");
+    let mut strip = Command::new("strip");
+    strip.arg("-o").arg(&program).arg(env!("CARGO_BIN_EXE_pop-before-smtp"));
+    assert!(strip.status().expect("binutils are there").success());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/package/tarball");
+    let mut command = Command::new(script);
+    command.arg(format!("{}-unknown-linux-gnu", std::env::consts::ARCH));
+    let output = command.arg(&program).arg(directory).output().expect("bash is there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    String::from_utf8(output.stdout).expect("a path").trim().into()
+}
+
+/// Returns the commands of INSTALL between two lines, by how they begin.
+fn install_commands(from: &str, to: &str) -> String {
+    let lines = include_str!("../../deploy/package/INSTALL").lines();
+    let part = lines.skip_while(|line| !line.starts_with(from));
+    let part = part.take_while(|line| !line.starts_with(to));
+    part.filter_map(|line| line.strip_prefix("       ")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn install_and_remove_the_archive() {
+    let dir = directory();
+    let host = host_with(&[("src/archive.tar.gz", &archive(dir.path()))]);
+    host.must("cd /src && tar -xzf archive.tar.gz");
+    let commands = install_commands("1. ", "An upgrade");
+    host.must(&format!("cd /src/pop-before-smtp-*-linux-*\n{commands}"));
+    host.must(&readme(POSTFIX));
+    assert_eq!([CLIENT, OTHER].map(rcpt), [454; 2]);
+
+    assert!(Session::open(CLIENT, POP3).log_in("joe", "secret"), "{}", host.journal());
+    eventually("Postfix accepts it", PATIENCE, || rcpt(CLIENT) == 250);
+    assert_eq!(rcpt(OTHER), 454);
+    let findings = host.must("pop-before-smtp doctor");
+    assert!(findings.contains("\n0 problems, 0 notes, "), "{findings}");
+
+    host.must("postconf -X smtpd_relay_restrictions; postfix reload");
+    host.must(&install_commands("Removal", "Without"));
+    assert_eq!(ours(&host), "");
+    assert_eq!([CLIENT, OTHER].map(rcpt), [454; 2]);
 }
 
 /// The scripts report what fails, and dpkg succeeds.
