@@ -135,6 +135,33 @@ pub struct EventCounts {
     pub shared: u64,
 }
 
+impl EventCounts {
+    /// Returns how many logins the configuration or the operator has refused.
+    pub fn refused_logins(&self) -> u64 {
+        self.excluded + self.blocked + self.refused_by_rule + self.refused
+    }
+
+    /// Returns the counters with their labels, in the order in which they are printed.
+    pub fn labelled(&self) -> [(&'static str, u64); 14] {
+        [
+            ("not syslog", self.malformed),
+            ("from other programs", self.other_programs),
+            ("from other hosts (--allow-host)", self.other_hosts),
+            ("logins from excluded addresses", self.excluded),
+            ("logins from blocked addresses", self.blocked),
+            ("logins refused by a rule or `users`", self.refused_by_rule),
+            ("logins refused", self.refused),
+            ("logins refused because tables were full", self.overloaded),
+            ("late logins (dated longer ago than --grace)", self.late),
+            ("ambiguous logins (several connections of the same process)", self.ambiguous),
+            ("addresses authorised", self.granted),
+            ("addresses expired", self.expired),
+            ("addresses evicted (--max-clients)", self.evicted),
+            ("addresses shared by too many users (--max-users-per-address)", self.shared),
+        ]
+    }
+}
+
 /// What was relayed, as far as Postfix asked by the policy protocol, and the limits. All counters
 /// only grow.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
