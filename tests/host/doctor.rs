@@ -211,6 +211,15 @@ const HOST: &[Row] = &[
         after: "",
     },
     Row {
+        fault: "sed -i 's/^.IncludeConfig/#&/' /etc/rsyslog.conf; systemctl restart rsyslog",
+        broken: REFUSED,
+        level: "problem",
+        what: "/etc/rsyslog.conf does not include /etc/rsyslog.d",
+        why: "rsyslogd reads no file there",
+        fix: ">> /etc/rsyslog.conf && install -m 644",
+        after: "",
+    },
+    Row {
         fault: "cd /etc/rsyslog.d; mv 00-pop-before-smtp.conf /root; systemctl restart rsyslog; \
                 mv /root/00-pop-before-smtp.conf .",
         broken: REFUSED,
@@ -330,6 +339,52 @@ fn faults_of_mail_daemons() {
 #[test]
 fn faults_of_the_host() {
     each_is_found_and_its_fix_works(HOST);
+}
+
+/// What does not let a client in, or will not after the next boot: no login is possible, or no mail.
+#[test]
+fn faults_at_the_door() {
+    let host = host();
+    let run = |script: &str| host.must(script);
+    let finds = |level: &str, what: &str, fix: &str| {
+        let (findings, _) = doctor(&host);
+        let has = |finding: &&Value, key: &str, part: &str| {
+            finding[key].as_str().is_some_and(|text| text.contains(part))
+        };
+        let found = findings.iter().find(|finding| {
+            finding["level"] == level && has(finding, "what", what) && has(finding, "fix", fix)
+        });
+        let found = found.unwrap_or_else(|| panic!("{what}: {findings:#?}"));
+        let fix = found["fix"].as_str().expect("a text");
+        run(fix.rsplit("otherwise: ").next().expect("commands"));
+    };
+    // Nothing is installed but the program: its fixes lead on.
+    run("dpkg -x /src/target/package/*.deb /root/unpacked; \
+         install /root/unpacked/usr/bin/pop-before-smtp /usr/local/bin; \
+         cp -r /root/unpacked/usr/share/doc/pop-before-smtp /usr/share/doc");
+    finds("problem", "there is neither a map nor a socket", "config.toml");
+    run("rm -r /etc/pop-before-smtp /usr/local/bin/pop-before-smtp /usr/share/doc/pop-before-smtp");
+    run(&readme(PACKAGE));
+    run(&readme(POSTFIX));
+    run("sed -i 's/disable_plaintext_auth = no/disable_plaintext_auth = yes/' \
+         /etc/dovecot/conf.d/99-test.conf; systemctl restart dovecot");
+    assert!(!Session::open(CLIENT, POP3).log_in("joe", "secret"));
+    finds("note", "Dovecot refuses logins without TLS", "disable_plaintext_auth = no");
+    assert!(Session::open(CLIENT, POP3).log_in("joe", "secret"));
+    assert!(within(PATIENCE, || rcpt(CLIENT) == OPEN));
+    run("postconf -e inet_interfaces=loopback-only; systemctl restart postfix");
+    finds("problem", "nothing listens on port 25", "inet_interfaces = all");
+    assert!(within(PATIENCE, || rcpt(CLIENT) == OPEN));
+    run("systemctl disable pop-before-smtp.service");
+    finds("note", "pop-before-smtp.service runs, but is not enabled", "systemctl enable");
+    let daemon = "/etc/pop-before-smtp/config.toml; systemctl restart pop-before-smtp";
+    run(&format!("sed -i '1i daemon = [\"courier\"]' {daemon}"));
+    let (findings, _) = doctor(&host);
+    let what = "`daemon` does not name dovecot, which is installed here";
+    assert!(findings.iter().any(|f| f["level"] == "problem" && f["what"] == what), "{findings:#?}");
+    run(&format!("sed -i '/^daemon = /d' {daemon}"));
+    assert!(doctor(&host).1);
+    assert_eq!(run("pop-before-smtp check"), "no errors found");
 }
 
 /// Without root, the missing permission is reported first and nothing is guessed.
