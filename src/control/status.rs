@@ -19,6 +19,9 @@ pub struct Status {
     pub version: String,
     /// When the daemon was started, RFC 3339.
     pub started: String,
+    /// When it read its configuration, RFC 3339; empty if the daemon is of version 0.2.0.
+    #[serde(default)]
+    pub configured: String,
     /// When this status was taken, RFC 3339.
     pub now: String,
     /// Authorised addresses.

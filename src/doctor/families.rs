@@ -70,7 +70,7 @@ pub fn examine_reach(setup: &Setup, report: &mut Report) {
             "Postfix's log says why, if the port is taken; master_service_disable, or the \
              inet_interfaces of another instance (postmulti -l), may be the cause."
                 .into(),
-            "postconf -n | grep -e inet_interfaces -e master_service_disable; ss -ltnp".into(),
+            "postconf -n | grep -e inet_interfaces -e master_service_disable".into(),
         )
     };
     report.problem(

@@ -64,6 +64,9 @@ pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
     let passed = passed(answer.as_ref().ok());
     configuration(&host, layer, &passed, &mut report).await;
     let status = running(control, answer, &mut report);
+    if let Some(status) = &status {
+        running::examine_configuration(status, layer.file.as_deref(), &mut report);
+    }
     cluster::examine(layer, status.as_ref(), &mut report).await;
     if host.is_root && host.has_systemd && *control == default_control {
         host::service::examine(layer, &mut report);

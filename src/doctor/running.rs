@@ -1,6 +1,11 @@
 //! Examines the running daemon's status and its counters.
 
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
 use super::findings::Report;
+use super::host::service;
 use crate::control::protocol::Entry;
 use crate::control::status::{ListenerKind, STOPPED, StateFault, Status};
 use crate::daemon::receiver::bind;
@@ -197,6 +202,21 @@ fn logins(status: &Status, report: &mut Report) {
                  `pop-before-smtp test`",
             );
         }
+    }
+}
+
+/// Reports a configuration that the daemon has not read yet.
+pub fn examine_configuration(status: &Status, file: Option<&Path>, report: &mut Report) {
+    let changed = file.and_then(|file| fs::metadata(file).ok()?.modified().ok());
+    let read = humantime::parse_rfc3339(&status.configured).ok();
+    let Some((file, (changed, read))) = file.zip(changed.zip(read)) else { return };
+    // The status has whole seconds.
+    if changed.duration_since(read).is_ok_and(|by| by > Duration::from_secs(1)) {
+        report.note(
+            format!("{} was changed after the daemon had read it", file.display()),
+            "The daemon uses what it was before, and this report judges what it is now.",
+            format!("pop-before-smtp check && {}", service::reload()),
+        );
     }
 }
 

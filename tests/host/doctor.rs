@@ -383,7 +383,16 @@ fn faults_at_the_door() {
     let what = "`daemon` does not name dovecot, which is installed here";
     assert!(findings.iter().any(|f| f["level"] == "problem" && f["what"] == what), "{findings:#?}");
     run(&format!("sed -i '/^daemon = /d' {daemon}"));
-    assert!(doctor(&host).1);
+    let unread = "was changed after the daemon had read it";
+    // The times have whole seconds.
+    assert!(within(PATIENCE, || {
+        run("touch /etc/pop-before-smtp/config.toml");
+        doctor(&host).0.iter().any(|finding| finding["what"].to_string().contains(unread))
+    }));
+    finds("note", unread, "systemctl reload pop-before-smtp");
+    let (findings, is_content) = doctor(&host);
+    assert!(is_content, "{findings:#?}");
+    assert!(!findings.iter().any(|f| f["what"].to_string().contains(unread)));
     assert_eq!(run("pop-before-smtp check"), "no errors found");
 }
 

@@ -53,6 +53,11 @@ pub fn start() -> String {
     }
 }
 
+/// Returns the command that makes the daemon read its configuration again.
+pub fn reload() -> &'static str {
+    if is_loaded() { "systemctl reload pop-before-smtp" } else { "send the daemon a SIGHUP" }
+}
+
 /// Returns whether systemd knows the service.
 pub fn is_loaded() -> bool {
     properties(SERVICE).is_some()
