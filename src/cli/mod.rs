@@ -179,7 +179,11 @@ fn check(args: CheckArgs) -> CommandResult {
         Ok(remarks) => (remarks, Vec::new()),
         Err(faults) => (layer.remarks.clone(), faults),
     };
-    if layer.listen.as_ref().is_none_or(Vec::is_empty) && !layer.unread.contains("listen") {
+    let is_passed = !installation::paths_of_unit(Path::new("/")).is_empty();
+    if !is_passed
+        && layer.listen.as_ref().is_none_or(Vec::is_empty)
+        && !layer.unread.contains("listen")
+    {
         remarks.push(
             "listen: no socket is named, so the daemon starts only if systemd passes one \
              (pop-before-smtp.socket)"

@@ -19,6 +19,9 @@ pub struct Status {
     pub version: String,
     /// When the daemon was started, RFC 3339.
     pub started: String,
+    /// When it read its configuration, RFC 3339; empty if the daemon is of version 0.2.0.
+    #[serde(default)]
+    pub configured: String,
     /// When this status was taken, RFC 3339.
     pub now: String,
     /// Authorised addresses.
@@ -133,6 +136,33 @@ pub struct EventCounts {
     pub refused_by_rule: u64,
     /// Addresses that lost their grant because too many users share them.
     pub shared: u64,
+}
+
+impl EventCounts {
+    /// Returns how many logins the configuration or the operator has refused.
+    pub fn refused_logins(&self) -> u64 {
+        self.excluded + self.blocked + self.refused_by_rule + self.refused
+    }
+
+    /// Returns the counters with their labels, in the order in which they are printed.
+    pub fn labelled(&self) -> [(&'static str, u64); 14] {
+        [
+            ("not syslog", self.malformed),
+            ("from other programs", self.other_programs),
+            ("from other hosts (--allow-host)", self.other_hosts),
+            ("logins from excluded addresses", self.excluded),
+            ("logins from blocked addresses", self.blocked),
+            ("logins refused by a rule or `users`", self.refused_by_rule),
+            ("logins refused", self.refused),
+            ("logins refused because tables were full", self.overloaded),
+            ("late logins (dated longer ago than --grace)", self.late),
+            ("ambiguous logins (several connections of the same process)", self.ambiguous),
+            ("addresses authorised", self.granted),
+            ("addresses expired", self.expired),
+            ("addresses evicted (--max-clients)", self.evicted),
+            ("addresses shared by too many users (--max-users-per-address)", self.shared),
+        ]
+    }
 }
 
 /// What was relayed, as far as Postfix asked by the policy protocol, and the limits. All counters

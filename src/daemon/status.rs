@@ -141,6 +141,7 @@ impl Snapshot {
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             started: rfc3339(self.started),
+            configured: rfc3339(self.stats.reloaded.unwrap_or(self.started)),
             now: rfc3339(self.now),
             clients: self.clients,
             max_clients: self.max_clients,

@@ -1,5 +1,6 @@
 //! Compares the address families of the mail daemons with Postfix's: a client that logs in by IPv6
-//! and sends by IPv4 has two addresses, and only the first is authorised.
+//! and sends by IPv4 has two addresses, and only the first is authorised. Also whether other hosts
+//! can connect to Postfix at all.
 //!
 //! - **Limits**: mail daemons on this host, in this network namespace, and on the usual ports.
 //! - **Source**: proc_pid_net(5), tcp and tcp6; postconf(5) `inet_protocols`, `inet_interfaces`.
@@ -44,12 +45,61 @@ impl Families {
     }
 }
 
+/// Reports a running Postfix to which no other host can connect.
+pub fn examine_reach(setup: &Setup, report: &mut Report) {
+    let read = |name: &str| fs::read_to_string(format!("/proc/net/{name}")).unwrap_or_default();
+    // A service with an address of its own may be behind a proxy.
+    let ports: Vec<u16> = setup.master.smtpd.iter().filter_map(|s| port(&s.name)).collect();
+    if ports.is_empty() || listening(&read("tcp"), &read("tcp6"), &ports) != Families::default() {
+        return;
+    }
+    let names: Vec<String> = ports.iter().map(u16::to_string).collect();
+    let is_local = |word: &str| {
+        word == "loopback-only"
+            || word == "localhost"
+            || word.trim_matches(['[', ']']).parse().is_ok_and(|a: IpAddr| a.is_loopback())
+    };
+    let (why, fix) = if patterns(&setup.interfaces).all(is_local) {
+        let restart = [setup.postfix_command("stop"), setup.postfix_command("start")].join(" && ");
+        (
+            format!("inet_interfaces = {} lets only this host connect.", setup.interfaces),
+            format!("{} && {restart}", setup.set("inet_interfaces", "all")),
+        )
+    } else {
+        (
+            "Postfix's log says why, if the port is taken; master_service_disable, or the \
+             inet_interfaces of another instance (postmulti -l), may be the cause."
+                .into(),
+            "postconf -n | grep -e inet_interfaces -e master_service_disable".into(),
+        )
+    };
+    report.problem(
+        format!(
+            "no other host can connect to Postfix: nothing listens on port {}",
+            names.join(", ")
+        ),
+        format!("{why} No client can send, with a login or without."),
+        fix,
+    );
+}
+
+/// Returns the port of a service of master.cf that listens on all addresses, such as `smtp/inet`.
+fn port(service: &str) -> Option<u16> {
+    let name = service.strip_suffix("/inet")?;
+    match name {
+        "smtp" => Some(25),
+        "submission" => Some(587),
+        "submissions" | "smtps" => Some(465),
+        _ => name.parse().ok(),
+    }
+}
+
 /// Examines the families of this host, its mail daemons and Postfix.
 pub fn examine(setup: &Setup, report: &mut Report) {
     let read = |name: &str| fs::read_to_string(format!("/proc/net/{name}")).unwrap_or_default();
     let Ok(own) = own_addresses() else { return };
     let host = Families::of(own.into_iter());
-    let logins = listening(&read("tcp"), &read("tcp6")).and(host);
+    let logins = listening(&read("tcp"), &read("tcp6"), &PORTS).and(host);
     let mail = protocols(&setup.protocols).and(interfaces(&setup.interfaces)).and(host);
     // With one family a client has one address.
     if host != Families::BOTH || logins == Families::default() || mail == Families::default() {
@@ -109,9 +159,11 @@ fn interfaces(value: &str) -> Families {
     words.map_or(Families::BOTH, |addresses| Families::of(addresses.into_iter()))
 }
 
-/// Returns the families on which mail daemons listen; the texts are /proc/net/tcp and /proc/net/tcp6.
-fn listening(tcp: &str, tcp6: &str) -> Families {
-    let sockets = |text: &str| -> Vec<(String, u16)> { text.lines().filter_map(socket).collect() };
+/// Returns the families on which other hosts can connect to one of these ports; the texts are /proc/net/tcp and /proc/net/tcp6.
+fn listening(tcp: &str, tcp6: &str, ports: &[u16]) -> Families {
+    let sockets = |text: &str| -> Vec<(String, u16)> {
+        text.lines().filter_map(|line| socket(line, ports)).collect()
+    };
     let (v4, v6) = (sockets(tcp), sockets(tcp6));
     let has_own = |port: u16| v4.iter().any(|(_, other)| *other == port);
     let is_loopback = |address: &str| address.ends_with("7F");
@@ -130,12 +182,12 @@ fn listening(tcp: &str, tcp6: &str) -> Families {
     found
 }
 
-/// Reads the address and port of a listening socket of a mail daemon.
-fn socket(line: &str) -> Option<(String, u16)> {
+/// Reads the address and port of a socket that listens on one of these ports.
+fn socket(line: &str, ports: &[u16]) -> Option<(String, u16)> {
     let mut fields = line.split_whitespace().skip(1);
     let (address, port) = fields.next()?.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    let listens = fields.nth(1) == Some(LISTEN) && PORTS.contains(&port);
+    let listens = fields.nth(1) == Some(LISTEN) && ports.contains(&port);
     listens.then(|| (address.to_ascii_uppercase(), port))
 }
 
@@ -175,11 +227,26 @@ mod tests {
             (&[], &["0000000000000000FFFF0000076433C6:03E3"], (true, false)),
         ] {
             let (ipv4, ipv6) = expected;
-            let found = listening(&table(v4), &table(v6));
+            let found = listening(&table(v4), &table(v6), &PORTS);
             assert_eq!(found, Families { ipv4, ipv6 }, "{v4:?} {v6:?}");
         }
         let connected = table(&["00000000:008F"]).replace(" 0A ", " 01 ");
-        assert_eq!(listening(&connected, ""), Families::default());
+        assert_eq!(listening(&connected, "", &PORTS), Families::default());
+        let smtp = |socket| listening(&table(&[socket]), "", &[25]) != Families::default();
+        assert!(smtp("00000000:0019") && !smtp("0100007F:0019") && !smtp("00000000:006E"));
+    }
+
+    #[test]
+    fn ports_of_services() {
+        for (service, expected) in [
+            ("smtp/inet", Some(25)),
+            ("submissions/inet", Some(465)),
+            ("2525/inet", Some(2525)),
+            ("127.0.0.1:2525/inet", None),
+            ("smtpd/pass", None),
+        ] {
+            assert_eq!(port(service), expected, "{service}");
+        }
     }
 
     #[test]

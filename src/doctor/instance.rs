@@ -10,6 +10,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::channels::{Channel, table_of};
+use super::families;
 use super::findings::Report;
 use super::map::compiled_file;
 use super::postfix::processes::{Instance, Processes, Smtpd};
@@ -28,6 +29,7 @@ pub fn examine(setup: &Setup, channels: &[Channel], report: &mut Report) {
     match Instance::find(&setup.queue) {
         Instance::Running(processes) => {
             report.ok(format!("Postfix is running (process {})", processes.master));
+            families::examine_reach(setup, report);
             check_files(setup, &processes, report);
             for channel in channels {
                 if let Channel::Map(table) = channel {

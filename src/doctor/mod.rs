@@ -31,7 +31,7 @@ mod sockets;
 use std::path::{Path, PathBuf};
 
 use crate::config::DEFAULT_CONTROL;
-use crate::config::layer::Layer;
+use crate::config::layer::{DEFAULT_FILE, Layer};
 use crate::config::lookups::SocketRole;
 use crate::config::{Config, Matching};
 use crate::control::client;
@@ -62,8 +62,11 @@ pub async fn examine(layer: &Layer, log_socket: &Path) -> Report {
     let control = layer.control.as_ref().map_or(&default_control, |socket| &socket.path);
     let answer = client::ask(control, None, &Request::Status);
     let passed = passed(answer.as_ref().ok());
-    configuration(layer, &passed, &mut report).await;
+    configuration(&host, layer, &passed, &mut report).await;
     let status = running(control, answer, &mut report);
+    if let Some(status) = &status {
+        running::examine_configuration(status, layer.file.as_deref(), &mut report);
+    }
     cluster::examine(layer, status.as_ref(), &mut report).await;
     if host.is_root && host.has_systemd && *control == default_control {
         host::service::examine(layer, &mut report);
@@ -135,13 +138,25 @@ fn passed(answer: Option<&Answer>) -> Vec<SocketRole> {
 }
 
 /// Reports the findings of `check`.
-async fn configuration(layer: &Layer, passed: &[SocketRole], report: &mut Report) {
+async fn configuration(host: &Host, layer: &Layer, passed: &[SocketRole], report: &mut Report) {
     match daemon::examine(layer, passed).await {
         Ok(remarks) => {
             report.ok("the configuration is valid");
             for remark in remarks {
                 report.note(remark, "", "see pop-before-smtp.toml(5), or leave it");
             }
+        }
+        // Nothing is configured yet.
+        Err(faults) if layer.file.is_none() && layer.map.is_none() && layer.listen.is_none() => {
+            let faults: Vec<String> = faults.iter().map(|fault| fault.what().into()).collect();
+            report.problem(
+                format!("configuration: {}", faults.join("; ")),
+                format!(
+                    "There is no {DEFAULT_FILE}. If the daemon is started with command-line \
+                     options, or with --config, pass the same options to doctor."
+                ),
+                host.install_configuration(),
+            );
         }
         Err(faults) => {
             for fault in faults {
@@ -176,9 +191,9 @@ fn running(control: &Path, answer: Result<Answer, Failure>, report: &mut Report)
                 format!("the daemon does not answer: {}", failure.what()),
                 "While it is down no login counts. After a crash the map keeps its entries, and these \
                  clients can relay until `wipe` empties it; lookups by socket get 451 or \
-                 default_action.",
-                "systemctl start pop-before-smtp (or pop-before-smtp run), and check its log if it exits; \
-                 if it uses another control socket, pass --control",
+                 default_action. If it exits, its log says why; if it uses another control socket, pass \
+                 --control.",
+                host::service::start(),
             );
             None
         }

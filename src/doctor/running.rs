@@ -1,6 +1,11 @@
 //! Examines the running daemon's status and its counters.
 
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
 use super::findings::Report;
+use super::host::service;
 use crate::control::protocol::Entry;
 use crate::control::status::{ListenerKind, STOPPED, StateFault, Status};
 use crate::daemon::receiver::bind;
@@ -169,6 +174,7 @@ fn logins(status: &Status, report: &mut Report) {
         );
     }
     match &status.last_login {
+        Some(last) if status.logins == 1 => report.ok(format!("1 login was seen, at {last}")),
         Some(last) => report.ok(format!("{} logins were seen, the last {last}", status.logins)),
         None if status.frames == 0 => report.ok("no login was seen yet, nor any other frame"),
         None => {
@@ -176,19 +182,41 @@ fn logins(status: &Status, report: &mut Report) {
             let unmatched: Vec<String> =
                 unmatched.map(|(name, daemon)| format!("{} of {name}", daemon.unmatched)).collect();
             let whose = if unmatched.is_empty() { "none".into() } else { unmatched.join(", ") };
+            let seen = counts.labelled().into_iter().filter(|(_, number)| *number > 0);
+            let seen: Vec<String> =
+                seen.map(|(label, number)| format!("{label}: {number}")).collect();
+            let seen =
+                if seen.is_empty() { String::new() } else { format!("; {}", seen.join("; ")) };
+            let perhaps = if counts.refused_logins() == 0 {
+                "Perhaps no one has logged in yet."
+            } else {
+                "Logins have arrived, and the configuration or the operator refuses them."
+            };
             report.note(
-                format!("no login since {} in {} frames", status.started, status.frames),
                 format!(
-                    "Perhaps no one has logged in yet. Messages of mail daemons that match no pattern: \
-                     {whose}; of other programs: {}; logins from excluded addresses: {}; refused: {}.",
-                    counts.other_programs,
-                    counts.excluded,
-                    counts.refused
+                    "no login has counted since {} in {} frames",
+                    status.started, status.frames
                 ),
+                format!("{perhaps} Messages of mail daemons that match no pattern: {whose}{seen}."),
                 "log in once from another host; if that does not count, feed its log line to \
                  `pop-before-smtp test`",
             );
         }
+    }
+}
+
+/// Reports a configuration that the daemon has not read yet.
+pub fn examine_configuration(status: &Status, file: Option<&Path>, report: &mut Report) {
+    let changed = file.and_then(|file| fs::metadata(file).ok()?.modified().ok());
+    let read = humantime::parse_rfc3339(&status.configured).ok();
+    let Some((file, (changed, read))) = file.zip(changed.zip(read)) else { return };
+    // The status has whole seconds.
+    if changed.duration_since(read).is_ok_and(|by| by > Duration::from_secs(1)) {
+        report.note(
+            format!("{} was changed after the daemon had read it", file.display()),
+            "The daemon uses what it was before, and this report judges what it is now.",
+            format!("pop-before-smtp check && {}", service::reload()),
+        );
     }
 }
 

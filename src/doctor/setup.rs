@@ -7,6 +7,7 @@ use super::permissions::UserAccount;
 use super::postfix::master::{Master, MasterEntry};
 use super::postfix::restrictions;
 use super::postfix::restrictions::Restriction;
+use crate::engine::publication::GENERATION_KEY;
 use crate::error::Failure;
 use crate::postfix::Postfix;
 
@@ -17,6 +18,9 @@ pub const RECIPIENT: &str = "smtpd_recipient_restrictions";
 /// The lists evaluated before them, each of which can refuse a client.
 pub const EARLIER: [&str; 3] =
     ["smtpd_client_restrictions", "smtpd_helo_restrictions", "smtpd_sender_restrictions"];
+
+/// The lists evaluated after them, when all recipients were accepted.
+pub const LATER: [&str; 2] = ["smtpd_data_restrictions", "smtpd_end_of_data_restrictions"];
 
 /// A change of a restriction list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +56,8 @@ pub struct Setup {
     pub protocols: String,
     /// The addresses on which it listens, inet_interfaces.
     pub interfaces: String,
+    /// Whether Postfix requires TLS of its clients, smtpd_tls_security_level.
+    pub tls_level: String,
     /// The default action while a policy service does not answer.
     pub default_action: String,
     lists: HashMap<&'static str, String>,
@@ -66,7 +72,7 @@ impl Setup {
     pub async fn read(postfix: Postfix) -> Result<Self, Failure> {
         let version = postfix.parameter("mail_version").await?;
         let mut lists = HashMap::new();
-        for name in EARLIER.into_iter().chain([RELAY, RECIPIENT]) {
+        for name in EARLIER.into_iter().chain([RELAY, RECIPIENT]).chain(LATER) {
             // Older versions lack some of the lists.
             lists.insert(name, postfix.parameter(name).await.unwrap_or_default());
         }
@@ -87,6 +93,7 @@ impl Setup {
             mynetworks: postfix.parameter("mynetworks").await?,
             protocols: postfix.parameter("inet_protocols").await?,
             interfaces: postfix.parameter("inet_interfaces").await?,
+            tls_level: postfix.parameter("smtpd_tls_security_level").await.unwrap_or_default(),
             default_action: default_action.unwrap_or_default(),
             version,
             postfix,
@@ -111,6 +118,11 @@ impl Setup {
         };
         let commands = changes.iter().map(command).chain([self.reload()]);
         commands.collect::<Vec<_>>().join(" && ")
+    }
+
+    /// Returns the command that succeeds if the daemon has published this table.
+    pub fn lookup_own(&self, table: &str) -> String {
+        format!("{} -q {GENERATION_KEY} {}", self.command("postmap"), quoted(table))
     }
 
     /// Returns the configuration after a change.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::channels::{Channel, below, is_same, seen_by_smtpd};
 use super::findings::Report;
+use super::host::service;
 use super::map::describe;
 use super::permissions::{Obstacle, Permission};
 use super::postfix::restrictions::{Restriction, policy_call};
@@ -121,7 +122,7 @@ fn check_access(setup: &Setup, service: &str, from_queue: bool, ours: &Path, rep
                 format!("{} does not exist", path.display()),
                 "The daemon creates it at start. Until then every recipient gets 451, or what \
                  default_action specifies.",
-                "systemctl start pop-before-smtp (or pop-before-smtp run)",
+                service::start(),
             );
         }
         Some(obstacle) => report.problem(

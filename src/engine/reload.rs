@@ -24,6 +24,7 @@ impl Engine {
         let old_max_users = self.rules.max_users;
         let are_other_logins = self.rules.logins != rules.logins;
         self.rules = rules;
+        self.stats.reloaded = Some(now);
         let Rules { logins, grace, max_users, .. } = &self.rules;
         let (logins, grace, max_users) = (logins.clone(), *grace, *max_users);
         if !self.rules.remember_users {

@@ -17,6 +17,8 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(24 * 3600);
 /// Counters since the start. They never decrease.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
+    /// When the rules were last replaced.
+    pub reloaded: Option<Time>,
     /// Frames that arrived.
     pub frames: u64,
     /// Frames that are not syslog messages.

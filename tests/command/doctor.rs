@@ -180,6 +180,71 @@ fn tables() {
     let findings = site.doctor(&[]);
     findings.must("problem", "the daemon does not answer", "no login counts", "start");
     findings.must("problem", "no compiled file", "451", "postfix reload");
+    // Commands that would make Postfix answer 451 fail before they change anything.
+    site.set(relay, "permit_mynetworks, reject_unauth_destination");
+    let finding = site.finds("problem", "does not query pop-before-smtp", "", "postmap -c ");
+    let script = finding["fix"].as_str().expect("a text");
+    let done = Command::new("sh").args(["-c", script]).output().expect("a shell");
+    assert!(!done.status.success(), "{done:?}");
+    let now = fs::read_to_string(site.postfix.config().join("main.cf")).expect("main.cf");
+    assert!(!now.contains("check_client_access"), "{now}");
+}
+
+/// Settings that refuse only some clients, as devices often are, or refuse them late.
+#[test]
+fn devices() {
+    let site = Site::start(By::Map, USUAL);
+    site.log_in();
+    site.postfix.start();
+    for (setting, value, level, what, why, fix) in [
+        ("smtpd_tls_security_level", "encrypt", "note", "over TLS only", "530", "otherwise: "),
+        (
+            "smtpd_helo_restrictions",
+            "permit_mynetworks, reject_non_fqdn_helo_hostname",
+            "note",
+            "smtpd_helo_restrictions has `reject_non_fqdn_helo_hostname` before",
+            "devices that say HELO",
+            " -e 'smtpd_helo_restrictions = permit_mynetworks, check_client_access",
+        ),
+        (
+            "smtpd_sender_restrictions",
+            "reject_sender_login_mismatch",
+            "note",
+            "smtpd_sender_restrictions has `reject_sender_login_mismatch` before",
+            "has not used SMTP AUTH",
+            " -e 'smtpd_sender_restrictions = check_client_access",
+        ),
+        (
+            "smtpd_data_restrictions",
+            "permit_mynetworks, reject",
+            "problem",
+            "smtpd_data_restrictions refuses every client with `reject`",
+            "when the client sends the message",
+            " -e 'smtpd_data_restrictions = permit_mynetworks, check_client_access",
+        ),
+    ] {
+        site.is_sound();
+        site.set(setting, value);
+        site.carry_out(&site.finds(level, what, why, fix));
+        let findings = site.doctor(&[]).list.to_string();
+        assert!(!findings.contains(setting), "{findings}");
+    }
+}
+
+/// A login that the configuration refuses is not said to be none.
+#[test]
+fn refused_logins_are_counted() {
+    let dir = directory();
+    let wire = Wire::unix(dir.path().join("log.sock"));
+    let forward = |wire: &Wire| Forwarder::start(Program::Rsyslog, wire, Form::Traditional);
+    let site = Site::with(dir, &wire, forward, By::Map, USUAL, &["--users", "ann"]);
+    site.send_login();
+    eventually("it is refused", PATIENCE, || {
+        let status = site.daemon().command(&["status", "--json"]);
+        String::from_utf8_lossy(&status.stdout).contains("\"refused_by_rule\":1")
+    });
+    let why = "Logins have arrived, and the configuration or the operator refuses them";
+    site.finds("note", "no login has counted", why, "pop-before-smtp test");
 }
 
 /// Where the daemon is PID 1, as in an image with one program, the rest of the host is elsewhere.

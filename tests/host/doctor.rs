@@ -211,6 +211,15 @@ const HOST: &[Row] = &[
         after: "",
     },
     Row {
+        fault: "sed -i 's/^.IncludeConfig/#&/' /etc/rsyslog.conf; systemctl restart rsyslog",
+        broken: REFUSED,
+        level: "problem",
+        what: "/etc/rsyslog.conf does not include /etc/rsyslog.d",
+        why: "rsyslogd reads no file there",
+        fix: ">> /etc/rsyslog.conf && install -m 644",
+        after: "",
+    },
+    Row {
         fault: "cd /etc/rsyslog.d; mv 00-pop-before-smtp.conf /root; systemctl restart rsyslog; \
                 mv /root/00-pop-before-smtp.conf .",
         broken: REFUSED,
@@ -330,6 +339,60 @@ fn faults_of_mail_daemons() {
 #[test]
 fn faults_of_the_host() {
     each_is_found_and_its_fix_works(HOST);
+}
+
+/// What does not let a client in, or will not after the next boot: no login is possible, or no mail.
+#[test]
+fn faults_at_the_door() {
+    let host = host();
+    let run = |script: &str| host.must(script);
+    // Runs the fixes of these findings, which one `doctor` has.
+    let mend = |expected: &[(&str, &str, &str)]| {
+        let (findings, _) = doctor(&host);
+        for (level, what, fix) in expected {
+            let has = |finding: &&Value, key: &str, part: &str| {
+                finding[key].as_str().is_some_and(|text| text.contains(part))
+            };
+            let found = findings.iter().find(|finding| {
+                finding["level"] == *level && has(finding, "what", what) && has(finding, "fix", fix)
+            });
+            let found = found.unwrap_or_else(|| panic!("{what}: {findings:#?}"));
+            let fix = found["fix"].as_str().expect("a text");
+            run(fix.rsplit("otherwise: ").next().expect("commands"));
+        }
+    };
+    run(&readme(PACKAGE));
+    // Only the program is there.
+    run("systemctl stop 'pop-before-smtp*'; mv /etc/pop-before-smtp /root/configuration");
+    mend(&[("problem", "there is neither a map nor a socket", "config.toml")]);
+    run("rm -r /etc/pop-before-smtp; mv /root/configuration /etc/pop-before-smtp; \
+         systemctl start pop-before-smtp");
+    run(&readme(POSTFIX));
+    run("sed -i 's/disable_plaintext_auth = no/disable_plaintext_auth = yes/' \
+         /etc/dovecot/conf.d/99-test.conf; systemctl restart dovecot; \
+         postconf -e inet_interfaces=loopback-only; systemctl restart postfix; \
+         systemctl disable pop-before-smtp.service");
+    assert!(!Session::open(CLIENT, POP3).log_in("joe", "secret"));
+    mend(&[
+        ("note", "Dovecot refuses logins without TLS", "disable_plaintext_auth = no"),
+        ("problem", "nothing listens on port 25", "inet_interfaces = all"),
+        ("note", "pop-before-smtp.service runs, but is not enabled", "systemctl enable"),
+    ]);
+    assert!(Session::open(CLIENT, POP3).log_in("joe", "secret"));
+    assert!(within(PATIENCE, || rcpt(CLIENT) == OPEN));
+    // A change that waits for a reload.
+    let file = "/etc/pop-before-smtp/config.toml";
+    run(&format!("sed -i '1i daemon = [\"courier\"]' {file}"));
+    let unread = "was changed after the daemon had read it";
+    let omitted = "`daemon` does not name dovecot, which is installed here";
+    let (findings, _) = doctor(&host);
+    let has = |what: &str| findings.iter().any(|f| f["what"].to_string().contains(what));
+    assert!(has(unread) && has(omitted), "{findings:#?}");
+    run(&format!("sed -i '/^daemon = /d' {file}; systemctl reload pop-before-smtp"));
+    let (findings, is_content) = doctor(&host);
+    let is_read = !findings.iter().any(|f| f["what"].to_string().contains(unread));
+    assert!(is_content && is_read, "{findings:#?}");
+    assert_eq!(run("pop-before-smtp check"), "no errors found");
 }
 
 /// Without root, the missing permission is reported first and nothing is guessed.

@@ -369,7 +369,7 @@ fn doctor_examines_exim() {
     site.doctor().must("problem", "Debian-exim cannot connect to", "451", "chgrp Debian-exim");
     fs::set_permissions(site.shared.path(), fs::Permissions::from_mode(0o775)).unwrap();
     assert!(daemon.stop().success());
-    site.doctor().must("problem", "policy does not exist", "Until then", "systemctl");
+    site.doctor().must("problem", "policy does not exist", "Until then", "start");
 }
 
 /// Sends lines as they are, each after the reply to the last one, and returns the replies.

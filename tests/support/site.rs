@@ -106,8 +106,13 @@ impl Site {
 
     /// Logs in through the forwarder.
     pub fn log_in(&self) {
-        self.forwarder.log(LOGIN);
+        self.send_login();
         self.daemon().wait_until_authorised(CLIENT);
+    }
+
+    /// The client's login reaches the log.
+    pub fn send_login(&self) {
+        self.forwarder.log(LOGIN);
     }
 
     /// Returns the running daemon.

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use super::table::{Cell, Column, Table};
 use super::{ago, json_line, moment};
-use crate::control::status::{
-    ClusterStatus, EventCounts, MapStatus, RelayStatus, STOPPED, StateFault, Status,
-};
+use crate::control::status::{ClusterStatus, MapStatus, RelayStatus, STOPPED, StateFault, Status};
 use crate::sys::terminal::{OutputStyle, Style, clean};
 
 /// Columns of the labels.
@@ -76,7 +74,7 @@ impl StatusPage<'_> {
             self.line("state", &self.style.paint(Style::Bad, &text), output)?;
         }
         self.line("frames", &status.frames.to_string(), output)?;
-        for (what, count) in counted(&status.counts).into_iter().filter(|(_, count)| *count > 0) {
+        for (what, count) in status.counts.labelled().into_iter().filter(|(_, count)| *count > 0) {
             self.line("", &format!("{what}: {count}"), output)?;
         }
         self.relay(&status.relay, output)?;
@@ -299,24 +297,4 @@ impl StatusPage<'_> {
 /// Returns a cell with a number, tinted unless it is zero.
 fn number(number: u64, tint: Style) -> Cell {
     Cell(number.to_string(), if number == 0 { Style::Plain } else { tint })
-}
-
-/// Returns the counters with their labels, in the order in which they are printed.
-fn counted(counts: &EventCounts) -> [(&'static str, u64); 14] {
-    [
-        ("not syslog", counts.malformed),
-        ("from other programs", counts.other_programs),
-        ("from other hosts (--allow-host)", counts.other_hosts),
-        ("logins from excluded addresses", counts.excluded),
-        ("logins from blocked addresses", counts.blocked),
-        ("logins refused by a rule or `users`", counts.refused_by_rule),
-        ("logins refused", counts.refused),
-        ("logins refused because tables were full", counts.overloaded),
-        ("late logins (dated longer ago than --grace)", counts.late),
-        ("ambiguous logins (several connections of the same process)", counts.ambiguous),
-        ("addresses authorised", counts.granted),
-        ("addresses expired", counts.expired),
-        ("addresses evicted (--max-clients)", counts.evicted),
-        ("addresses shared by too many users (--max-users-per-address)", counts.shared),
-    ]
 }

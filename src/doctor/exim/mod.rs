@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 use super::channels::{Channel, is_same};
 use super::findings::Report;
-use super::host::Host;
+use super::host::{Host, service};
 use super::map::describe;
 use super::permissions::{Obstacle, Permission, UserAccount};
 use super::sockets;
@@ -108,7 +108,11 @@ impl Exim {
                 report.problem(
                     format!("{} does not exist", path.display()),
                     "The daemon or systemd creates it. Until then Exim answers 451 to recipients elsewhere.",
-                    "systemctl restart pop-before-smtp-policy.socket (or start pop-before-smtp run)",
+                    if service::is_loaded() {
+                        "systemctl restart pop-before-smtp-policy.socket".to_owned()
+                    } else {
+                        service::start()
+                    },
                 );
             }
             Some(obstacle) => report.problem(

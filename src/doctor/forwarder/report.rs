@@ -14,6 +14,8 @@ use crate::control::protocol::{Answer, Request};
 use crate::control::status::{ListenerKind, ListenerStatus, Status};
 use crate::engine::message::probes::PROGRAM;
 
+/// Where the rule for rsyslog is installed.
+const RSYSLOG_DIR: &str = "/etc/rsyslog.d";
 /// The configuration of syslog-ng on most systems.
 const SYSLOG_NG: [&str; 2] = ["/etc/syslog-ng/syslog-ng.conf", "/etc/syslog-ng/conf.d"];
 
@@ -284,6 +286,14 @@ impl ForwarderTest<'_> {
                     file.display()
                 ),
                 "rsyslogd -N1 && systemctl restart rsyslog".into(),
+            ),
+            None if rules.as_ref().is_some_and(|rules| !rules.includes(RSYSLOG_DIR)) => (
+                format!(": {MAIN} does not include {RSYSLOG_DIR}"),
+                format!("rsyslogd reads no file there, so {names} gets nothing."),
+                format!(
+                    "echo 'include(file=\"{RSYSLOG_DIR}/*.conf\" mode=\"optional\")' >> {MAIN} && \
+                     {install}"
+                ),
             ),
             None => (String::new(), usual, install),
         }

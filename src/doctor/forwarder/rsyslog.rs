@@ -28,6 +28,7 @@ pub struct RuleLine {
 #[derive(Debug, Default)]
 pub struct Rsyslog {
     lines: Vec<RuleLine>,
+    patterns: Vec<String>,
 }
 
 impl Rsyslog {
@@ -44,6 +45,7 @@ impl Rsyslog {
             let text = line.split('#').next().unwrap_or_default().trim().to_owned();
             match included(&text) {
                 Some(pattern) if depth < MAX_DEPTH => {
+                    self.patterns.push(pattern.to_owned());
                     for file in matching(pattern) {
                         self.include(&file, depth + 1);
                     }
@@ -52,6 +54,11 @@ impl Rsyslog {
                 _ => self.lines.push(RuleLine { file: file.to_owned(), number: index + 1, text }),
             }
         }
+    }
+
+    /// Returns whether files of this directory are read.
+    pub fn includes(&self, dir: &str) -> bool {
+        self.patterns.iter().any(|pattern| Path::new(pattern).starts_with(dir))
     }
 
     /// Returns the place of the first line that names the daemon's socket: a path or a port.

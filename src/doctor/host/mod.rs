@@ -9,6 +9,7 @@ pub mod syslogd;
 
 use std::path::Path;
 
+use crate::config::layer::DEFAULT_FILE;
 use syslogd::SyslogDaemon;
 
 /// Names of PID 1 in a container with one application: the daemon itself, or an init of an engine.
@@ -46,6 +47,12 @@ impl Host {
         }
     }
 
+    /// Returns the command that installs the example configuration.
+    pub fn install_configuration(&self) -> String {
+        let example = self.shipped("example.toml");
+        format!("install -D -m 644 {example} {DEFAULT_FILE}")
+    }
+
     /// Returns the path of a file of `deploy`: a package's, or that of the sources.
     pub fn shipped(&self, file: &str) -> String {
         if self.is_packaged { format!("{PACKAGED}/{file}") } else { format!("deploy/{file}") }
@@ -78,8 +85,13 @@ impl Host {
             let unit = self.shipped("journald/pop-before-smtp-journal.socket");
             format!("install -m 644 {unit} /etc/systemd/system/ && systemctl daemon-reload && ")
         };
+        let first = if service::is_loaded() {
+            ""
+        } else {
+            "make the daemon a service of systemd first, as deploy/guide/install.md says; then: "
+        };
         format!(
-            "install -D -m 644 {} /etc/systemd/journald.conf.d/pop-before-smtp.conf && \
+            "{first}install -D -m 644 {} /etc/systemd/journald.conf.d/pop-before-smtp.conf && \
              {unit}systemctl enable pop-before-smtp-journal.socket && \
              systemctl restart systemd-journald pop-before-smtp",
             self.shipped("journald/journald.conf")

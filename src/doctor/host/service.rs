@@ -17,6 +17,9 @@ use crate::config::layer::Layer;
 use crate::daemon::installation;
 
 const SERVICE: &str = "pop-before-smtp.service";
+/// The services without which a login does not count, or its mail is not accepted. A mail daemon may be
+/// started by its socket.
+const AT_BOOT: [&str; 4] = [SERVICE, "rsyslog.service", "syslog-ng.service", "postfix.service"];
 /// What a directory of the daemon has in its name: others are shared with other programs.
 const OURS: &str = "pop-before-smtp";
 
@@ -25,6 +28,59 @@ fn service_user() -> Option<User> {
     let service = properties(SERVICE)?;
     let user = service.get("User").filter(|name| !name.is_empty() && *name != "root")?;
     User::from_name(user).ok().flatten()
+}
+
+/// Returns the command that starts the daemon here.
+pub fn start() -> String {
+    let is_file = |path: &str| Path::new(path).is_file();
+    if is_loaded() {
+        return "systemctl start pop-before-smtp".into();
+    }
+    if is_file("/etc/init.d/pop-before-smtp") {
+        return "rc-service pop-before-smtp start".into();
+    }
+    if is_file("/etc/rc.d/rc.pop-before-smtp") {
+        return "/etc/rc.d/rc.pop-before-smtp start".into();
+    }
+    match User::from_name(OURS) {
+        Ok(Some(_)) => format!(
+            "setpriv --reuid {OURS} --regid {OURS} --init-groups pop-before-smtp run  # starts it in the \
+             foreground: it is no service yet"
+        ),
+        _ => "install the package, or start the daemon by hand: there is neither a service nor a user \
+              pop-before-smtp yet"
+            .into(),
+    }
+}
+
+/// Returns the command that makes the daemon read its configuration again.
+pub fn reload() -> &'static str {
+    if is_loaded() { "systemctl reload pop-before-smtp" } else { "send the daemon a SIGHUP" }
+}
+
+/// Returns whether systemd knows the service.
+pub fn is_loaded() -> bool {
+    properties(SERVICE).is_some()
+}
+
+/// Reports services that run now, and will not after the next boot.
+fn boot(report: &mut Report) {
+    let mut command = Command::new("systemctl");
+    command.args(["show", "--property=Id,LoadState,ActiveState,UnitFileState"]).args(AT_BOOT);
+    let Ok(output) = command.output() else { return };
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let runs_once = |unit: &&str| {
+        let has = |line: &str| unit.lines().any(|found| found == line);
+        has("LoadState=loaded") && has("ActiveState=active") && has("UnitFileState=disabled")
+    };
+    for unit in text.split("\n\n").filter(runs_once) {
+        let Some(name) = unit.lines().find_map(|line| line.strip_prefix("Id=")) else { continue };
+        report.note(
+            format!("{name} runs, but is not enabled"),
+            "After the next boot it does not start, and no login counts or no mail is accepted.",
+            format!("systemctl enable {name}"),
+        );
+    }
 }
 
 /// Returns the properties of a unit that systemd has loaded.
@@ -43,6 +99,7 @@ pub fn examine(layer: &Layer, report: &mut Report) {
         let why = "systemd prefers the unit in /etc/systemd/system (systemd.unit(5)).";
         report.problem(fault.what(), why, fault.hint_text().unwrap_or_default());
     }
+    boot(report);
     let Some(user) = service_user() else { return };
     let state = layer.state.clone().unwrap_or_else(|| DEFAULT_STATE.into());
     let map = layer.map.as_ref().map(|map| map.path.clone());

@@ -76,7 +76,12 @@ impl Settings {
         match (self.line(name), line) {
             (Some(setting), Some(line)) => format!("{} && {}", setting.replace(&line), restart()),
             (Some(setting), None) => format!("{} && {}", setting.disable(), restart()),
-            (None, Some(line)) => format!("dovecot.conf: {line}, then: {}", restart()),
+            (None, Some(line)) => format!(
+                "echo '{}' >> {} && {}",
+                line.replace('\'', r"'\''"),
+                self.dir.join("dovecot.conf").display(),
+                restart()
+            ),
             (None, None) => format!("remove {name} from dovecot.conf, then: {}", restart()),
         }
     }
@@ -92,6 +97,7 @@ pub async fn examine(
     daemon: &MailDaemon,
     dir: &Path,
     host: &Host,
+    is_silent: bool,
     report: &mut Report,
 ) -> Option<LogsAs> {
     let doveconf = DOVECONF.iter().find(|path| Path::new(path).exists())?;
@@ -112,6 +118,9 @@ pub async fn examine(
     login_lines(&settings, daemon, dir, report);
     forgery(&settings, report);
     listeners(&settings, report);
+    if is_silent {
+        cleartext(&settings, report);
+    }
     let program = match settings.get("instance_name") {
         "" => "dovecot",
         name => name,
@@ -230,6 +239,29 @@ fn forgery(settings: &Settings, report: &mut Report) {
         "With auth_verbose, and a passdb that asks for no password, an unauthenticated client can forge \
          a login line with a name that contains one.",
         settings.change("auth_username_chars", None),
+    );
+}
+
+/// Clients without TLS, as long as no client has logged in.
+fn cleartext(settings: &Settings, report: &mut Report) {
+    let refusals = [
+        ("ssl", "required", "yes"),
+        ("disable_plaintext_auth", "yes", "no"),
+        ("auth_allow_cleartext", "no", "yes"),
+    ];
+    let found = refusals.into_iter().filter(|(name, value, _)| settings.get(name) == *value);
+    let (mut set, mut fixes) = (Vec::new(), Vec::new());
+    for (name, value, mended) in found {
+        set.push(format!("{name} = {value}"));
+        fixes.push(settings.change(name, Some(mended)));
+    }
+    if set.is_empty() {
+        return;
+    }
+    report.note(
+        format!("Dovecot refuses logins without TLS: {}", set.join(", ")),
+        "No client has logged in yet. A device that cannot do TLS never will.",
+        format!("leave it if all devices can do TLS; otherwise: {}", fixes.join(" && ")),
     );
 }
 

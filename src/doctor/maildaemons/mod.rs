@@ -84,8 +84,9 @@ pub async fn examine(
         if !is_here || !host.is_root {
             continue;
         }
+        let is_silent = status.logins == 0;
         let logs_as = match &*daemon.name {
-            "dovecot" => dovecot::examine(daemon, dir, host, report).await,
+            "dovecot" => dovecot::examine(daemon, dir, host, is_silent, report).await,
             "cyrus" => cyrus::examine(daemon, dir, report),
             "courier" => {
                 courier::examine(report);
@@ -95,7 +96,31 @@ pub async fn examine(
         };
         found.logs_as.extend(logs_as);
     }
+    if is_the_hosts && matches!(matching.daemons, Selection::Named(_)) {
+        let is_named = |name: &str| table.daemons().iter().any(|daemon| *daemon.name == *name);
+        let others = PROGRAMS.iter().filter(|(name, paths)| {
+            !is_named(name) && paths.iter().any(|path| Path::new(path).exists())
+        });
+        not_named(
+            &others.map(|(name, _)| *name).collect::<Vec<_>>(),
+            table.daemons().iter().any(is_here),
+            report,
+        );
+    }
     found
+}
+
+/// Reports mail daemons that are installed here and that `daemon` leaves out.
+fn not_named(names: &[&str], has_others: bool, report: &mut Report) {
+    let Some(first) = names.first() else { return };
+    let what = format!("`daemon` does not name {}, which is installed here", names.join(", "));
+    let fix =
+        format!("config.toml: daemon = [..., \"{first}\"], then: systemctl reload pop-before-smtp");
+    if has_others {
+        report.note(what, "Its logins do not count.", format!("leave it, or {fix}"));
+    } else {
+        report.problem(what, "Its logins do not count, and what `daemon` names is not here.", fix);
+    }
 }
 
 /// Returns the command that makes these program names count, by a copy of a built-in description in a

@@ -93,9 +93,32 @@ impl Restriction {
     /// Returns whether it may refuse a client for its address or host name: many lists contain dynamic
     /// addresses.
     pub fn judges_clients(&self) -> bool {
-        let judges = ["reject_rbl_client", "reject_rhsbl_client", "reject_rhsbl_reverse_client"];
-        let unnamed = self.name.starts_with("reject_unknown_") && self.name.contains("client");
-        !self.warns && (judges.contains(&&*self.name) || unnamed)
+        self.may_refuse().is_some()
+    }
+
+    /// Returns which clients it may refuse that have logged in.
+    pub fn may_refuse(&self) -> Option<&'static str> {
+        let name = &*self.name;
+        let is_helo = name.starts_with("reject_") && name.contains("helo");
+        let old_helo =
+            ["reject_invalid_hostname", "reject_non_fqdn_hostname", "reject_unknown_hostname"];
+        let lists = ["reject_rbl_client", "reject_rhsbl_client", "reject_rhsbl_reverse_client"];
+        let unnamed = name.starts_with("reject_unknown_") && name.contains("client");
+        match name {
+            _ if self.warns => None,
+            _ if lists.contains(&name) || unnamed => Some("clients with dynamic addresses"),
+            _ if is_helo || old_helo.contains(&name) => {
+                Some("devices that say HELO with a short or unknown name")
+            }
+            "reject_sender_login_mismatch" | "reject_unauthenticated_sender_login_mismatch" => {
+                Some(
+                    "every sender that smtpd_sender_login_maps lists, because the client has not used \
+                      SMTP AUTH,",
+                )
+            }
+            "reject_plaintext_session" => Some("devices that cannot do TLS"),
+            _ => None,
+        }
     }
 }
 

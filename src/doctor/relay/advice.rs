@@ -1,13 +1,17 @@
 //! What to change so that a service queries pop-before-smtp in time.
 //!
 //! - **Promise**: changes are made in a copy of the configuration, which is evaluated again. Only
-//!   changes after which it has no problem are printed.
+//!   changes after which it has no problem are printed. While our table does not exist, the commands
+//!   fail before they change anything.
+
+use std::path::Path;
 
 use super::{Examination, Problem};
 use crate::doctor::channels::Channel;
+use crate::doctor::map::compiled_file;
 use crate::doctor::postfix::corrections::{deciding, repaired, spared, usual, written};
 use crate::doctor::postfix::restrictions::Restriction;
-use crate::doctor::setup::{Change, EARLIER, Setup};
+use crate::doctor::setup::{Change, EARLIER, LATER, Setup};
 
 /// More than the lists that can have a problem.
 const MAX_CHANGES: usize = 8;
@@ -23,9 +27,24 @@ impl Examination<'_> {
     /// Returns the commands after which a service has no problem; without a service, main.cf.
     pub(super) fn fix(&self, service: Option<&str>) -> String {
         match self.advice(service) {
-            Some(advice) => self.setup.commands(&advice.changes),
+            Some(advice) => {
+                let commands = self.setup.commands(&advice.changes);
+                match self.unpublished(&advice) {
+                    Some(table) => format!("{} && {commands}", self.setup.lookup_own(table)),
+                    None => commands,
+                }
+            }
             None => format!("edit {}", self.by_hand()),
         }
+    }
+
+    /// Returns our table, if the changes name it and it does not exist yet: smtpd would answer 451 to
+    /// everyone.
+    fn unpublished(&self, advice: &Advice) -> Option<&str> {
+        let Some(Channel::Map(table)) = self.channel() else { return None };
+        let (kind, path) = table.split_once(':')?;
+        let names = advice.changes.iter().any(|change| change.value.contains(table.as_str()));
+        (names && compiled_file(kind, Path::new(path)).is_none()).then_some(table)
     }
 
     /// Says what an administrator has to do who knows better than we do.
@@ -58,6 +77,8 @@ impl Examination<'_> {
         if EARLIER.contains(&problem.list) {
             let ours = self.restriction();
             values.push(spared(&list, drop, Restriction::refuses, &ours));
+        } else if LATER.contains(&problem.list) {
+            values.push(spared(&list, drop, Restriction::refuses, &self.restriction()));
         } else {
             let ours = self.deciding_restriction(&list);
             values.extend([deciding(&list, drop, &ours), usual(&list, &ours)]);

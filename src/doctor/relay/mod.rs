@@ -15,7 +15,7 @@ use super::postfix::corrections::spared;
 use super::postfix::known::fault;
 use super::postfix::master::MasterEntry;
 use super::postfix::restrictions::{Evaluation, Restriction, evaluate};
-use super::setup::{Change, EARLIER, RECIPIENT, RELAY, Setup};
+use super::setup::{Change, EARLIER, LATER, RECIPIENT, RELAY, Setup};
 
 /// What happens if no list refuses unauthorised clients.
 const OPEN_RELAY: &str = "Either smtpd does not start (it logs `specify at least one working \
@@ -45,6 +45,7 @@ pub async fn examine(setup: &Setup, channels: &[Channel], report: &mut Report) {
     examination.services(report);
     examination.unused(report);
     examination.dynamic_clients(report);
+    examination.tls(report);
 }
 
 impl Examination<'_> {
@@ -145,6 +146,16 @@ impl Examination<'_> {
                 );
             }
         }
+        let mut later = None;
+        for name in LATER {
+            if let Evaluation::Refused { by, .. } = evaluate(&list(name), is_ours) {
+                let what = format!("{name} refuses every client with `{by}`");
+                let why = "It is evaluated when the client sends the message, after its recipients were \
+                           accepted.";
+                later = problem(name, what, why);
+                break;
+            }
+        }
         let (relay, recipient) = (list(RELAY), list(RECIPIENT));
         match (evaluate(&relay, is_ours), evaluate(&recipient, is_ours)) {
             (Evaluation::Asked { .. }, Evaluation::Refused { by, .. }) => problem(
@@ -161,11 +172,11 @@ impl Examination<'_> {
                     OPEN_RELAY,
                 )
             }
-            (Evaluation::Asked { .. }, _) => None,
+            (Evaluation::Asked { .. }, _) => later,
             (Evaluation::Open { .. } | Evaluation::Undecided, Evaluation::Asked { after, .. })
                 if refuses(after) =>
             {
-                None
+                later
             }
             (Evaluation::Refused { by, asked_later: true }, _) => problem(
                 RELAY,
@@ -205,15 +216,36 @@ impl Examination<'_> {
         }
     }
 
-    /// Reports lists that may refuse dynamic addresses before they query pop-before-smtp.
+    /// Reports that devices without TLS are refused.
+    fn tls(&self, report: &mut Report) {
+        let services = self.setup.master.smtpd.iter();
+        let own =
+            |service: &MasterEntry| service.overrides.contains_key("smtpd_tls_security_level");
+        if self.setup.tls_level != "encrypt" || services.clone().all(own) {
+            return;
+        }
+        let name = "smtpd_tls_security_level";
+        report.note(
+            format!("Postfix takes mail over TLS only: {name} = encrypt"),
+            "A device that cannot do STARTTLS gets `530 5.7.0 Must issue a STARTTLS command first`, even \
+             after a login.",
+            format!(
+                "leave it if all devices can do STARTTLS; otherwise: {} && {}",
+                self.setup.set(name, "may"),
+                self.setup.reload()
+            ),
+        );
+    }
+
+    /// Reports lists that may refuse such clients before they query pop-before-smtp.
     fn dynamic_clients(&self, report: &mut Report) {
         let advice = self.advice(None);
         for name in EARLIER.into_iter().chain([RELAY, RECIPIENT]) {
             let list = self.setup.list(None, name);
             let mut before = list.iter().take_while(|restriction| !self.is_ours(restriction));
-            let Some(judge) = before.find(|restriction| restriction.judges_clients()) else {
-                continue;
-            };
+            let judge =
+                before.find_map(|restriction| Some((restriction, restriction.may_refuse()?)));
+            let Some((judge, whom)) = judge else { continue };
             // After the changes that other findings advise, so that these commands keep them.
             let commands = advice.as_ref().and_then(|advice| {
                 let now = self.on(&advice.setup);
@@ -227,7 +259,7 @@ impl Examination<'_> {
             });
             report.note(
                 format!("{name} has `{judge}` before it queries pop-before-smtp"),
-                "It may refuse clients with dynamic addresses even after a login.",
+                format!("It may refuse {whom} even after a login."),
                 commands.unwrap_or_else(|| format!("edit {}", self.by_hand())),
             );
         }
