@@ -390,8 +390,9 @@ impl OpenFile {
     fn append(mut self, text: &str) -> io::Result<Self> {
         if !text.is_empty() {
             self.file.write_all(text.as_bytes())?;
-            self.file.sync_data()?;
+            // Before the disk is waited for: another process may change the file meanwhile.
             self.file_stamp = FileStamp::of(&self.file.metadata()?);
+            self.file.sync_data()?;
         }
         Ok(Self { size: self.size + text.len(), ..self })
     }
