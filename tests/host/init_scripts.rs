@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::systemd::files_below;
 use crate::support::systemd::{Systemd, readme};
-use crate::support::{PATIENCE, directory, eventually};
+use crate::support::{PATIENCE, directory, eventually, within};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const OPENRC: &str = "<!-- openrc: tests/host/init_scripts.rs runs this -->";
@@ -54,9 +54,9 @@ fn control(host: &Systemd, script: &str, log: &str) {
     host.must("pop-before-smtp allow 192.0.2.7");
     eventually("it is published", PATIENCE, || map(host) == "192.0.2.7 OK");
     must("reload");
-    eventually("it is reloaded", PATIENCE, || {
-        host.run(&format!("{log} | grep 'configuration reloaded'")).status.success()
-    });
+    let is_reloaded =
+        || host.run(&format!("{log} | grep 'configuration reloaded'")).status.success();
+    assert!(within(PATIENCE, is_reloaded), "{script} reload: {}", host.must(log));
     let old = host.must(process);
     must("restart");
     assert_ne!(host.must(process), old);
