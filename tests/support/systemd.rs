@@ -118,7 +118,9 @@ impl Systemd {
     pub fn run(&self, script: &str) -> Output {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.id, "--mount", "--pid", "--net", "--uts", "--ipc"]);
-        command.args(["--cgroup", "--root", "--wd", "--", "bash", "-euc", script]);
+        // A shell cannot trap a signal that was ignored when it began.
+        let shell = ["env", "--default-signal", "bash", "-euc", script];
+        command.args(["--cgroup", "--root", "--wd", "--"]).args(shell);
         command.stdin(Stdio::null()).output().expect("nsenter can be started")
     }
 
