@@ -397,3 +397,39 @@ impl OpenFile {
         Ok(Self { size: self.size + text.len(), ..self })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns at most so many bytes at once.
+    struct Slow<'a>(&'a [u8], usize);
+
+    impl io::Read for Slow<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let length = self.0.len().min(self.1).min(buffer.len());
+            let (taken, rest) = self.0.split_at(length);
+            buffer[..length].copy_from_slice(taken);
+            self.0 = rest;
+            Ok(length)
+        }
+    }
+
+    #[test]
+    fn lines_are_whole_wherever_reads_end() {
+        let long = "x".repeat(MAX_LINE + 5);
+        let many: String = (0..30_000).map(|number| format!("line {number}\n")).collect();
+        let text = format!("one\n\n{many}{long}\ntwo\n{long}{long}{long}\nend");
+        for size in [7, 4096, MAX_LINE - 1, usize::MAX] {
+            let mut lines = Vec::new();
+            each_line(Slow(text.as_bytes(), size), |line| lines.push(line.to_vec())).unwrap();
+            assert_eq!(lines.concat(), text.as_bytes(), "{size}");
+            assert!(lines.iter().all(|line| line.len() <= MAX_LINE), "{size}");
+            let shown = |at: usize| String::from_utf8_lossy(&lines[at]).into_owned();
+            assert_eq!([shown(0), shown(1), shown(30_001)], ["one\n", "\n", "line 29999\n"]);
+            assert_eq!(lines[30_002].len(), MAX_LINE, "{size}");
+            assert!(lines.contains(&b"two\n".to_vec()), "{size}");
+            assert_eq!(lines.last().unwrap(), b"end", "{size}");
+        }
+    }
+}
