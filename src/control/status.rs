@@ -19,7 +19,7 @@ pub struct Status {
     pub version: String,
     /// When the daemon was started, RFC 3339.
     pub started: String,
-    /// When it read its configuration, RFC 3339; empty if the daemon is of version 0.2.0.
+    /// When it read its configuration, RFC 3339; empty if the daemon is older and does not say it.
     #[serde(default)]
     pub configured: String,
     /// When this status was taken, RFC 3339.
