@@ -11,6 +11,7 @@ use toml::Spanned;
 use super::codes::{FACILITIES, SEVERITIES, code};
 use super::daemon::{Cause, Cut, Example, ExpectedVerdict, MailDaemon, Shape};
 use super::likeness::LoginWords;
+use super::literal::Literal;
 use super::pattern::{MAX_SEEN, Pattern};
 
 /// A description file.
@@ -294,8 +295,8 @@ impl Reader<'_> {
         pattern.max_length = max_length;
         pattern.file_line = file_line;
         pattern.programs = written.programs;
-        pattern.once = written.once;
-        pattern.never = written.never;
+        pattern.once = written.once.into_iter().map(Literal::from).collect();
+        pattern.never = written.never.into_iter().map(Literal::from).collect();
         pattern.same = written.same;
         Some(pattern)
     }

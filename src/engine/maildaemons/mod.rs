@@ -13,6 +13,7 @@ mod codes;
 mod daemon;
 mod file;
 mod likeness;
+mod literal;
 mod pattern;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ pub use built_in::BUILT_IN;
 pub use codes::{FACILITIES, facility_code};
 pub use daemon::{Cause, Example, ExpectedVerdict, MailDaemon, Shape};
 pub use file::{DaemonFile, DescriptionFault};
+pub use literal::Literal;
 pub use pattern::{Pattern, Refusal};
 
 use super::message::Message;

@@ -13,6 +13,7 @@ use regex::{CaptureLocations, Regex, RegexBuilder};
 use regex_syntax::hir::literal::Extractor;
 use regex_syntax::hir::{Hir, HirKind, Look};
 
+use super::literal::Literal;
 use crate::engine::message::Message;
 use crate::engine::message::address;
 use crate::engine::message::address::NotAClient;
@@ -111,16 +112,17 @@ fn beginnings(expression: &Hir) -> Option<Vec<Box<[u8]>>> {
 
 /// Returns texts of which every text that matches an expression contains one, if known: the most
 /// selective part that no match can lack.
-fn required(expression: &Hir) -> Option<Vec<Box<str>>> {
+fn required(expression: &Hir) -> Option<Vec<Literal>> {
     let HirKind::Concat(parts) = expression.kind() else { return None };
-    let shortest = |texts: &Vec<Box<str>>| texts.iter().map(|text| text.len()).min();
-    parts.iter().filter_map(literals).max_by_key(shortest)
+    let shortest = |texts: &Vec<&str>| texts.iter().map(|text| text.len()).min();
+    let texts = parts.iter().filter_map(literals).max_by_key(shortest)?;
+    Some(texts.into_iter().map(str::to_owned).map(Literal::from).collect())
 }
 
 /// Returns the texts that an expression matches, if it is a literal or an alternation of literals.
-fn literals(expression: &Hir) -> Option<Vec<Box<str>>> {
+fn literals(expression: &Hir) -> Option<Vec<&str>> {
     match expression.kind() {
-        HirKind::Literal(literal) => Some(vec![str::from_utf8(&literal.0).ok()?.into()]),
+        HirKind::Literal(literal) => Some(vec![str::from_utf8(&literal.0).ok()?]),
         HirKind::Capture(group) => literals(&group.sub),
         HirKind::Alternation(parts) if parts.len() <= MAX_BEGINNINGS => {
             parts.iter().map(literals).collect::<Option<Vec<_>>>().map(|texts| texts.concat())
@@ -137,7 +139,7 @@ struct Compiled {
     /// How every text begins that matches, if known.
     beginnings: Option<Vec<Box<[u8]>>>,
     /// Texts of which every text that matches contains one, if known.
-    required: Option<Vec<Box<str>>>,
+    required: Option<Vec<Literal>>,
     /// How many bytes decide whether the expression matches, whatever follows; `None`: all.
     decided_by: Option<usize>,
 }
@@ -164,7 +166,7 @@ impl Compiled {
     fn can_match(&self, text: &str) -> bool {
         let bytes = text.as_bytes();
         self.beginnings.as_ref().is_none_or(|all| all.iter().any(|it| bytes.starts_with(it)))
-            && self.required.as_ref().is_none_or(|all| all.iter().any(|it| text.contains(&**it)))
+            && self.required.as_ref().is_none_or(|all| all.iter().any(|it| it.is_in(text)))
     }
 }
 
@@ -177,10 +179,10 @@ pub struct Pattern {
     pub file_line: usize,
     /// The daemon's programs that it is for; empty: all.
     pub programs: Vec<String>,
-    /// Texts that must occur in the message exactly once, as counted by [`str::matches`].
-    pub once: Vec<String>,
+    /// Texts that must occur in the message exactly once.
+    pub once: Vec<Literal>,
     /// Texts that must not occur in the message.
-    pub never: Vec<String>,
+    pub never: Vec<Literal>,
     /// Two groups that must contain the same text.
     pub same: Option<[String; 2]>,
     /// Bytes of the longest message that is accepted.
@@ -330,12 +332,11 @@ impl Pattern {
         if self.max_length.is_some_and(|max| length > max) {
             return Err(Refusal::TooLong);
         }
-        let not_once = |literal: &&String| text.matches(literal.as_str()).count() != 1;
-        if let Some(literal) = self.once.iter().find(not_once) {
-            return Err(Refusal::Ambiguous(literal.clone()));
+        if let Some(literal) = self.once.iter().find(|literal| !literal.is_once_in(text)) {
+            return Err(Refusal::Ambiguous(literal.as_str().to_owned()));
         }
-        if let Some(literal) = self.never.iter().find(|literal| text.contains(literal.as_str())) {
-            return Err(Refusal::Forbidden(literal.clone()));
+        if let Some(literal) = self.never.iter().find(|literal| literal.is_in(text)) {
+            return Err(Refusal::Forbidden(literal.as_str().to_owned()));
         }
         let Compiled { regex, groups: numbers, .. } = self.compiled();
         let group =

@@ -8,6 +8,7 @@
 
 use chrono::{DateTime, FixedOffset};
 
+use super::split_at_blank;
 use crate::engine::time::Time;
 
 /// Highest priority: facility 23, severity 7 (RFC 5424 section 6.2.1).
@@ -45,12 +46,12 @@ impl Header {
         let (stamp, fields) = match bsd_stamp(rest.as_bytes()) {
             Some(length) => (None, &rest[length..]),
             None => {
-                let (word, fields) = rest.split_once(' ')?;
+                let (word, fields) = split_at_blank(rest)?;
                 (Some(iso_stamp(word)?), fields)
             }
         };
         // After a second word `-` the general parser goes on to the third.
-        let has_dash = fields.split_once(' ').is_some_and(|(_, rest)| rest.starts_with('-'));
+        let has_dash = split_at_blank(fields).is_some_and(|(_, rest)| rest.starts_with('-'));
         let is_usual = fields.as_bytes().first()?.is_ascii_alphabetic() && !has_dash;
         let header = Self { facility: Some(code >> 3), severity: Some(code & 7), stamp };
         is_usual.then_some((header, fields))

@@ -68,6 +68,12 @@ fn message_id(text: &str) -> Option<(&str, &str)> {
     (is_number(id) && is_facility && is_word(severity)).then_some((severity, rest))
 }
 
+/// Splits a text at its first blank; `None`: it has none.
+fn split_at_blank(text: &str) -> Option<(&str, &str)> {
+    let at = memchr::memchr(b' ', text.as_bytes())?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
 pub(super) fn is_number(word: &str) -> bool {
     !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
 }

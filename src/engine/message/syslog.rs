@@ -15,7 +15,7 @@ use chrono::Utc;
 use syslog_loose::{Protocol, Variant};
 
 use super::head::{Header, MAX_PRIORITY, moment};
-use super::{Message, is_number};
+use super::{Message, is_number, split_at_blank};
 
 /// Bytes of a frame within which its header must end: the longest names and some structured data.
 const MAX_HEADER: usize = 1024;
@@ -225,7 +225,7 @@ fn without_time_stamp(frame: &str) -> Result<Message<'_>, Malformed> {
 
 /// Splits off the first word and the blank after it.
 fn word(text: &str) -> (&str, &str) {
-    text.split_once(' ').unwrap_or((text, ""))
+    split_at_blank(text).unwrap_or((text, ""))
 }
 
 /// RFC 3164's TAG with its PID.

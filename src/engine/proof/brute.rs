@@ -8,6 +8,7 @@ use super::automaton::{Anchoring, Automaton};
 use super::counts::LiteralCounts;
 use super::parsed;
 use super::search::{Search, SearchOutcome};
+use crate::engine::maildaemons::Literal;
 
 /// Bytes of the longest text that is tried.
 const LONGEST: usize = 6;
@@ -104,7 +105,9 @@ fn finds_a_common_text_exactly_when_there_is_one() {
         let ours = (Automaton::new(&parsed(&ours).unwrap(), "g", Anchoring::Search).unwrap(), ours);
         let theirs =
             (Automaton::new(&parsed(&theirs).unwrap(), "g", Anchoring::Whole).unwrap(), theirs);
-        let counts = LiteralCounts::new(&counted, &banned).unwrap();
+        let literals =
+            |texts: &[String]| texts.iter().cloned().map(Literal::from).collect::<Vec<_>>();
+        let counts = LiteralCounts::new(&literals(&counted), &literals(&banned)).unwrap();
         let search = |spans| {
             let (pattern, shape, counts) = (&ours.0, &theirs.0, &counts);
             let mut first = None;

@@ -6,6 +6,7 @@
 use std::iter::repeat;
 
 use super::ExpressionFault;
+use crate::engine::maildaemons::Literal;
 
 /// Bytes of one counted text: real ones are far shorter, and the tables stay small.
 const MAX_LITERAL: usize = 64;
@@ -17,12 +18,12 @@ const PREFERRED: &[(u8, u8)] = &[(b'a', b'z'), (b'1', b'9'), (b'A', b'Z'), (b'!'
 
 /// The counters of all texts that must occur exactly once or never.
 pub(super) struct LiteralCounts {
-    literals: Vec<Literal>,
+    counters: Vec<Counter>,
     /// All bytes of the texts, each once.
     counted: Vec<u8>,
 }
 
-struct Literal {
+struct Counter {
     /// For each number of matched bytes of the text: how many are matched after the next byte.
     after: Vec<[u8; 256]>,
     /// How often the text must occur: 0 or 1.
@@ -30,42 +31,45 @@ struct Literal {
 }
 
 impl LiteralCounts {
-    pub(super) fn new(once: &[String], never: &[String]) -> Result<Self, ExpressionFault> {
-        let texts = || once.iter().zip(repeat(1)).chain(never.iter().zip(repeat(0)));
+    pub(super) fn new(once: &[Literal], never: &[Literal]) -> Result<Self, ExpressionFault> {
+        let texts = || {
+            let never = never.iter().zip(repeat(0));
+            once.iter().zip(repeat(1)).chain(never).map(|(it, wanted)| (it.as_str(), wanted))
+        };
         let mut states = 1_u32;
         for (text, _) in texts() {
             if text.is_empty() || text.len() > MAX_LITERAL {
-                return Err(ExpressionFault::Quantity(text.clone()));
+                return Err(ExpressionFault::Quantity(text.to_owned()));
             }
             states = states.saturating_mul(2 * text.len() as u32);
         }
         if states > MAX_STATES {
             return Err(ExpressionFault::TooLarge);
         }
-        let literals =
-            texts().map(|(text, wanted)| Literal::new(text.as_bytes(), wanted)).collect();
+        let counters =
+            texts().map(|(text, wanted)| Counter::new(text.as_bytes(), wanted)).collect();
         let mut counted: Vec<u8> = texts().flat_map(|(text, _)| text.bytes()).collect();
         counted.sort_unstable();
         counted.dedup();
-        Ok(Self { literals, counted })
+        Ok(Self { counters, counted })
     }
 
     /// Creates counters without texts.
     pub(super) const fn nothing() -> Self {
-        Self { literals: Vec::new(), counted: Vec::new() }
+        Self { counters: Vec::new(), counted: Vec::new() }
     }
 
     /// Returns the state after one more byte (the first state is 0); `None` if a text occurs too
     /// often.
     pub(super) fn step(&self, state: u32, byte: u8) -> Option<u32> {
         let (mut rest, mut unit, mut sum) = (state, 1, 0);
-        for literal in &self.literals {
-            let length = literal.after.len() as u32;
+        for counter in &self.counters {
+            let length = counter.after.len() as u32;
             let mine = rest % (2 * length);
             rest /= 2 * length;
             let (times, seen) = (mine / length, mine % length);
-            let seen = u32::from(literal.after[seen as usize][usize::from(byte)]);
-            if seen == length && times == literal.wanted {
+            let seen = u32::from(counter.after[seen as usize][usize::from(byte)]);
+            if seen == length && times == counter.wanted {
                 return None;
             }
             // After a whole text `seen` is the length, which carries into `times`.
@@ -78,11 +82,11 @@ impl LiteralCounts {
     /// Returns whether each text has occurred as often as it must.
     pub(super) fn complete(&self, state: u32) -> bool {
         let mut rest = state;
-        self.literals.iter().all(|literal| {
-            let length = literal.after.len() as u32;
+        self.counters.iter().all(|counter| {
+            let length = counter.after.len() as u32;
             let mine = rest % (2 * length);
             rest /= 2 * length;
-            mine / length == literal.wanted
+            mine / length == counter.wanted
         })
     }
 
@@ -96,7 +100,7 @@ impl LiteralCounts {
     }
 }
 
-impl Literal {
+impl Counter {
     fn new(text: &[u8], wanted: u32) -> Self {
         let longest = |seen: usize, byte: u8| {
             let read = [&text[..seen], &[byte]].concat();

@@ -3,6 +3,7 @@
 use regex::Regex;
 
 use super::*;
+use crate::engine::maildaemons::Literal;
 use crate::engine::message::address;
 use Forgery::{Any, OtherAddress};
 
@@ -51,8 +52,8 @@ fn checked(text: &str, conditions: Conditions) -> Result<CheckedPattern, Express
     let Conditions { once, never, same, max_length } = conditions;
     let mut pattern =
         maildaemons::Pattern::compile(&expanded(text)).expect("an anchored expression");
-    pattern.once = once;
-    pattern.never = never;
+    pattern.once = once.into_iter().map(Literal::from).collect();
+    pattern.never = never.into_iter().map(Literal::from).collect();
     pattern.same = same;
     pattern.max_length = max_length;
     CheckedPattern::new(pattern)
