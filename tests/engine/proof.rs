@@ -14,7 +14,7 @@ use tempfile::TempDir;
 /// What can be removed from which file, how often, and why it is harmless.
 const HARMLESS: &[(&str, Weakening, usize, &str)] = &[
     ("courier", End, 3, "two addresses are refused, and a split line is too long"),
-    ("courier", User, 5, "the address ends the line, and a split line is too long"),
+    ("courier", User, 7, "the address ends the line, and a split line is too long"),
     ("courier", Condition, 3, "`once`: the last address is used"),
     ("cucipop", User, 1, "the end of the line determines the address"),
     ("cyrus", End, 1, "the address precedes the client's text"),
