@@ -53,11 +53,12 @@ impl Batch {
         }
     }
 
-    /// Receives the frames that are there, without waiting.
+    /// Receives the frames that are there, without waiting. Returns whether the batch is full, so that
+    /// there may be more.
     ///
     /// # Errors
     /// As recvmmsg(2); `EAGAIN` if there is none.
-    pub fn receive(&mut self, socket: &DatagramSocket) -> nix::Result<()> {
+    pub fn receive(&mut self, socket: &DatagramSocket) -> nix::Result<bool> {
         match socket {
             // The kernel writes no address for senders without a name, so none may be read.
             DatagramSocket::Unix(socket) => self.receive_from(socket.as_raw_fd(), |()| None),
@@ -69,7 +70,7 @@ impl Batch {
         &mut self,
         socket: RawFd,
         address_of: fn(A) -> Option<IpAddr>,
-    ) -> nix::Result<()> {
+    ) -> nix::Result<bool> {
         let size = std::mem::replace(&mut self.size, SMALL_BATCH);
         self.received.clear();
         self.kernel_drops = None;
@@ -96,10 +97,11 @@ impl Batch {
             let is_whole = !message.flags.contains(MsgFlags::MSG_TRUNC);
             self.received.push((is_whole.then_some(message.bytes), sender));
         }
-        if self.received.len() == size {
+        let is_full = self.received.len() == size;
+        if is_full {
             self.size = BATCH;
         }
-        Ok(())
+        Ok(is_full)
     }
 
     /// Returns the frames of the last call with their senders; no frame if it is oversized.

@@ -127,7 +127,7 @@ impl Receiver {
         loop {
             self.socket.readable().await?;
             loop {
-                match self.socket.try_io(|| self.take(&mut batch, shared)) {
+                match self.socket.try_io(|| self.take_some(&mut batch, shared)) {
                     Ok(()) => tokio::task::yield_now().await,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if is_permanent(&error) => return Err(error),
@@ -147,20 +147,28 @@ impl Receiver {
     pub fn drain(&self, limit: usize, shared: &Shared) {
         let mut batch = Batch::new(&self.filter);
         for _ in 0..limit.div_ceil(BATCH) {
-            // Most likely `EAGAIN`: the queue is empty.
-            if self.take(&mut batch, shared).is_err() {
+            // Otherwise the queue is most likely empty.
+            if !matches!(self.take(&mut batch, shared), Ok(true)) {
                 return;
             }
         }
     }
 
-    /// Receives a batch of frames and passes it to the engine under one lock.
-    fn take(&self, batch: &mut Batch, shared: &Shared) -> io::Result<()> {
-        match batch.receive(&self.socket) {
-            Ok(()) => {}
-            Err(Errno::EINTR) => return Ok(()),
+    /// The same as [`Self::take`]; `WouldBlock` after a batch that is not full, too: then the queue was
+    /// empty, and asking for that once more would cost as much as a frame.
+    fn take_some(&self, batch: &mut Batch, shared: &Shared) -> io::Result<()> {
+        let is_full = self.take(batch, shared)?;
+        is_full.then_some(()).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    }
+
+    /// Receives a batch of frames and passes it to the engine under one lock. Returns whether there may
+    /// be more.
+    fn take(&self, batch: &mut Batch, shared: &Shared) -> io::Result<bool> {
+        let is_full = match batch.receive(&self.socket) {
+            Ok(is_full) => is_full,
+            Err(Errno::EINTR) => return Ok(true),
             Err(error) => return Err(error.into()),
-        }
+        };
         if let Some(drops) = batch.kernel_drops {
             self.counters.kernel_drops.store(drops.into(), Ordering::Relaxed);
         }
@@ -193,7 +201,7 @@ impl Receiver {
         self.counters.frames.fetch_add(accepted, Ordering::Relaxed);
         self.counters.oversized.fetch_add(oversized, Ordering::Relaxed);
         reports.iter().for_each(|report| self.report(report));
-        Ok(())
+        Ok(is_full)
     }
 
     /// Logs what became of a frame. What a sender can provoke is logged at debug level only, except
@@ -332,10 +340,11 @@ mod tests {
             for _ in 0..sent {
                 sender.try_send(b"<22>dovecot: x").expect("there is room");
             }
-            while receiver.take(&mut batch, &shared).is_ok() {
-                taken.push(receiver.counters.frames.load(Ordering::Relaxed));
+            while let Ok(is_full) = receiver.take(&mut batch, &shared) {
+                taken.push((receiver.counters.frames.load(Ordering::Relaxed), is_full));
             }
         }
-        assert_eq!(taken, [1, 5, 5 + 4, 5 + 4 + 32, 5 + 4 + 32 + 1]);
+        let expected = [(1, false), (5, true), (5 + 4, true), (5 + 4 + 32, true), (42, false)];
+        assert_eq!(taken, expected);
     }
 }
