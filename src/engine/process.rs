@@ -109,14 +109,28 @@ impl Engine {
             return Outcome { daemon, ..nothing(Reason::Probe) };
         }
         let process = self.streams.process(source, message);
-        let is_continuation = program.continuations(message, length).map_or(Ok(false), |next| {
+        let following = program.following(message, length);
+        if let Some(next) = following.filter(|it| !it.is_nothing() || self.streams.may_continue()) {
             let stream = self.streams.stream(source, message);
-            self.streams.is_continuation(stream, process, next, now)
-        });
-        match is_continuation {
-            Ok(true) if !found.takes_trust_away() => return nothing(Reason::Continuation),
-            Err(Full) if !found.takes_trust_away() => return self.overloaded(),
-            _ => {}
+            let continues = self.streams.is_continuation(stream, process, next.messages, now);
+            let unsettled = self.streams.is_unsettled(stream, next.time, now);
+            match (continues, unsettled) {
+                _ if found.takes_trust_away() => {}
+                (Err(Full), _) | (_, Err(Full)) => return self.overloaded(),
+                (Ok(true), _) => return nothing(Reason::Continuation),
+                (Ok(false), Ok(true)) => {
+                    if let Match::Event(daemon, _) = found {
+                        let daemon = Some(daemon.name.clone());
+                        self.stats.refused += 1;
+                        return Outcome {
+                            daemon,
+                            is_lost_login: true,
+                            ..nothing(Reason::Unsettled)
+                        };
+                    }
+                }
+                (Ok(false), Ok(false)) => {}
+            }
         }
         let (daemon, event) = match found {
             Match::NoPattern(daemon) => {

@@ -86,6 +86,8 @@ pub enum Reason {
     Refused(Refusal),
     /// The continuation of a line that the daemon's logger has split.
     Continuation,
+    /// A fragment of such a line came a moment ago, and this may continue it.
+    Unsettled,
     /// The message is older than the grace period: its age.
     Late(Duration),
     /// The process may have been made to log foreign text.
@@ -171,6 +173,10 @@ impl fmt::Display for Reason {
             }
             Self::Continuation => {
                 "the continuation of an overlong line that the daemon's logger has split"
+            }
+            Self::Unsettled => {
+                "refused: a moment ago came a line so long that the mail daemon splits it, and this \
+                 may be its end, with a text that a client has chosen"
             }
             Self::Distrusted => {
                 "refused: this process has connected to another server and may log that server's \

@@ -6,6 +6,7 @@ use pop_before_smtp::engine::verdict::Verdict::{Login, Logout, None, Partial};
 use crate::support::story::{Story, story};
 
 const A: &str = "192.0.2.7";
+const B: &str = "192.0.2.8";
 const OTHER: &str = "198.51.100.66";
 
 fn vm_pop3d(host: &str, pid: u32, text: &str) -> String {
@@ -153,6 +154,44 @@ fn logins_of_two_connections_of_one_pid_do_not_count() {
         .process(&opened, None)
         .process(&logged_in, Partial)
         .rejects(&[OTHER]);
+}
+
+/// Dovecot splits a long line, too, begins each part with the name of the process, and other messages may
+/// come between the parts.
+#[test]
+fn soon_after_a_long_line_of_dovecot_no_login_counts() {
+    let frame = |text: &str| format!("<22>Nov 22 07:31:23 mx1 dovecot: {text}");
+    let login = |address: &str| {
+        let login = "imap-login: Login: user=<joe>, method=PLAIN, ";
+        frame(&format!("{login}rip={address}, lip=192.0.2.1, mpid=7, session=<a>"))
+    };
+    let long =
+        |head: &str, length: usize| frame(&format!("{head}{}", "x".repeat(length - head.len())));
+    let other =
+        frame("pop3-login: Disconnected: user=<>, rip=192.0.2.9, lip=192.0.2.1, session=<b>");
+    story("an ordinary line")
+        .process(&long("imap-login: ID sent: name=", 799), None)
+        .process(&login(A), Login)
+        .admits(&[A]);
+    let heads = ["imap-login: ID sent: name=", "Info: imap-login: ID sent: ", "imap-login: proxy("];
+    for head in heads {
+        story("a line that is split")
+            .process(&long(head, 4090), None)
+            .process(&other, None)
+            .process(&login(OTHER), None)
+            .at(59)
+            .process(&login(OTHER), None)
+            .rejects(&[OTHER])
+            .at(60)
+            .process(&login(A), Login)
+            .admits(&[A]);
+    }
+    story("a long line of another process, or host")
+        .process(&long("lmtp(joe): msgid=<", 4090), None)
+        .process(&login(A), Login)
+        .process(&long("imap-login: ID sent: ", 4090).replace("mx1", "mx2"), None)
+        .process(&login(B), Login)
+        .admits(&[A, B]);
 }
 
 /// courierlogger splits a long line into several messages: the user name of a failed login fills the

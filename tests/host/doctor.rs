@@ -153,6 +153,15 @@ const MAIL_DAEMONS: &[Row] = &[
         fix: "sed -i '1s|^|#|' /etc/dovecot/conf.d/99-suite.conf",
         after: "rm /etc/dovecot/conf.d/99-suite.conf; systemctl restart dovecot",
     },
+    Row {
+        fault: "echo 'imap_id_log = *' > /etc/dovecot/conf.d/99-suite.conf; systemctl restart dovecot",
+        broken: OPEN,
+        level: "problem",
+        what: "imap_id_log = *",
+        why: "its second part looks like a login",
+        fix: "sed -i '1s|^|#|' /etc/dovecot/conf.d/99-suite.conf",
+        after: "rm /etc/dovecot/conf.d/99-suite.conf; systemctl restart dovecot",
+    },
 ];
 
 /// What keeps everything from the daemon. The last row leaves a host without rsyslog.

@@ -113,3 +113,49 @@ passdb {{
     let counted = host.counted("198.51.100.7").into_iter().map(|[address, ..]| address).collect();
     assert_eq!(wanted, counted, "{}", host.log());
 }
+
+/// A client without a password.
+const ATTACKER: &str = "198.51.100.66";
+
+/// What a client says of itself before it has logged in can make a line so long that Dovecot splits it,
+/// and the second part can be a login as Dovecot would log it.
+#[test]
+fn dovecot_that_logs_what_clients_say_of_themselves() {
+    let host = MailHost::start(&dovecot("imap_id_log = *"));
+    assert!(Session::open("198.51.100.7", IMAP).log_in("joe", PASSWORD));
+    for last in ["Login", "proxy(joe): started proxying to remote host"] {
+        // 4,096 bytes less what precedes the text there: three bytes and the PID.
+        for place in 4087..4093 {
+            let mut session = Session::open(ATTACKER, IMAP);
+            assert!(!session.log_in("joe", "wrong"));
+            assert!(session.send(identification(place, last)).starts_with("a OK"));
+        }
+    }
+    let forged = |line: &&str| {
+        let parts =
+            ["imap-login: Login: ", "imap-login: proxy(joe): started proxying to remote host: "];
+        parts.iter().any(|part| line.contains(&format!("{part}user=<joe>")))
+            && line.contains(&format!("rip={}", ATTACKER))
+    };
+    host.has_logged("imap-login: Login: user=<joe>, method=PLAIN, rip=198.51.100.66, ");
+    host.has_logged("imap-login: proxy(joe): started proxying to remote host: user=<joe>, ");
+    host.refuses(host.log().lines().filter(forged).count(), "198.51.100.7");
+}
+
+/// Returns the IMAP command ID (RFC 2971) of which Dovecot logs `ID sent: name=..., name=LAST`, with LAST
+/// at this place.
+fn identification(place: usize, last: &str) -> String {
+    /// Dovecot logs 80 bytes of a value.
+    const LONGEST: usize = 80;
+    let mut values = Vec::new();
+    let mut left = place - "ID sent: name=".len();
+    while left > 0 {
+        // The last one gets what is left, and the one before it leaves enough.
+        let length = if left <= LONGEST { left - ", name=".len() } else { left.min(LONGEST / 2) };
+        values.push("v".repeat(length));
+        left -= length + ", name=".len();
+    }
+    values.push(last.to_owned());
+    let pairs: Vec<_> = values.iter().map(|value| format!("\"name\" \"{value}\"")).collect();
+    format!("a ID ({})", pairs.join(" "))
+}

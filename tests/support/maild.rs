@@ -137,6 +137,20 @@ impl MailHost {
         );
     }
 
+    /// Waits until this many logins have been refused for what precedes them, and asserts that no other
+    /// address counts than this one.
+    pub fn refuses(&self, logins: usize, counted: &str) {
+        let refused = || {
+            let status = self.daemon.command(&["status", "--json"]).stdout;
+            let status: serde_json::Value = serde_json::from_slice(&status).expect("JSON");
+            status["counts"]["refused"].as_u64().expect("a number")
+        };
+        let all = within(PATIENCE, || refused() >= logins as u64);
+        assert!(all, "{} of {logins}\n{}\n{}", refused(), self.daemon.log(), self.log());
+        let addresses: Vec<_> = self.daemon.authorised().iter().map(ToString::to_string).collect();
+        assert_eq!(addresses, [counted], "{}\n{}", self.daemon.log(), self.log());
+    }
+
     /// Asserts that a text is in the mail daemon's log, so that the test shows something.
     pub fn has_logged(&self, text: &str) {
         let logged = within(PATIENCE, || self.log().contains(text));

@@ -228,8 +228,18 @@ fn mended(daemon: &MailDaemon, form: &str, elements: &str, default: &str) -> Str
     kept
 }
 
-/// A login proxy that lets clients choose any characters for a name.
+/// What lets clients that have not logged in write the line of a login: a long line that is split, and a
+/// login proxy with any characters in names.
 fn forgery(settings: &Settings, report: &mut Report) {
+    let identification = settings.get("imap_id_log");
+    if !identification.is_empty() {
+        report.problem(
+            format!("Dovecot logs what clients say of themselves: imap_id_log = {identification}"),
+            "Any client can make such a line so long that Dovecot splits it, and that its second part looks \
+             like a login. So no login counts within a minute after a long one.",
+            settings.change("imap_id_log", None),
+        );
+    }
     let chars = settings.values.get("auth_username_chars");
     if !chars.is_some_and(String::is_empty) || !settings.has_proxy {
         return;

@@ -81,6 +81,11 @@ impl<T> Aging<T> {
         self.overflowed.is_some_and(|at| now.since(at) <= self.age)
     }
 
+    /// Returns whether it has an entry, or ever lacked room for one.
+    pub fn may_matter(&self) -> bool {
+        !self.entries.is_empty() || self.overflowed.is_some()
+    }
+
     fn insert(&mut self, key: Key, value: T, now: Time) {
         self.last += 1;
         self.entries.insert(key, Aged { value, place: self.last, since: now });

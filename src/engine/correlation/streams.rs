@@ -2,7 +2,8 @@
 //!
 //! - **Promise**: two kinds of memory, both by order of arrival and never by the times in the frames.
 //!   For each stream (receiver, sender, host, program, and the PID if there is one): whether its last
-//!   message was a fragment of a split line, so that the next one is only its continuation. For each
+//!   message was a fragment of a split line, so that the next one is only its continuation; or, where
+//!   messages of other processes come between, whether there was a fragment a moment ago. For each
 //!   process (those with a PID): which client has connected ([`super::joins`]), and whether it may
 //!   log foreign text.
 //! - **On overflow**: fails closed. While a fragment or a distrust could not be remembered, what
@@ -43,6 +44,8 @@ pub struct Streams {
     split: Aging<u8>,
     /// The same for each process.
     split_with_pid: Aging<u8>,
+    /// Until when any message may continue a fragment, for each stream.
+    unsettled: Aging<Time>,
     distrusted: Aging<()>,
     /// The connections of processes.
     pub joins: Joins,
@@ -54,6 +57,7 @@ impl Default for Streams {
             hasher: RandomState::new(),
             split: Aging::new(MAX_SUSPICIONS, MAX_SUSPICION),
             split_with_pid: Aging::new(MAX_SUSPICIONS, MAX_SUSPICION),
+            unsettled: Aging::new(MAX_SUSPICIONS, MAX_SUSPICION),
             distrusted: Aging::new(MAX_SUSPICIONS, MAX_SUSPICION),
             joins: Joins::default(),
         }
@@ -76,6 +80,11 @@ impl Streams {
     pub fn session(&self, source: Source, message: &Message<'_>, id: Option<&str>) -> Option<Key> {
         let id = id.filter(|id| !id.is_empty())?;
         Some(Key(self.hasher.hash_one((source, message.host, message.program, "session", id))))
+    }
+
+    /// Returns whether any message may be the continuation of a split line, or it is not known.
+    pub fn may_continue(&self) -> bool {
+        self.split.may_matter() || self.split_with_pid.may_matter() || self.unsettled.may_matter()
     }
 
     /// Returns whether a message may be the continuation of a split line, and remembers that
@@ -107,6 +116,20 @@ impl Streams {
             self.split.remember(stream, following, now)?;
         }
         if self.split.has_overflowed(now) { Err(Full) } else { Ok(expected.is_some()) }
+    }
+
+    /// Returns whether a message came so soon after a fragment of its stream that it may continue it,
+    /// and remembers that what comes within `time` may continue this one.
+    ///
+    /// # Errors
+    /// As in [`Self::is_continuation`].
+    pub fn is_unsettled(&mut self, stream: Key, time: Duration, now: Time) -> Result<bool, Full> {
+        let until = self.unsettled.take(stream).filter(|until| now < *until);
+        let next = until.max((!time.is_zero()).then(|| now + time));
+        if let Some(next) = next {
+            self.unsettled.remember(stream, next, now)?;
+        }
+        if self.unsettled.has_overflowed(now) { Err(Full) } else { Ok(until.is_some()) }
     }
 
     /// Records that a process may log foreign text from here on.

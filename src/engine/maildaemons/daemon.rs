@@ -3,6 +3,8 @@
 //! - **Promise**: a message that matches several patterns has the meaning that trusts least: distrust
 //!   before login, login before connection, and what only ends something last.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 
 use super::codes::{SEVERITIES, code};
@@ -69,14 +71,18 @@ impl MailDaemon {
         self.login.iter().any(|pattern| !pattern.gives_address())
     }
 
-    /// Returns how many messages may continue this one, if it is a fragment of a line that the
-    /// daemon's logger has split; `None`: it splits no lines.
-    pub(super) fn continuations(&self, message: &Message<'_>, length: usize) -> Option<u8> {
+    /// Returns what may follow this message, if it is a fragment of a line that the daemon's logger has
+    /// split; `None`: it splits no lines.
+    pub(super) fn following(&self, message: &Message<'_>, length: usize) -> Option<Following> {
+        let shortest = self.cuts.iter().map(|cut| cut.length).min()?;
         let seen = VisibleText::of(message, length);
+        // Nearly all are shorter.
+        if seen.length < shortest {
+            return Some(Following::default());
+        }
         let cut = self.cuts.iter().find(|cut| cut.pattern.may_match(seen));
-        let following =
-            cut.filter(|cut| seen.length >= cut.length).map_or(0, |cut| cut.continuations);
-        (!self.cuts.is_empty()).then_some(following)
+        let following = cut.filter(|cut| seen.length >= cut.length).map(|cut| cut.following);
+        Some(following.unwrap_or_default())
     }
 
     /// Returns whether its processes can become distrusted.
@@ -168,8 +174,29 @@ pub(super) struct Cut {
     pub pattern: Pattern,
     /// Bytes of the shortest fragment.
     pub length: usize,
-    /// How many messages after it may continue the line.
-    pub continuations: u8,
+    /// What may follow it.
+    pub following: Following,
+}
+
+/// What may follow a fragment of a split line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Following {
+    /// How many messages of the same process may continue the line, however much later they arrive.
+    pub messages: u8,
+    /// For how long any message of the stream may continue it, because other ones come between.
+    pub time: Duration,
+}
+
+impl Following {
+    /// Returns whether nothing follows: the message is no fragment.
+    pub fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Returns all that may follow by one description or the other.
+    pub(super) fn or(self, other: Self) -> Self {
+        Self { messages: self.messages.max(other.messages), time: self.time.max(other.time) }
+    }
 }
 
 /// The expected verdict of an example.

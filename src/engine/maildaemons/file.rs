@@ -4,12 +4,13 @@
 //! - **Format**: deploy/guide/your-own-daemon.md; `daemons NAME` prints a built-in file to start from.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::codes::{FACILITIES, SEVERITIES, code};
-use super::daemon::{Cause, Cut, Example, ExpectedVerdict, MailDaemon, Shape};
+use super::daemon::{Cause, Cut, Example, ExpectedVerdict, Following, MailDaemon, Shape};
 use super::likeness::LoginWords;
 use super::literal::Literal;
 use super::pattern::{MAX_SEEN, Pattern};
@@ -119,7 +120,10 @@ struct WrittenPattern {
 struct WrittenCut {
     pattern: Spanned<String>,
     length: usize,
+    #[serde(default)]
     tails: u8,
+    #[serde(default)]
+    seconds: u16,
 }
 
 #[derive(Deserialize)]
@@ -261,11 +265,14 @@ impl Reader<'_> {
 
     fn cut(&mut self, written: WrittenCut) -> Option<Cut> {
         let pattern = self.expression(&written.pattern)?;
-        if written.length == 0 || written.tails == 0 {
+        let time = Duration::from_secs(written.seconds.into());
+        let following = Following { messages: written.tails, time };
+        if written.length == 0 || following.is_nothing() {
             let line = line_of(self.text, written.pattern.span().start);
-            self.fault(Some(line), "`length` and `tails` of a [[cut]] must be at least 1");
+            let what = "`length` of a [[cut]] must be at least 1, and so must `tails` or `seconds`";
+            self.fault(Some(line), what);
         }
-        Some(Cut { pattern, length: written.length, continuations: written.tails })
+        Some(Cut { pattern, length: written.length, following })
     }
 
     fn expression(&mut self, written: &Spanned<String>) -> Option<Pattern> {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 pub use built_in::BUILT_IN;
 pub use codes::{FACILITIES, facility_code};
-pub use daemon::{Cause, Example, ExpectedVerdict, MailDaemon, Shape};
+pub use daemon::{Cause, Example, ExpectedVerdict, Following, MailDaemon, Shape};
 pub use file::{DaemonFile, DescriptionFault};
 pub use literal::Literal;
 pub use pattern::{Pattern, Refusal};
@@ -181,10 +181,11 @@ pub struct Program<'t> {
 }
 
 impl<'t> Program<'t> {
-    /// Returns how many messages may continue this one, if it is a fragment of a split line; `None`:
-    /// lines of this program are never split. `length` as in [`Self::read`].
-    pub fn continuations(self, message: &Message<'_>, length: usize) -> Option<u8> {
-        self.daemons().filter_map(|daemon| daemon.continuations(message, length)).max()
+    /// Returns what may follow this message, if it is a fragment of a split line; `None`: lines of this
+    /// program are never split. `length` as in [`Self::read`].
+    pub fn following(self, message: &Message<'_>, length: usize) -> Option<Following> {
+        let following = self.daemons().filter_map(|daemon| daemon.following(message, length));
+        following.reduce(Following::or)
     }
 
     /// Matches one message against the patterns. `length` is that of its body in bytes as received.

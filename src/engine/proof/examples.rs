@@ -137,7 +137,7 @@ verdict = "partial"
             (
                 "[[login]]",
                 "[[cut]]\npattern = '^x'\nlength = 505\ntails = 0\n[[login]]",
-                "own.toml:11: `length` and `tails` of a [[cut]] must be at least 1",
+                "own.toml:11: `length` of a [[cut]] must be at least 1, and so must `tails` or `seconds`",
             ),
             (
                 "verdict = \"login\"",
