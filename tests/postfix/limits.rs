@@ -118,6 +118,25 @@ fn a_hundred_recipients_are_a_hundred() {
     assert_eq!(status(&daemon)["relay"]["beyond_recipients"], 10);
 }
 
+/// Postfix delivers to one recipient as often as the client names another original one.
+#[test]
+fn without_dsn_a_recipient_cannot_be_repeated() {
+    let site = Site::configure(POLICY, Kind::Unix, &["--recipients-per-hour=1"]);
+    let daemon = site.daemon();
+    site.postfix.start();
+    site.login(&daemon, "joe", CLIENT);
+    let repeated = || {
+        let mut session = site.postfix.session(CLIENT);
+        session.begin(&user("joe"));
+        ["a@elsewhere.example", "b@elsewhere.example"]
+            .map(|original| session.add_for(FAR, original).code)
+    };
+    assert_eq!(repeated(), [250, 250]);
+    assert_eq!(relayed(&daemon, CLIENT), (1, 1));
+    site.postfix.set("smtpd_discard_ehlo_keywords", "dsn");
+    eventually("Postfix refuses it", PATIENCE, || repeated() == [501, 501]);
+}
+
 #[test]
 fn users_behind_one_address_have_limits_of_their_own() {
     let site = Site::configure(POLICY, Kind::Unix, &[]);

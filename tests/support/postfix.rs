@@ -233,6 +233,11 @@ impl Session {
         self.command(&format!("RCPT TO:<{recipient}>"))
     }
 
+    /// Names a recipient of the transaction, with an original recipient (RFC 3461 section 4.2).
+    pub fn add_for(&mut self, recipient: &str, original: &str) -> Reply {
+        self.command(&format!("RCPT TO:<{recipient}> ORCPT=rfc822;{original}"))
+    }
+
     /// Sends a text to the recipients of the transaction.
     pub fn finish(&mut self) -> Reply {
         self.must("DATA", 354);
