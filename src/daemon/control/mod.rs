@@ -233,6 +233,10 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
             }
         }
         Request::Revoke { address, block } => {
+            // Its record in the state file would be damaged, and other hosts would refuse it.
+            if let Err(why) = client(address) {
+                return Answer::Refused(why);
+            }
             let was_authorised = revoke(shared, address, block.map(Duration::from_secs));
             let (saved, published, unconfirmed) = tokio::join!(
                 saved(shared, source),
@@ -315,6 +319,12 @@ async fn unconfirmed(
     Unconfirmed { untold: !is_told, hosts }
 }
 
+/// Returns the canonical address of a client, or why no client can have it.
+fn client(address: IpAddr) -> Result<IpAddr, String> {
+    address::check(address.to_canonical())
+        .map_err(|why| format!("{address} cannot be authorised: {why}"))
+}
+
 /// Authorises an address, or returns why it cannot be.
 fn allow(
     shared: &Shared,
@@ -323,8 +333,7 @@ fn allow(
     span: Option<Duration>,
     note: Option<String>,
 ) -> Result<Entry, String> {
-    let address = address::check(address.to_canonical())
-        .map_err(|why| format!("{address} cannot be authorised: {why}"))?;
+    let address = client(address)?;
     let (outcome, entry) = shared.with(|engine, now| {
         let outcome = engine.allow(now, address, span, note).map_err(|list| {
             format!(
