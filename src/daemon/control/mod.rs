@@ -20,6 +20,7 @@ use tokio::io::{
 };
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
@@ -88,6 +89,19 @@ fn in_map(engine: &Engine, source: &status::StatusSource, address: IpAddr) -> Op
     Some(engine.is_published(address) && !engine.publication().is_emptied())
 }
 
+/// What the clients of one socket may do.
+struct ControlSocket {
+    access: Access,
+    /// The places for those who watch.
+    places: Semaphore,
+}
+
+impl ControlSocket {
+    fn new(access: Access) -> Self {
+        Self { access, places: watch::places(access) }
+    }
+}
+
 /// Serves one control socket until the task is dropped.
 pub async fn serve(
     listener: UnixListener,
@@ -96,14 +110,15 @@ pub async fn serve(
     source: status::StatusSource,
 ) {
     let mut connections = Connections::new(MAX_CONNECTIONS);
+    let socket = Arc::new(ControlSocket::new(access));
     let (evicted, slow) = (LogLimiter::default(), Arc::new(LogLimiter::default()));
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (shared, source) = (Arc::clone(&shared), source.clone());
-                let slow = Arc::clone(&slow);
+                let (socket, slow) = (Arc::clone(&socket), Arc::clone(&slow));
                 let handle = |slot: Arc<Slot>| async move {
-                    if let Err(error) = handle(stream, &slot, access, shared, source).await {
+                    if let Err(error) = handle(stream, &slot, &socket, shared, source).await {
                         debug!(%error, "control connection failed");
                         if error.kind() == io::ErrorKind::TimedOut
                             && let Some(times) = slow.record(1)
@@ -135,10 +150,11 @@ pub async fn serve(
 async fn handle(
     stream: UnixStream,
     slot: &Slot,
-    access: Access,
+    socket: &ControlSocket,
     shared: Arc<Shared>,
     source: status::StatusSource,
 ) -> io::Result<()> {
+    let ControlSocket { access, places } = socket;
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     let mut read = BufReader::new(read.take(MAX_REQUEST));
@@ -149,7 +165,7 @@ async fn handle(
         Ok(Request::List) => write_list(&mut write, slot, &shared, &source).await?,
         Ok(Request::Watch { initial }) => {
             let was_admitted = tokio::select! {
-                outcome = watch::tell(&mut write, &shared, initial) => outcome?,
+                outcome = watch::tell(&mut write, &shared, places, initial) => outcome?,
                 () = closed(read) => true,
             };
             if was_admitted {
@@ -159,11 +175,11 @@ async fn handle(
         _ => {}
     }
     let answer = match request {
-        Ok(request) if request.needs() == Access::Change && access == Access::Read => {
+        Ok(request) if request.needs() == Access::Change && *access == Access::Read => {
             let why = "this socket is read-only; use the control socket for changes";
             Answer::Refused(why.into())
         }
-        Ok(request) => answer(request, &shared, &source).await,
+        Ok(request) => answer(request, *access, &shared, &source).await,
         Err(error) => Answer::Unknown(error.to_string()),
     };
     write_line(&mut write, slot, &text(&answer)?).await
@@ -211,7 +227,12 @@ async fn write_line(write: &mut OwnedWriteHalf, slot: &Slot, text: &[u8]) -> io:
     timeout(WRITE_TIMEOUT, write.write_all(text)).await?
 }
 
-async fn answer(request: Request, shared: &Shared, source: &status::StatusSource) -> Answer {
+async fn answer(
+    request: Request,
+    access: Access,
+    shared: &Shared,
+    source: &status::StatusSource,
+) -> Answer {
     match request {
         // The end of a list that has been written already.
         Request::List => Answer::List(Vec::new()),
@@ -233,6 +254,10 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
             }
         }
         Request::Revoke { address, block } => {
+            // Its record in the state file would be damaged, and other hosts would refuse it.
+            if let Err(why) = client(address) {
+                return Answer::Refused(why);
+            }
             let was_authorised = revoke(shared, address, block.map(Duration::from_secs));
             let (saved, published, unconfirmed) = tokio::join!(
                 saved(shared, source),
@@ -260,10 +285,7 @@ async fn answer(request: Request, shared: &Shared, source: &status::StatusSource
             Answer::Blocks(blocks)
         }),
         // A watch that was admitted does not end with an answer.
-        Request::Watch { .. } => Answer::Refused(format!(
-            "{} clients watch already, and more are not admitted",
-            watch::MAX_WATCHERS
-        )),
+        Request::Watch { .. } => Answer::Refused(watch::refusal(access)),
         Request::Status => Answer::Status(Box::new(source.snapshot(shared).status())),
         Request::Probe { text } => {
             Answer::Probe(shared.with(|engine, _| engine.probes().count(&text)))
@@ -315,6 +337,12 @@ async fn unconfirmed(
     Unconfirmed { untold: !is_told, hosts }
 }
 
+/// Returns the canonical address of a client, or why no client can have it.
+fn client(address: IpAddr) -> Result<IpAddr, String> {
+    address::check(address.to_canonical())
+        .map_err(|why| format!("{address} cannot be authorised: {why}"))
+}
+
 /// Authorises an address, or returns why it cannot be.
 fn allow(
     shared: &Shared,
@@ -323,8 +351,7 @@ fn allow(
     span: Option<Duration>,
     note: Option<String>,
 ) -> Result<Entry, String> {
-    let address = address::check(address.to_canonical())
-        .map_err(|why| format!("{address} cannot be authorised: {why}"))?;
+    let address = client(address)?;
     let (outcome, entry) = shared.with(|engine, now| {
         let outcome = engine.allow(now, address, span, note).map_err(|list| {
             format!(

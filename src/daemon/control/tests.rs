@@ -37,7 +37,8 @@ async fn a_list_is_sent_in_slices() {
     let (mut peer, stream) = UnixStream::pair().expect("a pair");
     peer.write_all(b"{\"command\":\"list\"}\n").await.expect("there is room");
     let (slot, shared) = (Slot::default(), many());
-    let served = handle(stream, &slot, Access::Read, Arc::clone(&shared), source());
+    let socket = ControlSocket::new(Access::Read);
+    let served = handle(stream, &slot, &socket, Arc::clone(&shared), source());
     let read = async {
         let (mut listed, mut longest) = (Vec::new(), 0);
         let mut lines = BufReader::new(peer).lines();
@@ -81,7 +82,8 @@ async fn slow_clients_time_out() {
         peer.write_all(sent.as_bytes()).await.expect("there is room");
         let begin = tokio::time::Instant::now();
         let (slot, shared) = (Slot::default(), Arc::clone(&shared));
-        let handled = handle(stream, &slot, Access::Read, shared, source()).await;
+        let socket = ControlSocket::new(Access::Read);
+        let handled = handle(stream, &slot, &socket, shared, source()).await;
         let outcome = handled.map_err(|error| error.kind());
         let expected = if seconds.is_some() { Err(io::ErrorKind::TimedOut) } else { Ok(()) };
         assert_eq!(outcome, expected, "{sent}");
@@ -100,12 +102,23 @@ struct Watching {
 impl Watching {
     /// Begins to watch, and waits until `watchers` do.
     async fn begin(shared: &Arc<Shared>, initial: bool, watchers: usize) -> Self {
+        let socket = Arc::new(ControlSocket::new(Access::Read));
+        Self::begin_over(&socket, shared, initial, watchers).await
+    }
+
+    /// The same over a certain socket.
+    async fn begin_over(
+        socket: &Arc<ControlSocket>,
+        shared: &Arc<Shared>,
+        initial: bool,
+        watchers: usize,
+    ) -> Self {
         let (mut peer, stream) = UnixStream::pair().expect("a pair");
         let request = format!("{{\"command\":\"watch\",\"initial\":{initial}}}\n");
         peer.write_all(request.as_bytes()).await.expect("there is room");
-        let of_task = Arc::clone(shared);
+        let (socket, of_task) = (Arc::clone(socket), Arc::clone(shared));
         let served = tokio::spawn(async move {
-            handle(stream, &Slot::default(), Access::Read, of_task, source()).await
+            handle(stream, &Slot::default(), &socket, of_task, source()).await
         });
         while shared.with(|engine, _| engine.events().watchers()) != watchers {
             tokio::task::yield_now().await;
@@ -193,18 +206,30 @@ async fn the_set_and_what_happens_meanwhile_do_not_contradict_each_other() {
     assert_eq!(mirror.into_iter().collect::<Vec<_>>(), listed);
 }
 
+/// Each socket has a limit, and who leaves makes room.
 #[tokio::test]
-async fn few_may_watch_and_who_leaves_makes_room() {
+async fn few_may_watch_and_the_read_only_socket_leaves_places() {
     let shared = many();
+    let socket = |access| Arc::new(ControlSocket::new(access));
+    let (change, read) = (socket(Access::Change), socket(Access::Read));
+    let half = watch::MAX_READ_ONLY;
     let mut all = Vec::new();
-    for number in 1..=watch::MAX_WATCHERS {
-        all.push(Watching::begin(&shared, false, number).await);
+    for (socket, numbers, why) in [
+        (&read, 1..=half, "at most 8 may over the read-only socket"),
+        (&change, half + 1..=watch::MAX_WATCHERS, "16 clients watch already"),
+    ] {
+        for number in numbers.clone() {
+            all.push(Watching::begin_over(socket, &shared, false, number).await);
+        }
+        let mut refused = Watching::begin_over(socket, &shared, false, *numbers.end()).await;
+        let answer = refused.next().await.expect("an answer");
+        assert!(answer["refused"].as_str().is_some_and(|text| text.contains(why)), "{answer}");
     }
-    let mut refused = Watching::begin(&shared, false, watch::MAX_WATCHERS).await;
-    let answer = refused.next().await.expect("an answer");
-    assert!(answer["refused"].as_str().is_some_and(|why| why.contains("watch already")));
-    let Watching { lines, served } = all.pop().expect("one");
-    drop(lines);
-    served.await.expect("no panic").expect("it is over");
-    Watching::begin(&shared, true, watch::MAX_WATCHERS).await;
+    // The last one has watched over the control socket, the first one over the read-only one.
+    for (socket, place) in [(&change, watch::MAX_WATCHERS - 1), (&read, 0)] {
+        let Watching { lines, served } = all.remove(place);
+        drop(lines);
+        served.await.expect("no panic").expect("it is over");
+        all.push(Watching::begin_over(socket, &shared, true, watch::MAX_WATCHERS).await);
+    }
 }

@@ -3,7 +3,8 @@
 //! - **Promise**: nothing waits for a reader. One that is so slow that the engine has forgotten events
 //!   before it could read them gets a last line that says how many it misses, and is cut off. With the
 //!   set first, what is told afterwards happened after the reader was told about that address.
-//! - **Limits**: [`MAX_WATCHERS`] at a time, over all control sockets. Each holds one piece of text,
+//! - **Limits**: [`MAX_WATCHERS`] at a time, over all control sockets; over the read-only one at most
+//!   [`MAX_READ_ONLY`], so that its clients leave places for the others. Each holds one piece of text,
 //!   and the addresses that it was told first until it has caught up.
 
 use std::collections::HashMap;
@@ -17,10 +18,12 @@ use nix::sys::socket::{MsgFlags, send, setsockopt, sockopt};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
+use tokio::sync::Semaphore;
 use tokio::sync::watch::Receiver;
 use tokio::time::sleep;
 
 use crate::control::events::{StreamMark, write_event, write_mark};
+use crate::control::protocol::Access;
 use crate::daemon::shared::Shared;
 use crate::engine::Engine;
 use crate::engine::events::{EventKind, WatchEvent};
@@ -31,6 +34,8 @@ use crate::sys::blocking::blocking;
 
 /// Most watchers: half the connections of one socket, so that the other commands find a place.
 pub(super) const MAX_WATCHERS: usize = 16;
+/// Most of them over the read-only socket.
+pub(super) const MAX_READ_ONLY: usize = MAX_WATCHERS / 2;
 /// Events in a piece of text; they are copied while the engine is locked.
 const PIECE: usize = 512;
 /// Pause after a piece, so that a flood of events wakes a watcher 50 times a second and not more.
@@ -86,16 +91,42 @@ impl Drop for Watcher<'_> {
     }
 }
 
+/// Returns the places for the watchers of one socket.
+pub(super) fn places(access: Access) -> Semaphore {
+    Semaphore::new(match access {
+        Access::Change => MAX_WATCHERS,
+        Access::Read => MAX_READ_ONLY,
+    })
+}
+
+/// Says why a client is not admitted.
+pub(super) fn refusal(access: Access) -> String {
+    match access {
+        Access::Change => format!(
+            "{MAX_WATCHERS} clients watch already, and more are not admitted; end a `watch` that is \
+             no longer needed"
+        ),
+        Access::Read => format!(
+            "too many clients watch already: at most {MAX_READ_ONLY} may over the read-only socket, \
+             and {MAX_WATCHERS} in all; end a `watch` that is no longer needed, or use the control \
+             socket"
+        ),
+    }
+}
+
 /// Begins to watch and tells events until the connection ends; with `initial`, the authorised
-/// addresses first. Returns whether it was admitted: not if too many watch already.
+/// addresses first. Returns whether it was admitted: not if too many watch already, or if none of the
+/// `places` of its socket is free.
 ///
 /// # Errors
 /// The connection fails, or the reader is too slow: `TimedOut`.
 pub(super) async fn tell(
     write: &mut OwnedWriteHalf,
     shared: &Arc<Shared>,
+    places: &Semaphore,
     initial: bool,
 ) -> io::Result<bool> {
+    let Ok(_place) = places.try_acquire() else { return Ok(false) };
     let numbers = shared.event_numbers();
     let begin = |engine: &mut Engine, _| {
         (engine.events().watchers() < MAX_WATCHERS).then(|| engine.watch())

@@ -1,9 +1,11 @@
 //! Answers Postfix's requests: one loop for the socketmap and the policy protocol.
 //!
 //! - **Promise**: each answer reflects the engine's current state. A connection stays open for any
-//!   number of requests; a slow or silent one costs a few kilobytes, and is closed when another one
-//!   needs its slot: Postfix then repeats its request over a new connection. Malformed input closes
-//!   its connection. What a client sends is logged above debug level only if it is authorised.
+//!   number of requests; a silent one costs a few kilobytes, and is closed when another one needs its
+//!   slot: Postfix then repeats its request over a new connection. Malformed input closes its
+//!   connection. What a client sends is logged above debug level only if it is authorised.
+//! - **Limits**: one that has sent a part of a request, or does not read, costs some 70 kB at most:
+//!   the longest request, and the replies up to the one that exceeds [`MAX_REPLIES`].
 //! - **Layers**: the protocols are in [`crate::engine::protocol`], from bytes to bytes; [`bind`]
 //!   creates the sockets, [`super::connections`] limits the connections, `relay_log` records
 //!   messages; here are the time limits.
@@ -49,6 +51,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes read at once; a usual request has a few hundred.
 const CHUNK: usize = 4096;
+/// Replies in bytes after which no further request is answered before they are written: a request
+/// may be much shorter than its reply.
+const MAX_REPLIES: usize = 16 * 1024;
 
 /// A protocol of Postfix.
 #[derive(Clone, Debug)]
@@ -268,45 +273,75 @@ impl LookupService {
         slot: &Slot,
         shared: &Shared,
     ) -> io::Result<()> {
-        let (mut input, mut output, mut records) = (Vec::new(), Vec::new(), Vec::new());
+        let mut input = Vec::new();
         let mut deadline = Instant::now() + IDLE_TIMEOUT;
         loop {
             let begins = input.is_empty();
-            input.reserve(CHUNK);
+            // Exactly: doubled for a long request, there would be room for thousands of short ones.
+            if input.len() == input.capacity() {
+                input.reserve_exact(CHUNK);
+            }
             if timeout_at(deadline, stream.read_buf(&mut input)).await?? == 0 {
                 return Ok(());
             }
-            let (used, rest) = shared.with(|engine, now| {
-                let mut used = 0;
-                loop {
-                    let input = &input[used..];
-                    match self.protocol.answer(engine, now, input, &mut output, &mut records) {
-                        Decoded::Whole { request, used: more } => {
-                            self.counters.count(request);
-                            used += more;
-                        }
-                        Decoded::Short => break (used, Ok(())),
-                        Decoded::Broken => break (used, Err(io::ErrorKind::InvalidData)),
-                    }
+            let mut has_answered = false;
+            loop {
+                let (replies, rest) = self.answer_some(&mut input, shared);
+                if !replies.is_empty() {
+                    has_answered = true;
+                    slot.idle();
+                    timeout(REQUEST_TIMEOUT, stream.write_all(&replies)).await??;
                 }
-            });
-            records.drain(..).for_each(|record| self.relay_log.log(&record));
-            if used > 0 {
-                slot.idle();
-                timeout(REQUEST_TIMEOUT, stream.write_all(&output)).await??;
-                output.clear();
-                input.drain(..used);
+                match rest {
+                    Rest::Whole => {}
+                    Rest::Short => break,
+                    Rest::Broken => return Err(io::ErrorKind::InvalidData.into()),
+                }
             }
-            rest?;
             if input.is_empty() {
-                input.shrink_to(CHUNK);
                 deadline = Instant::now() + IDLE_TIMEOUT;
-            } else if begins || used > 0 {
+            } else if begins || has_answered {
                 // One limit for the whole request, however slowly it arrives.
                 deadline = Instant::now() + REQUEST_TIMEOUT;
             }
         }
     }
+
+    /// Answers the requests in `input` and removes them, up to [`MAX_REPLIES`]. Returns the replies.
+    fn answer_some(&self, input: &mut Vec<u8>, shared: &Shared) -> (Vec<u8>, Rest) {
+        let (mut used, mut replies, mut records) = (0, Vec::new(), Vec::new());
+        let rest = shared.with(|engine, now| {
+            while replies.len() < MAX_REPLIES {
+                let input = &input[used..];
+                match self.protocol.answer(engine, now, input, &mut replies, &mut records) {
+                    Decoded::Whole { request, used: more } => {
+                        self.counters.count(request);
+                        used += more;
+                    }
+                    Decoded::Short => return Rest::Short,
+                    Decoded::Broken => return Rest::Broken,
+                }
+            }
+            Rest::Whole
+        });
+        records.iter().for_each(|record| self.relay_log.log(record));
+        if used > 0 {
+            input.drain(..used);
+            // The connection may be idle from now on.
+            input.shrink_to(CHUNK);
+        }
+        (replies, rest)
+    }
+}
+
+/// What the rest of the input begins with.
+enum Rest {
+    /// Perhaps a whole request.
+    Whole,
+    /// The beginning of a request.
+    Short,
+    /// Bytes that cannot become a request.
+    Broken,
 }
 
 #[cfg(test)]

@@ -19,6 +19,10 @@ pub enum NotAClient {
     Unspecified,
     /// Multicast or broadcast: never the source of a connection.
     NotUnicast,
+    /// In 0.0.0.0/8, which a host uses only until it has learnt its address (RFC 1122, 3.2.1.3), or
+    /// in 240.0.0.0/4, which is reserved (RFC 1112, 4). IPv6 has no such range: an address without a
+    /// special meaning is a unicast address (RFC 4291, 2.4).
+    Reserved,
     /// The obsolete `::192.0.2.7`, which programs spell differently.
     Ipv4Compatible,
 }
@@ -29,6 +33,7 @@ impl fmt::Display for NotAClient {
             Self::Malformed => "the address field does not contain exactly one IP address",
             Self::Unspecified => "the address is unspecified (the daemon did not know it)",
             Self::NotUnicast => "the address is a multicast or broadcast address",
+            Self::Reserved => "the address is in a reserved range (0.0.0.0/8 or 240.0.0.0/4)",
             Self::Ipv4Compatible => "the address is in the obsolete IPv4-compatible form",
         })
     }
@@ -56,6 +61,7 @@ pub fn check(address: IpAddr) -> Result<IpAddr, NotAClient> {
         return Err(NotAClient::NotUnicast);
     }
     match address {
+        IpAddr::V4(v4) if matches!(v4.octets()[0], 0 | 240..) => Err(NotAClient::Reserved),
         IpAddr::V6(v6) if !v6.is_loopback() && v6.segments()[..6] == [0; 6] => {
             Err(NotAClient::Ipv4Compatible)
         }
@@ -110,7 +116,19 @@ mod tests {
             ("224.0.0.1", Err(NotAClient::NotUnicast)),
             ("ff02::1", Err(NotAClient::NotUnicast)),
             ("255.255.255.255", Err(NotAClient::NotUnicast)),
+            ("0.0.0.1", Err(NotAClient::Reserved)),
+            ("0.255.255.255", Err(NotAClient::Reserved)),
+            ("240.0.0.0", Err(NotAClient::Reserved)),
+            ("255.255.255.254", Err(NotAClient::Reserved)),
+            ("::ffff:0.1.2.3", Err(NotAClient::Reserved)),
+            ("::ffff:240.0.0.1", Err(NotAClient::Reserved)),
+            ("::ffff:255.255.255.255", Err(NotAClient::NotUnicast)),
+            ("1.0.0.0", Ok("1.0.0.0")),
+            ("223.255.255.255", Ok("223.255.255.255")),
             ("::192.0.2.7", Err(NotAClient::Ipv4Compatible)),
+            ("::240.0.0.1", Err(NotAClient::Ipv4Compatible)),
+            ("::2", Err(NotAClient::Ipv4Compatible)),
+            ("200::7", Ok("200::7")),
         ];
         for (text, expected) in rows {
             assert_eq!(read(text).map(|a| a.to_string()), expected.map(str::to_owned), "{text}");

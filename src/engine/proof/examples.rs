@@ -255,6 +255,11 @@ line = "LINE"
             ),
             (
                 "<22>",
+                "in joe, as joe, from 240.0.0.1",
+                "the address is in a reserved range (0.0.0.0/8 or 240.0.0.0/4)",
+            ),
+            (
+                "<22>",
                 "in joe, as joe, from ::192.0.2.7",
                 "the address is in the obsolete IPv4-compatible form",
             ),
