@@ -32,6 +32,11 @@ impl ExitStatus {
     }
 }
 
+/// Ends the program after a panic, so that nothing goes on with what a bug has left half changed.
+pub fn end_after_panic() -> ! {
+    std::process::exit(ExitStatus::Bug.code().into())
+}
+
 /// A failure for people to read: what failed, on what, why; and what to do.
 #[derive(Clone, Debug)]
 pub struct Failure {

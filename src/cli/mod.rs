@@ -14,6 +14,7 @@ mod watch;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write as _, stdin, stdout};
+use std::panic;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -27,7 +28,7 @@ use crate::daemon::passed_sockets::Passed;
 use crate::daemon::{hardening, installation};
 use crate::engine::time::Time;
 use crate::engine::{Engine, Rules};
-use crate::error::{Failure, Failures};
+use crate::error::{Failure, Failures, end_after_panic};
 use crate::sys::log::Log;
 use crate::sys::terminal::OutputStyle;
 use crate::{daemon, doctor, rules};
@@ -45,6 +46,10 @@ impl Cli {
     /// Runs the command and reports its failures on stderr.
     pub fn run(self) -> ExitCode {
         hardening::narrow_umask();
+        panic::set_hook(Box::new(|panic| {
+            say(&format!("bug: {panic}"));
+            end_after_panic()
+        }));
         let outcome = match self.command {
             Command::Run(args) => match prepare(&args) {
                 Ok(prepared) => return run(&args, prepared),

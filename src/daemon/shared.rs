@@ -86,7 +86,7 @@ impl Shared {
     /// Calls `use_engine` with the engine and the current time, and wakes tasks that wait for a
     /// change.
     pub fn with<R>(&self, use_engine: impl FnOnce(&mut Engine, Time) -> R) -> R {
-        // The engine does not panic; if it did, its counters and sets would still be sound.
+        // Never poisoned: a panic ends the program.
         let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
         let (sweep_at, publish_at) = (engine.sweep_at(), engine.publish_at());
         let (has_changes, published) =

@@ -26,7 +26,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::terminal::OutputStyle;
-use crate::error::Failure;
+use crate::error::{Failure, end_after_panic};
 use journal::{JournalLayer, JournalSocket};
 
 /// Least severe level that is logged.
@@ -67,7 +67,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Log(Arc<Queue>);
 
 impl Log {
-    /// Sends everything that is logged from now on, also panics, to stderr. To be called once.
+    /// Sends everything that is logged from now on to stderr; a panic too, which ends the program. To be
+    /// called once.
     /// The default format is that of the journal if stderr is the journal, else text.
     ///
     /// # Errors
@@ -92,7 +93,12 @@ impl Log {
         let log = Self(Arc::clone(&queue));
         let writer = thread::Builder::new().name("log".into());
         writer.spawn(move || queue.write_to(&sink)).map_err(failed)?;
-        std::panic::set_hook(Box::new(|panic| error!("bug in pop-before-smtp: {panic}")));
+        let last = log.clone();
+        std::panic::set_hook(Box::new(move |panic| {
+            error!("bug in pop-before-smtp: {panic}");
+            last.flush();
+            end_after_panic()
+        }));
         if is_native {
             let layer = JournalLayer(Arc::clone(&log.0));
             tracing_subscriber::registry().with(filter(level)).with(layer).init();
