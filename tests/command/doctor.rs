@@ -35,6 +35,7 @@ fn sound_setup_has_no_findings() {
         site.is_sound();
         let text = String::from_utf8(site.run(&[]).stdout).expect("text");
         assert!(text.contains("\n0 problems, 0 notes, "), "{text}");
+        assert!(text.contains("messages of 900 bytes arrive whole"), "{text}");
         assert!(!site.daemon().query(OTHER) && site.daemon().authorised().len() == 1);
     }
 }

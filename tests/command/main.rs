@@ -1,7 +1,7 @@
 //! The commands: what they print, their exit status, and whether the documentation agrees.
 //!
 //! - **Parts**: `commands` and `output` test what scripts and people see, `config_faults` what is
-//!   refused, `doctor` what it finds; `readme`, `guide` and `manuals` test the documentation.
+//!   refused, `doctor` and `cut_messages` what `doctor` finds; `readme`, `guide` and `manuals` test the documentation.
 //! - **Needs**: root; a mount namespace; Postfix and rsyslog.
 
 #[path = "../support/mod.rs"]
@@ -9,6 +9,7 @@ mod support;
 
 mod commands;
 mod config_faults;
+mod cut_messages;
 mod doctor;
 mod guide;
 mod login_rules;

@@ -24,6 +24,7 @@ const HARMLESS: &[(&str, Weakening, usize, &str)] = &[
     ("dovecot", Condition, 1, "`same`: no name has an angle bracket"),
     ("gnu-pop3d", End, 1, "no message continues after the address or the fixed text"),
     ("gnu-pop3d", User, 1, "half of a login has no address"),
+    ("imapproxy", Condition, 1, "`max-length`: no name has more than 255 bytes"),
     ("kopano", End, 1, "the address precedes the name"),
     ("kopano", User, 1, "the address precedes the name"),
     ("nginx", End, 1, "the address precedes the name"),

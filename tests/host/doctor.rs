@@ -3,8 +3,8 @@
 //!
 //! - **Promise**: in each row a client logs in to Dovecot, and Postfix refuses its mail; `doctor`
 //!   reports the cause; its fix, run as it is printed, leaves no problem; and then the client logs in
-//!   and Postfix accepts its mail. (With the one misconfiguration that opens the host, mail is
-//!   accepted before, too.)
+//!   and Postfix accepts its mail. (With the misconfigurations that open the host, mail is accepted
+//!   before, too.)
 
 use serde_json::Value;
 
@@ -237,6 +237,26 @@ const HOST: &[Row] = &[
         why: "rsyslogd has not read it",
         fix: "rsyslogd -N1 && systemctl restart rsyslog",
         after: "",
+    },
+    // What cuts a line of a failed login so that it may look like one.
+    Row {
+        fault: "sed -i '1i $MaxMessageSize 256' /etc/rsyslog.conf; systemctl restart rsyslog",
+        broken: OPEN,
+        level: "problem",
+        what: "the forwarder cuts messages: one of 900 bytes does not arrive whole",
+        why: "whoever tries to log in with a long name chooses where it ends",
+        fix: "sed -Ei '1s/(maxmessagesize[^0-9]*)[0-9]+[a-z]*/\\18k/I' /etc/rsyslog.conf",
+        after: "grep -qx '$MaxMessageSize 8k' /etc/rsyslog.conf",
+    },
+    Row {
+        fault: "sed -i 's/%msg%/%msg:1:200%/' /etc/rsyslog.d/00-pop-before-smtp.conf; \
+                systemctl restart rsyslog",
+        broken: OPEN,
+        level: "problem",
+        what: "the forwarder cuts messages",
+        why: "can look like a login",
+        fix: "install -m 644 /usr/share/doc/pop-before-smtp/examples/rsyslog/pop-before-smtp.conf",
+        after: "sed -i 1d /etc/rsyslog.conf; systemctl restart rsyslog",
     },
     // This kernel may have no AppArmor: a profile that is said to be enforced, and a parser that lets
     // rsyslogd through.

@@ -288,7 +288,7 @@ fn rsyslog_from_a_file() {
     assert!(!other.exists(), "it is also written to other files");
 }
 
-/// busybox syslogd can only read /dev/log, so it gets its own /dev.
+/// busybox syslogd can only read /dev/log, so it gets its own /dev. Debian's cuts at 1024 bytes.
 #[test]
 fn busybox_syslogd() {
     let site = Site::start();
@@ -299,18 +299,24 @@ fn busybox_syslogd() {
                   until [ -S /dev/log ]; do sleep 0.02; done; \
                   logger -p mail.info -t dovecot \"$3\"; \
                   logger -p mail.notice -i -t cyrus/imaps \"$4\"; \
+                  \"$5\" doctor --config /dev/null --control \"$6\" > \"$7\" || true; \
                   read -r _ || true; kill $!";
     let text = |frame: &str| frame.split_once(": ").expect("a tag").1.to_owned();
     let mut command = Command::new("unshare");
     command.args(["--mount", "bash", "-euc", script, "busybox"]).arg(&options);
     command.arg(Path::new(ROOT).join(BUSYBOX));
     command.args(LOGINS[..2].iter().map(|(_, frame)| text(frame))).stdin(Stdio::piped());
+    let said = site.home.path().join("doctor");
+    command.arg(env!("CARGO_BIN_EXE_pop-before-smtp"));
+    command.arg(site.home.path().join("control.sock")).arg(&said);
     let mut busybox = Process::spawn(&mut command);
     for (address, _) in &LOGINS[..2] {
         site.wait_until_authorised(address, "busybox");
     }
     drop(busybox.child().stdin.take());
     busybox.wait();
+    let said = fs::read_to_string(said).expect("what doctor says");
+    assert!(said.contains("messages of 900 bytes arrive whole"), "{said}");
 }
 
 /// logger in all its formats, and the formats of Docker's log driver `syslog`.

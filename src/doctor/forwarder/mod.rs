@@ -1,12 +1,13 @@
 //! Tests the path from the system's log socket to the daemon with messages of its own.
 //!
 //! - **Promise**: sends what syslog(3) would send: a message for each facility that an accepted mail
-//!   daemon may use, and a login line of each mail daemon that is likely to run here, under its name
-//!   and to its facility. They authorise no one.
+//!   daemon may use, a login line of each mail daemon that is likely to run here, under its name and to
+//!   its facility, and a long message, which shows whether the forwarder cuts. They authorise no one.
 //! - **Layers**: `probes` makes the login lines; `report` says what has not arrived, and why; `rsyslog`
-//!   finds the rules that take messages away.
+//!   finds the rules that take messages away; `cut` sends the long message.
 //! - **Source**: syslog(3), RFC 3164 section 4.1.
 
+mod cut;
 mod probes;
 mod report;
 mod rsyslog;
@@ -98,13 +99,18 @@ impl ForwarderTest<'_> {
             );
             return;
         }
-        // An older daemon does not know login lines as probes, and takes none for a login either.
-        if before.version != env!("CARGO_PKG_VERSION") {
+        // An older daemon does not know login lines and long messages as probes, and takes none for a
+        // login either.
+        let is_older = before.version != env!("CARGO_PKG_VERSION");
+        if is_older {
             probes.retain(|probe| probe.login.is_none());
         }
         if probes.iter().any(|probe| probe.arrived > 0) {
             self.report_filtered(&probes, before, report);
             report::duplicates(&probes, report);
+            if !is_older {
+                self.test_cutting(&probes, before, report);
+            }
         } else {
             self.report_no_arrival(before, report);
         }

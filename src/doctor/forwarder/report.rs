@@ -48,11 +48,11 @@ impl ForwarderTest<'_> {
 
     /// Returns whether the messages go to this host's own syslog daemon, whose configuration can be
     /// read.
-    fn is_the_hosts(&self) -> bool {
+    pub(super) fn is_the_hosts(&self) -> bool {
         self.log_socket == Path::new(LOG_SOCKET)
     }
 
-    fn rsyslog(&self) -> Option<Rsyslog> {
+    pub(super) fn rsyslog(&self) -> Option<Rsyslog> {
         let is_there = matches!(self.host.syslogd, SyslogDaemon::Rsyslog(_)) && self.is_the_hosts();
         is_there.then(|| Rsyslog::read(Path::new(MAIN)))
     }

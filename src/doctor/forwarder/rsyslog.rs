@@ -78,6 +78,12 @@ impl Rsyslog {
         in_file.into_iter().find(is_selector)
     }
 
+    /// Returns the line that limits messages to fewer than this many bytes; the last limit counts.
+    pub fn limit_below(&self, bytes: usize) -> Option<&RuleLine> {
+        let mut limits = self.lines.iter().rev().filter_map(|line| Some((size(&line.text)?, line)));
+        limits.next().filter(|(size, _)| *size < bytes).map(|(_, line)| line)
+    }
+
     /// Returns the file of the line at this place.
     pub fn file(&self, ours: usize) -> Option<&Path> {
         self.lines.get(ours).map(|line| &*line.file)
@@ -104,6 +110,17 @@ fn included(line: &str) -> Option<&str> {
     }
     let (_, rest) = line.strip_prefix("include(")?.split_once("file=\"")?;
     rest.split('"').next()
+}
+
+/// Returns the limit in bytes in `$MaxMessageSize 8k` or `global(maxMessageSize="8k")`.
+fn size(line: &str) -> Option<usize> {
+    let line = line.to_ascii_lowercase();
+    let (_, value) = line.split_once("maxmessagesize")?;
+    let value = value.trim_start_matches([' ', '\t', '=', '"']);
+    let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    let (number, unit) = value.split_at(digits);
+    let unit = if unit.starts_with(['k', 'm', 'g']) { 1024 } else { 1 };
+    Some(number.parse::<usize>().ok()?.saturating_mul(unit))
 }
 
 /// Returns the files that a pattern names, in rsyslogd's order. Only the last part may have a `*`.
@@ -208,5 +225,24 @@ mod tests {
             all.discards(all.ours("/run/x.sock").expect("it is there"), "dovecot", "mail"),
             None
         );
+    }
+
+    #[test]
+    fn finds_a_low_limit() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let main = dir.path().join("main");
+        for (text, expected) in [
+            ("$MaxMessageSize 256\n", Some(1)),
+            ("x\nglobal(net.ipprotocol=\"4\" maxMessageSize = \"512\")\n", Some(2)),
+            ("$MaxMessageSize 8k\n$maxmessagesize 300\n", Some(2)),
+            ("$MaxMessageSize 300\n$MaxMessageSize 8k\n", None),
+            ("global(maxMessageSize=\"1m\")\n#$MaxMessageSize 256\n", None),
+            ("$MaxMessageSize 1024\n", None),
+            ("$MaxMessageSize x\n", None),
+        ] {
+            fs::write(&main, text).expect("written");
+            let all = Rsyslog::read(&main);
+            assert_eq!(all.limit_below(1024).map(|line| line.number), expected, "{text}");
+        }
     }
 }

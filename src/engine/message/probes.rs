@@ -1,8 +1,9 @@
 //! Test messages of `doctor`, to find out which messages reach the daemon.
 //!
 //! - **Promise**: a probe authorises nobody and changes no counter except that of frames.
-//! - **Forms**: a message of a program of its own, for each facility; and the login line of a mail
-//!   daemon, with a user that nobody has and a loopback address or none.
+//! - **Forms**: a message of a program of its own, for each facility; a long one, to find out whether
+//!   it arrives whole; and the login line of a mail daemon, with a user that nobody has and a loopback
+//!   address or none.
 //! - **Limits**: only the last few are remembered, and only short ones, since any local user can
 //!   write them.
 
@@ -16,8 +17,14 @@ pub const WORD: &str = "probe ";
 /// The beginning of the user of a probe that is a login. No account has such a name.
 pub const USER: &str = "pop-before-smtp-probe-";
 
+/// Bytes of the text of a long probe: more than the longest login line that the built-in descriptions
+/// accept, and with its header fewer than the 1024 that RFC 3164 has every forwarder accept.
+pub const LONG_TEXT: usize = 900;
+/// What a long probe begins with, up to the blank before what it is remembered by.
+const PADDING: char = 'x';
+
 /// More than twice as many as there are probes in one examination.
-const MAX_PROBES: usize = 96;
+const MAX_PROBES: usize = 100;
 /// Longest text in bytes: the prefix, a number and a facility.
 const MAX_TEXT: usize = 64;
 
@@ -28,6 +35,18 @@ pub fn is_login(address: Option<IpAddr>, user: &str) -> bool {
     is_loopback && user.starts_with(USER)
 }
 
+/// Returns the text of a long probe that is remembered by `short`, the text of a probe. That is its
+/// end, so that nothing is remembered of a message that was cut.
+pub fn long(short: &str) -> String {
+    format!("{} {short}", PADDING.to_string().repeat(LONG_TEXT.saturating_sub(short.len() + 1)))
+}
+
+/// Returns by what a long probe is remembered; `None`: it is none, or not whole.
+fn end_of_long(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix(PADDING).filter(|_| text.len() == LONG_TEXT)?;
+    rest.trim_start_matches(PADDING).strip_prefix(' ')
+}
+
 /// The last probes that were received.
 #[derive(Debug, Default)]
 pub struct Probes(VecDeque<String>);
@@ -35,6 +54,7 @@ pub struct Probes(VecDeque<String>);
 impl Probes {
     /// Remembers a text, if it is a probe.
     pub fn record(&mut self, text: &str) {
+        let text = end_of_long(text).unwrap_or(text);
         if !(text.starts_with(WORD) || text.starts_with(USER)) || text.len() > MAX_TEXT {
             return;
         }
@@ -96,6 +116,25 @@ mod tests {
         assert!((1..=MAX_PROBES).all(|number| probes.count(&probe(number)) == 1));
         probes.record(&probe(7));
         assert_eq!(probes.count(&probe(7)), 2, "received twice");
+    }
+
+    #[test]
+    fn a_long_probe_is_recorded_only_if_it_is_whole() {
+        let mut engine = Engine::new(Rules::default());
+        let text = long("probe 7 whole");
+        assert!(text.len() == LONG_TEXT && text.len() > 800 && text.ends_with("x probe 7 whole"));
+        let mut process = |text: &str| {
+            let frame = format!("<22>Nov 22 07:31:23 mx1 {PROGRAM}[7]: {text}");
+            let outcome = engine.process(Time::default(), Source::default(), frame.as_bytes());
+            assert_eq!(outcome.reason, Reason::Probe, "{text}");
+            engine.probes().count("probe 7 whole")
+        };
+        let padded = format!("x probe 7 whole{}", "x".repeat(LONG_TEXT));
+        for cut in [&text[..LONG_TEXT - 1], &text[..200], &text[1..], &padded[..LONG_TEXT]] {
+            assert_eq!(process(cut), 0, "{cut}");
+        }
+        assert_eq!(process(&text), 1);
+        assert!(engine.clients_at(Time::default()) == 0 && engine.stats().other_programs == 0);
     }
 
     fn all_daemons() -> Engine {
