@@ -293,9 +293,9 @@ impl LookupService {
                     timeout(REQUEST_TIMEOUT, stream.write_all(&replies)).await??;
                 }
                 match rest {
-                    Rest::Whole => {}
-                    Rest::Short => break,
-                    Rest::Broken => return Err(io::ErrorKind::InvalidData.into()),
+                    Remainder::Whole => {}
+                    Remainder::Short => break,
+                    Remainder::Broken => return Err(io::ErrorKind::InvalidData.into()),
                 }
             }
             if input.is_empty() {
@@ -308,7 +308,7 @@ impl LookupService {
     }
 
     /// Answers the requests in `input` and removes them, up to [`MAX_REPLIES`]. Returns the replies.
-    fn answer_some(&self, input: &mut Vec<u8>, shared: &Shared) -> (Vec<u8>, Rest) {
+    fn answer_some(&self, input: &mut Vec<u8>, shared: &Shared) -> (Vec<u8>, Remainder) {
         let (mut used, mut replies, mut records) = (0, Vec::new(), Vec::new());
         let rest = shared.with(|engine, now| {
             while replies.len() < MAX_REPLIES {
@@ -318,11 +318,11 @@ impl LookupService {
                         self.counters.count(request);
                         used += more;
                     }
-                    Decoded::Short => return Rest::Short,
-                    Decoded::Broken => return Rest::Broken,
+                    Decoded::Short => return Remainder::Short,
+                    Decoded::Broken => return Remainder::Broken,
                 }
             }
-            Rest::Whole
+            Remainder::Whole
         });
         records.iter().for_each(|record| self.relay_log.log(record));
         if used > 0 {
@@ -335,7 +335,7 @@ impl LookupService {
 }
 
 /// What the rest of the input begins with.
-enum Rest {
+enum Remainder {
     /// Perhaps a whole request.
     Whole,
     /// The beginning of a request.
