@@ -139,6 +139,12 @@ fn real_address(number: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(0xc612_0000 + number)
 }
 
+/// Returns the frame of a login on a host of its own: some altered lines look like fragments, and for a
+/// moment no login counts that the same host logs.
+fn real_login(address: impl std::fmt::Display) -> Vec<u8> {
+    login_frame(address).replace(" mx1 ", " mail ").into_bytes()
+}
+
 #[test]
 fn flood_hides_no_login_and_is_not_logged() {
     let frames = setting("FLOOD_FRAMES").unwrap_or(FRAMES);
@@ -163,8 +169,7 @@ fn flood_hides_no_login_and_is_not_logged() {
             while number < LOGINS || !over.load(Ordering::Relaxed) {
                 number += 1;
                 let address = real_address(number);
-                let frame = login_frame(address);
-                home.wire.send(frame.as_bytes());
+                home.wire.send(&real_login(address));
                 // Checked early, before others evict it.
                 if number % 50 == 0 {
                     daemon.wait_until_authorised(&address.to_string());
@@ -186,7 +191,7 @@ fn flood_hides_no_login_and_is_not_logged() {
     });
     let span = begun.elapsed();
     // One socket preserves the order.
-    home.wire.send(login_frame("198.51.100.7").as_bytes());
+    home.wire.send(&real_login("198.51.100.7"));
     daemon.wait_until_authorised("198.51.100.7");
     home.wait_until_mapped("198.51.100.7", &daemon);
     let (late, status) = (memory(&daemon), status(&daemon));

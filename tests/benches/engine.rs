@@ -28,6 +28,7 @@ use pop_before_smtp::engine::correlation::streams::Source;
 use pop_before_smtp::engine::grants::Cursor;
 use pop_before_smtp::engine::protocol::decoded::Decoded;
 use pop_before_smtp::engine::protocol::{policy, socketmap};
+use pop_before_smtp::engine::state::Restoration;
 use setup::{HEADER, NOW};
 
 /// A large mail host, and as many clients as there can be.
@@ -137,7 +138,10 @@ fn whole(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("restore", clients), |bencher| {
             bencher.iter_with_large_drop(|| {
                 let mut engine = setup::empty();
-                engine_loop::restore(&mut engine, NOW, &state);
+                // As at the start of the daemon.
+                let mut file = Restoration::written(NOW, engine.rules().max_clients);
+                state.lines().for_each(|line| file.line(line));
+                engine.restore(NOW, file);
                 engine
             });
         });

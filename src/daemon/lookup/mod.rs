@@ -5,7 +5,7 @@
 //!   slot: Postfix then repeats its request over a new connection. Malformed input closes its
 //!   connection. What a client sends is logged above debug level only if it is authorised.
 //! - **Limits**: one that has sent a part of a request, or does not read, costs some 70 kB at most:
-//!   the longest request, and the replies up to the one that exceeds [`MAX_REPLIES`].
+//!   the longest request, and the replies up to the one that exceeds `MAX_REPLIES`.
 //! - **Layers**: the protocols are in [`crate::engine::protocol`], from bytes to bytes; [`bind`]
 //!   creates the sockets, [`super::connections`] limits the connections, `relay_log` records
 //!   messages; here are the time limits.
