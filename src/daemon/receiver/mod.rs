@@ -155,7 +155,8 @@ impl Receiver {
     }
 
     /// The same as [`Self::take`]; `WouldBlock` after a batch that is not full, too: then the queue was
-    /// empty, and asking for that once more would cost as much as a frame.
+    /// empty, and asking for that once more would cost as much as a frame. (Or an error followed, which
+    /// recvmmsg(2) reports by the next call: then what is left waits for the next frame.)
     fn take_some(&self, batch: &mut Batch, shared: &Shared) -> io::Result<()> {
         let is_full = self.take(batch, shared)?;
         is_full.then_some(()).ok_or_else(|| io::ErrorKind::WouldBlock.into())
